@@ -1,0 +1,1 @@
+"""From a checkpoint to ONNX and a bundle, with the parity gates."""

@@ -1,0 +1,1 @@
+"""Training: data, model, fit and evaluation. The home of torch."""
