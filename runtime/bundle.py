@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import onnx
+from google.protobuf.message import DecodeError
 
 from runtime.errors import BundleInvalid, BundleMismatch, BundleMissing, BundleUnsupported
 from runtime.verdict import Calibration
@@ -328,7 +329,10 @@ def _check_graph(
     inputs: Mapping[str, tuple[str, tuple[int | None, ...]]],
     outputs: Mapping[str, tuple[int | None, ...]],
 ) -> None:
-    graph = onnx.load(path, load_external_data=False).graph
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except DecodeError as error:
+        raise BundleMismatch(path, f"it is no ONNX graph ({error})") from error
     expected = {**inputs, **{name: ("FLOAT", shape) for name, shape in outputs.items()}}
     found = {
         value.name: (

@@ -1,0 +1,225 @@
+"""The engines: what they accept, what they refuse, and that the buffered path equals the full clip."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from runtime.buffer import FaceBuffer
+from runtime.bundle import Bundle, load_bundle, write_manifest
+from runtime.engines import Engine, detector_infer, open_engine
+from runtime.engines.cores import usable_cores
+from runtime.engines.onnxruntime import OnnxRuntimeEngine
+from runtime.errors import EngineFailed, EngineUnavailable, EngineUnknown
+
+
+@pytest.fixture
+def bundle(small_bundle: Path) -> Bundle:
+    return load_bundle(small_bundle)
+
+
+@pytest.fixture
+def engine(bundle: Bundle) -> Iterator[Engine]:
+    with open_engine(bundle, "onnxruntime", threads=1) as engine:
+        yield engine
+
+
+@pytest.fixture
+def crops() -> NDArray[np.uint8]:
+    return np.random.default_rng(1).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
+
+
+def evaluator(path: Path) -> ReferenceEvaluator:
+    model = onnx.load(path)
+    # The evaluator knows DequantizeLinear from opset 19 on; nothing else that is used differs from 18.
+    model.opset_import[0].version = 19
+    return ReferenceEvaluator(model)
+
+
+def test_engine_computes_what_the_graphs_say(
+    engine: Engine, bundle: Bundle, crops: NDArray[np.uint8]
+) -> None:
+    """Optimised or not, int8 weights or not, the numbers are those of ONNX's reference evaluator."""
+    features = engine.features(crops)
+    (expected,) = evaluator(bundle.backbone).run(None, {"crops": crops})
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
+    logits = engine.logits(features[None, :8])
+    (expected,) = evaluator(bundle.head).run(None, {"features": features[None, :8]})
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+    assert (features.dtype, features.shape) == (np.float32, (12, 16))
+    assert (logits.dtype, logits.shape) == (np.float32, (1,))
+
+
+def test_buffered_path_equals_the_full_clip(engine: Engine, bundle: Bundle, crops: NDArray[np.uint8]) -> None:
+    """Crop by crop through the backbone and the buffer gives the logit of the window's crops run at once."""
+    buffer = FaceBuffer(bundle.window, bundle.feature_dim)
+    for i, crop in enumerate(crops):
+        buffer.push(i / bundle.sample_hz, crop, engine.features(crop[None])[0])
+        if len(buffer) < bundle.min_frames:
+            continue
+        clip = np.stack(buffer.crops())
+        np.testing.assert_array_equal(clip, crops[max(0, i + 1 - bundle.window) : i + 1])
+        full = engine.logits(engine.features(clip)[None])
+        buffered = engine.logits(buffer.window_features()[None])
+        np.testing.assert_allclose(buffered, full, rtol=0, atol=1e-5)
+
+
+def test_batched_windows_do_not_mix(engine: Engine, crops: NDArray[np.uint8]) -> None:
+    """The verdict on a face does not depend on which faces share its call."""
+    features = engine.features(crops)
+    windows = np.stack([features[0:4], features[4:8], features[8:12]])
+    alone = [engine.logits(window[None])[0] for window in windows]
+    np.testing.assert_allclose(engine.logits(windows), alone, rtol=0, atol=1e-5)
+    assert len({round(float(logit), 4) for logit in alone}) == 3
+
+
+def test_no_faces_are_no_numbers(engine: Engine) -> None:
+    """An empty batch is answered with an empty one (onnxruntime's own LSTM would abort the process)."""
+    assert engine.features(np.empty((0, 32, 32, 3), np.uint8)).shape == (0, 16)
+    assert engine.logits(np.empty((0, 4, 16), np.float32)).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        ((1, 3, 32, 32), np.uint8),
+        ((1, 64, 64, 3), np.uint8),
+        ((32, 32, 3), np.uint8),
+        ((1, 32, 32, 3), np.float32),
+    ],
+)
+def test_wrong_crops_are_refused(engine: Engine, shape: tuple[int, ...], dtype: type) -> None:
+    """Another layout, size or type would give a number that means nothing."""
+    with pytest.raises(ValueError, match=r"crops must be uint8 \(N, 32, 32, 3\)"):
+        engine.features(np.zeros(shape, dtype))
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "words"),
+    [
+        ((4, 16), np.float32, r"windows must be float32 \(N, T, 16\)"),
+        ((1, 4, 17), np.float32, r"windows must be float32 \(N, T, 16\)"),
+        ((1, 4, 16), np.float64, r"windows must be float32 \(N, T, 16\)"),
+        ((1, 3, 16), np.float32, "windows must hold 4 to 8 samples, not 3"),
+        ((1, 9, 16), np.float32, "windows must hold 4 to 8 samples, not 9"),
+    ],
+)
+def test_wrong_windows_are_refused(engine: Engine, shape: tuple[int, ...], dtype: type, words: str) -> None:
+    """The head is asked only what it was trained for."""
+    with pytest.raises(ValueError, match=words):
+        engine.logits(np.zeros(shape, dtype))
+
+
+def test_what_is_not_a_number_is_an_error(engine: Engine) -> None:
+    """A NaN inside the network never becomes a score."""
+    windows = np.full((1, 4, 16), np.nan, np.float32)
+    with pytest.raises(EngineFailed, match="not finite"):
+        engine.logits(windows)
+
+
+def test_engine_works_only_inside_its_block(bundle: Bundle) -> None:
+    """Outside `with` nothing is loaded; a second block loads again."""
+    engine = OnnxRuntimeEngine(bundle, threads=1)
+    with pytest.raises(RuntimeError, match="closed"):
+        engine.features(np.zeros((1, 32, 32, 3), np.uint8))
+    for _ in range(2):
+        with engine:
+            assert engine.features(np.zeros((1, 32, 32, 3), np.uint8)).shape == (1, 16)
+            with pytest.raises(RuntimeError, match="open already"), engine:
+                pass
+    with pytest.raises(RuntimeError, match="closed"):
+        engine.logits(np.zeros((1, 4, 16), np.float32))
+
+
+def test_engine_serves_many_threads(engine: Engine, crops: NDArray[np.uint8]) -> None:
+    """Calls at once give what calls in turn give."""
+    expected = engine.features(crops)
+    answers: dict[int, NDArray[np.float32]] = {}
+
+    def work(i: int) -> None:
+        answers[i] = engine.features(crops)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(np.array_equal(answers[i], expected) for i in range(4))
+
+
+def test_a_graph_that_cannot_run_is_a_named_error(
+    tmp_path: Path, make_bundle: Callable[[Path], Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A bundle that is whole but broken inside ends in one line, with nothing printed past it."""
+    path = make_bundle(tmp_path / "bundle")
+    model = onnx.load(path / "backbone.onnx")
+    kernel = next(tensor for tensor in model.graph.initializer if tensor.name == "kernel_int8")
+    kernel.CopyFrom(numpy_helper.from_array(np.zeros((16, 5, 7, 7), np.int8), "kernel_int8"))
+    manifest = load_bundle(path)
+    onnx.save(model, path / "backbone.onnx")
+    write_manifest(path, manifest)
+    with pytest.raises(EngineFailed) as caught, open_engine(load_bundle(path)) as engine:
+        engine.features(np.zeros((1, 32, 32, 3), np.uint8))
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""
+
+
+def test_unknown_and_unavailable_engines_say_what_to_do(bundle: Bundle) -> None:
+    """A wrong name lists the right ones; what cannot run says why and what can."""
+    for ask in (lambda choice: open_engine(bundle, choice), detector_infer):
+        with pytest.raises(EngineUnknown, match="choose one of auto, onnxruntime, tensorrt"):
+            ask("openvino")
+        with pytest.raises(EngineUnavailable, match="no TensorRT engine; use --engine onnxruntime"):
+            ask("tensorrt")
+
+
+def test_auto_says_what_it_chose(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+    """`auto` leaves a line in the log with the engine and the reason."""
+    with caplog.at_level(logging.INFO, logger="runtime.engines"):
+        engine = open_engine(bundle, "auto", threads=2)
+    (line,) = caplog.messages
+    assert engine.describe() in line
+    assert "TensorRT" in line
+    assert engine.describe().endswith("on the CPU, 2 threads")
+    assert isinstance(engine, Engine)
+
+
+def test_threads_must_be_a_count(bundle: Bundle) -> None:
+    """No threads is a mistake, not a default."""
+    with pytest.raises(ValueError, match="at least 1"):
+        open_engine(bundle, threads=0)
+
+
+def test_detector_network_runs_at_any_size() -> None:
+    """The face detector's network answers at the sizes that the finder uses."""
+    infer = detector_infer("onnxruntime", threads=1)
+    for height, width in ((192, 320), (352, 640)):
+        outputs = infer(np.zeros((1, 3, height, width), np.float32))
+        assert [output.shape[2:] for output in outputs] == [(height // 4, width // 4)] * len(outputs)
+
+
+def test_hyper_threads_and_quotas_are_not_cores(tmp_path: Path) -> None:
+    """Siblings count once; a container's quota caps the rest; without the kernel's word all CPUs count."""
+    for cpu, siblings in enumerate(["0,4", "1,5", "2,6", "3,7"] * 2):
+        topology = tmp_path / f"devices/system/cpu/cpu{cpu}/topology"
+        topology.mkdir(parents=True)
+        (topology / "thread_siblings_list").write_text(f"{siblings}\n")
+    quota = tmp_path / "fs/cgroup/cpu.max"
+    quota.parent.mkdir(parents=True)
+    quota.write_text("150000 100000\n")
+    assert usable_cores(range(8), sysfs=tmp_path) == 2
+    quota.write_text("1000 100000\n")
+    assert usable_cores(range(8), sysfs=tmp_path) == 1
+    quota.write_text("9000000 100000\n")
+    assert usable_cores(range(8), sysfs=tmp_path) == 4
+    assert usable_cores([0, 4], sysfs=tmp_path) == 1
+    assert usable_cores() >= 1
