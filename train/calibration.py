@@ -71,7 +71,7 @@ def fit_calibration(logits: ArrayLike, fake: ArrayLike, weight: ArrayLike | None
     slope, offset = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B").x
     if slope <= 0:
         raise CalibrationError(
-            "higher logits do not mean forgeries on this set, no temperature fits; train longer or check the labels"
+            "higher logits do not mean forgeries here, no temperature fits; train longer or check the labels"
         )
     temperature = float(np.clip(spread / slope, *TEMPERATURES))
     return Calibration(temperature=temperature, bias=float(offset * spread / slope - centre))

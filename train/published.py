@@ -1,0 +1,226 @@
+"""Reads the published data sets in the trees that their authors' download scripts leave.
+
+Each reader gives the videos with groups and official splits, and notes on what a reader of the figures should
+know.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from train.splits import SPLIT_NAMES, Split, components
+from train.videos import LayoutError, Video, video_files
+
+CELEB_DF_LIST = "List_of_testing_videos.txt"
+
+
+def read_ffpp(root: Path, compression: str) -> tuple[list[Video], list[str]]:
+    """Read FaceForensics++, with DeepFakeDetection where it is there.
+
+    Groups are the connected components of identities: forgery `033_097` shows video 033 with the face of 097.
+    The split JSONs (`train.json`, `val.json`, `test.json`, lists of pairs) are looked for in the root,
+    `splits/` and `dataset/splits/`. DeepFakeDetection has no official split and all of its actors are linked:
+    test only.
+
+    Args:
+        root: Holds `original_sequences` and `manipulated_sequences`.
+        compression: `raw`, `c23` or `c40`.
+
+    Returns:
+        Videos and notes.
+
+    Raises:
+        LayoutError: The compression is not there, or the split JSONs are incomplete or not readable.
+
+    Source:
+        Rössler et al., "FaceForensics++: Learning to Detect Manipulated Facial Images", ICCV 2019.
+    """
+    folders = sorted(
+        path
+        for kind in ("original_sequences", "manipulated_sequences")
+        for path in (root / kind).glob("*/*/videos")
+        if path.is_dir()
+    )
+    chosen = [path for path in folders if path.parent.name == compression]
+    if not chosen:
+        there = ", ".join(sorted({path.parent.name for path in folders})) or "none"
+        raise LayoutError(root, f"no videos of compression {compression}", f"found here: {there}")
+    pairs = _ffpp_pairs(root)
+    official = {end: side for pair, side in pairs.items() for end in pair}
+    videos: list[Video] = []
+    links = list(pairs)
+    for folder in chosen:
+        part = folder.parents[1].name
+        fake = folder.parents[2].name == "manipulated_sequences"
+        actors = part in ("actors", "DeepFakeDetection")
+        for path in video_files(folder):
+            # `01_02__walking__ABC` shows actor 01 with the face of 02; `01__walking` is real.
+            ends = [f"actor{end}" if actors else end for end in path.stem.split("__")[0].split("_")]
+            target, source = ends[0], ends[1] if fake and len(ends) > 1 else ""
+            if source:
+                links.append((target, source))
+            side: Split | None = official.get(target, "unused") if official else None
+            videos.append(
+                Video(
+                    path=path,
+                    name=f"{part if fake else 'original'}_{path.stem}",
+                    fake=fake,
+                    method=part if fake else "original",
+                    target=target,
+                    source=source,
+                    group=target,
+                    split="test" if actors else side,
+                )
+            )
+    group = components([video.target for video in videos], links)
+    notes = []
+    if not official:
+        notes.append("no split JSONs were found: this is not the official split")
+    elif strangers := sum(video.split == "unused" for video in videos):
+        notes.append(f"{strangers} videos are in none of the split JSONs and are set aside")
+    return [replace(video, group=group[video.target]) for video in videos], notes
+
+
+def _ffpp_pairs(root: Path) -> dict[tuple[str, str], Split]:
+    sides: tuple[Split, ...] = ("train", "val", "test")
+    for folder in (root / "splits", root / "dataset" / "splits", root):
+        files = {side: folder / f"{side}.json" for side in sides}
+        present = {side: path for side, path in files.items() if path.is_file()}
+        if not present:
+            continue
+        for side in sides:
+            if side not in present:
+                advice = "copy all three split JSONs from the FaceForensics++ repository"
+                raise LayoutError(files[side], "is missing beside the others", advice)
+        pairs: dict[tuple[str, str], Split] = {}
+        for side, path in present.items():
+            for pair in _json(path):
+                if not (isinstance(pair, list) and len(pair) == 2):
+                    raise LayoutError(path, "is not a list of pairs", "copy it again")
+                pairs[str(pair[0]), str(pair[1])] = side
+        return pairs
+    return {}
+
+
+def read_celeb_df(root: Path) -> tuple[list[Video], list[str]]:
+    """Read Celeb-DF-v2.
+
+    Groups are the connected components of people: forgery `id0_id1_0000` shows video `id0_0000` with the face
+    of id1. The official test list shares people with what it leaves for training.
+
+    Args:
+        root: Holds `Celeb-real`, `Celeb-synthesis`, `YouTube-real` and the test list.
+
+    Returns:
+        Videos and notes.
+
+    Raises:
+        LayoutError: The list is malformed or its labels contradict the folders.
+
+    Source:
+        Li et al., "Celeb-DF: A Large-scale Challenging Dataset for DeepFake Forensics", CVPR 2020.
+    """
+    path_of_list = root / CELEB_DF_LIST
+    listed = _celeb_df_list(path_of_list) if path_of_list.is_file() else {}
+    found = set()
+    parts = {entry.name.lower(): entry for entry in sorted(root.iterdir()) if entry.is_dir()}
+    videos: list[Video] = []
+    links: list[tuple[str, str]] = []
+    for part in ("Celeb-real", "YouTube-real", "Celeb-synthesis"):
+        fake = part == "Celeb-synthesis"
+        for path in video_files(parts.get(part.lower(), root / part)):
+            ends = path.stem.split("_")
+            person = f"youtube{path.stem}" if part == "YouTube-real" else ends[0]
+            source = ends[1] if fake and len(ends) > 2 else ""
+            if source:
+                links.append((person, source))
+            # The list has one spelling; mirrors of the data set have others, some with a folder in between.
+            key = f"{part}/{path.name}".lower()
+            found.add(key)
+            if listed.get(key, fake) is not fake:
+                raise LayoutError(path_of_list, f"{key} has the wrong label", "1 is real and 0 is fake there")
+            videos.append(
+                Video(
+                    path=path,
+                    name=f"{part}_{path.stem}",
+                    fake=fake,
+                    method=part,
+                    target=f"{ends[0]}_{ends[-1]}" if source else path.stem,
+                    source=source,
+                    group=person,
+                    split=("test" if key in listed else "train") if listed else None,
+                )
+            )
+    group = components([video.group for video in videos], links)
+    notes = []
+    if not listed:
+        notes.append(f"no {CELEB_DF_LIST} was found: this is not the official split")
+    elif absent := len(listed.keys() - found):
+        notes.append(f"{absent} videos of the official test list are not here")
+    return [replace(video, group=group[video.group]) for video in videos], notes
+
+
+def _celeb_df_list(path: Path) -> dict[str, bool]:
+    listed = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        label, _, name = line.strip().partition(" ")
+        if label not in ("0", "1") or not name.strip():
+            raise LayoutError(path, f"line {number} is not `1 folder/name.mp4`", "copy the list again")
+        listed[name.strip().lower()] = label == "0"
+    return listed
+
+
+def read_dfdc(root: Path) -> tuple[list[Video], list[str]]:
+    """Read parts of the Deepfake Detection Challenge.
+
+    The group is the original video. Actors recur across originals and nothing in the data set says who they
+    are.
+
+    Args:
+        root: A part, or a folder of parts; each has its `metadata.json` beside its videos.
+
+    Returns:
+        Videos and notes.
+
+    Raises:
+        LayoutError: A metadata.json is not readable or lacks a label.
+
+    Source:
+        Dolhansky et al., "The DeepFake Detection Challenge (DFDC) Dataset", 2020.
+    """
+    videos = []
+    for metadata in sorted(root.rglob("metadata.json")):
+        entries = _json(metadata)
+        if not isinstance(entries, Mapping):
+            raise LayoutError(metadata, "is not an object of file names", "extract the part again")
+        for name, entry in sorted(entries.items()):
+            label = str(entry.get("label", "")).upper() if isinstance(entry, Mapping) else ""
+            if label not in ("REAL", "FAKE"):
+                raise LayoutError(metadata, f"{name} has no label REAL or FAKE", "extract the part again")
+            stem = Path(name).stem
+            original = Path(str(entry.get("original") or name)).stem if label == "FAKE" else stem
+            videos.append(
+                Video(
+                    path=metadata.parent / name,
+                    name=f"DFDC_{stem}",
+                    fake=label == "FAKE",
+                    method="DFDC" if label == "FAKE" else "original",
+                    target=original,
+                    group=original,
+                    split=SPLIT_NAMES.get(str(entry.get("split", "")).lower()),
+                )
+            )
+    return videos, ["actors of DFDC recur across its groups: figures on held-out groups are optimistic"]
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LayoutError(path, f"cannot be read as JSON ({error})", "copy it again") from error

@@ -1,0 +1,72 @@
+"""What a data set says of its videos: file, label, forger, group and split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from train.splits import Split
+
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"}
+)
+
+
+class LayoutError(ValueError):
+    """Says that a data set is not laid out as expected; `str()` is one line that says what to do.
+
+    Args:
+        path: The file or folder at fault.
+        reason: What is wrong with it, without a full stop.
+        advice: What to do.
+    """
+
+    def __init__(self, path: Path, reason: str, advice: str) -> None:
+        super().__init__(path, reason, advice)
+        self.path = path
+        self.reason = reason
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}; {self.advice}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Video:
+    """Holds what a data set says of one video.
+
+    Args:
+        path: The file; it may turn out missing or unreadable.
+        name: Unique within the data set, of letters, digits, `_` and `-`; the stem of its clips' names.
+        fake: Whether it is forged.
+        method: How it was forged; for a real one the part of the data set that it comes from.
+        target: The original whose picture it shows.
+        source: Whose face was put in; empty where there is none or it is not known.
+        group: What must stay on one side of any split.
+        split: `train`, `val`, `test`, `unused` where no side could take it without a leak; None: not settled.
+    """
+
+    path: Path
+    name: str
+    fake: bool
+    method: str
+    target: str
+    source: str = ""
+    group: str
+    split: Split | None = None
+
+
+def video_files(folder: Path) -> Iterator[Path]:
+    """Find the video files below a folder, by their suffix.
+
+    Args:
+        folder: Where to look; one that does not exist holds none.
+
+    Returns:
+        Paths in order.
+    """
+    for path in sorted(folder.rglob("*")):
+        # macOS leaves ._ files that look like videos on foreign disks.
+        if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and path.is_file():
+            yield path
