@@ -199,7 +199,7 @@ def _file(text: str, path: Path) -> Source:
         missing, directory = not path.exists(), path.is_dir()
     except (OSError, ValueError):  # a name too long, or one with a NUL in it
         raise SourceInvalid(spec, "not a possible file name") from None
-    if missing and _LOOKS_LIKE_SCHEME.match(text):
+    if missing and _LOOKS_LIKE_SCHEME.match(text) and not text.lower().startswith("file:"):
         raise SourceInvalid(spec, "neither a file nor a known kind of source")
     if missing:
         raise SourceMissing(spec, "no such file", "check the path")

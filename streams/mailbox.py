@@ -1,0 +1,91 @@
+"""Hands samples from the reader's thread to whoever analyses them: the newest wins, or the reader waits."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import replace
+
+from streams.errors import EndOfStream
+from streams.frame import Frame
+from streams.sampler import LONGEST_STEP
+
+__all__ = ["Mailbox"]
+
+
+class Mailbox:
+    """Holds due samples between two threads.
+
+    Args:
+        newest_wins: Whether a sample nobody took is replaced by the next one; otherwise `put` waits for room.
+        step_s: Nominal interval between samples in seconds, to tell a gap among those that were taken.
+        room: How many samples may wait where none is replaced.
+    """
+
+    def __init__(self, *, newest_wins: bool, step_s: float, room: int = 4) -> None:
+        self._newest_wins = newest_wins
+        self._longest_s = LONGEST_STEP * step_s
+        self._room = 1 if newest_wins else room
+        self._frames: deque[Frame] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._cause: Exception | None = None
+        self._taken_s: float | None = None
+        self._dropped = 0
+
+    @property
+    def dropped(self) -> int:
+        """Return how many samples were replaced before anyone took them."""
+        return self._dropped
+
+    def put(self, frame: Frame) -> None:
+        """Add a sample; where the newest does not win, wait for room. After `close` it is let go."""
+        with self._changed:
+            if self._newest_wins and self._frames:
+                lost = self._frames.pop()
+                self._dropped += 1
+                frame = replace(frame, missed=lost.missed + 1, gap=lost.gap or frame.gap)
+            self._changed.wait_for(lambda: self._closed or len(self._frames) < self._room)
+            if not self._closed:
+                self._frames.append(frame)
+                self._changed.notify_all()
+
+    def take(self, timeout_s: float) -> Frame | None:
+        """Take the oldest sample that waits.
+
+        Args:
+            timeout_s: How long to wait for one.
+
+        Returns:
+            The sample, or None if none came in time.
+
+        Raises:
+            EndOfStream: The mailbox is closed and empty; its cause is the error that closed it, if one did.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._frames, timeout_s)
+            if self._frames:
+                frame = self._frames.popleft()
+                self._changed.notify_all()
+            elif self._closed:
+                raise EndOfStream("the stream has ended") from self._cause
+            else:
+                return None
+        if self._taken_s is not None and not frame.gap:
+            frame = replace(frame, gap=frame.pts_s - self._taken_s > self._longest_s + 1e-6)
+        self._taken_s = frame.pts_s
+        return frame
+
+    def close(self, cause: Exception | None = None, *, discard: bool = False) -> None:
+        """Let waiting samples be taken and nothing more be added.
+
+        Args:
+            cause: The error that ended the stream, if one did.
+            discard: Whether to throw the waiting samples away.
+        """
+        with self._changed:
+            if not self._closed:
+                self._closed, self._cause = True, cause
+            if discard:
+                self._frames.clear()
+            self._changed.notify_all()

@@ -1,0 +1,133 @@
+"""A small RTSP camera for tests: serves the H.264 pictures of a file over and over, at their pace, at /cam.
+
+Run under the system's Python, which has Debian's GStreamer bindings; prints its port once it listens:
+
+    /usr/bin/python3 tests/rtsp_server.py clip.mp4 --user ada --password secret --auth digest
+
+Like a camera it is one running stream: a client that joins late joins in the middle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import gi
+
+gi.require_version("Gst", "1.0")
+gi.require_version("GstRtsp", "1.0")
+gi.require_version("GstRtspServer", "1.0")
+from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
+
+ROLE = "viewer"
+TIMEOUT_NS = 10 * Gst.SECOND
+
+
+class Clip:
+    """The coded pictures of a file, in decoding order, read once."""
+
+    def __init__(self, path: str) -> None:
+        pipeline = Gst.parse_launch(
+            "filesrc name=file ! parsebin ! h264parse ! video/x-h264,stream-format=byte-stream,alignment=au "
+            "! appsink name=sink sync=false"
+        )
+        pipeline.get_by_name("file").set_property("location", path)
+        sink = pipeline.get_by_name("sink")
+        pipeline.set_state(Gst.State.PLAYING)
+        self.caps = None
+        self.pictures = []
+        while sample := sink.emit("try-pull-sample", TIMEOUT_NS):
+            self.caps = sample.get_caps()
+            self.pictures.append(sample.get_buffer())
+        pipeline.set_state(Gst.State.NULL)
+        if not self.pictures:
+            raise SystemExit(f"no H.264 pictures in {path}")
+        start = min(picture.pts for picture in self.pictures)
+        end = max(picture.pts + picture.duration for picture in self.pictures)
+        self.start_ns, self.length_ns = start, end - start
+
+    def picture(self, number: int) -> Gst.Buffer:
+        """Return the picture of that number in the endless stream, with its time there."""
+        rounds, index = divmod(number, len(self.pictures))
+        picture = self.pictures[index].copy_deep()
+        shift = rounds * self.length_ns - self.start_ns
+        picture.pts += shift
+        picture.dts = picture.dts + shift if picture.dts != Gst.CLOCK_TIME_NONE else Gst.CLOCK_TIME_NONE
+        return picture
+
+
+class Camera(GstRtspServer.RTSPMediaFactory):
+    """Makes the one running stream that all clients share."""
+
+    def __init__(self, clip: Clip, *, headers_per_slice: bool) -> None:
+        super().__init__()
+        self.clip = clip
+        self.set_shared(True)
+        self.set_launch(
+            "( appsrc name=source format=time max-buffers=4 max-bytes=0 max-time=0 "
+            f"! h264parse config-interval={0 if headers_per_slice else -1} "
+            "! video/x-h264,stream-format=byte-stream,alignment=au "
+            f"! rtph264pay name=pay0 pt=96 config-interval={-1 if headers_per_slice else 0} )"
+        )
+        self.connect("media-configure", self.configure)
+
+    def configure(self, _factory: GstRtspServer.RTSPMediaFactory, media: GstRtspServer.RTSPMedia) -> None:
+        source = media.get_element().get_by_name_recurse_up("source")
+        source.set_property("caps", self.clip.caps)
+        number = 0
+
+        def feed(appsrc: Gst.Element, _wanted: int) -> None:
+            nonlocal number
+            appsrc.emit("push-buffer", self.clip.picture(number))
+            number += 1
+
+        source.connect("need-data", feed)
+
+
+def guard(server: GstRtspServer.RTSPServer, camera: Camera, scheme: str, user: str, password: str) -> None:
+    """Let only this user in."""
+    token = GstRtspServer.RTSPToken()
+    token.set_string("media.factory.role", ROLE)
+    auth = GstRtspServer.RTSPAuth()
+    if scheme == "digest":
+        auth.set_supported_methods(GstRtsp.RTSPAuthMethod.DIGEST)
+        auth.add_digest(user, password, token)
+    else:
+        auth.add_basic(GstRtspServer.RTSPAuth.make_basic(user, password), token)
+    server.set_auth(auth)
+    permissions = GstRtspServer.RTSPPermissions()
+    permissions.add_permission_for_role(ROLE, "media.factory.access", True)
+    permissions.add_permission_for_role(ROLE, "media.factory.construct", True)
+    camera.set_permissions(permissions)
+
+
+def main() -> None:
+    """Serve until killed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("clip")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--auth", choices=["none", "basic", "digest"], default="none")
+    parser.add_argument("--user", default="")
+    parser.add_argument("--password", default="")
+    parser.add_argument(
+        "--headers-per-slice", action="store_true", help="as rtph264pay config-interval=-1 does"
+    )
+    options = parser.parse_args()
+
+    Gst.init(None)
+    server = GstRtspServer.RTSPServer()
+    server.set_address("127.0.0.1")
+    server.set_service(str(options.port))
+    camera = Camera(Clip(options.clip), headers_per_slice=options.headers_per_slice)
+    if options.auth != "none":
+        guard(server, camera, options.auth, options.user, options.password)
+    server.get_mount_points().add_factory("/cam", camera)
+    if not server.attach(None):
+        raise SystemExit(f"port {options.port} is taken")
+    sys.stdout.write(f"{server.get_bound_port()}\n")
+    sys.stdout.flush()
+    GLib.MainLoop().run()
+
+
+if __name__ == "__main__":
+    main()
