@@ -1,0 +1,135 @@
+"""Who may talk to the server: what the Host and Origin headers of a request must say.
+
+Any web page that a browser has open can reach a loopback socket. Two headers, which no page can forge, tell:
+Origin names the page that opens a WebSocket, and Host the name under which the server was looked up, which a
+page can make its own by DNS rebinding. Programs that are no browsers send no Origin and are let in.
+
+Pure: header values go in, a decision comes out.
+
+Source: RFC 6455 section 10.2 (Origin considerations), RFC 6454 (serialisation of an origin).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Self
+
+_AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::([0-9]{1,5}))?", re.ASCII)
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(.+)", re.ASCII)
+_DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """Holds the part of a URL that names a server.
+
+    Args:
+        host: A name in lower case, or an address without brackets.
+        port: None where the scheme's default is meant.
+    """
+
+    host: str
+    port: int | None
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """Read `host[:port]`; None if it is not of that form."""
+        match = _AUTHORITY.fullmatch(text.lower())
+        if match is None:
+            return None
+        port = None if match[2] is None else int(match[2])
+        return cls(match[1].strip("[]"), port)
+
+    @property
+    def is_address(self) -> bool:
+        """Tell whether the host is an IP address; such a one cannot be rebound to another."""
+        try:
+            ipaddress.ip_address(self.host)
+        except ValueError:
+            return False
+        return True
+
+    @property
+    def is_loopback(self) -> bool:
+        """Tell whether the host is this very machine under any of its loopback names."""
+        if self.is_address:
+            return ipaddress.ip_address(self.host).is_loopback
+        return self.host == "localhost" or self.host.endswith(".localhost")
+
+
+class Access:
+    """Decides which requests are let in.
+
+    Args:
+        allow_origin: Origins of other pages that may connect, `scheme://host[:port]`; `null` for pages opened
+            from a file; `*` for any.
+        names: Host names, besides loopback names and addresses, under which the server may be asked.
+
+    Raises:
+        ValueError: An origin is not of that form.
+    """
+
+    def __init__(self, allow_origin: Collection[str] = (), names: Iterable[str] = ()) -> None:
+        self.allow_origin = frozenset(_normal_origin(origin) for origin in allow_origin)
+        self._names = {name.lower() for name in names}
+        # A proxy in front of this server may serve it under the name of an allowed origin.
+        for origin in self.allow_origin:
+            match = _ORIGIN.fullmatch(origin)
+            authority = Authority.parse(match[2]) if match else None
+            if authority is not None:
+                self._names.add(authority.host)
+
+    def allows_host(self, host: str | None) -> bool:
+        """Decide by the Host header.
+
+        Args:
+            host: Its value; None if there is none, as in HTTP/1.0, which no browser speaks.
+
+        Returns:
+            Whether the name is one of this server's.
+        """
+        if host is None or "*" in self.allow_origin:
+            return True
+        authority = Authority.parse(host)
+        return authority is not None and (
+            authority.is_address or authority.is_loopback or authority.host in self._names
+        )
+
+    def allows_origin(self, origin: str | None, host: str | None) -> bool:
+        """Decide by the Origin header of a WebSocket handshake.
+
+        Args:
+            origin: Its value; None if there is none.
+            host: The Host header's value, already found to be allowed.
+
+        Returns:
+            Whether the page is one that this server served, or is of an allowed origin.
+        """
+        if origin is None or "*" in self.allow_origin or origin.lower() in self.allow_origin:
+            return True
+        match = _ORIGIN.fullmatch(origin.lower())
+        served = None if host is None else Authority.parse(host)
+        if match is None or match[1] not in _DEFAULT_PORTS or served is None:
+            return False
+        page = Authority.parse(match[2])
+        if page is None:
+            return False
+        default_port = _DEFAULT_PORTS[match[1]]
+        if (page.port or default_port) != (served.port or default_port):
+            return False
+        return page.host == served.host or (page.is_loopback and served.is_loopback)
+
+
+def _normal_origin(text: str) -> str:
+    origin = text.strip().lower().removesuffix("/")
+    if origin in {"*", "null"}:
+        return origin
+    match = _ORIGIN.fullmatch(origin)
+    if match is None or Authority.parse(match[2]) is None:
+        raise ValueError(f"{text!r} is not an origin; write scheme://host[:port], null or *")
+    # Browsers leave the default port out.
+    default = _DEFAULT_PORTS.get(match[1])
+    return origin.removesuffix(f":{default}") if default else origin

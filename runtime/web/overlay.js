@@ -1,0 +1,414 @@
+// Live verdicts of unmask in any page:
+//
+//   <script type="module" src="http://127.0.0.1:8765/overlay.js"></script>
+//   <unmask-verdict src="ws://127.0.0.1:8765/ws" stream="cam"></unmask-verdict>
+//
+// Attributes: `src` (default: where this script came from), `stream` (default: all), `face` (default: all).
+// Each verdict that comes in is dispatched as a `verdict` event whose `detail` is the message; asyncapi.yaml, beside
+// this script, describes it. A page of another origin must be let in with `unmask monitor --allow-origin`.
+//
+// Names of streams come from outside: nothing in here is ever written as HTML.
+
+// A verdict is shown no longer than this, counted from when its message was made.
+const EXPIRY_MS = 3000;
+// Heartbeats come every second; after this long without any message the connection is taken for dead.
+const SILENCE_MS = 5000;
+const FIRST_DELAY_MS = 250;
+const LONGEST_DELAY_MS = 5000;
+const TICK_MS = 250;
+
+const SCORED = new Set(["real", "uncertain", "fake"]);
+
+export const FACE_WORDS = {
+  warming: "Warming up",
+  real: "Real",
+  uncertain: "Uncertain",
+  fake: "Fake",
+  stale: "No verdict",
+  none: "No verdict",
+};
+
+export const STREAM_WORDS = {
+  connecting: "connecting to the source",
+  live: "live",
+  no_face: "no face in view",
+  too_slow: "frame rate too low",
+  stalled: "the picture stands still",
+  offline: "source offline",
+  ended: "the video has ended",
+};
+
+// Shapes that differ without their colours: check, question mark, warning triangle, clock, dash.
+const SHAPES = {
+  real: "M4.5 12.8 9.6 18 19.5 6.5",
+  uncertain: "M8 9a4 4 0 1 1 5.6 3.7C12.4 13.3 12 14 12 15.2M12 19v.4",
+  fake: "M12 3.5 22 20.5H2ZM12 10v4.8M12 17.4v.3",
+  warming: "M12 3.5a8.5 8.5 0 1 0 8.5 8.5M12 7.5V12l3 2",
+  none: "M6 12h12",
+};
+
+const SVG = "http://www.w3.org/2000/svg";
+
+export function icon(state) {
+  const svg = document.createElementNS(SVG, "svg");
+  svg.setAttribute("viewBox", "0 0 24 24");
+  svg.setAttribute("aria-hidden", "true");
+  const path = document.createElementNS(SVG, "path");
+  path.setAttribute("d", SHAPES[state] ?? SHAPES.none);
+  svg.append(path);
+  return svg;
+}
+
+export function percent(share) {
+  return `${Math.round(share * 100)} %`;
+}
+
+export function element(tag, className, text) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+/** Writes text only where it differs, so that a screen reader is not told the same twice. */
+export function write(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+/**
+ * Keeps a connection to a server and what holds now.
+ *
+ * Dispatches `message` with each message as its `detail`, and `change` when what holds may have changed, be it only
+ * that time has passed.
+ */
+export class Feed extends EventTarget {
+  /** The last `hello`; null before the first. */
+  hello = null;
+  connected = false;
+  /** Broadcast messages that never arrived, found by gaps in `seq`. */
+  lost = 0;
+  seq = 0;
+
+  #url;
+  #socket = null;
+  #streams = new Map();
+  #retry = 0;
+  #delay = FIRST_DELAY_MS;
+  #ticker = 0;
+  #heard = 0;
+  // The smallest difference seen between this machine's clock and the time of a message: one that exceeds it was late.
+  #offset = Infinity;
+
+  constructor(url) {
+    super();
+    this.#url = url;
+  }
+
+  get url() {
+    return this.#url;
+  }
+
+  start() {
+    if (this.#ticker) return;
+    this.#ticker = setInterval(() => this.#tick(), TICK_MS);
+    this.#connect();
+  }
+
+  stop() {
+    clearInterval(this.#ticker);
+    clearTimeout(this.#retry);
+    this.#ticker = 0;
+    this.#disconnect();
+  }
+
+  /** What holds: every stream with its faces, `[{stream, state, reason, faces: [verdict]}]`; nothing while disconnected. */
+  present() {
+    if (!this.connected) return [];
+    const now = performance.now();
+    return [...this.#streams.values()].map(({ message, faces }) => ({
+      stream: message.stream,
+      state: message.state,
+      reason: message.reason,
+      faces: [...faces.values()]
+        .filter((face) => now - face.made < EXPIRY_MS)
+        .map((face) => face.message)
+        .sort((a, b) => a.face - b.face),
+    }));
+  }
+
+  #connect() {
+    let socket;
+    try {
+      socket = new WebSocket(this.#url);
+    } catch (error) {
+      console.error(`unmask: ${this.#url} cannot be watched`, error);
+      return;
+    }
+    this.#socket = socket;
+    this.#heard = performance.now();
+    this.#offset = Infinity;
+    socket.onmessage = (event) => {
+      if (socket === this.#socket) this.#receive(event.data);
+    };
+    socket.onclose = () => {
+      if (socket === this.#socket) this.#reconnect();
+    };
+  }
+
+  #disconnect() {
+    const socket = this.#socket;
+    this.#socket = null;
+    socket?.close();
+    this.connected = false;
+    this.#streams.clear();
+    this.dispatchEvent(new Event("change"));
+  }
+
+  #reconnect() {
+    this.#disconnect();
+    clearTimeout(this.#retry);
+    if (!this.#ticker) return;
+    this.#retry = setTimeout(() => this.#connect(), this.#delay * (0.8 + 0.4 * Math.random()));
+    this.#delay = Math.min(2 * this.#delay, LONGEST_DELAY_MS);
+  }
+
+  #tick() {
+    if (this.#socket && performance.now() - this.#heard > SILENCE_MS) this.#reconnect();
+    this.dispatchEvent(new Event("change"));
+  }
+
+  #receive(data) {
+    const message = JSON.parse(data);
+    const now = performance.now();
+    this.#heard = now;
+    const offset = now - 1000 * message.time;
+    this.#offset = Math.min(this.#offset, offset);
+    const late = offset - this.#offset;
+    if (late > SILENCE_MS) {
+      // This page has fallen behind, or a clock was set: a new connection begins with the present.
+      this.#reconnect();
+      return;
+    }
+    this.#count(message);
+    if (message.type === "snapshot") {
+      this.connected = true;
+      this.#delay = FIRST_DELAY_MS;
+      for (const stream of message.streams) this.#apply(stream, now);
+      for (const verdict of message.verdicts) {
+        this.#apply(verdict, now - late - 1000 * (message.time - verdict.time));
+      }
+    } else {
+      this.#apply(message, now - late);
+    }
+    this.dispatchEvent(new CustomEvent("message", { detail: message }));
+    this.dispatchEvent(new Event("change"));
+  }
+
+  #count(message) {
+    if (message.type === "hello") {
+      if (this.hello?.session === message.session) this.lost += Math.max(message.seq - this.seq, 0);
+      else this.lost = 0;
+      this.hello = message;
+    } else if (message.type !== "snapshot") {
+      this.lost += Math.max(message.seq - this.seq - 1, 0);
+    }
+    this.seq = message.seq;
+  }
+
+  #apply(message, made) {
+    if (message.type === "stream") {
+      const faces = message.state === "live" ? this.#streams.get(message.stream)?.faces : undefined;
+      this.#streams.set(message.stream, { message, faces: faces ?? new Map() });
+    } else if (message.type === "verdict") {
+      // A verdict that outruns its stream's first message still is one.
+      const known = this.#streams.get(message.stream) ?? { message: { ...message, state: "live" }, faces: new Map() };
+      this.#streams.set(message.stream, known);
+      if (message.state === "stale") known.faces.delete(message.face);
+      else known.faces.set(message.face, { message, made });
+      for (const [face, { made: then }] of known.faces) {
+        if (made - then > EXPIRY_MS) known.faces.delete(face);
+      }
+    }
+  }
+}
+
+const STYLE = `
+  :host {
+    display: inline-block;
+    font: 600 28px/1.15 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif;
+    color: #fff;
+  }
+  :host([hidden]) { display: none; }
+  ul { list-style: none; margin: 0; padding: 0; display: flex; flex-direction: column; gap: .4em; }
+  li {
+    --tone: #a3adba;
+    display: grid;
+    grid-template-columns: auto 1fr auto;
+    align-items: center;
+    column-gap: .6em;
+    min-width: 11em;
+    padding: .5em .8em .5em .5em;
+    border-radius: .5em;
+    border-left: .22em solid var(--tone);
+    background: rgb(13 17 23 / 84%);
+    box-shadow: 0 .1em .5em rgb(0 0 0 / 40%);
+  }
+  li[data-state="real"] { --tone: #38d39f; }
+  li[data-state="uncertain"] { --tone: #ffc145; }
+  li[data-state="fake"] { --tone: #ff6b61; }
+  li[data-state="warming"] { --tone: #8ab4ff; }
+  li[data-state="fake"] { background: rgb(70 12 12 / 90%); }
+  svg {
+    width: 1.5em;
+    height: 1.5em;
+    fill: none;
+    stroke: var(--tone);
+    stroke-width: 2.4;
+    stroke-linecap: round;
+    stroke-linejoin: round;
+  }
+  .word { color: var(--tone); letter-spacing: .01em; }
+  .detail { display: block; margin-top: .15em; font-weight: 500; font-size: .55em; color: #d5dbe3; overflow-wrap: anywhere; }
+  .spoken { position: absolute; width: 1px; height: 1px; margin: 0; overflow: hidden; clip-path: inset(50%); }
+  .score { font-variant-numeric: tabular-nums; text-align: right; }
+  .score b { font-weight: inherit; }
+  .score small { display: block; font-weight: 500; font-size: .45em; color: #d5dbe3; }
+`;
+
+/** Shows the verdicts of one server as badges that can be read from afar, and says plainly when there is none. */
+export class UnmaskVerdict extends HTMLElement {
+  static observedAttributes = ["src", "stream", "face"];
+
+  #feed = null;
+  #list;
+  #spoken;
+  #badges = new Map();
+
+  constructor() {
+    super();
+    const root = this.attachShadow({ mode: "open" });
+    // Not a <style> element, which the page's own security policy may forbid.
+    const sheet = new CSSStyleSheet();
+    sheet.replaceSync(STYLE);
+    root.adoptedStyleSheets = [sheet];
+    this.#list = element("ul");
+    this.#spoken = element("p", "spoken");
+    // Read out when a state changes, not whenever a score does.
+    this.#spoken.setAttribute("role", "status");
+    root.append(this.#list, this.#spoken);
+  }
+
+  connectedCallback() {
+    this.#open();
+  }
+
+  disconnectedCallback() {
+    this.#feed?.stop();
+    this.#feed = null;
+  }
+
+  attributeChangedCallback(name) {
+    if (!this.isConnected || !this.#feed) return;
+    if (name === "src") this.#open();
+    else this.#render();
+  }
+
+  #open() {
+    this.#feed?.stop();
+    const feed = new Feed(this.getAttribute("src") || socketOf(import.meta.url));
+    this.#feed = feed;
+    feed.addEventListener("change", () => {
+      if (feed === this.#feed) this.#render();
+    });
+    feed.addEventListener("message", (event) => {
+      const message = event.detail;
+      if (message.type === "verdict" && this.#wants(message.stream, message.face)) {
+        this.dispatchEvent(new CustomEvent("verdict", { detail: message, bubbles: true, composed: true }));
+      }
+    });
+    feed.start();
+    this.#render();
+  }
+
+  #wants(stream, face) {
+    const wantedStream = this.getAttribute("stream");
+    const wantedFace = this.getAttribute("face");
+    return (!wantedStream || stream === wantedStream) && (!wantedFace || String(face) === wantedFace);
+  }
+
+  #render() {
+    const badges = this.#describe();
+    const kept = new Set(badges.map((badge) => badge.key));
+    for (const [key, item] of this.#badges) {
+      if (!kept.has(key)) {
+        item.remove();
+        this.#badges.delete(key);
+      }
+    }
+    badges.forEach((badge, index) => {
+      const item = this.#badges.get(badge.key) ?? newBadge();
+      this.#badges.set(badge.key, item);
+      if (item.dataset.state !== badge.state) {
+        item.dataset.state = badge.state;
+        item.querySelector("svg").replaceWith(icon(badge.state));
+      }
+      write(item.querySelector(".word"), FACE_WORDS[badge.state]);
+      write(item.querySelector(".detail"), badge.detail);
+      write(item.querySelector("b"), badge.score);
+      write(item.querySelector("small"), badge.unit);
+      if (this.#list.children[index] !== item) this.#list.insertBefore(item, this.#list.children[index] ?? null);
+    });
+    write(this.#spoken, badges.map((badge) => `${badge.detail}: ${FACE_WORDS[badge.state]}`).join(", "));
+  }
+
+  #describe() {
+    const none = (key, detail) => ({ key, state: "none", detail, score: "", unit: "" });
+    if (!this.#feed.connected) return [none("server", "unmask is not connected")];
+    const all = this.#feed.present();
+    const streams = all.filter(({ stream }) => this.#wants(stream, this.getAttribute("face")));
+    if (!streams.length) {
+      const wanted = this.getAttribute("stream");
+      return [none("server", wanted ? `there is no stream ${wanted}` : "there is no stream")];
+    }
+    const badges = [];
+    for (const { stream, state, faces } of streams) {
+      const prefix = all.length > 1 && !this.getAttribute("stream") ? `${stream} · ` : "";
+      const shown = faces.filter((face) => this.#wants(stream, face.face));
+      if (state !== "live" || !shown.length) {
+        const why = state === "live" ? "waiting for a face" : STREAM_WORDS[state] ?? state;
+        badges.push(none(JSON.stringify([stream]), prefix + why));
+        continue;
+      }
+      for (const face of shown) {
+        const scored = SCORED.has(face.state);
+        badges.push({
+          key: JSON.stringify([stream, face.face]),
+          state: face.state,
+          detail: `${prefix}face ${face.face}`,
+          score: percent(scored ? face.p_fake : face.fill),
+          unit: scored ? "fake" : "ready",
+        });
+      }
+    }
+    return badges;
+  }
+}
+
+function newBadge() {
+  const item = element("li");
+  const text = element("span");
+  text.append(element("span", "word"), element("span", "detail"));
+  const score = element("span", "score");
+  score.append(element("b"), element("small"));
+  item.append(icon("none"), text, score);
+  return item;
+}
+
+/** The WebSocket of the server that a page or script came from. */
+export function socketOf(url) {
+  const socket = new URL("ws", url);
+  socket.protocol = socket.protocol === "https:" ? "wss:" : "ws:";
+  return socket.href;
+}
+
+if (!customElements.get("unmask-verdict")) customElements.define("unmask-verdict", UnmaskVerdict);
