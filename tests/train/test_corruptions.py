@@ -1,0 +1,88 @@
+"""Each corruption harms a picture by more at each step, and leaves size, type and colour order alone."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from skimage.data import astronaut
+
+from train.corruptions import CORRUPTIONS, corrupt
+
+
+@pytest.fixture(scope="module")
+def clip() -> NDArray[np.uint8]:
+    """Six frames of the astronaut's face, drifting by a pixel a frame."""
+    picture = np.asarray(astronaut(), dtype=np.uint8)  # type: ignore[no-untyped-call]
+    return np.stack([picture[40 : 40 + 160, 150 + i : 150 + i + 160] for i in range(6)])
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_more_severity_is_more_damage(name: str, clip: NDArray[np.uint8]) -> None:
+    """The error against the clean clip grows from step to step; the clip that went in is not touched."""
+    before = clip.copy()
+    errors = []
+    for severity in range(1, len(CORRUPTIONS[name].strengths) + 1):
+        damaged = corrupt(clip, name, severity)
+        assert damaged.shape == clip.shape
+        assert damaged.dtype == np.uint8
+        errors.append(float(np.mean((damaged.astype(float) - clip) ** 2)))
+    assert errors == sorted(errors)
+    assert errors[0] > 1
+    np.testing.assert_array_equal(clip, before)
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_the_same_seed_damages_alike(name: str, clip: NDArray[np.uint8]) -> None:
+    """Two runs give the same pictures, so two models are measured on the same damage."""
+    np.testing.assert_array_equal(corrupt(clip[:3], name, 2, seed=4), corrupt(clip[:3], name, 2, seed=4))
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+@pytest.mark.parametrize("shape", [(1, 64, 64), (3, 33, 47)])
+def test_stills_and_odd_sizes_are_taken(name: str, shape: tuple[int, int, int]) -> None:
+    """A single frame and odd sides, which 4:2:0 video cannot have, keep their shape."""
+    frames, height, width = shape
+    picture = np.asarray(astronaut(), dtype=np.uint8)  # type: ignore[no-untyped-call]
+    clip = np.stack([cv2.resize(picture, (width, height))] * frames).astype(np.uint8)
+    assert corrupt(clip, name, 3).shape == clip.shape
+
+
+@pytest.mark.parametrize("name", [name for name in CORRUPTIONS if name != "gamma"])
+def test_colours_stay_in_place(name: str) -> None:
+    """A red picture stays red: no path swaps RGB for BGR or washes colours out."""
+    red = np.zeros((2, 64, 64, 3), dtype=np.uint8)
+    red[..., 0] = 200
+    mean = corrupt(red, name, 1).reshape(-1, 3).mean(axis=0)
+    assert mean == pytest.approx([200, 0, 0], abs=8)
+
+
+def test_h264_carries_from_frame_to_frame() -> None:
+    """The clip is coded as a video: a frame's damage depends on its neighbours."""
+    rng = np.random.default_rng(0)
+    still = np.repeat(rng.integers(0, 256, (1, 64, 64, 3), dtype=np.uint8), 6, axis=0)
+    changing = rng.integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
+    changing[-1] = still[-1]
+    assert not np.array_equal(corrupt(still, "h264", 2)[-1], corrupt(changing, "h264", 2)[-1])
+
+
+def test_gamma_darkens_and_keeps_the_ends() -> None:
+    """Black stays black, white stays white, grey gets darker."""
+    ramp = np.array([0, 128, 255], dtype=np.uint8).reshape(1, 1, 3, 1).repeat(3, axis=3)
+    found = corrupt(ramp, "gamma", 2)[0, 0, :, 0]
+    assert (found[0], found[2]) == (0, 255)
+    assert found[1] < 90
+
+
+def test_unknown_names_severities_and_shapes_are_refused(clip: NDArray[np.uint8]) -> None:
+    """A wrong request is an error with the choices, not a clean clip that looks robust."""
+    with pytest.raises(ValueError, match="choose one of jpeg"):
+        corrupt(clip, "fog", 1)
+    for severity in (0, 4):
+        with pytest.raises(ValueError, match=r"within 1\.\.3"):
+            corrupt(clip, "jpeg", severity)
+    with pytest.raises(ValueError, match="uint8"):
+        corrupt(clip[0], "jpeg", 1)
+    with pytest.raises(ValueError, match="uint8"):
+        corrupt(clip.astype(np.float32), "jpeg", 1)
