@@ -1,0 +1,167 @@
+"""Where the faces of all streams meet: one thread runs the backbone on all that waits at that moment."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Backbone = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+
+class BatcherClosed(RuntimeError):
+    """Says that the batcher was closed before, or while, it was asked."""
+
+    def __str__(self) -> str:
+        return "the batcher is closed"
+
+
+@dataclass(frozen=True)
+class _Request:
+    crops: NDArray[np.uint8]
+    answer: Future[NDArray[np.float32]] = field(default_factory=Future)
+
+
+class Batcher:
+    """Runs the backbone for many callers: what waits when it is free goes in together, in the order it came.
+
+    Nothing waits for company: a lone request runs at once, and a batch forms only from what came while the
+    backbone was busy. A request larger than `most_crops` is run in pieces of that size.
+
+    Use it as a context manager; its thread lives inside.
+
+    Args:
+        backbone: uint8 RGB `(N, H, W, 3)` -> float32 `(N, D)`; called from one thread only.
+        most_crops: The largest N of one call; it bounds the memory of a burst.
+        most_waiting: Requests that may wait; a caller beyond them is held until there is room.
+    """
+
+    def __init__(self, backbone: Backbone, *, most_crops: int = 16, most_waiting: int = 64) -> None:
+        if most_crops < 1 or most_waiting < 1:
+            raise ValueError(
+                f"most_crops and most_waiting must be at least 1, not {most_crops}, {most_waiting}"
+            )
+        self._backbone = backbone
+        self._most_crops = most_crops
+        self._most_waiting = most_waiting
+        self._waiting: deque[_Request] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="backbone", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def submit(self, crops: NDArray[np.uint8]) -> Future[NDArray[np.float32]]:
+        """Hand in crops and go on.
+
+        Args:
+            crops: uint8 RGB `(N, H, W, 3)`, N at least 1; not to be changed until the answer is there.
+
+        Returns:
+            The future of float32 `(N, D)`, row i belonging to crop i. It carries the engine's error if the
+            call fails.
+
+        Raises:
+            BatcherClosed: It is closed, or was closed while this caller waited for room.
+            ValueError: There is no crop, or it is not a batch of pictures.
+        """
+        if crops.ndim != 4 or len(crops) == 0:
+            raise ValueError(f"crops must be (N, H, W, 3) with N at least 1, not {crops.shape}")
+        request = _Request(crops)
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or len(self._waiting) < self._most_waiting)
+            if self._closed:
+                raise BatcherClosed
+            self._waiting.append(request)
+            self._changed.notify_all()
+        return request.answer
+
+    def features(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Run the backbone on crops, together with whatever else waits.
+
+        Args:
+            crops: uint8 RGB `(N, H, W, 3)`, N at least 1.
+
+        Returns:
+            float32 `(N, D)`, row i belonging to crop i.
+
+        Raises:
+            BatcherClosed: It is closed, or was closed before these crops had their turn.
+            Exception: Whatever the backbone raised on the call that these crops were part of.
+        """
+        return self.submit(crops).result()
+
+    def close(self) -> None:
+        """End the thread after the call that it is in; who still waits is answered with `BatcherClosed`."""
+        with self._changed:
+            self._closed = True
+            left = list(self._waiting)
+            self._waiting.clear()
+            self._changed.notify_all()
+        for request in left:
+            if request.answer.set_running_or_notify_cancel():
+                request.answer.set_exception(BatcherClosed())
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _work(self) -> None:
+        while batch := self._take():
+            self._run(batch)
+
+    def _take(self) -> list[_Request]:
+        """Wait for requests and take, from the oldest on, as many as fit into one call; none once closed."""
+        batch: list[_Request] = []
+        count = 0
+        with self._changed:
+            # More than one round only if all that waited had been cancelled.
+            while not batch:
+                self._changed.wait_for(lambda: self._closed or self._waiting)
+                if self._closed:
+                    break
+                while self._waiting and (
+                    not batch or count + len(self._waiting[0].crops) <= self._most_crops
+                ):
+                    request = self._waiting.popleft()
+                    if request.answer.set_running_or_notify_cancel():
+                        batch.append(request)
+                        count += len(request.crops)
+                self._changed.notify_all()
+        return batch
+
+    def _run(self, batch: list[_Request]) -> None:
+        # Crops of different sizes cannot share a call; that is the second caller's mistake, not everyone's.
+        if len({request.crops.shape[1:] for request in batch}) > 1:
+            for request in batch:
+                self._run([request])
+            return
+        crops = batch[0].crops if len(batch) == 1 else np.concatenate([request.crops for request in batch])
+        try:
+            parts = [
+                self._backbone(crops[start : start + self._most_crops])
+                for start in range(0, len(crops), self._most_crops)
+            ]
+            features = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            if len(features) != len(crops):
+                raise RuntimeError(f"the backbone gave {len(features)} features for {len(crops)} crops")
+        except BaseException as error:  # noqa: BLE001  whoever waits must hear of it, whatever it is
+            for request in batch:
+                request.answer.set_exception(error)
+            return
+        end = 0
+        for request in batch:
+            start, end = end, end + len(request.crops)
+            request.answer.set_result(features[start:end])
