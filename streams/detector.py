@@ -113,7 +113,7 @@ class Detector:
             height,
             "rgb24",
             src_colorspace=known_colorspace(picture),
-            interpolation=Interpolation.BILINEAR,
+            interpolation=Interpolation.AREA,
             threads=1,
         )
         # Padding instead of stretching to the grain: faces keep their proportions.
