@@ -53,7 +53,8 @@ __all__ = [
     "open_reader",
 ]
 
-_JOIN_S = 1.8
+_STOP_S = 1.8  # a little longer than the longest read timeout
+_STOP_OPENING_S = 0.5  # an attempt to connect cannot be interrupted; its thread is left to end by itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +155,8 @@ class Reader:
         self._corrupt = 0
         self._failures = 0
         self._was_live = False
+        self._opening = False
+        self._stop_until_s = 0.0
         # A thread that hangs in a name lookup cannot be interrupted; a daemon does not hold up the exit.
         self._thread = threading.Thread(target=self._run, name=f"reader {source.name}", daemon=True)
 
@@ -200,6 +203,8 @@ class Reader:
 
     def request_stop(self) -> None:
         """Ask the thread to end and return at once; `stop` waits for it."""
+        if not self._stop.is_set():
+            self._stop_until_s = time.monotonic() + (_STOP_OPENING_S if self._opening else _STOP_S)
         self._stop.set()
         self._mailbox.close(discard=True)
 
@@ -210,7 +215,7 @@ class Reader:
         """
         self.request_stop()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
-            self._thread.join(_JOIN_S)
+            self._thread.join(max(0.0, self._stop_until_s - time.monotonic()))
 
     def _tell(self, event: Event) -> None:
         if not self._stop.is_set():
@@ -243,7 +248,7 @@ class Reader:
         if not self._retry:
             return False
         # A camera that was there may be plugged in again, and a server may be up before its streams: what is
-        # permanent for a newcomer passes. Refused credentials stay so, and repeating them can lock an account.
+        # permanent for a newcomer passes. Not so refused credentials, and repeating them can lock an account.
         returning = self._was_live and isinstance(error, SourceMissing | SourceNotVideo)
         return returning or not error.permanent
 
@@ -253,7 +258,11 @@ class Reader:
         self._tell(event)
 
     def _read_once(self) -> None:
-        capture = open_capture(self.source, timeouts=self._timeouts, stop=self._stop, clock=self._clock)
+        self._opening = True
+        try:
+            capture = open_capture(self.source, timeouts=self._timeouts, stop=self._stop, clock=self._clock)
+        finally:
+            self._opening = False
         lost_before = self._corrupt
         sampler = Sampler(self._sample_hz, fps=capture.fps)
         upright = Upright()

@@ -1,0 +1,93 @@
+"""Tests of the hand-over between the reader's thread and the analysis."""
+
+from __future__ import annotations
+
+import threading
+from fractions import Fraction
+
+import av
+import pytest
+
+from streams.errors import EndOfStream, SourceUnavailable
+from streams.frame import Frame
+from streams.mailbox import Mailbox
+
+PICTURE = av.VideoFrame(16, 16, "yuv420p")
+
+
+def sample(number: int, *, gap: bool = False) -> Frame:
+    """Make the sample of that number at 8 Hz."""
+    return Frame(
+        picture=PICTURE,
+        pts=number,
+        time_base=Fraction(1, 8),
+        captured=None,
+        decode_ms=0.0,
+        missed=0,
+        gap=gap,
+    )
+
+
+def test_the_newest_sample_wins() -> None:
+    """What nobody took is replaced, counted, and told to whoever takes the next."""
+    mailbox = Mailbox(newest_wins=True, step_s=1 / 8)
+    for number in range(4):
+        mailbox.put(sample(number, gap=number == 0))
+    frame = mailbox.take(0)
+    assert frame is not None
+    assert (frame.pts, frame.missed, frame.gap) == (3, 3, True)
+    assert mailbox.dropped == 3
+    assert mailbox.take(0) is None
+
+
+def test_a_lost_sample_opens_a_gap_between_those_taken() -> None:
+    """Two intervals where one was expected are a gap, though the source itself had none."""
+    mailbox = Mailbox(newest_wins=True, step_s=1 / 8)
+    taken = []
+    for numbers in ([0], [1], [2, 3], [4]):
+        for number in numbers:
+            mailbox.put(sample(number, gap=number == 0))
+        taken.append(mailbox.take(0))
+    assert [frame and (frame.pts, frame.missed, frame.gap) for frame in taken] == [
+        (0, 0, True),
+        (1, 0, False),
+        (3, 1, True),
+        (4, 0, False),
+    ]
+
+
+def test_a_finite_source_waits_for_room() -> None:
+    """With room for two, the third sample waits until one is taken; none is lost."""
+    mailbox = Mailbox(newest_wins=False, step_s=1 / 8, room=2)
+    producer = threading.Thread(target=lambda: [mailbox.put(sample(number)) for number in range(10)])
+    producer.start()
+    taken = [frame.pts for _ in range(10) if (frame := mailbox.take(5.0))]
+    producer.join()
+    assert taken == list(range(10))
+    assert mailbox.dropped == 0
+
+
+def test_closing_lets_the_rest_be_taken() -> None:
+    """What was put before the end is still given out; then the end is told, with its cause."""
+    mailbox = Mailbox(newest_wins=False, step_s=1 / 8)
+    mailbox.put(sample(0))
+    cause = SourceUnavailable("cam", "gone")
+    mailbox.close(cause)
+    mailbox.put(sample(1))
+    assert mailbox.take(0) is not None
+    with pytest.raises(EndOfStream) as caught:
+        mailbox.take(0)
+    assert caught.value.__cause__ is cause
+
+
+def test_closing_wakes_whoever_waits() -> None:
+    """A producer without room and a consumer without samples both end when the mailbox is closed."""
+    full = Mailbox(newest_wins=False, step_s=1 / 8, room=1)
+    full.put(sample(0))
+    producer = threading.Thread(target=full.put, args=[sample(1)])
+    producer.start()
+    full.close(discard=True)
+    producer.join(timeout=5.0)
+    assert not producer.is_alive()
+    with pytest.raises(EndOfStream):
+        full.take(5.0)
