@@ -1,0 +1,387 @@
+"""From one frame to what is thought of every face in it; `monitor`, `scan` and the benchmarks all use this.
+
+    analysis = StreamAnalysis(bundle, head=engine, features=batcher, finder=FaceFinder(detector))
+    while frame := reader.next(timeout_s=1.0):
+        for verdict in analysis.analyse(frame):
+            print(verdict.face, verdict.state, verdict.p_fake)
+
+Several frames can share one backbone call: `observe` them first, run the backbone on all their crops, then
+`conclude` each in its order. The results are those of `analyse`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.buffer import FaceBuffer
+from runtime.bundle import Bundle
+from runtime.messages import Latency, VerdictMessage, relative_box
+from runtime.verdict import STALE, Judge, State, Verdict
+from streams.crop import crop_face
+from streams.faces import Face
+from streams.frame import Frame
+from streams.sampler import Sampler
+
+Box = tuple[float, float, float, float]
+
+# A face that this many samples in a row do not show is gone, and what was buffered of it with it.
+MISSES_TO_FORGET = 2
+
+
+class Finder(Protocol):
+    """Finds and follows the faces of one stream; `streams.faces.FaceFinder` is the one in use."""
+
+    def find(self, frame: Frame) -> list[Face]:
+        """Give the faces of the next frame."""
+        ...
+
+
+class Head(Protocol):
+    """Judges windows of features; every engine is one."""
+
+    def logits(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Give the logits `(N,)` of windows `(N, T, D)`."""
+        ...
+
+
+class Features(Protocol):
+    """Turns crops into features; the batcher is one, and so is every engine."""
+
+    def features(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Give the features `(N, D)` of crops `(N, H, W, 3)`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """Holds what one frame cost, in milliseconds.
+
+    Args:
+        decode: From packet to picture.
+        detect: Finding and following the faces.
+        crop: Cutting the faces out.
+        backbone: From crops to features, waiting for other streams' included.
+        head: From the buffered features to logits, all faces.
+        total: From capture to verdict for a live source; the time spent on the frame for a file.
+    """
+
+    decode: float
+    detect: float
+    crop: float
+    backbone: float
+    head: float
+    total: float
+
+    def latency(self) -> Latency:
+        """Put them into the form that goes out, where cutting out counts as part of the backbone's work."""
+        return Latency(
+            decode=self.decode,
+            detect=self.detect,
+            backbone=self.crop + self.backbone,
+            head=self.head,
+            total=self.total,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaceVerdict:
+    """Says what is thought of one face after one frame.
+
+    Args:
+        face: The track's id, never reused within the stream.
+        state: See `runtime.verdict`; `stale` once, when the face is gone.
+        p_fake: Calibrated, 0..1; None if the state is `warming` or `stale`.
+        logit: The head's output that `p_fake` was made from; None if it was not asked.
+        box: `(x, y, w, h)` in pixels of the frame.
+        size: `(width, height)` of the frame in pixels.
+        fill: The share of the window that is filled, 0..1.
+        pts_s: Media time of the frame in seconds.
+        captured: Unix seconds at which a live frame was captured; None for a file.
+        timings: What the frame cost; None for a face that is gone.
+    """
+
+    face: int
+    state: State
+    p_fake: float | None
+    logit: float | None
+    box: Box
+    size: tuple[int, int]
+    fill: float
+    pts_s: float
+    captured: float | None
+    timings: Timings | None
+
+    def message(self, stream: str) -> VerdictMessage:
+        """Put it into the form that goes out.
+
+        Args:
+            stream: The name of the stream that the frame came from.
+
+        Returns:
+            The message, its box in shares of the picture.
+        """
+        spent = self.timings
+        return VerdictMessage(
+            stream=stream,
+            face=self.face,
+            state=self.state,
+            p_fake=self.p_fake,
+            box=relative_box(self.box, *self.size),
+            fill=self.fill,
+            pts_s=self.pts_s,
+            captured=self.captured,
+            latency_ms=None if spent is None else spent.latency(),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """Holds what one frame showed, ready for the backbone.
+
+    Args:
+        frame: The frame.
+        faces: The faces to judge in it.
+        crops: uint8 RGB `(len(faces), size, size, 3)`.
+        taken: When the analysis took the frame up, on its clock.
+        detect_ms: Spent on finding the faces.
+        crop_ms: Spent on cutting them out.
+    """
+
+    frame: Frame
+    faces: tuple[Face, ...]
+    crops: NDArray[np.uint8]
+    taken: float
+    detect_ms: float
+    crop_ms: float
+
+
+class _Track:
+    """What is remembered of one face from frame to frame."""
+
+    def __init__(self, bundle: Bundle, expiry_s: float) -> None:
+        self.buffer = FaceBuffer(bundle.window, bundle.feature_dim)
+        self.judge = Judge(bundle.calibration, min_fill=bundle.min_fill, expiry_s=expiry_s)
+        self.misses = 0
+        self.box: Box = (0.0, 0.0, 0.0, 0.0)
+
+
+class StreamAnalysis:
+    """Analyses the frames of one stream in their order; not for use by two threads at once.
+
+    Args:
+        bundle: The model.
+        head: Judges windows: the engine.
+        features: Turns crops into features: the batcher, or the engine where there is only one stream.
+        finder: Finds and follows the faces of this stream, and of no other.
+        verdict_hz: How often a face gets a verdict, in media time; None for every frame.
+        most_faces: How many faces of a frame are judged: those already followed first, then the highest.
+        expiry_s: A verdict that comes longer than this after its frame was taken up is `stale`.
+        clock: Gives seconds that never jump.
+        wall: Gives Unix seconds, to be compared with `Frame.captured`.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        head: Head,
+        features: Features,
+        finder: Finder,
+        verdict_hz: float | None = None,
+        most_faces: int = 8,
+        expiry_s: float = float("inf"),
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._bundle = bundle
+        self._head = head
+        self._features = features
+        self._finder = finder
+        self._most_faces = most_faces
+        self._expiry_s = expiry_s
+        self._clock = clock
+        self._wall = wall
+        self._due = Sampler(verdict_hz) if verdict_hz is not None and verdict_hz < bundle.sample_hz else None
+        self._tracks: dict[int, _Track] = {}
+        self._chosen_lately: deque[set[int]] = deque(maxlen=MISSES_TO_FORGET)
+
+    @property
+    def faces(self) -> Collection[int]:
+        """Give the ids of the faces that are followed now."""
+        return self._tracks.keys()
+
+    def analyse(self, frame: Frame) -> list[FaceVerdict]:
+        """Find the faces of the next frame and judge each.
+
+        Args:
+            frame: The next sample of the stream.
+
+        Returns:
+            A verdict for each face in the frame if one is due, and a `stale` one for each face that is gone.
+
+        Raises:
+            EngineFailed: The engine broke; there is no verdict then.
+        """
+        sighting = self.observe(frame)
+        started = self._clock()
+        features = self._features.features(sighting.crops) if sighting.faces else None
+        return self.conclude(sighting, features, backbone_ms=1e3 * (self._clock() - started))
+
+    def observe(self, frame: Frame) -> Sighting:
+        """Find the faces of the next frame and cut them out.
+
+        Args:
+            frame: The next sample of the stream.
+
+        Returns:
+            What goes into the backbone, and later with its features into `conclude`.
+        """
+        taken = self._clock()
+        faces = self._chosen(self._finder.find(frame))
+        found = self._clock()
+        size = self._bundle.input_size
+        # New memory for every frame: the buffers keep the crops.
+        crops = np.empty((len(faces), size, size, 3), np.uint8)
+        for crop, face in zip(crops, faces, strict=True):
+            crop_face(frame.picture, face.box, size=size, margin=self._bundle.crop_margin, out=crop)
+        return Sighting(
+            frame=frame,
+            faces=faces,
+            crops=crops,
+            taken=taken,
+            detect_ms=1e3 * (found - taken),
+            crop_ms=1e3 * (self._clock() - found),
+        )
+
+    def conclude(
+        self, sighting: Sighting, features: NDArray[np.float32] | None, *, backbone_ms: float = 0.0
+    ) -> list[FaceVerdict]:
+        """Judge the faces of an observed frame; frames are concluded in the order they were observed.
+
+        Args:
+            sighting: What `observe` gave.
+            features: float32 `(len(sighting.faces), D)`, in the order of the faces; None if there are none.
+            backbone_ms: What the features cost, in milliseconds.
+
+        Returns:
+            A verdict for each face in the frame if one is due, and a `stale` one for each face that is gone.
+
+        Raises:
+            EngineFailed: The engine broke; there is no verdict then.
+        """
+        frame = sighting.frame
+        if frame.gap:
+            self._forget_samples()
+        for row, face in enumerate(sighting.faces):
+            assert features is not None
+            self._track(face).buffer.push(frame.pts_s, sighting.crops[row], features[row])
+        gone = self._miss({face.id for face in sighting.faces})
+        verdicts: list[FaceVerdict] = []
+        if self._due is None or self._due.offer(frame.pts_s) is not None:
+            verdicts += self._judge(sighting, backbone_ms)
+        else:
+            for face in sighting.faces:
+                self._tracks[face.id].judge.sampled(sighting.taken)
+        return verdicts + [self._farewell(face, track, frame) for face, track in gone.items()]
+
+    def clear(self) -> None:
+        """Forget everything: the next frame does not continue the last one."""
+        self._tracks.clear()
+        self._chosen_lately.clear()
+
+    def _chosen(self, faces: Sequence[Face]) -> tuple[Face, ...]:
+        if len(faces) > self._most_faces:
+            # Whoever is followed stays in: changing places would leave a gap in both buffers.
+            followed: set[int] = set().union(*self._chosen_lately)
+            faces = sorted(faces, key=lambda face: (face.id not in followed, -face.box[3]))[
+                : self._most_faces
+            ]
+        self._chosen_lately.append({face.id for face in faces})
+        return tuple(faces)
+
+    def _track(self, face: Face) -> _Track:
+        track = self._tracks.get(face.id)
+        if track is None:
+            track = self._tracks[face.id] = _Track(self._bundle, self._expiry_s)
+        track.misses = 0
+        track.box = face.box
+        return track
+
+    def _forget_samples(self) -> None:
+        for track in self._tracks.values():
+            track.buffer.clear()
+            track.judge.reset()
+
+    def _miss(self, seen: set[int]) -> dict[int, _Track]:
+        """Count a miss for every face that was not seen, and take out those that are gone."""
+        for face, track in self._tracks.items():
+            track.misses += face not in seen
+        gone = {face: track for face, track in self._tracks.items() if track.misses >= MISSES_TO_FORGET}
+        for face in gone:
+            del self._tracks[face]
+        return gone
+
+    def _judge(self, sighting: Sighting, backbone_ms: float) -> list[FaceVerdict]:
+        started = self._clock()
+        logits = self._logits([face.id for face in sighting.faces])
+        now = self._clock()
+        frame = sighting.frame
+        spent_ms = frame.decode_ms + 1e3 * (now - sighting.taken)
+        captured = frame.captured
+        timings = Timings(
+            decode=frame.decode_ms,
+            detect=sighting.detect_ms,
+            crop=sighting.crop_ms,
+            backbone=backbone_ms,
+            head=1e3 * (now - started),
+            total=spent_ms if captured is None else max(0.0, 1e3 * (self._wall() - captured)),
+        )
+        verdicts = []
+        for face in sighting.faces:
+            track, logit = self._tracks[face.id], logits.get(face.id)
+            verdict = track.judge.judge(logit, track.buffer.fill, sighting.taken)
+            if verdict.scored:
+                # Whatever held this analysis up, a score on an old frame does not go out as news.
+                verdict = track.judge.at(now)
+            verdicts.append(_face_verdict(face.id, track, verdict, logit, frame, timings))
+        return verdicts
+
+    def _logits(self, faces: Sequence[int]) -> dict[int, float]:
+        """Ask the head about every face that has enough samples: one call for each length there is."""
+        by_length: dict[int, list[int]] = {}
+        for face in faces:
+            length = len(self._tracks[face].buffer)
+            if length >= self._bundle.min_frames:
+                by_length.setdefault(length, []).append(face)
+        logits: dict[int, float] = {}
+        for group in by_length.values():
+            windows = np.stack([self._tracks[face].buffer.window_features() for face in group])
+            logits.update(zip(group, self._head.logits(windows).tolist(), strict=True))
+        return logits
+
+    def _farewell(self, face: int, track: _Track, frame: Frame) -> FaceVerdict:
+        return _face_verdict(face, track, STALE, None, frame, None)
+
+
+def _face_verdict(
+    face: int, track: _Track, verdict: Verdict, logit: float | None, frame: Frame, timings: Timings | None
+) -> FaceVerdict:
+    return FaceVerdict(
+        face=face,
+        state=verdict.state,
+        p_fake=verdict.p_fake,
+        logit=logit,
+        box=track.box,
+        size=(frame.width, frame.height),
+        fill=track.buffer.fill,
+        pts_s=frame.pts_s,
+        captured=frame.captured,
+        timings=timings,
+    )

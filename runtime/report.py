@@ -1,0 +1,115 @@
+"""The program behind `unmask scan`: every video in turn, a line or a row for each, a bar meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from runtime.batcher import Batcher
+from runtime.bundle import load_bundle
+from runtime.engines import detector_infer, open_engine
+from runtime.scan import Scanner, ScanResult, find_videos
+from runtime.table import FACE_STYLES
+from runtime.verdict import Calibration, State
+
+
+def run_scan(
+    paths: Sequence[Path], *, as_json: bool = False, model: Path | None = None, engine: str = "auto"
+) -> int:
+    """Score videos and print what was found.
+
+    Args:
+        paths: Files and directories; see `find_videos`.
+        as_json: Whether to print a line of JSON for each file as it is done, rather than a table at the end.
+        model: The bundle's directory; None for the one that ships with unmask.
+        engine: `auto`, `onnxruntime` or `tensorrt`.
+
+    Returns:
+        The exit code: 2 if any file could not be read, else 0.
+
+    Raises:
+        NoVideos: A directory has no video file.
+        UnmaskError: The model or the engine cannot be used.
+    """
+    files = list(find_videos(paths))
+    bundle = load_bundle(model)
+    infer = detector_infer(engine)
+    results = []
+    # Lines of JSON and a bar would overwrite each other in one terminal.
+    hidden = as_json and sys.stdout.isatty()
+    with (
+        open_engine(bundle, engine) as running,
+        Batcher(running.features) as batcher,
+        _progress(hidden=hidden) as progress,
+    ):
+        scanner = Scanner(bundle, head=running, batcher=batcher, infer=infer)
+        # Of a single file nobody knows how much there is to do: the bar only shows that it moves.
+        task = progress.add_task("", total=len(files) if len(files) > 1 else None, seconds=0.0)
+        for file in files:
+            progress.update(task, description=_shown(file.name), seconds=0.0)
+            result = scanner.scan(file, on_progress=lambda seconds: progress.update(task, seconds=seconds))
+            if result.error is not None:
+                progress.console.print(f"unmask: {result.error}", markup=False, soft_wrap=True)
+            if as_json:
+                print(json.dumps(result.to_dict(), allow_nan=False), flush=True)  # noqa: T201
+            results.append(result)
+            progress.advance(task)
+    if not as_json:
+        Console(highlight=False).print(_table(results, bundle.calibration))
+    return 2 if any(result.state == "unreadable" for result in results) else 0
+
+
+def _progress(*, hidden: bool) -> Progress:
+    console = Console(stderr=True, highlight=False)
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[seconds]:.0f} s of video"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+        disable=hidden or not console.is_terminal,
+    )
+
+
+def _table(results: Sequence[ScanResult], calibration: Calibration) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("file", overflow="fold")
+    for column in ("verdict", "p_fake", "faces", "seconds"):
+        table.add_column(column, no_wrap=True, justify="left" if column == "verdict" else "right")
+    for result in results:
+        table.add_row(
+            Text(_shown(result.file)),
+            _verdict(result, calibration),
+            "" if result.p_fake is None else f"{result.p_fake:.3f}",
+            str(len(result.faces)),
+            f"{result.seconds:.1f}",
+        )
+    return table
+
+
+def _verdict(result: ScanResult, calibration: Calibration) -> Text:
+    if result.p_fake is None:
+        return Text(result.state, "red" if result.state == "unreadable" else "dim")
+    state: State = "uncertain"
+    if result.p_fake >= calibration.threshold_fake:
+        state = "fake"
+    elif result.p_fake <= calibration.threshold_real:
+        state = "real"
+    return Text(state, FACE_STYLES[state])
+
+
+def _shown(name: str) -> str:
+    """Make a file's name printable, whatever bytes it is made of."""
+    return os.fsencode(name).decode("utf-8", "replace")

@@ -1,0 +1,140 @@
+"""What a person sees while `monitor` runs: a live table in a terminal, else a line for each change."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from runtime.backlog import Parcel
+from runtime.board import Board
+from runtime.messages import HealthDict, StreamDict, StreamState, VerdictDict
+from runtime.verdict import State
+
+logger = logging.getLogger(__name__)
+
+STREAM_STYLES: dict[StreamState, str] = {
+    "connecting": "cyan",
+    "live": "green",
+    "no_face": "dim",
+    "too_slow": "yellow",
+    "stalled": "yellow",
+    "offline": "red",
+    "ended": "dim",
+}
+FACE_STYLES: dict[State, str] = {
+    "warming": "dim",
+    "real": "bold green",
+    "uncertain": "bold yellow",
+    "fake": "bold red",
+    "stale": "dim",
+}
+BAR_CELLS = 10
+
+
+class LiveTable:
+    """Shows every stream and every face in it as they are now; a sink of the hub and something rich can draw.
+
+    Args:
+        wall: Gives Unix seconds.
+    """
+
+    def __init__(self, *, wall: Callable[[], float] = time.time) -> None:
+        self._wall = wall
+        # Messages come from the streams' threads while rich draws on its own.
+        self._lock = threading.Lock()
+        self._board = Board()
+        self._health: dict[str, HealthDict] = {}
+
+    def __call__(self, parcel: Parcel) -> None:
+        """Take in a message."""
+        message = parcel.message
+        with self._lock:
+            self._board.apply(message)
+            if message["type"] == "heartbeat":
+                self._health = {health["stream"]: health for health in message["streams"]}
+
+    def __rich__(self) -> Table:
+        """Draw what holds now."""
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for column in ("stream", "state", "face", "verdict", "p_fake", "window"):
+            table.add_column(column, no_wrap=True)
+        table.add_column("latency", justify="right", no_wrap=True)
+        table.add_column("dropped", justify="right", no_wrap=True)
+        with self._lock:
+            streams = self._board.streams()
+            verdicts = self._board.verdicts(self._wall())
+            health = self._health
+        for stream in streams:
+            own = [verdict for verdict in verdicts if verdict["stream"] == stream["stream"]]
+            for row in _rows(stream, own, health.get(stream["stream"])):
+                table.add_row(*row)
+        return table
+
+
+def _rows(
+    stream: StreamDict, verdicts: list[VerdictDict], health: HealthDict | None
+) -> Iterator[tuple[str | Text, ...]]:
+    state = Text(stream["state"], STREAM_STYLES[stream["state"]])
+    dropped = str(health["dropped"]) if health is not None else ""
+    # A file may be called anything, rich's markup included.
+    name = escape(stream["stream"])
+    if not verdicts:
+        yield name, state, "", Text(stream["reason"] or "", "dim"), "", "", "", dropped
+    for verdict in sorted(verdicts, key=lambda verdict: verdict["face"]):
+        latency = verdict["latency_ms"]
+        yield (
+            name,
+            state,
+            str(verdict["face"]),
+            Text(verdict["state"], FACE_STYLES[verdict["state"]]),
+            _score(verdict),
+            f"{verdict['fill']:.0%}",
+            "" if latency is None else f"{latency['total']:.0f} ms",
+            dropped,
+        )
+        name, state, dropped = "", Text(), ""
+
+
+def _score(verdict: VerdictDict) -> Text:
+    p_fake = verdict["p_fake"]
+    if p_fake is None:
+        return Text("")
+    filled = round(BAR_CELLS * p_fake)
+    return Text.assemble(
+        f"{p_fake:.2f} ",
+        ("━" * filled, FACE_STYLES[verdict["state"]]),
+        ("━" * (BAR_CELLS - filled), "bright_black"),
+    )
+
+
+class ChangeLog:
+    """Logs each change of a stream's state, and of what is thought of a face; a sink of the hub."""
+
+    def __init__(self) -> None:
+        self._faces: dict[tuple[str, int], State] = {}
+
+    def __call__(self, parcel: Parcel) -> None:
+        """Take in a message; a verdict that repeats the last one logs nothing."""
+        message = parcel.message
+        if message["type"] == "stream":
+            reason = message["reason"]
+            logger.info("%s: %s%s", message["stream"], message["state"], f" ({reason})" if reason else "")
+        elif message["type"] == "verdict":
+            face, state = (message["stream"], message["face"]), message["state"]
+            before = self._faces.pop(face, None)
+            if state != "stale":
+                self._faces[face] = state
+            if state == before:
+                return
+            if state == "stale":
+                logger.info("%s: face %d is gone", *face)
+            elif message["p_fake"] is None:
+                logger.info("%s: face %d is %s", *face, state)
+            else:
+                logger.info("%s: face %d is %s (p_fake %.2f)", *face, state, message["p_fake"])

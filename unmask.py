@@ -1,0 +1,253 @@
+"""Real-time deepfake detection for live video: the command `unmask`, and its client for other programs.
+
+from unmask import watch
+
+async for message in watch("127.0.0.1:8765"):
+    print(message)
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from runtime.client import watch as watch
+    from streams.source import Source
+
+__all__ = ["watch"]
+
+# Commands are described here and done elsewhere: what they need is imported when they run, so that `--help`
+# is quick and nothing of training is asked of a machine that only watches.
+
+app = typer.Typer(
+    help="Tell, live, whether a face in a video is a deepfake.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+bench = typer.Typer(help="Measure how fast this machine is.")
+app.add_typer(bench, name="bench")
+
+USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
+
+Model = Annotated[
+    Path | None,
+    typer.Option(help="Directory of a model that `unmask export` wrote.", show_default="the bundled one"),
+]
+Engine = Annotated[str, typer.Option(metavar="auto|onnxruntime|tensorrt", help="What runs the model.")]
+
+
+class UserMistake(Exception):
+    """Is shown to the user, one line for each argument, and ends the program with exit code 2."""
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    context: typer.Context,
+    show_version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    """Tell, live, whether a face in a video is a deepfake."""
+    if show_version:
+        from runtime.program import version
+
+        typer.echo(f"unmask {version()}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command()
+def monitor(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="rtsp://..., webcam, webcam:N, a video file, a URL, or demo.",
+            show_default=False,
+        ),
+    ],
+    model: Model = None,
+    engine: Engine = "auto",
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            metavar="HZ", help="Verdicts a second and face.", show_default="the model's sample rate"
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 8765,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="Let pages of this origin connect (https://example.org, null, *). May be given again.",
+            show_default=False,
+        ),
+    ] = None,
+    rtsp_transport: Annotated[Literal["tcp", "udp"], typer.Option(help="How RTSP video travels.")] = "tcp",
+    jsonl: Annotated[
+        str | None,
+        typer.Option(metavar="PATH|-", help="Write every message as a line of JSON.", show_default=False),
+    ] = None,
+    duration: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="End after this time.", show_default="run until Ctrl-C"),
+    ] = None,
+) -> int:
+    """Watch live video and serve verdicts: a dashboard, an overlay for OBS, a WebSocket.
+
+    A file is played at its own pace and ends with its last frame. Where there is no terminal, every change is
+    logged in a line.
+    """
+    # Also while the engine is still loading, the end is clean.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        from runtime.program import MonitorOptions, run_monitor
+
+        if duration is not None and not duration > 0:
+            raise UserMistake(f"--duration {duration:g}: give a number of seconds above 0")
+        return run_monitor(
+            MonitorOptions(
+                sources=_parsed(sources, rtsp_transport),
+                model=model,
+                engine=engine,
+                rate_hz=rate,
+                host=host,
+                port=port,
+                allow_origin=_checked(allow_origin or []),
+                jsonl=jsonl,
+                duration_s=duration,
+            )
+        )
+    except KeyboardInterrupt:
+        return 0
+
+
+@app.command()
+def scan(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...", help="Videos, and directories to look for videos in.", show_default=False
+        ),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each file.")] = False,
+    model: Model = None,
+    engine: Engine = "auto",
+) -> int:
+    """Score whole videos, no frame dropped.
+
+    Of each video the score of its most suspicious face is given. A file that cannot be read does not keep the
+    others from being scored, but the exit code is 2 then.
+    """
+    from runtime.report import run_scan
+
+    return run_scan(files, as_json=as_json, model=model, engine=engine)
+
+
+@bench.command()
+def latency(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="demo, or a video file with a face.")
+    ] = "demo",
+    samples: Annotated[int, typer.Option(min=1, help="Frames to measure.")] = 200,
+    warmup: Annotated[int, typer.Option(min=0, help="Frames to analyse before measuring.")] = 30,
+    model: Model = None,
+    engine: Engine = "auto",
+    json_out: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="OUT", help="Write the record to a file.", show_default=False),
+    ] = None,
+) -> int:
+    """Measure what a verdict costs, stage by stage, one frame after the other."""
+    from benchmarks.latency import run_latency
+
+    return run_latency(source, samples=samples, warmup=warmup, model=model, engine=engine, json_out=json_out)
+
+
+def _parsed(texts: list[str], rtsp_transport: Literal["tcp", "udp"]) -> list[Source]:
+    """Read the sources; of several, one that cannot be meant is told and left out."""
+    from streams.errors import SourceError
+    from streams.source import parse_source
+
+    sources, mistakes = [], []
+    for text in texts:
+        try:
+            sources.append(parse_source(text, rtsp_transport=rtsp_transport))
+        except SourceError as error:
+            mistakes.append(str(error))
+    if not sources:
+        raise UserMistake(*mistakes)
+    for mistake in mistakes:
+        _complain(mistake)
+    return sources
+
+
+def _checked(origins: list[str]) -> list[str]:
+    from runtime.access import Access
+
+    try:
+        Access(origins)
+    except ValueError as error:
+        raise UserMistake(f"--allow-origin: {error}") from error
+    return origins
+
+
+def __getattr__(name: str) -> Any:
+    # Whoever only runs the command need not load the client.
+    if name == "watch":
+        from runtime.client import watch
+
+        return watch
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def main() -> NoReturn:
+    """Run the command with the arguments of the process."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command.
+
+    Args:
+        arguments: What follows `unmask` on the command line.
+
+    Returns:
+        The exit code: 0 on success, 2 on a user's mistake, which is told in one line on standard error.
+    """
+    try:
+        code = app(arguments, prog_name="unmask", standalone_mode=False)
+    except USAGE_ERROR as error:
+        command = getattr(getattr(error, "ctx", None), "command_path", "unmask")
+        return _complain(f"{error.format_message()} See `{command} --help`.")  # type: ignore[attr-defined]
+    except UserMistake as mistake:
+        for line in mistake.args:
+            _complain(line)
+        return 2
+    except _known_errors() as error:
+        return _complain(str(error))
+    return code if isinstance(code, int) else 0
+
+
+def _known_errors() -> tuple[type[Exception], ...]:
+    # Python asks for this only once there is an error.
+    from runtime.errors import UnmaskError
+    from streams.errors import StreamError
+
+    return (UnmaskError, StreamError)
+
+
+def _complain(text: str) -> int:
+    print("unmask:", " ".join(text.split()), file=sys.stderr)  # noqa: T201
+    return 2
+
+
+if __name__ == "__main__":
+    main()
