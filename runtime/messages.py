@@ -196,6 +196,7 @@ class VerdictMessage:
             raise ValueError(f"a face that is {self.state} cannot have p_fake {self.p_fake}")
         if self.p_fake is not None:
             _check("p_fake", self.p_fake, low=0.0, high=1.0)
+        _check("face", self.face, low=0)
         if len(self.box) != 4:
             raise ValueError(f"box must be (x, y, w, h), not {self.box}")
         for share in self.box:

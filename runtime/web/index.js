@@ -131,7 +131,7 @@ class StreamCard {
     const count = health.get(this.stream);
     write(
       this.counts,
-      count ? `${count.analysed} frames analysed · ${count.dropped} dropped · ${count.reconnects} reconnects` : "",
+      count ? `${count.analysed} frames analysed · ${count.dropped} dropped · source lost ${count.reconnects} ×` : "",
     );
   }
 }

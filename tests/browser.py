@@ -1,0 +1,199 @@
+"""A headless Chromium for tests, driven through its DevTools protocol.
+
+    page = browser.open("http://127.0.0.1:8765/")
+    page.wait_for("document.querySelector('.badge')?.textContent === 'Fake'")
+    page.screenshot(path)
+
+Source: Chrome DevTools Protocol, https://chromedevtools.github.io/devtools-protocol/.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from websockets.sync.client import ClientConnection, connect
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+OPTIONS = (
+    "--headless",
+    # Chromium's own sandbox wants privileges that a container withholds; only the project's pages are opened.
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--no-default-browser-check",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-extensions",
+    "--hide-scrollbars",
+    "--mute-audio",
+    "--remote-debugging-port=0",
+)
+START_TIMEOUT_S = 60.0
+TIMEOUT_S = 30.0
+
+
+class ScriptError(AssertionError):
+    """Says that an expression evaluated in a page has thrown."""
+
+
+class Page:
+    """Drives one page; `Browser.open` makes it."""
+
+    def __init__(self, browser: Browser, session: str) -> None:
+        self._browser = browser
+        self._session = session
+
+    @property
+    def complaints(self) -> list[str]:
+        """Every exception and error message of the page's console so far."""
+        # Asking for something brings in what has happened before the answer.
+        self.evaluate("0")
+        return self._browser.complaints(self._session)
+
+    def command(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Send a DevTools command to the page and return its result."""
+        return self._browser.command(method, session=self._session, **parameters)
+
+    def evaluate(self, expression: str) -> Any:
+        """Evaluate JavaScript in the page, wait for it if it is a promise, and return its value."""
+        answer = self.command(
+            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
+        )
+        if "exceptionDetails" in answer:
+            details = answer["exceptionDetails"]
+            raise ScriptError(details.get("exception", details).get("description", details["text"]))
+        return answer["result"].get("value")
+
+    def wait_for(self, expression: str, *, timeout_s: float = TIMEOUT_S) -> None:
+        """Evaluate JavaScript again and again until it gives something truthy."""
+        deadline = time.monotonic() + timeout_s
+        while not self.evaluate(f"Boolean({expression})"):
+            if time.monotonic() > deadline:
+                text = self.evaluate("document.body.innerText")
+                raise AssertionError(f"{expression} did not come true; the page reads:\n{text}")
+            time.sleep(0.03)
+
+    def screenshot(self, path: Path, *, transparent: bool = False) -> Path:
+        """Write what the page looks like as a PNG, without a ground under it if `transparent`."""
+        if transparent:
+            ground = {"r": 0, "g": 0, "b": 0, "a": 0}
+            self.command("Emulation.setDefaultBackgroundColorOverride", color=ground)
+        picture = self.command("Page.captureScreenshot", format="png")
+        path.write_bytes(base64.b64decode(picture["data"]))
+        return path
+
+    def close(self) -> None:
+        """Close the page."""
+        self.command("Page.close")
+
+
+class Browser:
+    """Speaks to a running Chromium; the fixture `browser` starts one."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+        self._last_id = 0
+        self._complaints: dict[str, list[str]] = {}
+
+    def open(self, url: str, *, width: int = 1280, height: int = 800, dark: bool = False) -> Page:
+        """Open a page of the given size, in the light or the dark colour scheme."""
+        target = self.command("Target.createTarget", url="about:blank")
+        attached = self.command("Target.attachToTarget", targetId=target["targetId"], flatten=True)
+        page = Page(self, attached["sessionId"])
+        for domain in ("Page", "Runtime", "Log"):
+            page.command(f"{domain}.enable")
+        page.command(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        page.command("Emulation.setEmulatedMedia", features=[scheme])
+        navigated = page.command("Page.navigate", url=url)
+        if "errorText" in navigated:
+            raise AssertionError(f"{url}: {navigated['errorText']}")
+        page.wait_for("document.readyState === 'complete' && location.href !== 'about:blank'")
+        return page
+
+    def command(self, method: str, *, session: str | None = None, **parameters: Any) -> dict[str, Any]:
+        """Send a DevTools command and return its result."""
+        self._last_id += 1
+        request: dict[str, Any] = {"id": self._last_id, "method": method, "params": parameters}
+        if session is not None:
+            request["sessionId"] = session
+        self._connection.send(json.dumps(request))
+        while True:
+            message = json.loads(self._connection.recv(timeout=TIMEOUT_S))
+            if message.get("id") == self._last_id:
+                if "error" in message:
+                    raise AssertionError(f"{method}: {message['error']['message']}")
+                result: dict[str, Any] = message["result"]
+                return result
+            self._listen(message)
+
+    def complaints(self, session: str) -> list[str]:
+        """Give what the console of one page has complained about."""
+        return self._complaints.get(session, [])
+
+    def _listen(self, event: dict[str, Any]) -> None:
+        complaint = None
+        if event.get("method") == "Runtime.exceptionThrown":
+            details = event["params"]["exceptionDetails"]
+            complaint = details.get("exception", {}).get("description", details["text"])
+        elif event.get("method") == "Log.entryAdded" and event["params"]["entry"]["level"] == "error":
+            complaint = event["params"]["entry"]["text"]
+        elif event.get("method") == "Runtime.consoleAPICalled" and event["params"]["type"] == "error":
+            complaint = " ".join(str(part.get("value")) for part in event["params"]["args"])
+        if complaint is not None:
+            self._complaints.setdefault(event["sessionId"], []).append(complaint)
+
+
+def find_chromium() -> str | None:
+    """Find the program; None if it is not installed."""
+    return next(filter(None, map(shutil.which, NAMES)), None)
+
+
+@contextmanager
+def chromium(program: str, profile: Path) -> Iterator[Browser]:
+    """Start Chromium with an empty profile for as long as the context lasts."""
+    with (profile / "stderr.txt").open("w") as stderr:
+        process = subprocess.Popen(
+            [program, *OPTIONS, f"--user-data-dir={profile}", "about:blank"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+        )
+    try:
+        with connect(_endpoint(process, profile), max_size=None, compression=None, proxy=None) as connection:
+            yield Browser(connection)
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _endpoint(process: subprocess.Popen[bytes], profile: Path) -> str:
+    written = profile / "DevToolsActivePort"
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        lines = written.read_text().splitlines() if written.exists() else []
+        if len(lines) == 2:
+            port, path = lines
+            return f"ws://127.0.0.1:{port}{path}"
+        time.sleep(0.03)
+    raise AssertionError(f"Chromium did not start:\n{(profile / 'stderr.txt').read_text()[-2000:]}")
