@@ -1,0 +1,174 @@
+"""What is on the disk after each way to stop is what a run without a stop would have left."""
+
+from __future__ import annotations
+
+import csv
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from train.clips import FaceClip
+from train.shards import JOURNAL, PreparedWriter, PrepareError, ShardWriter
+from train.videos import Video
+
+SETTINGS = {"layout": "folder", "spec": {"size": 64}}
+
+
+def video(name: str, *, fake: bool = False, split: str = "train") -> Video:
+    """Make the entry of a video."""
+    return Video(
+        path=Path(f"{name}.mp4"),
+        name=name,
+        fake=fake,
+        method="fake" if fake else "real",
+        target=name,
+        group=name,
+        split=split,  # type: ignore[arg-type]
+    )
+
+
+def clip(content: str, frames: int = 3) -> FaceClip:
+    """Make a clip whose frames are recognisable bytes."""
+    return FaceClip(
+        jpegs=tuple(f"{content}{i}".encode() for i in range(frames)), sample_hz=8.3333, height=71.26
+    )
+
+
+def members(path: Path) -> list[str]:
+    """List a tar file with Python's own reader, which wants a regular end."""
+    with tarfile.open(path) as tar:
+        return tar.getnames()
+
+
+def test_shards_rotate_and_hold_clips_whole(tmp_path: Path) -> None:
+    """A full shard is closed before the next clip; the frames of a clip are never in two shards."""
+    writer = ShardWriter(tmp_path, "train", most_bytes=4000)
+    shards = [writer.add(f"clip_{i}", clip(str(i)).jpegs) for i in range(4)]
+    writer.close()
+    assert shards == ["train-000.tar"] * 2 + ["train-001.tar"] * 2
+    assert members(tmp_path / "train-001.tar") == [f"clip_{i}.{n:02}.jpg" for i in (2, 3) for n in range(3)]
+    with tarfile.open(tmp_path / "train-000.tar") as tar:
+        extracted = tar.extractfile("clip_1.02.jpg")
+        assert extracted is not None
+        assert extracted.read() == b"12"
+
+
+def test_long_names_are_kept(tmp_path: Path) -> None:
+    """A name beyond the hundred characters of the first tar format comes back whole."""
+    name = "n" * 150
+    writer = ShardWriter(tmp_path, "val", most_bytes=10_000)
+    writer.add(name, [b"x"])
+    writer.close()
+    assert members(tmp_path / "val-000.tar") == [f"{name}.00.jpg"]
+
+
+def write_all(folder: Path, *, stop_after: int | None = None, most_bytes: int = 6000) -> None:
+    """Write six videos of two splits, one of them unreadable; leave without a word after some."""
+    with PreparedWriter(folder, SETTINGS, most_bytes=most_bytes) as writer:
+        names = []
+        for i in range(6):
+            entry = video(f"v{i}", fake=i % 2 == 1, split="train" if i < 4 else "val")
+            names.append(f"{entry.name}.mp4")
+            if names[-1] in writer.records:
+                continue
+            if i == 2:
+                writer.skip(entry, names[-1], "two\nlines", again=True)
+            else:
+                writer.add(entry, names[-1], [clip(f"{i}a"), clip(f"{i}b", 2)])
+            if stop_after is not None and i + 1 == stop_after:
+                # Bytes of a video that never got into the journal, and half a line of it.
+                writer._writers[str(entry.split)].add("torn", [b"torn"] * 40)
+                writer._writers[str(entry.split)].add("torn2", [b"torn"] * 40)
+                writer._journal.write(b'{"video": "v5')
+                return
+        writer.finish(names, {"videos": 6})
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Read everything but the journal, which knows of stops."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != JOURNAL}
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3, 5, 6])
+def test_a_stopped_run_ends_with_the_same_bytes(tmp_path: Path, stop_after: int) -> None:
+    """What was written beyond the journal is cut off, also where it had begun new shards."""
+    write_all(tmp_path / "whole")
+    write_all(tmp_path / "stopped", stop_after=stop_after)
+    write_all(tmp_path / "stopped")
+    assert content(tmp_path / "stopped") == content(tmp_path / "whole")
+
+
+def test_the_lists_say_what_is_there(tmp_path: Path) -> None:
+    """clips.csv has a line per clip that is in its shard; skipped.csv a line per video without one."""
+    write_all(tmp_path)
+    with (tmp_path / "clips.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 10
+    first = rows[0]
+    assert first == {
+        "shard": "train-000.tar",
+        "clip": "v0_0",
+        "fake": "0",
+        "method": "real",
+        "target": "v0",
+        "source": "",
+        "group": "v0",
+        "frames": "3",
+        "sample_hz": "8.333",
+        "native_face_height_px": "71.3",
+        "split": "train",
+    }
+    for row in rows:
+        inside = [name for name in members(tmp_path / row["shard"]) if name.startswith(row["clip"] + ".")]
+        assert len(inside) == int(row["frames"])
+    assert (tmp_path / "skipped.csv").read_text() == "path,reason\nv2.mp4,two lines\n"
+    assert json.loads((tmp_path / "prepared.json").read_text()) == {**SETTINGS, "videos": 6}
+
+
+def test_a_later_line_of_the_journal_counts(tmp_path: Path) -> None:
+    """A video that was mended and tried again is no longer skipped."""
+    write_all(tmp_path)
+    with PreparedWriter(tmp_path, SETTINGS, most_bytes=6000) as writer:
+        writer.add(video("v2"), "v2.mp4", [clip("2a")])
+        writer.finish([f"v{i}.mp4" for i in range(6)], {})
+    assert "v2_0," in (tmp_path / "clips.csv").read_text()
+    assert (tmp_path / "skipped.csv").read_text() == "path,reason\n"
+
+
+def test_other_settings_a_foreign_folder_and_a_second_writer_are_refused(tmp_path: Path) -> None:
+    """Nothing is mixed and nothing of others is touched."""
+    write_all(tmp_path / "set")
+    with (
+        pytest.raises(PrepareError, match="begun with another spec"),
+        PreparedWriter(tmp_path / "set", {**SETTINGS, "spec": {"size": 96}}, most_bytes=6000),
+    ):
+        pass
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "train-000.tar").write_bytes(b"mine")
+    with (
+        pytest.raises(PrepareError, match="not empty"),
+        PreparedWriter(foreign, SETTINGS, most_bytes=6000),
+    ):
+        pass
+    assert (foreign / "train-000.tar").read_bytes() == b"mine"
+    with (
+        PreparedWriter(tmp_path / "set", SETTINGS, most_bytes=6000),
+        pytest.raises(PrepareError, match="another `prepare` is writing"),
+        PreparedWriter(tmp_path / "set", SETTINGS, most_bytes=6000),
+    ):
+        pass
+
+
+def test_a_shard_that_lost_bytes_is_not_continued(tmp_path: Path) -> None:
+    """A truncated shard cannot be mended by appending to it."""
+    write_all(tmp_path, stop_after=2)
+    with (tmp_path / "train-001.tar").open("r+b") as file:
+        file.truncate(100)
+    with (
+        pytest.raises(PrepareError, match="shorter than it was"),
+        PreparedWriter(tmp_path, SETTINGS, most_bytes=6000),
+    ):
+        pass
