@@ -15,6 +15,7 @@ from urllib.parse import quote
 import av
 import numpy as np
 import pytest
+from skimage.data import astronaut
 from browser import Browser, chromium, find_chromium
 
 SYSTEM_PYTHON = "/usr/bin/python3"  # the one Debian's GStreamer bindings are installed for
@@ -85,6 +86,38 @@ def make_video() -> Callable[..., Path]:
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a four-second H.264 video at 25 frames per second, once for all tests."""
     return write_video(tmp_path_factory.mktemp("clip") / "clip.mp4", frames=INDICES)
+
+
+def write_face_video(path: Path, *, seconds: float = 4.0, fps: int = 25) -> Path:
+    """Encode a portrait in the public domain that drifts over a grey wall, 640 x 360."""
+    portrait = np.asarray(astronaut(), np.uint8)[:280, 80:360]  # type: ignore[no-untyped-call]
+    height, width, _ = portrait.shape
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=fps, options={"preset": "ultrafast", "crf": "18"})
+        assert isinstance(video, av.VideoStream)
+        video.width, video.height, video.pix_fmt = 640, 360, "yuv420p"
+        video.codec_context.gop_size = fps
+        for index in range(round(seconds * fps)):
+            picture = np.full((360, 640, 3), 90, np.uint8)
+            left = 100 + round(40 * np.sin(2 * np.pi * index / (4 * fps)))
+            picture[40 : 40 + height, left : left + width] = portrait
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, fps)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+    return path
+
+
+@pytest.fixture(scope="session")
+def make_face_video() -> Callable[..., Path]:
+    """Give tests `make_face_video(path, seconds=4.0, fps=25)`, which is `write_face_video`."""
+    return write_face_video
+
+
+@pytest.fixture(scope="session")
+def face_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make four seconds of a face in H.264, once for all tests."""
+    return write_face_video(tmp_path_factory.mktemp("face") / "face.mp4")
 
 
 @pytest.fixture(scope="session")
