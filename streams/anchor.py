@@ -82,6 +82,7 @@ class CatchUp:
         # A stream that refreshes bit by bit has no keyframes at all; it is joined anywhere in the end.
         if (keyframe and (fresh or waited_s > self._patience_s)) or waited_s > 2 * self._patience_s:
             self._since_s = None
-            self._floor_s = lag_s
+            if not fresh:
+                self._floor_s = lag_s
             return True
         return False

@@ -37,6 +37,10 @@ _UNDECODABLE_S = 10.0
 _FILE_THREADS = 2
 _BELIEVABLE_FPS = (1, 240)
 
+# These carry no times; FFmpeg counts pictures at a rate it assumes, which a live camera does not keep.
+_UNTIMED_FORMATS = frozenset({"mpjpeg", "mjpeg", "h264", "hevc"})
+_ARRIVAL_TIME_BASE = Fraction(1, 90000)
+
 # FFmpeg's demuxer for ANSI art takes any text file for a film of a terminal.
 _NOT_VIDEO_FORMATS = frozenset({"tty", "bin", "xbin", "idf", "adf"})
 
@@ -203,11 +207,14 @@ class VideoCapture:
         packets = self._packets()
         if source.kind == "rtsp" and self._stream.codec_context.name in ("h264", "hevc"):
             packets = _whole(packets)
-        time_base = self._stream.time_base or Fraction(1, 1000)
+        untimed = source.live and self._container.format.name in _UNTIMED_FORMATS
+        time_base = _ARRIVAL_TIME_BASE if untimed else self._stream.time_base or Fraction(1, 1000)
         anchor, catch_up = Anchor(), CatchUp()
         next_pts: int | None = None if source.live else 0
         picture_s = self._clock()
         for packet, arrival_s in packets:
+            if untimed:
+                packet.pts = packet.dts = round(arrival_s / time_base)
             if source.live and packet.pts is not None:
                 pts_s = float(packet.pts * time_base)
                 anchor.observe(arrival_s, pts_s)
@@ -280,7 +287,7 @@ class VideoCapture:
         elif isinstance(failure, av.error.ExitError):
             raise SourceUnavailable(source.spec, f"no data for {read_s:g} s")
         elif failure is not None:
-            raise source_error(failure, source=source.spec, kind=source.kind)
+            raise source_error(failure, source=source.spec, kind=source.kind, connected=True)
         elif live:
             raise SourceUnavailable(source.spec, "the stream stopped")
 

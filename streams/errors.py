@@ -122,7 +122,7 @@ class SourceMissing(SourceError, FileNotFoundError):
 class SourceUnauthorized(SourceError, PermissionError):
     """The source wants other credentials, or permissions this user lacks."""
 
-    default_advice = "check user and password (scheme://user:password@host/path)"
+    default_advice = "check user and password in the address"
 
 
 class SourceNotVideo(SourceError, ValueError):
@@ -152,7 +152,7 @@ _NETWORK_REASONS: Mapping[int, str] = MappingProxyType(
 )
 
 
-def source_error(failure: Exception, *, source: str, kind: str) -> SourceError:
+def source_error(failure: Exception, *, source: str, kind: str, connected: bool = False) -> SourceError:
     """Translate what FFmpeg raised into what it means for the user.
 
     Only the error's number is used: its text and file name can hold the address with its password.
@@ -161,6 +161,7 @@ def source_error(failure: Exception, *, source: str, kind: str) -> SourceError:
         failure: What PyAV raised.
         source: The source as shown to people.
         kind: `Source.kind`: the same number means different things for a file and a camera.
+        connected: Whether the source had been opened before.
 
     Returns:
         The error to report; not raised, and without the original as its cause, which holds the full address.
@@ -213,7 +214,9 @@ def source_error(failure: Exception, *, source: str, kind: str) -> SourceError:
     if number is not None and number in _NETWORK_REASONS:
         return SourceUnavailable(source, _NETWORK_REASONS[number])
     if number == errno.EIO and not local:
+        if connected:
+            return SourceUnavailable(source, "the connection broke off")
         # FFmpeg reports a host name that does not resolve as an I/O error.
-        return SourceUnavailable(source, "cannot be reached", "check the host name and the network")
+        return SourceUnavailable(source, "cannot be reached", "check the address and the network")
     reason = getattr(failure, "strerror", None) or type(failure).__name__
     return SourceUnavailable(source, f"cannot be read ({reason})", "check the source")

@@ -70,6 +70,18 @@ def test_a_backlog_is_skipped_up_to_a_fresh_keyframe() -> None:
     assert decode(CatchUp(), lags_s) == [*range(30), *range(75, 100)]
 
 
+def test_a_slow_decoder_stays_close_to_the_camera() -> None:
+    """Decoding at half the camera's speed for minutes never exceeds the limit by more than a packet."""
+    catch_up, now_s, lags_s = CatchUp(limit_s=1.0), 0.0, []
+    for number in range(25 * 120):
+        sent_s = number / 25
+        now_s = max(now_s, sent_s)
+        lags_s.append(now_s - sent_s)
+        if catch_up.wants(lag_s=lags_s[-1], keyframe=number % 10 == 0, now_s=now_s):
+            now_s += 2 / 25
+    assert max(lags_s) <= 1.0 + 2 / 25
+
+
 def test_a_delay_of_the_network_is_lived_with() -> None:
     """When skipping does not help, the delay is accepted and pictures come again, delayed."""
     lags_s = [0.0] * 30 + [2.0] * 470

@@ -97,7 +97,7 @@ HTTP = {
         (errno.ETIMEDOUT, "rtsp", SourceUnavailable, "no answer in time"),
         (errno.EHOSTUNREACH, "rtsp", SourceUnavailable, "host"),
         (errno.ENETUNREACH, "rtsp", SourceUnavailable, "network"),
-        (errno.EIO, "rtsp", SourceUnavailable, "host name"),
+        (errno.EIO, "rtsp", SourceUnavailable, "cannot be reached"),
         (errno.EACCES, "rtsp", SourceUnavailable, "not permitted"),
         (int(av.error.ErrorType.EXIT), "rtsp", SourceUnavailable, "no answer in time"),
         (int(av.error.ErrorType.EOF), "rtsp", SourceUnavailable, "stopped"),

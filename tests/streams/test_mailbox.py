@@ -59,7 +59,12 @@ def test_a_lost_sample_opens_a_gap_between_those_taken() -> None:
 def test_a_finite_source_waits_for_room() -> None:
     """With room for two, the third sample waits until one is taken; none is lost."""
     mailbox = Mailbox(newest_wins=False, step_s=1 / 8, room=2)
-    producer = threading.Thread(target=lambda: [mailbox.put(sample(number)) for number in range(10)])
+
+    def produce() -> None:
+        for number in range(10):
+            mailbox.put(sample(number))
+
+    producer = threading.Thread(target=produce)
     producer.start()
     taken = [frame.pts for _ in range(10) if (frame := mailbox.take(5.0))]
     producer.join()

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -154,7 +155,7 @@ def test_a_file_gives_every_due_frame_in_order(
     sampler = Sampler(8.0)
     due = [index for index in range(100) if sampler.offer(index / 25)]
     with reading(path) as (reader, events):
-        taken = []
+        taken: list[Frame] = []
         for frame in frames_of(reader):
             if len(taken) < 3:
                 time.sleep(0.05)  # the reader meets a full mailbox
@@ -437,6 +438,16 @@ def test_a_camera_that_falls_silent_is_a_drop(rtsp_server: Serve, clip: Path) ->
         events.wait_for(Connected)
 
 
+def test_stopping_a_silent_camera(rtsp_server: Serve, clip: Path) -> None:
+    """A reader that waits for a camera's next packet ends with its read timeout and leaves no thread."""
+    server = rtsp_server(clip)
+    with reading(server.url(), timeouts=Timeouts(read_s=0.5)) as (reader, _):
+        take(reader)
+        server.freeze()
+        reader.stop()
+        assert "reader cam" not in [thread.name for thread in threading.enumerate()]
+
+
 @pytest.mark.parametrize("auth", ["basic", "digest"])
 def test_credentials_open_a_guarded_camera(rtsp_server: Serve, clip: Path, auth: str) -> None:
     """The right password, special characters and all, opens the camera; a wrong one or none is final."""
@@ -486,6 +497,35 @@ def test_pictures_cut_up_by_the_server_are_whole(
             luma = take(reader).picture.to_ndarray(format="gray8")
             assert int(luma.max()) - int(luma.min()) <= 2
         assert reader.corrupt == 0
+
+
+def test_a_camera_that_speaks_http(make_video: MakeVideo, tmp_path: Path) -> None:
+    """An endless JPEG stream is live: its pictures have capture times, and its end is a drop."""
+    path = make_video(tmp_path / "clip.mjpeg", frames=50, codec="mjpeg", options={"strict": "-1"})
+    pictures = [b"\xff\xd8" + rest for rest in path.read_bytes().split(b"\xff\xd8")[1:]]
+
+    class Camera(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=next")
+            self.end_headers()
+            for picture in pictures:
+                head = f"--next\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
+                self.wfile.write(head.encode() + picture + b"\r\n")
+                time.sleep(0.01)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Keep the terminal clean."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Camera) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        with reading(f"http://127.0.0.1:{server.server_port}/video") as (reader, events):
+            frame = take(reader)
+            assert frame.captured is not None
+            assert isinstance(events.wait_for(Dropped).error, SourceUnavailable)
+        server.shutdown()
+        thread.join()
 
 
 @contextmanager
