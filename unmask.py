@@ -27,6 +27,7 @@ __all__ = ["watch"]
 app = typer.Typer(
     help="Tell, live, whether a face in a video is a deepfake.",
     add_completion=False,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
 bench = typer.Typer(help="Measure how fast this machine is.")
@@ -65,7 +66,7 @@ def monitor(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE...",
+            metavar="SOURCE",
             help="rtsp://..., webcam, webcam:N, a video file, a URL, or demo.",
             show_default=False,
         ),
@@ -134,7 +135,7 @@ def scan(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE...", help="Videos, and directories to look for videos in.", show_default=False
+            metavar="FILE", help="Videos, and directories to look for videos in.", show_default=False
         ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each file.")] = False,
@@ -226,7 +227,8 @@ def run(arguments: list[str]) -> int:
         code = app(arguments, prog_name="unmask", standalone_mode=False)
     except USAGE_ERROR as error:
         command = getattr(getattr(error, "ctx", None), "command_path", "unmask")
-        return _complain(f"{error.format_message()} See `{command} --help`.")  # type: ignore[attr-defined]
+        what = error.format_message().rstrip(".")  # type: ignore[attr-defined]
+        return _complain(f"{what}; see `{command} --help`")
     except UserMistake as mistake:
         for line in mistake.args:
             _complain(line)
