@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from runtime.analysis import StreamAnalysis
 from runtime.messages import HEARTBEAT_S, BroadcastMessage, HeartbeatMessage, StreamHealth
@@ -294,7 +294,7 @@ class _Watch:
 
     def _watch(self) -> None:
         analysis = self._analysis_of()
-        playback = None if self.source.live else _Playback(self._pace.clock, self._stopping)
+        playback = None if self.source.live else Playback(self._pace.clock, self._stopping)
         connection = 0
         with open_reader(
             self.source,
@@ -305,7 +305,6 @@ class _Watch:
         ) as reader:
             self._reader = reader
             while not self._stopping.is_set():
-                current = self._status.connection
                 try:
                     # Ends at once when the monitor stops, whatever the timeout.
                     frame = reader.next(timeout_s=PATIENCE_S)
@@ -315,11 +314,12 @@ class _Watch:
                     return
                 if frame is None:
                     continue
-                if current != connection:
-                    connection = current
+                # The first frame of a connection always comes with a gap; one without belongs to the last.
+                if frame.gap and connection != self._status.connection:
+                    connection = self._status.connection
                     analysis.clear()
                 if playback is not None:
-                    playback.wait_for(frame)
+                    playback.wait_for(frame.pts_s, restart=frame.gap)
                 self._analyse(analysis, frame, connection)
 
     def _analyse(self, analysis: StreamAnalysis, frame: Frame, connection: int) -> None:
@@ -372,17 +372,35 @@ class _Watch:
                 raise cause
 
 
-class _Playback:
-    """Holds the samples of a file back until their time has come."""
+class Waitable(Protocol):
+    """Something to wait for that may come earlier, such as a `threading.Event`."""
 
-    def __init__(self, clock: Callable[[], float], stopping: threading.Event) -> None:
+    def wait(self, timeout: float) -> bool:
+        """Wait, at most so many seconds."""
+        ...
+
+
+class Playback:
+    """Holds the samples of a file back until their time has come.
+
+    Args:
+        clock: Gives seconds that never jump.
+        stopping: Cuts every wait short.
+    """
+
+    def __init__(self, clock: Callable[[], float], stopping: Waitable) -> None:
         self._clock = clock
         self._stopping = stopping
         self._start: float | None = None
 
-    def wait_for(self, frame: Frame) -> None:
+    def wait_for(self, pts_s: float, *, restart: bool) -> None:
+        """Wait until a sample is due.
+
+        Args:
+            pts_s: Its time in the file, in seconds.
+            restart: Whether that time may have jumped; the sample is due at once then.
+        """
         now = self._clock()
-        # Where the file's own time jumps, the next sample is due now.
-        if self._start is None or frame.gap or now - self._start - frame.pts_s > MOST_LAG_S:
-            self._start = now - frame.pts_s
-        self._stopping.wait(max(0.0, self._start + frame.pts_s - now))
+        if self._start is None or restart or now - self._start - pts_s > MOST_LAG_S:
+            self._start = now - pts_s
+        self._stopping.wait(max(0.0, self._start + pts_s - now))

@@ -95,7 +95,7 @@ class StreamStatus:
         """Tell whether frames of a connection count at this moment.
 
         Args:
-            connection: `connection` as it was before the frame was taken.
+            connection: `connection` as it was when the first of its frames was taken.
         """
         return self._connected and not self._too_slow and connection == self.connection
 
