@@ -78,20 +78,24 @@ def ffmpeg(number: int) -> av.FFmpegError:
     raise AssertionError(f"{number} is no error")
 
 
-HTTP = {
-    name: int(getattr(av.error.ErrorType, f"HTTP_{name}"))
-    for name in ("UNAUTHORIZED", "FORBIDDEN", "NOT_FOUND")
-}
+# FFmpeg's own errors are four letters read as a number.
+UNAUTHORIZED, FORBIDDEN, NOT_FOUND, OTHER_4XX, SERVER_ERROR = (
+    av.error.tag_to_code(b"\xf8" + letters) for letters in (b"401", b"403", b"404", b"4XX", b"5XX")
+)
+EXIT, END, INVALID_DATA = (av.error.tag_to_code(letters) for letters in (b"EXIT", b"EOF ", b"INDA"))
+NO_PROTOCOL, NO_DEMUXER, NO_DECODER = (
+    av.error.tag_to_code(b"\xf8" + letters) for letters in (b"PRO", b"DEM", b"DEC")
+)
 
 
 @pytest.mark.parametrize(
     ("number", "kind", "expected", "words"),
     [
-        (HTTP["UNAUTHORIZED"], "rtsp", SourceUnauthorized, "401"),
-        (HTTP["FORBIDDEN"], "url", SourceUnauthorized, "403"),
-        (HTTP["NOT_FOUND"], "rtsp", SourceMissing, "404"),
-        (int(av.error.ErrorType.HTTP_OTHER_4XX), "rtsp", SourceUnavailable, "answered with an error"),
-        (int(av.error.ErrorType.HTTP_SERVER_ERROR), "url", SourceUnavailable, "answered with an error"),
+        (UNAUTHORIZED, "rtsp", SourceUnauthorized, "401"),
+        (FORBIDDEN, "url", SourceUnauthorized, "403"),
+        (NOT_FOUND, "rtsp", SourceMissing, "404"),
+        (OTHER_4XX, "rtsp", SourceUnavailable, "answered with an error"),
+        (SERVER_ERROR, "url", SourceUnavailable, "answered with an error"),
         (errno.ECONNREFUSED, "rtsp", SourceUnavailable, "refused"),
         (errno.ECONNRESET, "rtsp", SourceUnavailable, "reset"),
         (errno.ETIMEDOUT, "rtsp", SourceUnavailable, "no answer in time"),
@@ -99,14 +103,14 @@ HTTP = {
         (errno.ENETUNREACH, "rtsp", SourceUnavailable, "network"),
         (errno.EIO, "rtsp", SourceUnavailable, "cannot be reached"),
         (errno.EACCES, "rtsp", SourceUnavailable, "not permitted"),
-        (int(av.error.ErrorType.EXIT), "rtsp", SourceUnavailable, "no answer in time"),
-        (int(av.error.ErrorType.EOF), "rtsp", SourceUnavailable, "stopped"),
-        (int(av.error.ErrorType.INVALIDDATA), "rtsp", SourceUnavailable, "not a video stream"),
-        (int(av.error.ErrorType.INVALIDDATA), "file", SourceNotVideo, "not a video"),
-        (int(av.error.ErrorType.EOF), "file", SourceNotVideo, "not a video"),
-        (int(av.error.ErrorType.PROTOCOL_NOT_FOUND), "url", SourceInvalid, "unknown kind"),
-        (int(av.error.ErrorType.DEMUXER_NOT_FOUND), "webcam", SourceInvalid, "not supported"),
-        (int(av.error.ErrorType.DECODER_NOT_FOUND), "file", SourceNotVideo, "no decoder"),
+        (EXIT, "rtsp", SourceUnavailable, "no answer in time"),
+        (END, "rtsp", SourceUnavailable, "stopped"),
+        (INVALID_DATA, "rtsp", SourceUnavailable, "not a video stream"),
+        (INVALID_DATA, "file", SourceNotVideo, "not a video"),
+        (END, "file", SourceNotVideo, "not a video"),
+        (NO_PROTOCOL, "url", SourceInvalid, "unknown kind"),
+        (NO_DEMUXER, "webcam", SourceInvalid, "not supported"),
+        (NO_DECODER, "file", SourceNotVideo, "no decoder"),
         (errno.ENOENT, "file", SourceMissing, "no such file"),
         (errno.EISDIR, "file", SourceNotVideo, "directory"),
         (errno.EACCES, "file", SourceUnauthorized, "permission"),
