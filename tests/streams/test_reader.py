@@ -379,6 +379,17 @@ def test_a_missing_webcam_is_missing() -> None:
     assert "no such camera" in str(error)
 
 
+def test_the_demo_is_read_like_a_camera() -> None:
+    """The built-in demo is live: its pictures come at their own pace, with capture times, and never end."""
+    pytest.importorskip("streams.demo", reason="the demo is not written yet")
+    with reading("demo") as (reader, events):
+        first, second = take(reader), take(reader)
+        assert events.wait_for(Connected) == Connected(first.width, first.height, 25.0)
+    assert first.captured is not None
+    assert second.captured is not None
+    assert second.captured - first.captured == pytest.approx(second.pts_s - first.pts_s, abs=0.1)
+
+
 # --- the RTSP camera
 
 
