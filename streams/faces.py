@@ -66,7 +66,7 @@ class Cadence:
         if min(self.every, self.narrow_side, self.wide_every, self.min_height) < 1:
             raise ValueError(f"every value of a cadence must be positive: {self}")
         if self.wide_side < self.narrow_side:
-            raise ValueError(f"wide_side is under narrow_side: {self}")
+            raise ValueError(f"the wide side of a cadence is not under its narrow side: {self}")
 
 
 class FaceFinder:

@@ -1,0 +1,68 @@
+"""Fixtures for tests of faces: the real detector network, a real portrait, pictures made of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import NoReturn
+
+import av
+import numpy as np
+import onnxruntime
+import pytest
+import skimage.data
+from numpy.typing import NDArray
+
+from streams.detector import Infer, centerface_model
+from streams.frame import Frame
+
+
+@pytest.fixture(scope="session")
+def infer() -> Infer:
+    """CenterFace itself, on one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(centerface_model(), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def run(blob: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        return list(session.run(None, {name: blob}))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def portrait() -> NDArray[np.uint8]:
+    """Head and shoulders of a public-domain portrait, RGB (320, 300, 3), the face about 120 pixels high."""
+    return np.ascontiguousarray(skimage.data.astronaut()[:320, 76:376])
+
+
+@pytest.fixture(scope="session")
+def make_frame() -> Callable[..., Frame]:
+    """A function that wraps an RGB array as a frame of a 10 Hz stream in yuv420p."""
+
+    def make(rgb: NDArray[np.uint8], index: int = 0, *, gap: bool = False) -> Frame:
+        picture = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format="yuv420p")
+        return Frame(
+            picture=picture,
+            pts=index,
+            time_base=Fraction(1, 10),
+            captured=None,
+            decode_ms=0.0,
+            missed=0,
+            gap=gap,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def real_videos(lacking: Callable[[str], NoReturn]) -> list[Path]:
+    """Whole videos of single talking faces, from the data set that UNMASK_DATA names."""
+    root = os.environ.get("UNMASK_DATA")
+    videos = sorted(Path(root, "videos").glob("*.mp4")) if root else []
+    if not videos:
+        lacking("no videos: set UNMASK_DATA to the directory of the data set")
+    return videos

