@@ -60,7 +60,7 @@ class WatchError(UnmaskError):
     advice = "is `unmask monitor` running there?"
 
     def __init__(self, url: str, reason: str) -> None:
-        super().__init__(url, reason)
+        super().__init__(f"{url}: {reason}")
         self.url = url
         self.reason = reason
 
@@ -99,32 +99,13 @@ class ServerUnreachable(WatchError, ConnectionError):
 
 
 class Watch:
-    """Iterates over the messages of a running unmask; `watch` makes it.
+    """Iterates over the messages of a running unmask; `watch` makes it."""
 
-    Attributes:
-        url: The WebSocket's address.
-        hello: The last `hello`; None before the first.
-        connected: Whether a connection stands. While it is False, no verdict that was received holds.
-        lost: How many broadcast messages of the sessions watched were never received, found by gaps in `seq`.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        give_up_s: float | None = None,
-        silence_s: float = SILENCE_S,
-        on_disconnect: Callable[[str], None] | None = None,
-    ) -> None:
-        self.url = websocket_url(url)
-        self.hello: HelloDict | None = None
-        self.connected = False
-        self.lost = 0
-        self._give_up_s = give_up_s
-        self._silence_s = silence_s
-        self._on_disconnect = on_disconnect
-        self._seq = 0
-        self._messages = self._receive()
+    def __init__(self, receiver: _Receiver) -> None:
+        # The generator knows the receiver only: when the last reference to this goes, as after a `break`,
+        # the generator goes too and closes the connection.
+        self._receiver = receiver
+        self._messages = receiver.receive()
 
     def __aiter__(self) -> Self:
         return self
@@ -147,7 +128,45 @@ class Watch:
         """Disconnect, and end the iteration."""
         await self._messages.aclose()
 
-    async def _receive(self) -> AsyncGenerator[MessageDict, None]:
+    @property
+    def url(self) -> str:
+        """Give the WebSocket's address."""
+        return self._receiver.url
+
+    @property
+    def hello(self) -> HelloDict | None:
+        """Give the last `hello`; None before the first."""
+        return self._receiver.hello
+
+    @property
+    def connected(self) -> bool:
+        """Tell whether a connection stands; while none does, no verdict that was received holds."""
+        return self._receiver.connected
+
+    @property
+    def lost(self) -> int:
+        """Count the broadcast messages of the runs watched that never arrived, found by gaps in `seq`."""
+        return self._receiver.lost
+
+
+class _Receiver:
+    def __init__(
+        self,
+        url: str,
+        give_up_s: float | None,
+        silence_s: float,
+        on_disconnect: Callable[[str], None] | None,
+    ) -> None:
+        self.url = url
+        self.hello: HelloDict | None = None
+        self.connected = False
+        self.lost = 0
+        self._give_up_s = give_up_s
+        self._silence_s = silence_s
+        self._on_disconnect = on_disconnect
+        self._seq = 0
+
+    async def receive(self) -> AsyncGenerator[MessageDict, None]:
         loop = asyncio.get_running_loop()
         lonely_since = loop.time()
         delay_s = FIRST_DELAY_S
@@ -167,6 +186,8 @@ class Watch:
                         connected, self.connected = self.connected, False
                         if connected:
                             lonely_since = loop.time()
+            except WatchError:
+                raise
             except ConnectionClosed as error:
                 reason = f"the connection was closed ({error})"
             except InvalidHandshake as error:
@@ -268,7 +289,7 @@ def watch(
     Raises:
         AddressInvalid: The URL is not one that a server could have.
     """
-    return Watch(url, give_up_s=give_up_s, silence_s=silence_s, on_disconnect=on_disconnect)
+    return Watch(_Receiver(websocket_url(url), give_up_s, silence_s, on_disconnect))
 
 
 def websocket_url(text: str) -> str:
