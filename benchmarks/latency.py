@@ -145,13 +145,16 @@ def run_latency(
         SourceError: The source cannot be read.
         UnmaskError: The model or the engine cannot be used.
     """
+    if json_out is not None:
+        # Found out before anything is measured.
+        try:
+            json_out.open("a").close()
+        except OSError as error:
+            raise RecordNotWritten(json_out, error) from error
     record = measure_latency(parse_source(source), samples=samples, warmup=warmup, model=model, engine=engine)
     _print(record)
     if json_out is not None:
-        try:
-            json_out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise RecordNotWritten(json_out, error) from error
+        json_out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return 0
 
 
