@@ -15,8 +15,8 @@ from urllib.parse import quote
 import av
 import numpy as np
 import pytest
-from skimage.data import astronaut
 from browser import Browser, chromium, find_chromium
+from skimage.data import astronaut
 
 SYSTEM_PYTHON = "/usr/bin/python3"  # the one Debian's GStreamer bindings are installed for
 RTSP_PROGRAM = Path(__file__).with_name("rtsp_server.py")
