@@ -53,7 +53,7 @@ def options(
 ) -> None:
     """Tell, live, whether a face in a video is a deepfake."""
     if show_version:
-        from runtime.program import version
+        from runtime.version import version
 
         typer.echo(f"unmask {version()}")
         raise typer.Exit

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.metadata
 import logging
 import signal
 import sys
@@ -36,6 +35,7 @@ from runtime.monitor import Monitor, stall_s
 from runtime.recording import STDOUT, Recording
 from runtime.server import DEFAULT_HOST, DEFAULT_PORT, Urls, serve
 from runtime.table import ChangeLog, LiveTable
+from runtime.version import version
 from streams.detector import Detector
 from streams.faces import FaceFinder
 from streams.source import Source
@@ -104,14 +104,6 @@ class MonitorOptions:
             raise ValueError("there must be at least one source")
         if self.duration_s is not None and self.duration_s <= 0:
             raise ValueError(f"duration_s must be above 0, not {self.duration_s}")
-
-
-def version() -> str:
-    """Give unmask's version; `unknown` if it runs from a directory without being installed."""
-    try:
-        return importlib.metadata.version("unmask")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def run_monitor(options: MonitorOptions) -> int:

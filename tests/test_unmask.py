@@ -1,0 +1,371 @@
+"""The command as people use it: what it prints, where, and its exit codes; above all in trouble."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+import unmask
+from runtime.bundle import DEFAULT_BUNDLE
+
+ROOT = Path(__file__).parent.parent
+TIMEOUT_S = 60.0
+SCORED = {"real", "uncertain", "fake"}
+
+
+class Outcome:
+    """What a run of the command left behind."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code = code
+        self.out = out.splitlines()
+        self.err = err.splitlines()
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Give `run("monitor", ...)`, which runs the command in this process."""
+
+    def run(*arguments: object) -> Outcome:
+        code = unmask.run([str(argument) for argument in arguments])
+        out, err = capfd.readouterr()
+        return Outcome(code, out, err)
+
+    return run
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    """Run the command in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "unmask", *map(str, arguments)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def mistake(outcome: Outcome, *words: str) -> None:
+    """Check that a mistake was told as every mistake is: in one line that names it, with exit code 2."""
+    assert outcome.code == 2
+    assert outcome.out == []
+    (line,) = outcome.err
+    for word in words:
+        assert word in line
+
+
+@pytest.fixture
+def model_copy(tmp_path: Path) -> Path:
+    """A copy of the bundled model, to be damaged."""
+    return Path(shutil.copytree(DEFAULT_BUNDLE, tmp_path / "model"))
+
+
+@pytest.fixture
+def sound(make_video: Callable[..., Path], tmp_path: Path) -> Path:
+    """A file with sound and no picture."""
+    both, path = make_video(tmp_path / "both.mp4", audio=True), tmp_path / "sound.m4a"
+    with av.open(str(both)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.audio[0])
+        for packet in source.demux(source.streams.audio[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    return path
+
+
+@pytest.fixture
+def busy_port() -> Iterator[int]:
+    """A port on which another program listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+# What it says when all is well
+
+
+@pytest.mark.parametrize("command", ["", "monitor", "scan", "train", "export", "bench", "bench latency"])
+def test_help(run: Callable[..., Outcome], command: str) -> None:
+    """Every command says what it is for and what it takes."""
+    outcome = run(*command.split(), "--help")
+    assert outcome.code == 0
+    assert outcome.err == []
+    text = "\n".join(outcome.out)
+    assert f"Usage: unmask {command}".strip() in text
+    assert "--help" in text
+
+
+def test_alone_it_helps(run: Callable[..., Outcome]) -> None:
+    """Without a command it lists them."""
+    outcome = run()
+    assert outcome.code == 0
+    text = "\n".join(outcome.out)
+    for command in ("monitor", "scan", "train", "export", "bench"):
+        assert command in text
+
+
+def test_version(run: Callable[..., Outcome]) -> None:
+    """It knows its version."""
+    outcome = run("--version")
+    assert outcome.code == 0
+    assert outcome.out[0].startswith("unmask ")
+
+
+def test_a_file_is_watched_to_its_end(run: Callable[..., Outcome], face_video: Path) -> None:
+    """With `--jsonl -` standard output is JSON and nothing else; the links stand on standard error."""
+    outcome = run("monitor", face_video, "--port", 0, "--jsonl", "-")
+    assert outcome.code == 0
+    messages = [json.loads(line) for line in outcome.out]
+    assert [message["seq"] for message in messages] == list(range(1, len(messages) + 1))
+    assert {message["type"] for message in messages} == {"stream", "verdict", "heartbeat"}
+    verdicts = [message for message in messages if message["type"] == "verdict"]
+    assert len([verdict for verdict in verdicts if verdict["state"] in SCORED]) >= 10
+    assert [message["state"] for message in messages if message["type"] == "stream"][-1] == "ended"
+    links = "\n".join(outcome.err)
+    assert "dashboard: http://127.0.0.1:" in links
+    assert "overlay for OBS: http://127.0.0.1:" in links
+    assert "WebSocket: ws://127.0.0.1:" in links
+
+
+def test_a_lower_rate_gives_fewer_verdicts(
+    run: Callable[..., Outcome], face_video: Path, tmp_path: Path
+) -> None:
+    """`--rate` is the rate of verdicts; the samples that the model takes stay the same."""
+    record = tmp_path / "record.jsonl"
+    assert run("monitor", face_video, "--port", 0, "--rate", 2, "--jsonl", record).code == 0
+    messages = [json.loads(line) for line in record.read_text().splitlines()]
+    verdicts = [
+        message for message in messages if message["type"] == "verdict" and message["state"] != "stale"
+    ]
+    assert 6 <= len(verdicts) <= 10
+
+
+def test_the_end_of_its_time(run: Callable[..., Outcome], clip: Path) -> None:
+    """`--duration` ends a run that would go on, as a success, whatever the video shows."""
+    outcome = run("monitor", clip, "--port", 0, "--duration", 1.5, "--jsonl", "-")
+    assert outcome.code == 0
+    states = [message["state"] for message in map(json.loads, outcome.out) if message["type"] == "stream"]
+    assert states == ["connecting", "no_face"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it(
+    number: signal.Signals, make_face_video: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Ctrl-C and a polite kill end it at once, without a word of complaint."""
+    process = start("monitor", make_face_video(tmp_path / "long.mp4", seconds=30), "--port", 0)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "WebSocket" in line:
+            break
+    process.send_signal(number)
+    out, err = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert out == ""
+    assert "Traceback" not in err
+
+
+def test_a_reader_that_leaves_ends_it(make_face_video: Callable[..., Path], tmp_path: Path) -> None:
+    """As in `unmask monitor ... --jsonl - | head`: the end, but no error."""
+    process = start(
+        "monitor", make_face_video(tmp_path / "long.mp4", seconds=30), "--port", 0, "--jsonl", "-"
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert json.loads(process.stdout.readline())["type"] == "stream"
+    process.stdout.close()
+    err = process.stderr.read()
+    assert process.wait(TIMEOUT_S) == 0
+    process.stderr.close()
+    assert "Traceback" not in err
+    assert "Broken" not in err
+
+
+def test_scan_gives_a_line_for_each_file(
+    run: Callable[..., Outcome],
+    face_video: Path,
+    clip: Path,
+    make_face_video: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    """No face and too few frames are results, not failures."""
+    three = make_face_video(tmp_path / "three.mp4", seconds=3 / 25)
+    outcome = run("scan", "--json", face_video, clip, three)
+    assert outcome.code == 0
+    assert outcome.err == []
+    lines = [json.loads(line) for line in outcome.out]
+    assert [line["state"] for line in lines] == ["scored", "no_face", "too_short"]
+    assert [line["p_fake"] is None for line in lines] == [False, True, True]
+
+
+def test_scan_takes_the_videos_of_a_directory(
+    run: Callable[..., Outcome], clip: Path, face_video: Path, tmp_path: Path
+) -> None:
+    """Other files in it are no error."""
+    shutil.copy(clip, tmp_path / "b.mp4")
+    shutil.copy(face_video, tmp_path / "a.MP4")
+    (tmp_path / "notes.txt").write_text("not a video")
+    outcome = run("scan", tmp_path, "--json")
+    assert outcome.code == 0
+    assert [Path(json.loads(line)["file"]).name for line in outcome.out] == ["a.MP4", "b.mp4"]
+
+
+# What it says when the user is wrong
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["monitor"], ["SOURCE"]),
+        (["scan"], ["FILE"]),
+        (["watch"], ["watch"]),
+        (["monitor", "demo", "--no-such-option"], ["--no-such-option"]),
+        (["monitor", "foo://host/cam"], ["unknown scheme foo://"]),
+        (["monitor", "no-such-file.mp4"], ["no-such-file.mp4", "no such file"]),
+        (["monitor", "rtsp://"], ["no host"]),
+        (["monitor", "demo", "--engine", "magic"], ["magic", "onnxruntime"]),
+        (["monitor", "demo", "--engine", "tensorrt"], ["tensorrt"]),
+        (["monitor", "demo", "--rate", "1000"], ["--rate 1000", "give a rate"]),
+        (["monitor", "demo", "--rate", "0"], ["--rate 0"]),
+        (["monitor", "demo", "--rate", "nan"], ["--rate nan"]),
+        (["monitor", "demo", "--duration", "-1"], ["--duration -1"]),
+        (["monitor", "demo", "--port", "99999"], ["--port"]),
+        (["monitor", "demo", "--host", "no.such.host.invalid"], ["no.such.host.invalid", "--host"]),
+        (["monitor", "demo", "--rtsp-transport", "pigeon"], ["pigeon", "tcp"]),
+        (["monitor", "demo", "--allow-origin", "nonsense"], ["--allow-origin", "nonsense"]),
+        (["monitor", "demo", "--port", "0", "--jsonl", "no/such/place.jsonl"], ["no/such/place.jsonl"]),
+        (["monitor", "demo", "--model", "no-such-model"], ["no-such-model", "unmask export"]),
+        (["scan", "x.mp4", "--model", "no-such-model"], ["no-such-model"]),
+        (["scan", "x.mp4", "--engine", "magic"], ["magic"]),
+        (["bench", "latency", "no-such-file.mp4"], ["no-such-file.mp4"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_mistakes_on_the_command_line(
+    run: Callable[..., Outcome], arguments: list[str], words: list[str]
+) -> None:
+    """Each is told in one line that names it; there is never a traceback."""
+    mistake(run(*arguments), *words)
+
+
+def test_a_missing_camera(run: Callable[..., Outcome]) -> None:
+    """A webcam that is not there is nothing to wait for."""
+    mistake(run("monitor", "webcam:97", "--port", 0), "webcam:97")
+
+
+@pytest.mark.parametrize("content", [b"", b"no video at all\n" * 100], ids=["zero bytes", "text"])
+def test_a_file_that_is_no_video(run: Callable[..., Outcome], tmp_path: Path, content: bytes) -> None:
+    """`monitor` ends over it, `scan` reports it; both with exit code 2."""
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(content)
+    mistake(run("monitor", path, "--port", 0), "clip.mp4")
+    outcome = run("scan", path, "--json")
+    assert outcome.code == 2
+    assert [json.loads(line)["state"] for line in outcome.out] == ["unreadable"]
+    assert len(outcome.err) == 1
+
+
+def test_a_file_of_sound(run: Callable[..., Outcome], sound: Path) -> None:
+    """It is told from a video without a face."""
+    mistake(run("monitor", sound, "--port", 0), "sound only")
+    assert run("scan", sound).code == 2
+
+
+def test_a_truncated_file(run: Callable[..., Outcome], face_video: Path, tmp_path: Path) -> None:
+    """An MP4 whose index was cut off cannot be read at all."""
+    path = tmp_path / "cut.mp4"
+    content = face_video.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    mistake(run("monitor", path, "--port", 0), "cut.mp4")
+    outcome = run("scan", path, face_video, "--json")
+    assert outcome.code == 2
+    assert [json.loads(line)["state"] for line in outcome.out] == ["unreadable", "scored"]
+
+
+def test_a_directory_without_videos(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    """Scanning nothing is not a success."""
+    mistake(run("scan", tmp_path), "no video files")
+
+
+def test_a_bundle_with_a_wrong_hash(run: Callable[..., Outcome], model_copy: Path) -> None:
+    """One changed byte is found."""
+    head = model_copy / "head.onnx"
+    head.write_bytes(head.read_bytes()[:-1] + b"?")
+    mistake(run("monitor", "demo", "--model", model_copy), "head.onnx", "SHA-256")
+    mistake(run("scan", "x.mp4", "--model", model_copy), "head.onnx")
+
+
+def test_a_bundle_of_another_version(run: Callable[..., Outcome], model_copy: Path) -> None:
+    """A format from the future is not guessed at."""
+    manifest = model_copy / "manifest.json"
+    content = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**content, "format_version": 99}))
+    mistake(run("monitor", "demo", "--model", model_copy), "99", "update unmask")
+
+
+def test_a_busy_port(run: Callable[..., Outcome], busy_port: int, clip: Path) -> None:
+    """The port is named, and the option that chooses another."""
+    mistake(run("monitor", clip, "--port", busy_port), str(busy_port), "--port")
+
+
+def test_one_bad_source_among_others(run: Callable[..., Outcome], clip: Path) -> None:
+    """It is told, and the others are watched."""
+    outcome = run("monitor", "foo://x", clip, "--port", 0, "--duration", 1, "--jsonl", "-")
+    assert outcome.code == 0
+    assert "unknown scheme" in outcome.err[0]
+    assert {json.loads(line).get("stream") for line in outcome.out} >= {"clip.mp4"}
+
+
+def test_only_bad_sources(run: Callable[..., Outcome]) -> None:
+    """Each has its line."""
+    outcome = run("monitor", "foo://x", "no-such-file.mp4")
+    assert outcome.code == 2
+    assert len(outcome.err) == 2
+
+
+def test_a_host_that_does_not_answer(run: Callable[..., Outcome]) -> None:
+    """It may come back, so it is tried until the end, with one warning; no password is in it."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        port = holder.getsockname()[1]
+        url = f"rtsp://ada:secret@127.0.0.1:{port}/cam"
+        outcome = run("monitor", url, "--port", 0, "--duration", 2.5, "--jsonl", "-")
+    assert outcome.code == 0
+    assert len([line for line in outcome.err if "trying again" in line]) == 1
+    states = [message["state"] for message in map(json.loads, outcome.out) if message["type"] == "stream"]
+    assert states == ["connecting", "offline"]
+    assert "secret" not in "\n".join(outcome.out + outcome.err)
+
+
+def test_wrong_credentials(run: Callable[..., Outcome], rtsp_server: Callable[..., Any], clip: Path) -> None:
+    """Repeating them would not help, and could lock an account."""
+    camera = rtsp_server(clip, auth="digest", user="ada", password="secret")
+    outcome = run("monitor", camera.url(user="ada", password="guessed"), "--port", 0)
+    mistake(outcome, "credentials")
+    assert "guessed" not in outcome.err[0]
+
+
+def test_a_wrong_path_on_a_camera(
+    run: Callable[..., Outcome], rtsp_server: Callable[..., Any], clip: Path
+) -> None:
+    """The server is there and has nothing under that name."""
+    mistake(run("monitor", rtsp_server(clip).url("/nothing"), "--port", 0), "404")
+
+
+@pytest.mark.parametrize("command", [["train", "fit"], ["export", "checkpoint", "--out", "bundle"]])
+def test_without_torch_it_says_what_to_install(command: list[str]) -> None:
+    """Commands that need PyTorch say so; the others do not ask for it."""
+    script = "import sys; sys.modules['torch'] = None; import unmask; sys.exit(unmask.run(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", script, *command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    mistake(Outcome(done.returncode, done.stdout, done.stderr), "PyTorch", "[train]")
