@@ -6,7 +6,7 @@ import importlib.metadata
 
 
 def version() -> str:
-    """Give the version of the installed package; `unknown` where a checkout is run without being installed."""
+    """Give the installed package's version; `unknown` where a checkout is run without being installed."""
     try:
         return importlib.metadata.version("unmask")
     except importlib.metadata.PackageNotFoundError:
