@@ -36,7 +36,8 @@ def infer() -> Infer:
 @pytest.fixture(scope="session")
 def portrait() -> NDArray[np.uint8]:
     """Head and shoulders of a public-domain portrait, RGB (320, 300, 3), the face about 120 pixels high."""
-    return np.ascontiguousarray(skimage.data.astronaut()[:320, 76:376])
+    whole = np.asarray(skimage.data.astronaut(), np.uint8)  # type: ignore[no-untyped-call]
+    return np.ascontiguousarray(whole[:320, 76:376])
 
 
 @pytest.fixture(scope="session")

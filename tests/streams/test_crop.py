@@ -128,7 +128,7 @@ def test_both_paths_agree(format_name: str, colorspace: int, color_range: int) -
     picture = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format=format_name)
     assert picture.planes[0].line_size != picture.width, "this size was chosen for its padded lines"
     picture.colorspace, picture.color_range = colorspace, color_range
-    whole = picture.reformat(format="rgb24", interpolation=SWSCALE).to_ndarray()
+    whole = np.asarray(picture.reformat(format="rgb24", interpolation=SWSCALE).to_ndarray(), np.uint8)
     for box in BOXES:
         fast = crop_face(picture, box, size=SIZE, margin=MARGIN)
         slow = crop_array(whole, box, size=SIZE, margin=MARGIN)
