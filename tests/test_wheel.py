@@ -1,0 +1,122 @@
+"""The wheel: what is in it, and that it works where neither the sources nor torch are."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("streams", "runtime", "train", "export", "benchmarks")
+BUILD = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built by the project's own backend from a copy of its sources."""
+    sources, out = tmp_path_factory.mktemp("sources") / "unmask", tmp_path_factory.mktemp("dist")
+    unwanted = shutil.ignore_patterns(".*", "build", "dist", "runs", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT, sources, ignore=unwanted)
+    done = subprocess.run(
+        [sys.executable, "-c", BUILD, str(out)], cwd=sources, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (built,) = out.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(
+    wheel: Path, tmp_path_factory: pytest.TempPathFactory, lacking: Callable[[str], NoReturn]
+) -> Path:
+    """The scripts of a fresh environment with the wheel and what it asks for, and nothing else."""
+    place = tmp_path_factory.mktemp("elsewhere") / "venv"
+    uv = shutil.which("uv")
+    if uv:
+        python = place / "bin" / "python"
+        commands = [
+            [uv, "venv", "--python", sys.executable, str(place)],
+            [uv, "pip", "install", "--python", str(python), str(wheel)],
+        ]
+    else:
+        commands = [
+            [sys.executable, "-m", "venv", str(place)],
+            [str(place / "bin" / "python"), "-m", "pip", "install", str(wheel)],
+        ]
+    for command in commands:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            lacking(f"{' '.join(command[:4])} failed, no package index? {done.stderr.strip()[-300:]}")
+    return place / "bin"
+
+
+def elsewhere(tmp_path: Path, *command: object) -> subprocess.CompletedProcess[str]:
+    """Run a command far from the sources, with nothing in the environment that leads back to them."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return subprocess.run(
+        list(map(str, command)), cwd=tmp_path, env=clean, capture_output=True, text=True, check=False
+    )
+
+
+def test_what_is_in_it(wheel: Path) -> None:
+    """The command, every module of the five packages, the pages, the messages' description and the model."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+    modules = {str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
+    data = {
+        str(path.relative_to(ROOT))
+        for place in ("web", "models/default")
+        for path in (ROOT / "runtime" / place).iterdir()
+    }
+    assert {"runtime/web/asyncapi.yaml", "runtime/web/index.html", "runtime/web/overlay.js"} <= data
+    assert {"runtime/models/default/manifest.json", "runtime/models/default/backbone.onnx"} <= data
+    assert names == {"unmask.py", *modules, *data}
+
+
+def test_what_it_says_of_itself(wheel: Path) -> None:
+    """It has the project's version and licence, and one command."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    with zipfile.ZipFile(wheel) as archive:
+        names = {Path(name).name: name for name in archive.namelist() if ".dist-info/" in name}
+        metadata = archive.read(names["METADATA"]).decode()
+        commands = archive.read(names["entry_points.txt"]).decode()
+    assert f"\nVersion: {version}\n" in metadata
+    assert "\nLicense-Expression: Apache-2.0\n" in metadata
+    assert "Private :: Do Not Upload" in metadata
+    assert commands.split() == ["[console_scripts]", "unmask", "=", "unmask:main"]
+
+
+def test_it_scans_without_torch(installed: Path, face_video: Path, tmp_path: Path) -> None:
+    """Installed elsewhere, the command scores a video with the model that it brought along."""
+    probe = "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is not None)"
+    assert elsewhere(tmp_path, installed / "python", "-c", probe).returncode == 0
+    done = elsewhere(tmp_path, installed / "unmask", "scan", "--json", face_video)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    line = json.loads(done.stdout)
+    assert line["state"] == "scored"
+    assert 0 < line["p_fake"] < 1
+
+
+def test_it_brings_the_client(installed: Path, tmp_path: Path) -> None:
+    """`from unmask import watch` works for whoever installed it."""
+    probe = "from unmask import watch; print(watch.__name__)"
+    done = elsewhere(tmp_path, installed / "python", "-W", "error", "-c", probe)
+    assert (done.returncode, done.stdout) == (0, "watch\n"), done.stderr
+
+
+def test_it_says_what_training_needs(installed: Path, tmp_path: Path) -> None:
+    """What needs torch asks for it in one line, and breaks nothing."""
+    done = elsewhere(tmp_path, installed / "unmask", "export", "checkpoint", "--out", "bundle")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "[train]" in done.stderr
