@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -30,8 +32,13 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+train = typer.Typer(help="Train a model on your own data, and measure it.")
 bench = typer.Typer(help="Measure how fast this machine is.")
+app.add_typer(train, name="train")
 app.add_typer(bench, name="bench")
+
+# Commands that need more than the base installation, each with an extra of the same name.
+EXTRAS = ("train", "export", "bench")
 
 USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 
@@ -39,6 +46,7 @@ Model = Annotated[
     Path | None,
     typer.Option(help="Directory of a model that `unmask export` wrote.", show_default="the bundled one"),
 ]
+Layout = Literal["auto", "folder", "manifest", "ffpp", "celeb-df", "dfdc"]
 Engine = Annotated[str, typer.Option(metavar="auto|onnxruntime|tensorrt", help="What runs the model.")]
 
 
@@ -152,6 +160,112 @@ def scan(
     return run_scan(files, as_json=as_json, model=model, engine=engine)
 
 
+@train.command()
+def prepare(
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="Data set of videos, or a CSV file that lists them.")
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Directory for the clips; continued if it is there.")
+    ],
+    layout: Annotated[Layout, typer.Option(help="How the data set is laid out.")] = "auto",
+    split: Annotated[
+        Literal["official", "group"], typer.Option(help="The data set's own split, or a new one by groups.")
+    ] = "official",
+    compression: Annotated[
+        Literal["raw", "c23", "c40"], typer.Option(help="Which of FaceForensics++.")
+    ] = "c23",
+    size: Annotated[int, typer.Option(min=16, help="Side of the crops in pixels.")] = 224,
+    margin: Annotated[
+        float, typer.Option(min=0.5, max=4, help="Side of the crops over the face's height.")
+    ] = 1.3,
+    sample_hz: Annotated[float, typer.Option(min=1, max=120, help="Crops a second.")] = 8.0,
+    frames: Annotated[int, typer.Option(min=1, max=100, help="Crops per clip.")] = 16,
+    per_video: Annotated[int, typer.Option(min=1, help="Clips per video, at most.")] = 4,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes.", show_default="one per core")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the order and of a new split.")] = 0,
+) -> int:
+    """Cut the faces out of a data set of videos, once, for training.
+
+    Run again after an interruption, it goes on where it stopped.
+    """
+    from train.clips import ClipSpec
+    from train.prepare import PrepareError
+    from train.prepare import prepare as prepare_clips
+    from train.videos import LayoutError
+
+    with _explained(PrepareError, LayoutError):
+        prepared = prepare_clips(
+            data,
+            out,
+            layout=layout,
+            split=split,
+            compression=compression,
+            spec=ClipSpec(
+                size=size,
+                margin=margin,
+                sample_hz=sample_hz,
+                frames=frames,
+                min_frames=min(frames, ClipSpec().min_frames),
+                per_video=per_video,
+            ),
+            workers=workers,
+            seed=seed,
+        )
+    typer.echo(
+        f"{prepared.folder}: {prepared.clips} clips of {prepared.videos} videos, {prepared.skipped} skipped"
+    )
+    for note in prepared.notes:
+        typer.echo(f"note: {note}")
+    return 0
+
+
+@train.command()
+def evaluate(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Prepared clips, or a data set of videos.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Directory for the report.")],
+    model: Annotated[
+        Path | None, typer.Option(help="A checkpoint or an exported model.", show_default="the bundled model")
+    ] = None,
+    split: Annotated[
+        Literal["auto", "train", "val", "test", "all"], typer.Option(help="The side to measure on.")
+    ] = "auto",
+    layout: Annotated[Layout, typer.Option(help="How a data set of videos is laid out.")] = "auto",
+    compression: Annotated[
+        Literal["raw", "c23", "c40"], typer.Option(help="Which of FaceForensics++.")
+    ] = "c23",
+    robustness: Annotated[bool, typer.Option("--robustness", help="Measure on damaged clips too.")] = False,
+    engine: Engine = "auto",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes.", show_default="one per core")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the intervals.")] = 0,
+) -> int:
+    """Measure a model on labelled videos and write a report."""
+    from train.clipset import ClipSetError
+    from train.evaluate import evaluate as measure
+    from train.shards import PrepareError
+    from train.videos import LayoutError
+
+    with _explained(PrepareError, LayoutError, ClipSetError):
+        measure(
+            model,
+            data,
+            out,
+            split=split,
+            layout=layout,
+            compression=compression,
+            robustness=robustness,
+            engine=engine,
+            workers=workers,
+            seed=seed,
+        )
+    typer.echo(f"written to {out / 'report.md'}")
+    return 0
+
+
 @bench.command()
 def latency(
     source: Annotated[
@@ -188,6 +302,15 @@ def _parsed(texts: list[str], rtsp_transport: Literal["tcp", "udp"]) -> list[Sou
     for mistake in mistakes:
         _complain(mistake)
     return sources
+
+
+@contextmanager
+def _explained(*errors: type[Exception]) -> Iterator[None]:
+    """Turn errors that say what to do into a line for the user."""
+    try:
+        yield
+    except errors as error:
+        raise UserMistake(str(error)) from error
 
 
 def _checked(origins: list[str]) -> list[str]:
@@ -235,6 +358,14 @@ def run(arguments: list[str]) -> int:
         return 2
     except _known_errors() as error:
         return _complain(str(error))
+    except ModuleNotFoundError as error:
+        # Only a command that trains or measures may lack something: the rest is in the base installation.
+        if arguments[0] not in EXTRAS:
+            raise
+        return _complain(
+            f"`unmask {arguments[0]}` needs {_library(error.name)}, which is not installed; "
+            f"install unmask with its extra: pip install '.[{arguments[0]}]' where its sources are"
+        )
     return code if isinstance(code, int) else 0
 
 
@@ -244,6 +375,11 @@ def _known_errors() -> tuple[type[Exception], ...]:
     from streams.errors import StreamError
 
     return (UnmaskError, StreamError)
+
+
+def _library(module: str | None) -> str:
+    package = (module or "a library").partition(".")[0]
+    return {"torch": "PyTorch", "sklearn": "scikit-learn"}.get(package, package)
 
 
 def _complain(text: str) -> int:
