@@ -24,12 +24,12 @@ class Corruption:
     """Holds one kind of damage with the strengths at which it is measured.
 
     Args:
-        unit: What the strengths are.
+        form: How to write a strength down, as `str.format` takes it.
         strengths: From mild to strong.
         apply: Takes a clip, a strength and a generator; gives the damaged clip.
     """
 
-    unit: str
+    form: str
     strengths: tuple[float, ...]
     apply: Callable[[Clip, float, np.random.Generator], Clip]
 
@@ -126,11 +126,11 @@ def _uint8(picture: object) -> Clip:
 
 CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType(
     {
-        "jpeg": Corruption(unit="quality", strengths=(70, 40, 15), apply=_jpeg),
-        "h264": Corruption(unit="CRF", strengths=(28, 35, 42), apply=_h264),
-        "blur": Corruption(unit="sigma in px at 224 px", strengths=(1, 2, 4), apply=_blur),
-        "noise": Corruption(unit="standard deviation of 255", strengths=(5, 12, 25), apply=_noise),
-        "resize": Corruption(unit="factor down and up again", strengths=(0.5, 0.25, 0.125), apply=_resize),
-        "gamma": Corruption(unit="exponent, above 1 darkens", strengths=(1.5, 2.2, 3.0), apply=_gamma),
+        "jpeg": Corruption(form="quality {:g}", strengths=(70, 40, 15), apply=_jpeg),
+        "h264": Corruption(form="CRF {:g}", strengths=(28, 35, 42), apply=_h264),
+        "blur": Corruption(form="sigma {:g} px of 224", strengths=(1, 2, 4), apply=_blur),
+        "noise": Corruption(form="deviation {:g} of 255", strengths=(5, 12, 25), apply=_noise),
+        "resize": Corruption(form="to {:g} and back", strengths=(0.5, 0.25, 0.125), apply=_resize),
+        "gamma": Corruption(form="exponent {:g}, darker", strengths=(1.5, 2.2, 3.0), apply=_gamma),
     }
 )

@@ -37,11 +37,13 @@ class Dataset:
         layout: The layout that was found.
         videos: In the order of their paths.
         notes: One line for each thing that a reader of its figures should know.
+        stated: Whether the data set itself says which side a video is on, if only of some.
     """
 
     layout: Layout
     videos: tuple[Video, ...]
     notes: tuple[str, ...] = ()
+    stated: bool = False
 
 
 def find_videos(
@@ -96,8 +98,9 @@ def find_videos(
             check([v.group for v in videos], [v.split or "unused" for v in videos])
         except SplitLeak as leak:
             raise LayoutError(root, "its split leaks", str(leak)) from None
+    stated = any(video.split is not None for video in videos)
     videos = _settled(videos, notes, seed=seed)
-    return Dataset(layout=found, videos=tuple(videos), notes=tuple(notes))
+    return Dataset(layout=found, videos=tuple(videos), notes=tuple(notes), stated=stated)
 
 
 def _recognise(root: Path) -> Layout:

@@ -15,7 +15,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -43,6 +43,7 @@ from streams.faces import FaceFinder
 from train.clips import ClipSpec, FaceClip, NoClip, cut_clips
 from train.layouts import Dataset, Layout, find_videos
 from train.shards import PreparedWriter, PrepareError, label
+from train.splits import Split
 from train.videos import Video
 
 __all__ = ["ClipSpec", "PrepareError", "Prepared", "prepare"]
@@ -89,6 +90,7 @@ def prepare(
     layout: Layout = "auto",
     split: Literal["official", "group"] = "official",
     compression: str = "c23",
+    sides: Collection[Split] | None = None,
     spec: ClipSpec | None = None,
     workers: int | None = None,
     seed: int = 0,
@@ -103,6 +105,7 @@ def prepare(
         layout: Which layout the data set has; `auto` looks.
         split: `official`, or `group` for an own division by groups.
         compression: Of FaceForensics++: `raw`, `c23` or `c40`.
+        sides: Prepare these splits only; None for all.
         spec: What the clips look like.
         workers: Processes; None for one a core.
         seed: Of the order of the videos in the shards and of own divisions.
@@ -123,9 +126,16 @@ def prepare(
         raise ValueError(f"shard_mb must be at least 1, not {shard_mb}")
     spec = spec or ClipSpec()
     dataset = find_videos(data, layout=layout, split=split, compression=compression, seed=seed)
-    wanted = _shuffled([video for video in dataset.videos if video.split != "unused"], seed)
+    kept = {"train", "val", "test"} if sides is None else set(sides)
+    wanted = _shuffled([video for video in dataset.videos if video.split in kept], seed)
     names = {video.name: _relative(video.path, data) for video in wanted}
-    settings = {"layout": dataset.layout, "split": split, "compression": compression, "seed": seed}
+    settings = {
+        "layout": dataset.layout,
+        "split": split,
+        "compression": compression,
+        "sides": None if sides is None else sorted(sides),
+        "seed": seed,
+    }
     with PreparedWriter(out, {**settings, "spec": asdict(spec)}, most_bytes=shard_mb * 2**20) as writer:
         todo = []
         for video in wanted:

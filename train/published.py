@@ -15,6 +15,7 @@ from typing import Any
 from train.splits import SPLIT_NAMES, Split, components
 from train.videos import LayoutError, Video, video_files
 
+DFDC_NOTE = "actors of DFDC recur across its groups: figures on held-out groups are optimistic"
 CELEB_DF_LIST = "List_of_testing_videos.txt"
 
 
@@ -216,7 +217,7 @@ def read_dfdc(root: Path) -> tuple[list[Video], list[str]]:
                     split=SPLIT_NAMES.get(str(entry.get("split", "")).lower()),
                 )
             )
-    return videos, ["actors of DFDC recur across its groups: figures on held-out groups are optimistic"]
+    return videos, [DFDC_NOTE]
 
 
 def _json(path: Path) -> Any:

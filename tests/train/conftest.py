@@ -8,11 +8,34 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+import onnx
+import onnx.parser
 import pytest
 from numpy.typing import NDArray
 from skimage.data import astronaut
 
+from runtime.bundle import Manifest, write_manifest
+from runtime.verdict import Calibration
+
 Film = Callable[..., Path]
+
+BACKBONE = """
+<ir_version: 8, opset_import: ["" : 17]>
+backbone (uint8[N, 32, 32, 3] crops) => (float[N, 3] features) {
+    pixels = Cast <to = 1> (crops)
+    features = ReduceMean <axes = [1, 2], keepdims = 0> (pixels)
+}
+"""
+HEAD = """
+<ir_version: 8, opset_import: ["" : 17]>
+head (float[N, T, 3] features) => (float[N] logit) {
+    brightness = ReduceMean <axes = [1, 2], keepdims = 0> (features)
+    middle = Constant <value = float {127.5}> ()
+    slope = Constant <value = float {-0.0784313725}> ()
+    offset = Sub (brightness, middle)
+    logit = Mul (offset, slope)
+}
+"""
 
 
 def portrait_scene(
@@ -56,3 +79,26 @@ def film() -> Film:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def dark_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a real bundle whose model calls dark faces forged: a logit of 10 at black, -10 at white."""
+    folder = tmp_path_factory.mktemp("bundle") / "dark"
+    folder.mkdir()
+    for name, graph in (("backbone.onnx", BACKBONE), ("head.onnx", HEAD)):
+        onnx.save(onnx.parser.parse_model(graph), folder / name)
+    write_manifest(
+        folder,
+        Manifest(
+            name="dark",
+            input_size=32,
+            crop_margin=1.3,
+            sample_hz=10,
+            window=8,
+            min_frames=4,
+            feature_dim=3,
+            calibration=Calibration(temperature=2.0, bias=0.5, threshold_fake=0.7, threshold_real=0.3),
+        ),
+    )
+    return folder
