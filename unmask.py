@@ -246,10 +246,11 @@ def evaluate(
     """Measure a model on labelled videos and write a report."""
     from train.clipset import ClipSetError
     from train.evaluate import evaluate as measure
+    from train.report import ReportError
     from train.shards import PrepareError
     from train.videos import LayoutError
 
-    with _explained(PrepareError, LayoutError, ClipSetError):
+    with _explained(PrepareError, LayoutError, ClipSetError, ReportError):
         measure(
             model,
             data,

@@ -11,6 +11,7 @@ interval.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +27,7 @@ from train.layouts import Layout, find_videos
 from train.measure import Chance, measure, plain
 from train.plots import plot_histogram, plot_reliability, plot_roc
 from train.prepare import prepare
-from train.report import report
+from train.report import ReportError, report
 from train.robustness import Damage, measure_robustness, one_clip_each
 from train.scorers import open_scorer
 from train.scores import ClipScores, Scorer, best_level, of_frames, of_windows, score_clips
@@ -84,8 +85,10 @@ def evaluate(
         LayoutError: The data set is not laid out as expected.
         PrepareError: `out/clips` was prepared for another model.
         ClipSetError: The clips cannot be read, or none is on that side.
+        ReportError: The report cannot be written to `out`.
         ValueError: A number is out of its range.
     """
+    _check_output(out)
     if robustness_videos < 2:
         raise ValueError(f"robustness_videos must be at least 2, not {robustness_videos}")
     chance = Chance(replicates=replicates, seed=seed)
@@ -94,12 +97,12 @@ def evaluate(
     with open_scorer(model, engine=engine) as scorer:
         if is_clip_set(data):
             clip_set = read_clip_set(data)
-            side = _side(split, clip_set.splits(), groups)
+            side = choose_side(split, clip_set.splits(), groups)
         else:
             videos = find_videos(data, layout=layout, compression=compression, seed=seed)
             # A division of ours says nothing about videos that a model was never trained on by it.
             sides = {str(video.split) for video in videos.videos} if videos.stated else set()
-            side = _side(split, sides, groups)
+            side = choose_side(split, sides, groups)
             prepare(
                 data,
                 out / "clips",
@@ -143,6 +146,13 @@ def evaluate(
     return plain_found
 
 
+def _check_output(out: Path) -> None:
+    # An hour of scoring must not end in a folder that could not be written from the start.
+    place = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise ReportError(f"nothing can be written to {out}; give another --out")
+
+
 def spec_for(scorer: Scorer) -> ClipSpec:
     """Say how videos have to be prepared for a model to be measured on all of them.
 
@@ -163,7 +173,19 @@ def spec_for(scorer: Scorer) -> ClipSpec:
     )
 
 
-def _side(split: Side, there: Collection[str], groups: Collection[str] | None) -> Literal[Split, "all"]:
+def choose_side(
+    split: Side, there: Collection[str], groups: Collection[str] | None = None
+) -> Literal[Split, "all"]:
+    """Choose the side to measure on.
+
+    Args:
+        split: As asked for; `auto` takes `test`, else `val`, else everything.
+        there: The sides that there are.
+        groups: The groups asked for; with `auto` these are taken from every side.
+
+    Returns:
+        The side.
+    """
     if split != "auto":
         return split
     if groups is None and "test" in there:

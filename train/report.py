@@ -23,6 +23,10 @@ SHARES = (
 )
 
 
+class ReportError(ValueError):
+    """Says that a report cannot be written; `str()` is one line that says what to do."""
+
+
 def report(found: Mapping[str, Any]) -> str:
     """Write the report.
 

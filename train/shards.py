@@ -169,7 +169,12 @@ class PreparedWriter:
         self._writers: dict[str, ShardWriter] = {}
 
     def __enter__(self) -> Self:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PrepareError(
+                f"{self.folder} cannot be made ({error.strerror}); give another --out"
+            ) from error
         path = self.folder / JOURNAL
         if not path.exists() and any(self.folder.iterdir()):
             raise PrepareError(

@@ -18,6 +18,7 @@ from train.clipset import ClipSetError
 from train.evaluate import evaluate
 from train.layouts import LayoutError
 from train.prepare import prepare
+from train.report import ReportError
 from train.scorers import open_scorer
 
 Film = Callable[..., Path]
@@ -164,9 +165,12 @@ def test_the_scorer_is_the_runtime_s_engine(dark_bundle: Path) -> None:
 def test_mistakes_are_named_before_anything_is_written(
     tmp_path: Path, clips: Path, dark_bundle: Path
 ) -> None:
-    """No such model, no such data."""
+    """No such model, no such data, nowhere to write to."""
     with pytest.raises(BundleMissing):
         evaluate(tmp_path / "nowhere", clips, tmp_path / "out")
     with pytest.raises(LayoutError, match="no such file"):
         evaluate(dark_bundle, tmp_path / "nowhere", tmp_path / "out")
+    (tmp_path / "file").touch()
+    with pytest.raises(ReportError, match="nothing can be written"):
+        evaluate(dark_bundle, clips, tmp_path / "file" / "out")
     assert not (tmp_path / "out").exists()

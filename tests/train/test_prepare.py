@@ -290,3 +290,6 @@ def test_mistakes_leave_nothing_behind(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="at least 1"):
             prepare(tmp_path, tmp_path / "out", **wrong)  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(PrepareError, match="cannot be made"):
+        prepare(tmp_path, tmp_path / "file" / "out")

@@ -1,0 +1,85 @@
+"""A calibration is fitted on clips, kept beside the model, and read back as it was."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runtime.verdict import Calibration
+from train.calibrate import CALIBRATION, calibrate, fit, read_calibration, write_calibration
+from train.calibration import CalibrationError
+from train.clips import ClipSpec
+from train.clipset import ClipSetError
+from train.prepare import prepare
+from train.scores import ClipScores
+
+Film = Callable[..., Path]
+
+
+def scores(video: str, fake: bool, windows: tuple[float, ...]) -> ClipScores:
+    """Make the scores of one clip."""
+    return ClipScores(
+        clip=f"{video}_0",
+        video=video,
+        fake=fake,
+        method="x",
+        group=video,
+        height=90,
+        samples=16,
+        windows=windows,
+        short=(),
+        frames=(),
+    )
+
+
+def test_videos_weigh_alike_whatever_their_length() -> None:
+    """Cutting one video into fifty windows instead of one hardly moves the fit."""
+    rng = np.random.default_rng(0)
+    table = [scores(f"v{i}", i % 2 == 1, (float(rng.normal(2 * (i % 2) - 1, 1)),)) for i in range(200)]
+    longer = [scores("v0", False, table[0].windows * 50), *table[1:]]
+    assert fit(longer).temperature == pytest.approx(fit(table).temperature, rel=1e-3)
+    assert fit(longer).bias == pytest.approx(fit(table).bias, abs=1e-3)
+
+
+def test_stills_cannot_calibrate_windows() -> None:
+    """A temperature from repeated crops would be one of something that never happens live."""
+    with pytest.raises(CalibrationError, match="long enough for a window"):
+        fit([scores("a", True, ()), scores("b", False, ())])
+
+
+def test_calibrate_a_model_on_its_validation_side(tmp_path: Path, film: Film, dark_bundle: Path) -> None:
+    """The fit is on the side that was asked for, and lands beside the model."""
+    for side in ("train", "val"):
+        for i in range(2):
+            film(tmp_path / "videos" / side / "real" / f"{side}{i}.mp4", brightness=1.1 + i / 10)
+            dark = 0.6 if side == "val" else 0.9
+            film(tmp_path / "videos" / side / "fake" / f"{side}{i}.mp4", brightness=dark + i / 10)
+    spec = ClipSpec(size=48, sample_hz=10, frames=8, min_frames=4)
+    prepare(tmp_path / "videos", tmp_path / "clips", spec=spec, workers=2)
+    model = tmp_path / "model"
+    shutil.copytree(dark_bundle, model)
+    found = calibrate(model, [tmp_path / "clips"])
+    assert read_calibration(model) == found
+    assert found.threshold_far1 is None
+    assert found.threshold_real <= 0.5 <= found.threshold_fake
+    assert found != calibrate(model, [tmp_path / "clips"], split="train")
+    with pytest.raises(ClipSetError, match="split test"):
+        calibrate(model, [tmp_path / "clips"], split="test")
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    """Every field survives; a model without the file has none; a broken file is named."""
+    assert read_calibration(tmp_path) is None
+    given = Calibration(
+        temperature=1.25, bias=-0.5, threshold_fake=0.8, threshold_real=0.2, threshold_far1=0.97
+    )
+    write_calibration(tmp_path, given)
+    assert read_calibration(tmp_path) == given
+    for broken in ("{}", "[", '{"temperature": 0}'):
+        (tmp_path / CALIBRATION).write_text(broken)
+        with pytest.raises(CalibrationError, match="calibrate the checkpoint again"):
+            read_calibration(tmp_path)

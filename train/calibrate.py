@@ -1,0 +1,115 @@
+"""Fits a model's calibration on videos that it was not trained on, and keeps it beside the checkpoint.
+
+calibration = calibrate(Path("runs/first"), [Path("clips")])
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from rich.console import Console
+
+from runtime.verdict import Calibration
+from train.calibration import CalibrationError, fit_calibration, with_thresholds
+from train.clipset import read_clip_set
+from train.evaluate import Side, choose_entries, choose_side, score_set
+from train.measure import video_weights
+from train.scorers import open_scorer
+from train.scores import ClipScores, of_windows
+
+CALIBRATION = "calibration.json"
+
+
+def calibrate(
+    checkpoint: Path,
+    data: Sequence[Path],
+    *,
+    split: Side = "val",
+    groups: Collection[str] | None = None,
+    error: float = 0.1,
+    console: Console | None = None,
+) -> Calibration:
+    """Fit temperature, bias and thresholds on full windows and write them into a checkpoint.
+
+    Each video weighs alike, and so do the classes. Sets of single crops have no window and add nothing.
+
+    Args:
+        checkpoint: The model's directory.
+        data: Sets of clips.
+        split: The side to fit on, which must not be the training side.
+        groups: Fit on these groups only; None for all of that side.
+        error: Share of wrong verdicts that the thresholds allow in each class.
+        console: Where the progress bar goes; standard error by default.
+
+    Returns:
+        What was written.
+
+    Raises:
+        CalibrationError: The scores cannot be calibrated.
+        ClipSetError: A set cannot be read, or has nothing on that side.
+    """
+    table: list[ClipScores] = []
+    with open_scorer(checkpoint) as scorer:
+        for folder in data:
+            clip_set = read_clip_set(folder)
+            entries = choose_entries(clip_set, choose_side(split, clip_set.splits(), groups), groups)
+            table += score_set(scorer, clip_set, entries, console=console, title="calibrating")
+    calibration = fit(table, error=error)
+    write_calibration(checkpoint, calibration)
+    return calibration
+
+
+def fit(table: Sequence[ClipScores], *, error: float = 0.1) -> Calibration:
+    """Fit temperature, bias and thresholds on scores.
+
+    Args:
+        table: The scores of clips.
+        error: Share of wrong verdicts that the thresholds allow in each class.
+
+    Returns:
+        The calibration.
+
+    Raises:
+        CalibrationError: The scores cannot be calibrated.
+    """
+    windows = of_windows(table, Calibration())
+    if len(windows) == 0:
+        raise CalibrationError("no clip is long enough for a window; calibrate on clips of video")
+    fitted = fit_calibration(windows.logit, windows.fake, video_weights(windows.names))
+    return with_thresholds(fitted, windows.logit, windows.fake, error=error)
+
+
+def write_calibration(checkpoint: Path, calibration: Calibration) -> None:
+    """Write a calibration beside a checkpoint.
+
+    Args:
+        checkpoint: Its directory.
+        calibration: What to write.
+    """
+    text = json.dumps(asdict(calibration), indent=2, allow_nan=False)
+    (checkpoint / CALIBRATION).write_text(text + "\n", encoding="utf-8")
+
+
+def read_calibration(checkpoint: Path) -> Calibration | None:
+    """Read the calibration of a checkpoint.
+
+    Args:
+        checkpoint: Its directory.
+
+    Returns:
+        The calibration; None if it has none yet.
+
+    Raises:
+        CalibrationError: The file is not what `calibrate` writes.
+    """
+    path = checkpoint / CALIBRATION
+    if not path.is_file():
+        return None
+    try:
+        stated = json.loads(path.read_text(encoding="utf-8"))
+        return Calibration(**{field.name: stated[field.name] for field in fields(Calibration)})
+    except (ValueError, KeyError, TypeError) as error:
+        raise CalibrationError(f"{path} cannot be read ({error}); calibrate the checkpoint again") from error
