@@ -1,0 +1,166 @@
+"""Makes a bundle out of a trained detector: fold, round, export, prove, and only then put it in place."""
+
+from __future__ import annotations
+
+import copy
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+
+from export.errors import OutputOccupied
+from export.folding import folded
+from export.graph import backbone_graph, head_graph
+from export.parity import Networks, engine_parity, report, rounding_parity
+from export.rounding import CALIBRATION_PIXELS, round_weights
+from export.samples import Clips, noise_clips, portrait_clips, read_clips
+from runtime.bundle import BACKBONE, HEAD, MANIFEST, Bundle, Manifest, load_bundle, write_manifest
+from runtime.engines import open_engine
+
+# Of the user's clips, every other one goes to the rounding, the rest to the gates.
+MOST_CLIPS = 192
+NOISE_CLIPS = 4
+PORTRAIT_CLIPS = 8
+# Gate A runs each crop three times; what it finds, it finds in few.
+ENGINE_CLIPS = 8
+# Frames of one clip are alike: a few of many clips show the rounding more than all of a few.
+FRAMES_TO_FIT = 4
+
+Step = Callable[[str], None]
+
+
+def write_bundle(
+    networks: Networks,
+    manifest: Manifest,
+    out: Path,
+    *,
+    crops: Path | None = None,
+    step: Step = lambda what: None,
+) -> Bundle:
+    """Write a trained detector as a bundle, if it passes both gates.
+
+    Args:
+        networks: The trained detector; left as it is.
+        manifest: What to state about it; `weights` says how to store them. `parity` is filled in.
+        out: The directory to write; an existing bundle is replaced, other files in it stay.
+        crops: Face crops as `read_clips` takes them: half fit the rounding, half are for the gates.
+            None leaves noise and a portrait for the gates and rounds to nearest.
+        step: Is told what is being done.
+
+    Returns:
+        The bundle as loaded from `out`.
+
+    Raises:
+        OutputOccupied: `out` holds something that is no bundle.
+        SamplesUnreadable: `crops` cannot be read.
+        GraphUnsupported: The detector has layers that cannot be exported.
+        WeightsUnusable: A weight cannot be stored.
+        ParityFailed: A gate failed; nothing was written.
+    """
+    if out.exists() and not (out / MANIFEST).exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OutputOccupied(out)
+    size, window = manifest.input_size, manifest.window
+    rng = np.random.default_rng(0)
+    noise = noise_clips(NOISE_CLIPS, window, size, rng)
+    faces = [portrait_clips(PORTRAIT_CLIPS, window, size, manifest.crop_margin, rng)]
+    fit = None
+    if crops is not None:
+        step("reading crops")
+        own = read_clips(crops, window, size, MOST_CLIPS)
+        # A single clip has to serve for both.
+        fit, held = own[::2], own[1::2] if len(own) > 1 else own
+        faces.append(held)
+
+    step(f"rounding weights to {manifest.weights}")
+    stored = Networks(
+        folded(networks.backbone, torch.from_numpy(faces[0][0, :2])),
+        copy.deepcopy(networks.head).eval().requires_grad_(False),
+    )
+    weights = round_weights(
+        stored.backbone, stored.head, manifest.weights, None if fit is None else _few(fit)
+    )
+
+    step("gate B: stored against trained weights")
+    rounding = rounding_parity(
+        networks,
+        stored,
+        noise,
+        faces,
+        calibration=manifest.calibration,
+        min_frames=manifest.min_frames,
+    )
+    rounding.check(_advice(manifest, fitted=fit is not None))
+
+    step("exporting the graphs")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+        draft = Path(scratch) / out.name
+        draft.mkdir()
+        onnx.save(backbone_graph(stored.backbone, size, weights), draft / BACKBONE)
+        onnx.save(head_graph(stored.head, manifest.feature_dim, weights), draft / HEAD)
+        write_manifest(draft, manifest)
+
+        step("gate A: engine against torch")
+        with open_engine(load_bundle(draft), "onnxruntime") as engine:
+            parity = engine_parity(
+                stored,
+                engine,
+                [clips[:ENGINE_CLIPS] for clips in (noise, *faces)],
+                min_frames=manifest.min_frames,
+            )
+            described = engine.describe()
+        parity.check()
+
+        figures = {
+            "gate_a": {"engine": described, **report(parity)},
+            "gate_b": dict(report(rounding)),
+            "clips": {
+                "noise": len(noise),
+                "portrait": len(faces[0]),
+                "crops": sum(len(clips) for clips in faces[1:]),
+                "fitted": 0 if fit is None else len(fit),
+            },
+            "made_with": {
+                "torch": torch.__version__,
+                "onnx": onnx.__version__,
+                "machine": platform.machine(),
+            },
+        }
+        write_manifest(draft, replace(manifest, parity=figures))
+        _install(draft, out)
+    return load_bundle(out)
+
+
+def _few(clips: Clips) -> torch.Tensor:
+    frames = min(FRAMES_TO_FIT, clips.shape[1])
+    chosen = np.linspace(0, clips.shape[1] - 1, frames).round().astype(int)
+    count = max(1, CALIBRATION_PIXELS // (frames * clips.shape[2] * clips.shape[3]))
+    spread = np.unique(np.linspace(0, len(clips) - 1, count).round().astype(int))
+    return torch.from_numpy(np.ascontiguousarray(clips[spread][:, chosen]))
+
+
+def _advice(manifest: Manifest, *, fitted: bool) -> str:
+    if manifest.weights == "float32":
+        return "this is a defect in the export, not in your model: please report it"
+    if manifest.weights == "float16":
+        return "use --weights float32"
+    if not fitted:
+        return "give face crops with --crops for a finer rounding, or use --weights float16 (twice the size)"
+    return "use --weights float16 (twice the size)"
+
+
+def _install(draft: Path, out: Path) -> None:
+    """Put the finished files in place; the manifest last, since without its match nothing is loaded."""
+    draft.chmod(0o755)
+    if not out.exists():
+        os.replace(draft, out)
+        return
+    for file in (BACKBONE, HEAD, MANIFEST):
+        shutil.move(draft / file, out / file)

@@ -1,0 +1,111 @@
+"""The errors of the export: what happened, the figures in fields, and what to do next in one line.
+
+ExportError
+ ├─ GraphUnsupported     the exporter gave a graph that is not the agreed one
+ ├─ OutputOccupied       the place for the bundle holds something else
+ ├─ SamplesUnreadable    no crops could be read where some were promised
+ ├─ WeightsUnusable      a trained weight cannot be stored
+ └─ ParityFailed         a gate measured more than it allows; nothing was written
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from runtime.errors import UnmaskError
+
+
+class ExportError(UnmaskError):
+    """Says that a checkpoint could not be made into a bundle."""
+
+
+class GraphUnsupported(ExportError, ValueError):
+    """Says that the exported graph is not what the runtime agreed to run.
+
+    Args:
+        graph: `backbone` or `head`.
+        reason: What is wrong with it, without a full stop.
+    """
+
+    def __init__(self, graph: str, reason: str) -> None:
+        super().__init__(graph, reason)
+        self.graph = graph
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the exported {self.graph} cannot be used: {self.reason}; keep to layers that export knows"
+
+
+class OutputOccupied(ExportError, FileExistsError):
+    """Says that the output directory holds something that is no bundle.
+
+    Args:
+        path: The directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"{self.path} exists and is no model bundle; give another --out, or empty it"
+
+
+class SamplesUnreadable(ExportError, ValueError):
+    """Says that no usable face crops are at a path.
+
+    Args:
+        path: Where they should be.
+        reason: Why they are of no use, without a full stop.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}; give a folder or tar file of face crops, one subfolder per clip"
+
+
+class WeightsUnusable(ExportError, ValueError):
+    """Says that a weight cannot be stored as asked.
+
+    Args:
+        reason: What is wrong with it, without a full stop.
+        advice: What to do about it.
+    """
+
+    def __init__(self, reason: str, advice: str) -> None:
+        super().__init__(reason, advice)
+        self.reason = reason
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.reason}; {self.advice}"
+
+
+class ParityFailed(ExportError, ValueError):
+    """Says that the deployed model is not the trained one.
+
+    Args:
+        gate: `A` (engine against torch) or `B` (stored against trained weights).
+        quantity: What was measured.
+        measured: How much it is.
+        allowed: How much it may be.
+        advice: What to do about it.
+    """
+
+    def __init__(self, gate: str, quantity: str, measured: float, allowed: float, advice: str) -> None:
+        super().__init__(gate, quantity, measured, allowed, advice)
+        self.gate = gate
+        self.quantity = quantity
+        self.measured = measured
+        self.allowed = allowed
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return (
+            f"parity gate {self.gate} failed, no bundle was written: "
+            f"{self.quantity} is {self.measured:.3g}, allowed is {self.allowed:.3g}; {self.advice}"
+        )

@@ -1,0 +1,166 @@
+"""From a torch network to an ONNX graph that the runtime can run: clean, checked, weights stored small."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import onnx
+import onnxscript.optimizer
+import torch
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+from onnxscript import ir
+from torch import Tensor, nn
+from torch.export import Dim
+
+from export.errors import GraphUnsupported
+from export.lstm import onnx_stored, with_onnx_lstms
+from export.rounding import LEAST_STORED, StoredWeight
+
+OPSET = 18
+# The oldest that has opset 18, so that old readers take it too.
+IR_VERSION = 8
+
+
+def backbone_graph(
+    backbone: nn.Module, input_size: int, stored: Mapping[str, StoredWeight]
+) -> onnx.ModelProto:
+    """Export the backbone: `crops` uint8 `(N, H, W, 3)` -> `features` float32 `(N, D)`.
+
+    Args:
+        backbone: Folded and rounded, in evaluation mode.
+        input_size: H and W.
+        stored: What `round_weights` gave.
+
+    Returns:
+        The checked graph; N is free, the first node casts.
+
+    Raises:
+        GraphUnsupported: The graph is not the agreed one.
+    """
+    example = torch.zeros(2, input_size, input_size, 3, dtype=torch.uint8)
+    model = _exported(backbone, example, {0: "N"}, "crops", "features")
+    if model.graph.node[0].op_type != "Cast":
+        first = model.graph.node[0].op_type
+        raise GraphUnsupported("backbone", f"its first node is {first}, but TensorRT needs it to be Cast")
+    return _stored(model, onnx_stored(backbone, "backbone", stored), "backbone")
+
+
+def head_graph(head: nn.Module, feature_dim: int, stored: Mapping[str, StoredWeight]) -> onnx.ModelProto:
+    """Export the head: `features` float32 `(N, T, D)` -> `logit` float32 `(N,)`.
+
+    Args:
+        head: Rounded, in evaluation mode.
+        feature_dim: D.
+        stored: What `round_weights` gave.
+
+    Returns:
+        The checked graph; N and T are free.
+
+    Raises:
+        GraphUnsupported: The graph is not the agreed one.
+    """
+    example = torch.zeros(2, 3, feature_dim)
+    model = _exported(with_onnx_lstms(head), example, {0: "N", 1: "T"}, "features", "logit")
+    return _stored(model, onnx_stored(head, "head", stored), "head")
+
+
+def _exported(
+    network: nn.Module, example: Tensor, free: Mapping[int, str], taken: str, given: str
+) -> onnx.ModelProto:
+    with _exporter_warnings():
+        program = torch.onnx.export(
+            network.eval(),
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[taken],
+            output_names=[given],
+            # A named Dim may silently be fixed at the example's length; DYNAMIC is free or an error.
+            dynamic_shapes=(dict.fromkeys(free, Dim.DYNAMIC),),
+            verbose=False,
+        )
+    assert program is not None
+    # By default large constants are not folded.
+    onnxscript.optimizer.optimize(program.model, input_size_limit=1 << 30, output_size_limit=1 << 30)
+    return _clean(ir.serde.serialize_model(program.model), free)
+
+
+def _clean(model: onnx.ModelProto, free: Mapping[int, str]) -> onnx.ModelProto:
+    """Keep what computes: the exporter notes source lines and paths of this machine in every node."""
+    graph = model.graph
+    nodes = []
+    for old in graph.node:
+        node = onnx.NodeProto()
+        node.CopyFrom(old)
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+        nodes.append(node)
+    for value in (*graph.input, *graph.output):
+        value.ClearField("metadata_props")
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.HasField("dim_param"):
+                dim.dim_param = free[axis]
+    for tensor in graph.initializer:
+        tensor.ClearField("metadata_props")
+        tensor.ClearField("doc_string")
+    clean = helper.make_model(
+        helper.make_graph(nodes, "unmask", graph.input, graph.output, graph.initializer),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="unmask",
+    )
+    return clean
+
+
+def _stored(model: onnx.ModelProto, weights: Sequence[StoredWeight], graph_name: str) -> onnx.ModelProto:
+    """Replace float32 initializers by their stored form and the node that restores them."""
+    waiting = {_fingerprint(weight.restored()): weight for weight in weights}
+    graph = model.graph
+    initializers, restoring = [], []
+    for tensor in graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        weight = waiting.pop(_fingerprint(array), None) if array.size >= LEAST_STORED else None
+        if weight is None:
+            initializers.append(tensor)
+            continue
+        small = f"{tensor.name}.{weight.values.dtype.name}"
+        initializers.append(numpy_helper.from_array(weight.values, small))
+        if weight.scale is None:
+            restoring.append(helper.make_node("Cast", [small], [tensor.name], to=onnx.TensorProto.FLOAT))
+        else:
+            initializers.append(numpy_helper.from_array(weight.scale, f"{tensor.name}.scale"))
+            restoring.append(
+                helper.make_node(
+                    "DequantizeLinear", [small, f"{tensor.name}.scale"], [tensor.name], axis=weight.axis
+                )
+            )
+    if waiting:
+        raise GraphUnsupported(graph_name, f"{len(waiting)} of its weights were changed by the exporter")
+    nodes = list(graph.node)
+    del graph.initializer[:], graph.node[:]
+    graph.initializer.extend(initializers)
+    # After the first node, which has to be the cast of the input.
+    graph.node.extend([nodes[0], *restoring, *nodes[1:]])
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _fingerprint(array: NDArray[np.generic]) -> tuple[tuple[int, ...], bytes]:
+    return array.shape, hashlib.sha256(np.ascontiguousarray(array).data).digest()
+
+
+@contextmanager
+def _exporter_warnings() -> Iterator[None]:
+    """Silence what torch's own exporter warns itself about, and nothing else."""
+    with warnings.catch_warnings():
+        for message in (
+            r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+            "_check_is_size will be removed",
+        ):
+            warnings.filterwarnings("ignore", message=message, category=FutureWarning)
+        yield

@@ -1,0 +1,151 @@
+"""An LSTM written as the one ONNX operator that it is.
+
+The exporter turns `nn.LSTM` into some forty nodes that slice and stack weights and compute shapes; TensorRT
+and the storing of int8 weights both want the operator alone.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from export.errors import GraphUnsupported
+from export.rounding import StoredWeight
+
+
+class OnnxLSTM(nn.Module):
+    """Stands for an `nn.LSTM` during export; it cannot compute.
+
+    Args:
+        lstm: With `batch_first`, biases and no projection; layers and directions as it likes.
+
+    Raises:
+        GraphUnsupported: It is of another kind.
+
+    Source:
+        ONNX operator LSTM-14: gates in the order input, output, forget, cell; both directions in one tensor.
+    """
+
+    def __init__(self, lstm: nn.LSTM) -> None:
+        super().__init__()
+        if not lstm.batch_first or not lstm.bias or lstm.proj_size:
+            raise GraphUnsupported("head", "an LSTM must have batch_first and biases and no projection")
+        self.hidden = lstm.hidden_size
+        self.layers = lstm.num_layers
+        self.directions = 2 if lstm.bidirectional else 1
+        for layer in range(self.layers):
+            for kind in ("ih", "hh"):
+                weight = onnx_gates(
+                    [getattr(lstm, name).numpy() for name in names(lstm, f"weight_{kind}", layer)]
+                )
+                self.register_buffer(f"weight_{kind}_l{layer}", torch.from_numpy(weight))
+            biases = [
+                onnx_gates([getattr(lstm, name).numpy() for name in names(lstm, f"bias_{kind}", layer)])
+                for kind in ("ih", "hh")
+            ]
+            self.register_buffer(f"bias_l{layer}", torch.from_numpy(np.concatenate(biases, axis=1)))
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, None]:
+        steps = inputs.transpose(0, 1)
+        time, batch = steps.shape[0], steps.shape[1]
+        for layer in range(self.layers):
+            weights = [getattr(self, f"{kind}_l{layer}") for kind in ("weight_ih", "weight_hh", "bias")]
+            states = torch.onnx.ops.symbolic(
+                "LSTM",
+                (steps, *weights),
+                {
+                    "hidden_size": self.hidden,
+                    "direction": "bidirectional" if self.directions == 2 else "forward",
+                },
+                dtype=torch.float32,
+                shape=(time, self.directions, batch, self.hidden),
+                version=14,
+            )
+            steps = states.squeeze(1) if self.directions == 1 else states.transpose(1, 2).flatten(2)
+        return steps.transpose(0, 1), None
+
+
+def names(lstm: nn.LSTM, parameter: str, layer: int) -> list[str]:
+    """Name the parameters that one ONNX tensor holds.
+
+    Args:
+        lstm: The module.
+        parameter: `weight_ih`, `weight_hh`, `bias_ih` or `bias_hh`.
+        layer: From 0.
+
+    Returns:
+        One name per direction.
+    """
+    ends = ("", "_reverse") if lstm.bidirectional else ("",)
+    return [f"{parameter}_l{layer}{end}" for end in ends]
+
+
+def onnx_gates(directions: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Reorder the gates of parameters from torch's order to ONNX's and stack the directions.
+
+    Args:
+        directions: Per direction `(4 * hidden, …)`, gates input, forget, cell, output.
+
+    Returns:
+        `(directions, 4 * hidden, …)`, gates input, output, forget, cell.
+    """
+    stacked = []
+    for array in directions:
+        entry, forget, cell, out = np.split(array, 4)
+        stacked.append(np.concatenate([entry, out, forget, cell]))
+    return np.stack(stacked)
+
+
+def with_onnx_lstms(network: nn.Module) -> nn.Module:
+    """Copy a network with each of its LSTMs replaced by its ONNX operator.
+
+    Args:
+        network: Left as it is.
+
+    Returns:
+        The copy; it can be exported, not run.
+    """
+    network = copy.deepcopy(network)
+    for name, module in list(network.named_modules()):
+        if isinstance(module, nn.LSTM):
+            network.set_submodule(name, OnnxLSTM(module))
+    return network
+
+
+def onnx_stored(network: nn.Module, prefix: str, stored: Mapping[str, StoredWeight]) -> list[StoredWeight]:
+    """Give a network's stored weights in the form in which its graph holds them.
+
+    Args:
+        network: The one that was rounded.
+        prefix: The part of the stored weights' names before the network's own.
+        stored: From `round_weights`.
+
+    Returns:
+        Those of this network; an LSTM's in ONNX's order of gates.
+    """
+    rest = {key: weight for key, weight in stored.items() if key.startswith(f"{prefix}.")}
+    found = []
+    for name, module in network.named_modules():
+        if not isinstance(module, nn.LSTM):
+            continue
+        for layer in range(module.num_layers):
+            for parameter in ("weight_ih", "weight_hh"):
+                keys = [f"{prefix}.{name}.{own}" for own in names(module, parameter, layer)]
+                if keys[0] not in rest:
+                    continue
+                parts = [rest.pop(key) for key in keys]
+                scale = parts[0].scale
+                found.append(
+                    StoredWeight(
+                        onnx_gates([part.values for part in parts]),
+                        None if scale is None else onnx_gates([scale])[0],
+                        axis=1,
+                    )
+                )
+    return [*rest.values(), *found]

@@ -1,0 +1,141 @@
+"""The crops that the gates run on and the rounding fits to: noise, a moving portrait, and the user's own."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import skimage.data
+from numpy.typing import NDArray
+
+from export.errors import SamplesUnreadable
+from streams.crop import crop_array
+
+Clips = NDArray[np.uint8]
+"""Face crops, uint8 RGB `(K, T, H, W, 3)`."""
+
+SUFFIXES = {".jpg", ".jpeg", ".png"}
+# The face of the portrait that scikit-image ships, as the face detector sees it: x, y, width, height.
+PORTRAIT_BOX = (182.0, 58.0, 88.0, 120.0)
+
+_NUMBER_AT_THE_END = re.compile(r"[._-]?\d+\.\w+$")
+
+
+def noise_clips(count: int, frames: int, size: int, rng: np.random.Generator) -> Clips:
+    """Make clips of white noise, the farthest from any face that an input can be.
+
+    Args:
+        count: K.
+        frames: T.
+        size: H and W.
+        rng: Where the noise comes from.
+
+    Returns:
+        The clips.
+    """
+    return rng.integers(0, 256, (count, frames, size, size, 3), dtype=np.uint8)
+
+
+def portrait_clips(count: int, frames: int, size: int, margin: float, rng: np.random.Generator) -> Clips:
+    """Make clips of a real face that moves a little and stands in another light each time.
+
+    Args:
+        count: K.
+        frames: T.
+        size: H and W.
+        margin: Side of the crop over the height of the face.
+        rng: Where the movement comes from.
+
+    Returns:
+        The clips.
+    """
+    portrait = np.asarray(skimage.data.astronaut(), np.uint8)  # type: ignore[no-untyped-call]
+    x, y, width, height = PORTRAIT_BOX
+    clips = np.empty((count, frames, size, size, 3), np.uint8)
+    for clip in clips:
+        light, zoom = rng.uniform(0.6, 1.3), rng.uniform(0.9, 1.2)
+        lit = np.clip(portrait * light, 0, 255).astype(np.uint8)
+        path = np.cumsum(rng.normal(0, 0.02 * height, (frames, 2)), axis=0)
+        for crop, (dx, dy) in zip(clip, path, strict=True):
+            box = (x + dx, y + dy, width, height)
+            crop_array(lit, box, size=size, margin=margin * zoom, out=crop)
+    return clips
+
+
+def read_clips(path: Path, frames: int, size: int, most: int) -> Clips:
+    """Read clips of face crops, scaled to the model's input.
+
+    Args:
+        path: A folder or tar file of images, or a folder of tar files. Images of a folder whose names differ
+            only in the number at the end (`a/00.jpg`, `a/01.jpg`; `a.00.jpg`) are a clip, in the order of
+            names; images that stand alone are put together as they come.
+        frames: T; longer clips give their first frames, shorter ones are left out.
+        size: H and W.
+        most: The most clips to read, spread over what is there.
+
+    Returns:
+        The clips.
+
+    Raises:
+        SamplesUnreadable: There is no clip of this length, or an image cannot be read.
+    """
+    if not path.exists():
+        raise SamplesUnreadable(path, "no such file or folder")
+    images = _folder(path) if path.is_dir() else _tar(path)
+    by_clip: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(images):
+        by_clip[_clip_of(name)].append(name)
+    singles = [names[0] for names in by_clip.values() if len(names) == 1]
+    clips = [names[:frames] for names in by_clip.values() if len(names) >= max(frames, 2)]
+    clips += [singles[i : i + frames] for i in range(0, len(singles) - frames + 1, frames)]
+    if not clips:
+        raise SamplesUnreadable(path, f"{len(images)} images, but no clip of {frames}")
+    chosen = [clips[i] for i in np.unique(np.linspace(0, len(clips) - 1, most).round().astype(int))]
+    return np.stack([[_decode(path, name, images[name](), size) for name in names] for names in chosen])
+
+
+def _folder(path: Path) -> dict[str, Callable[[], bytes]]:
+    images: dict[str, Callable[[], bytes]] = {}
+    for file in sorted(path.rglob("*")):
+        name = file.relative_to(path).as_posix()
+        if file.suffix.lower() in SUFFIXES:
+            images[name] = file.read_bytes
+        elif file.suffix.lower() == ".tar":
+            images |= {f"{name}/{member}": read for member, read in _tar(file).items()}
+    return images
+
+
+def _tar(path: Path) -> dict[str, Callable[[], bytes]]:
+    try:
+        with tarfile.open(path) as tar:
+            members = [m for m in tar if m.isfile() and Path(m.name).suffix.lower() in SUFFIXES]
+    except (tarfile.TarError, OSError) as error:
+        raise SamplesUnreadable(path, "not a readable tar file") from error
+    # Where each image lies is noted, so that only the chosen ones are read.
+    return {m.name: partial(_slice, path, m.offset_data, m.size) for m in members}
+
+
+def _slice(path: Path, offset: int, length: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(length)
+
+
+def _clip_of(name: str) -> str:
+    folder, _, file = name.rpartition("/")
+    return f"{folder}/{_NUMBER_AT_THE_END.sub('', file)}"
+
+
+def _decode(path: Path, name: str, content: bytes, size: int) -> NDArray[np.uint8]:
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise SamplesUnreadable(path, f"{name} is not a readable image")
+    shrinks = min(image.shape[:2]) > size
+    scaled = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return np.asarray(cv2.cvtColor(scaled, cv2.COLOR_BGR2RGB), np.uint8)

@@ -1,0 +1,141 @@
+"""From a detector in torch to a directory that the runtime runs, or to nothing at all."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from export.bundle import write_bundle
+from export.errors import OutputOccupied, ParityFailed, WeightsUnusable
+from export.parity import Networks
+from runtime.buffer import FaceBuffer
+from runtime.bundle import Manifest, Weights, load_bundle
+from runtime.engines import open_engine
+from runtime.verdict import Calibration
+from tests.export.conftest import DIM, SIZE, WINDOW, SmallModel, make_clips
+
+MANIFEST = Manifest(
+    name="small",
+    input_size=SIZE,
+    crop_margin=1.3,
+    sample_hz=8.0,
+    window=WINDOW,
+    min_frames=3,
+    feature_dim=DIM,
+    # The small detector's logits swing by tens on noise; a trained one's do not.
+    calibration=Calibration(temperature=50.0, bias=30.0),
+    weights="int8",
+    training={"data": "none"},
+)
+
+
+@pytest.fixture
+def networks(model: SmallModel) -> Networks:
+    return Networks(model.backbone, model.head)
+
+
+@pytest.fixture
+def crops(tmp_path: Path) -> Path:
+    """A folder of clips as a user would give it."""
+    for number, clip in enumerate(make_clips(6, 11)):
+        folder = tmp_path / f"crops/{number}"
+        folder.mkdir(parents=True)
+        for i, frame in enumerate(clip):
+            cv2.imwrite(str(folder / f"{i:02}.png"), frame[..., ::-1])
+    return tmp_path / "crops"
+
+
+def left(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+@pytest.mark.parametrize("weights", ["int8", "float16", "float32"])
+def test_the_bundle_answers_what_torch_answers(
+    networks: Networks, tmp_path: Path, crops: Path, weights: Weights
+) -> None:
+    """Loaded by the runtime and fed crop by crop, it gives the trained detector's probability."""
+    out = tmp_path / "made/bundle"
+    steps: list[str] = []
+    bundle = write_bundle(networks, replace(MANIFEST, weights=weights), out, crops=crops, step=steps.append)
+    assert bundle.digest == load_bundle(out).digest
+    assert left(out) == ["backbone.onnx", "head.onnx", "manifest.json"]
+    assert left(out.parent) == ["bundle"]
+    assert len(steps) == 5
+    (clip,) = make_clips(1, 12)
+    with torch.inference_mode():
+        expected = networks.head(networks.backbone(torch.from_numpy(clip))[None]).item()
+    buffer = FaceBuffer(bundle.window, bundle.feature_dim)
+    with open_engine(bundle, threads=1) as engine:
+        for i, crop in enumerate(clip):
+            buffer.push(i / 8, crop, engine.features(crop[None])[0])
+        logit = engine.logits(buffer.window_features()[None]).item()
+    scale = bundle.calibration
+    assert scale.p_fake(logit) == pytest.approx(scale.p_fake(expected), abs=0.01)
+
+
+def test_the_manifest_tells_what_the_gates_measured(networks: Networks, tmp_path: Path, crops: Path) -> None:
+    """Figures, limits, and on how many clips of what."""
+    bundle = write_bundle(networks, MANIFEST, tmp_path / "bundle", crops=crops)
+    gate_a, gate_b, clips = (bundle.parity[key] for key in ("gate_a", "gate_b", "clips"))
+    assert 0 <= gate_a["clip"] <= gate_a["allowed"] == 1e-3
+    assert 0 <= gate_a["buffered"] <= 1e-3
+    assert 0 < gate_b["p_fake_max"] <= gate_b["p_fake_allowed"] == 0.01
+    assert gate_b["flipped"] <= gate_b["flipped_allowed"] == 0.005
+    assert (clips["crops"], clips["fitted"]) == (3, 3)
+    assert bundle.training == {"data": "none"}
+    text = (tmp_path / "bundle/manifest.json").read_text()
+    assert str(tmp_path) not in text
+    assert json.loads(text)["weights"] == "int8"
+
+
+def test_a_bundle_that_fails_is_not_written(networks: Networks, tmp_path: Path) -> None:
+    """A calibration so sharp that rounding shows: the old bundle stays, nothing else is left."""
+    out = tmp_path / "bundle"
+    old = write_bundle(networks, MANIFEST, out)
+    sharp = replace(MANIFEST, calibration=Calibration(temperature=1e-3))
+    with pytest.raises(ParityFailed, match="gate B") as caught:
+        write_bundle(networks, sharp, out)
+    assert "--crops" in str(caught.value)
+    assert "--weights float16" in str(caught.value)
+    assert load_bundle(out).digest == old.digest
+    with pytest.raises(ParityFailed):
+        write_bundle(networks, sharp, tmp_path / "other")
+    assert left(tmp_path) == ["bundle"]
+
+
+def test_a_bundle_is_replaced_and_its_card_stays(networks: Networks, tmp_path: Path) -> None:
+    """Exporting again renews the model; what someone wrote beside it is not ours to delete."""
+    out = tmp_path / "bundle"
+    first = write_bundle(networks, MANIFEST, out)
+    (out / "README.md").write_text("a model card")
+    second = write_bundle(networks, replace(MANIFEST, name="second", weights="float16"), out)
+    assert second.digest != first.digest
+    assert load_bundle(out).name == "second"
+    assert "README.md" in left(out)
+
+
+def test_other_directories_are_left_alone(networks: Networks, tmp_path: Path) -> None:
+    """A wrong --out must not mix a model into someone's files; an empty folder is fine."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/one.jpg").write_bytes(b"")
+    with pytest.raises(OutputOccupied, match="is no model bundle"):
+        write_bundle(networks, MANIFEST, tmp_path / "photos")
+    with pytest.raises(OutputOccupied):
+        write_bundle(networks, MANIFEST, tmp_path / "photos/one.jpg")
+    (tmp_path / "empty").mkdir()
+    write_bundle(networks, MANIFEST, tmp_path / "empty")
+
+
+def test_a_diverged_model_is_refused(networks: Networks, tmp_path: Path) -> None:
+    """NaN weights are named as such, before any gate."""
+    with torch.no_grad():
+        next(networks.head.parameters())[0, 0] = np.nan
+    with pytest.raises(WeightsUnusable, match="go back to an earlier checkpoint"):
+        write_bundle(networks, MANIFEST, tmp_path / "bundle")
+    assert left(tmp_path) == []

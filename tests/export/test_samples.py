@@ -1,0 +1,105 @@
+"""The crops that gates and rounding run on."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from export.errors import SamplesUnreadable
+from export.samples import noise_clips, portrait_clips, read_clips
+
+
+def write_image(path: Path, red: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    bgr = np.zeros((40, 40, 3), np.uint8)
+    bgr[..., 2] = red
+    assert cv2.imwrite(str(path), bgr)
+
+
+def reds(path: Path, frames: int, most: int = 99) -> list[list[int]]:
+    """The red of each frame of each clip, which the tests use as its name."""
+    clips = read_clips(path, frames, 16, most)
+    assert clips.dtype == np.uint8
+    assert clips.shape[1:] == (frames, 16, 16, 3)
+    assert clips[..., 1:].max() == 0
+    return [[int(frame[8, 8, 0]) for frame in clip] for clip in clips]
+
+
+def test_subfolders_are_clips_in_the_order_of_names(tmp_path: Path) -> None:
+    """RGB, first frames first; clips too short are left out."""
+    for i in range(6):
+        write_image(tmp_path / f"a/{i:02}.png", 10 + i)
+        write_image(tmp_path / f"b/{i:02}.png", 100 + i)
+    for i in range(3):
+        write_image(tmp_path / f"c/{i:02}.png", 200)
+    assert reds(tmp_path, 4) == [[10, 11, 12, 13], [100, 101, 102, 103]]
+
+
+def test_tars_of_dotted_names_are_clips(tmp_path: Path) -> None:
+    """The layout that `unmask train prepare` writes is read as it is, alone or in a folder."""
+    for clip in range(2):
+        for i in range(3):
+            write_image(tmp_path / f"images/x_{clip}.{i:02}.png", 50 * clip + i)
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    with tarfile.open(shards / "train-000.tar", "w") as tar:
+        for file in sorted((tmp_path / "images").iterdir()):
+            tar.add(file, file.name)
+    assert reds(shards / "train-000.tar", 3) == [[0, 1, 2], [50, 51, 52]]
+    assert reds(shards, 3) == [[0, 1, 2], [50, 51, 52]]
+
+
+def test_single_images_follow_each_other(tmp_path: Path) -> None:
+    """Crops of different videos, one each, still exercise the network."""
+    for i, name in enumerate(["ant", "bee", "cat", "dog", "eel"]):
+        write_image(tmp_path / f"{name}.png", 10 * i)
+    assert reds(tmp_path, 2) == [[0, 10], [20, 30]]
+
+
+def test_a_limit_spreads_over_what_is_there(tmp_path: Path) -> None:
+    """Sorted names put labels next to each other; taking the first few would take one label."""
+    for clip in range(9):
+        for i in range(2):
+            write_image(tmp_path / f"{chr(97 + clip)}/{i}.png", 10 * clip)
+    assert [clip[0] for clip in reds(tmp_path, 2, most=3)] == [0, 40, 80]
+
+
+def test_what_cannot_be_read_says_so(tmp_path: Path) -> None:
+    """Nothing there, nothing usable, a broken image, a broken tar: one line each."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/0.jpg").write_bytes(b"no image")
+    (tmp_path / "broken/1.jpg").write_bytes(b"no image")
+    (tmp_path / "bad.tar").write_bytes(b"no tar")
+    for name, words in {
+        "absent": "no such file",
+        "empty": "no clip of 2",
+        "broken": "0.jpg is not a readable image",
+        "bad.tar": "not a readable tar file",
+    }.items():
+        with pytest.raises(SamplesUnreadable, match=words) as caught:
+            read_clips(tmp_path / name, 2, 16, 9)
+        assert "\n" not in str(caught.value)
+
+
+def test_made_clips_are_repeatable() -> None:
+    """The same seed gives the same clips, so the figures in a manifest can be had again."""
+    clips = [
+        (noise_clips(2, 3, 16, rng), portrait_clips(2, 3, 16, 1.3, rng))
+        for rng in (np.random.default_rng(5), np.random.default_rng(5))
+    ]
+    for made, again in zip(*clips, strict=True):
+        assert made.shape == (2, 3, 16, 16, 3)
+        np.testing.assert_array_equal(made, again)
+
+
+def test_the_portrait_moves_and_fills_the_crop() -> None:
+    """Frames differ, and the face is where the box says it is: skin in the middle, not the background."""
+    (clip,) = portrait_clips(1, 8, 64, 1.3, np.random.default_rng(0))
+    assert len({frame.tobytes() for frame in clip}) > 4
+    red, green, blue = clip[:, 28:36, 28:36].reshape(-1, 3).mean(0)
+    assert red > green > blue
