@@ -10,10 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from runtime.bundle import load_bundle
 from runtime.engines import open_engine
+from runtime.verdict import Calibration
 from train.scores import Scorer
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @contextmanager
@@ -45,3 +53,68 @@ def open_scorer(model: Path | None, *, engine: str = "auto") -> Iterator[Scorer]
             features=opened.features,
             logits=opened.logits,
         )
+
+
+def module_scorer(
+    module: nn.Module,
+    *,
+    name: str,
+    identity: str,
+    input_size: int,
+    crop_margin: float,
+    sample_hz: float,
+    window: int,
+    min_frames: int,
+    calibration: Calibration | None = None,
+) -> Scorer:
+    """Make a model in torch ready to score, on the device that it is on.
+
+    Args:
+        module: Has a `backbone` from uint8 crops `(N, H, W, 3)` to features `(N, D)` and a `head` from those
+            `(N, T, D)` to logits `(N,)`. It is in evaluation mode within each call, and as it was after it.
+        name: What the model calls itself.
+        identity: Which one it is.
+        input_size: Side of its crops in pixels.
+        crop_margin: Side of its crops over the height of the face box.
+        sample_hz: Crops of a face per second that it was trained on.
+        window: The most crops it judges at once.
+        min_frames: The fewest.
+        calibration: None if it has none.
+
+    Returns:
+        The model.
+
+    Raises:
+        AttributeError: It has no `backbone` or `head`.
+    """
+    # Imported late: a bundle is scored without torch.
+    import torch
+
+    backbone, head = module.get_submodule("backbone"), module.get_submodule("head")
+    first = next(module.parameters(), None)
+    device = torch.device("cpu") if first is None else first.device
+
+    def run(part: nn.Module, values: NDArray[Any]) -> NDArray[np.float32]:
+        # Each part by itself: a frozen normalisation stays in evaluation mode in the middle of training.
+        modes = [(inner, inner.training) for inner in module.modules()]
+        module.eval()
+        try:
+            with torch.inference_mode():
+                answer: torch.Tensor = part(torch.from_numpy(values).to(device))
+                return np.asarray(answer.float().cpu().numpy(), dtype=np.float32)
+        finally:
+            for inner, training in modes:
+                inner.training = training
+
+    return Scorer(
+        name=name,
+        identity=identity,
+        input_size=input_size,
+        crop_margin=crop_margin,
+        sample_hz=sample_hz,
+        window=window,
+        min_frames=min_frames,
+        calibration=calibration,
+        features=lambda crops: run(backbone, crops),
+        logits=lambda windows: run(head, windows),
+    )

@@ -12,14 +12,12 @@ import pytest
 from rich.console import Console
 
 from runtime.errors import BundleMissing
-from runtime.verdict import Calibration
 from train.clips import ClipSpec
 from train.clipset import ClipSetError
 from train.evaluate import evaluate
 from train.layouts import LayoutError
 from train.prepare import prepare
 from train.report import ReportError
-from train.scorers import open_scorer
 
 Film = Callable[..., Path]
 
@@ -150,16 +148,6 @@ def test_stills_are_measured_as_frames_and_said_to_be_no_verdicts(
     assert "## Methods" not in text
     for plot in PLOTS:
         assert (tmp_path / "out" / plot).exists()
-
-
-def test_the_scorer_is_the_runtime_s_engine(dark_bundle: Path) -> None:
-    """A bundle is scored with its own calibration, through the engine that runs it live."""
-    with open_scorer(dark_bundle) as scorer:
-        assert (scorer.window, scorer.min_frames, scorer.sample_hz) == (8, 4, 10)
-        assert scorer.calibration == Calibration(
-            temperature=2.0, bias=0.5, threshold_fake=0.7, threshold_real=0.3
-        )
-        assert "onnxruntime" in scorer.identity
 
 
 def test_mistakes_are_named_before_anything_is_written(
