@@ -44,7 +44,7 @@ VIDEO_SUFFIXES = frozenset({
 })
 # fmt: on
 
-# Of a CPU's time, a backbone call on eight crops takes the least per crop; more only use memory.
+# A GPU takes eight crops in hardly more time than one; a CPU does not care, and more would only use memory.
 BATCH_CROPS = 8
 # So many calls may be on their way: one runs while the next is being filled.
 MOST_BATCHES = 2
