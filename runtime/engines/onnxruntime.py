@@ -24,6 +24,8 @@ NAME = "onnxruntime"
 MOST_THREADS = 8
 MOST_DETECTOR_THREADS = 4
 
+_FATAL = 4
+
 # Everything that onnxruntime raises derives from Exception alone, so each class has to be named.
 _ERRORS: tuple[type[Exception], ...] = (
     native.EPFail,
@@ -143,7 +145,8 @@ def _session(model: Path | bytes, threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     # What goes wrong is raised; printed as well, it would land in the middle of the user's terminal.
-    options.log_severity_level = 4
+    onnxruntime.set_default_logger_severity(_FATAL)
+    options.log_severity_level = _FATAL
     # A live process is idle most of the time, and its networks take turns: a waiting thread must not spin.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
