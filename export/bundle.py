@@ -7,7 +7,8 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from export.errors import OutputOccupied
 from export.folding import folded
 from export.graph import backbone_graph, head_graph
 from export.parity import Networks, engine_parity, report, rounding_parity
-from export.rounding import CALIBRATION_PIXELS, round_weights
+from export.rounding import CALIBRATION_PIXELS, StoredWeight, round_weights
 from export.samples import Clips, noise_clips, portrait_clips, read_clips
 from runtime.bundle import BACKBONE, HEAD, MANIFEST, Bundle, Manifest, load_bundle, write_manifest
 from runtime.engines import open_engine
@@ -127,6 +128,7 @@ def write_bundle(
                 "crops": sum(len(clips) for clips in faces[1:]),
                 "fitted": 0 if fit is None else len(fit),
             },
+            "parameters": _parameters(weights),
             "made_with": {
                 "torch": torch.__version__,
                 "onnx": onnx.__version__,
@@ -144,6 +146,14 @@ def _few(clips: Clips) -> torch.Tensor:
     count = max(1, CALIBRATION_PIXELS // (frames * clips.shape[2] * clips.shape[3]))
     spread = np.unique(np.linspace(0, len(clips) - 1, count).round().astype(int))
     return torch.from_numpy(np.ascontiguousarray(clips[spread][:, chosen]))
+
+
+def _parameters(weights: Mapping[str, StoredWeight]) -> dict[str, int]:
+    """Count the large weights' parameters by how they are stored."""
+    counts = Counter[str]()
+    for weight in weights.values():
+        counts[weight.values.dtype.name] += weight.values.size
+    return dict(counts)
 
 
 def _advice(manifest: Manifest, *, fitted: bool) -> str:

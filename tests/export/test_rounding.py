@@ -111,6 +111,20 @@ def test_both_directions_share_a_scale() -> None:
         np.testing.assert_array_equal(ways[0].scale, ways[1].scale)
 
 
+def test_the_smallest_layers_of_int8_are_float16() -> None:
+    """A tenth of the parameters, smallest layers first, keeps more digits; the rest is int8."""
+    backbone = nn.Sequential(*(nn.Linear(n, 256) for n in (256, 64, 128, 1024, 128)))
+    stored = round_weights(backbone, nn.Linear(8, 1), "int8", None)
+    kinds = {name: weight.values.dtype.name for name, weight in stored.items()}
+    assert kinds == {
+        "backbone.0.weight": "int8",
+        "backbone.1.weight": "float16",
+        "backbone.2.weight": "int8",
+        "backbone.3.weight": "int8",
+        "backbone.4.weight": "int8",
+    }
+
+
 def test_float32_is_left_alone(model: SmallModel) -> None:
     """Nothing is rounded where nothing is to be stored smaller."""
     before = copy.deepcopy(model.head.state_dict())
