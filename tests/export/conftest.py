@@ -38,11 +38,13 @@ class SmallBackbone(nn.Module):
 class SmallHead(nn.Module):
     """An LSTM, the mean over time, a logit."""
 
-    def __init__(self, layers: int = 1, *, bidirectional: bool = False) -> None:
+    def __init__(
+        self, layers: int = 1, *, bidirectional: bool = False, inputs: int = DIM, hidden: int = 64
+    ) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(DIM, 64, layers, batch_first=True, bidirectional=bidirectional)
+        self.lstm = nn.LSTM(inputs, hidden, layers, batch_first=True, bidirectional=bidirectional)
         self.drop = nn.Dropout(0.5)
-        self.out = nn.Linear(64 * (1 + bidirectional), 1)
+        self.out = nn.Linear(hidden * (1 + bidirectional), 1)
 
     def forward(self, features: Tensor) -> Tensor:
         states, _ = self.lstm(features)

@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torchvision
+from torch import Tensor, nn
 
 from export.bundle import write_bundle
 from export.errors import OutputOccupied, ParityFailed, WeightsUnusable
@@ -18,7 +20,7 @@ from runtime.buffer import FaceBuffer
 from runtime.bundle import Manifest, Weights, load_bundle
 from runtime.engines import open_engine
 from runtime.verdict import Calibration
-from tests.export.conftest import DIM, SIZE, WINDOW, SmallModel, make_clips
+from tests.export.conftest import DIM, SIZE, WINDOW, SmallHead, SmallModel, make_clips
 
 MANIFEST = Manifest(
     name="small",
@@ -33,6 +35,13 @@ MANIFEST = Manifest(
     weights="int8",
     training={"data": "none"},
 )
+
+
+class Normalise(nn.Module):
+    """From uint8 crops to what a trunk takes."""
+
+    def forward(self, crops: Tensor) -> Tensor:
+        return (crops.float().permute(0, 3, 1, 2) - 127.5) / 64
 
 
 @pytest.fixture
@@ -77,6 +86,20 @@ def test_the_bundle_answers_what_torch_answers(
         logit = engine.logits(buffer.window_features()[None]).item()
     scale = bundle.calibration
     assert scale.p_fake(logit) == pytest.approx(scale.p_fake(expected), abs=0.01)
+
+
+def test_the_full_size_detector_fits_its_limit(tmp_path: Path) -> None:
+    """ResNeXt-50 with a hidden size of 512 takes at most 32 MB as int8 and passes without crops."""
+    torch.manual_seed(0)
+    trunk = torchvision.models.resnext50_32x4d(weights=None)
+    trunk.fc = nn.Identity()
+    head = SmallHead(inputs=2048, hidden=512)
+    networks = Networks(nn.Sequential(Normalise(), trunk).eval(), head.eval())
+    manifest = replace(MANIFEST, input_size=64, window=4, feature_dim=2048, calibration=Calibration())
+    bundle = write_bundle(networks, manifest, tmp_path / "bundle")
+    assert sum(path.stat().st_size for path in bundle.path.iterdir()) <= 32_000_000
+    parameters = bundle.parity["parameters"]
+    assert parameters["int8"] > 8 * parameters["float16"] > 0
 
 
 def test_the_manifest_tells_what_the_gates_measured(networks: Networks, tmp_path: Path, crops: Path) -> None:
