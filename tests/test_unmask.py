@@ -22,6 +22,8 @@ ROOT = Path(__file__).parent.parent
 TIMEOUT_S = 60.0
 SCORED = {"real", "uncertain", "fake"}
 
+WITH_TRAINING = pytest.mark.xfail(strict=True, reason="the command comes with train/model.py")
+
 
 class Outcome:
     """What a run of the command left behind."""
@@ -93,7 +95,21 @@ def busy_port() -> Iterator[int]:
 # What it says when all is well
 
 
-@pytest.mark.parametrize("command", ["", "monitor", "scan", "train", "export", "bench", "bench latency"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "",
+        "monitor",
+        "scan",
+        "train",
+        "train prepare",
+        "train evaluate",
+        pytest.param("train fit", marks=WITH_TRAINING),
+        pytest.param("export", marks=WITH_TRAINING),
+        "bench",
+        "bench latency",
+    ],
+)
 def test_help(run: Callable[..., Outcome], command: str) -> None:
     """Every command says what it is for and what it takes."""
     outcome = run(*command.split(), "--help")
@@ -109,7 +125,7 @@ def test_alone_it_helps(run: Callable[..., Outcome]) -> None:
     outcome = run()
     assert outcome.code == 0
     text = "\n".join(outcome.out)
-    for command in ("monitor", "scan", "train", "export", "bench"):
+    for command in ("monitor", "scan", "train", "bench"):
         assert command in text
 
 
@@ -361,6 +377,7 @@ def test_a_wrong_path_on_a_camera(
     mistake(run("monitor", rtsp_server(clip).url("/nothing"), "--port", 0), "404")
 
 
+@WITH_TRAINING
 @pytest.mark.parametrize("command", [["train", "fit"], ["export", "checkpoint", "--out", "bundle"]])
 def test_without_torch_it_says_what_to_install(command: list[str]) -> None:
     """Commands that need PyTorch say so; the others do not ask for it."""
@@ -368,4 +385,4 @@ def test_without_torch_it_says_what_to_install(command: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-c", script, *command], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    mistake(Outcome(done.returncode, done.stdout, done.stderr), "PyTorch", "[train]")
+    mistake(Outcome(done.returncode, done.stdout, done.stderr), "PyTorch", f"[{command[0]}]")
