@@ -100,7 +100,8 @@ class Pace:
     """
 
     timeouts: Timeouts = Timeouts()  # noqa: RUF009  frozen
-    backoff: Backoff = Backoff()  # noqa: RUF009  frozen
+    # Not longer, or a camera that is back would keep its viewers waiting for most of a quarter of a minute.
+    backoff: Backoff = Backoff(most_s=5.0)  # noqa: RUF009  frozen
     heartbeat_s: float = HEARTBEAT_S
     tick_s: float = TICK_S
     clock: Callable[[], float] = time.monotonic
