@@ -223,6 +223,42 @@ def prepare(
 
 
 @train.command()
+def fit(
+    data: Annotated[list[Path], typer.Argument(metavar="DATA", help="Sets of prepared clips or crops.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Directory for the checkpoint.")],
+    sizes: Annotated[str, typer.Option(help="Input sizes of the stages, in pixels.")] = "64,112",
+    crops: Annotated[str, typer.Option(help="Crops that each stage sees.")] = "100000,100000",
+    val_groups: Annotated[
+        str, typer.Option(help="Groups to keep out of sets that state no split.", show_default=False)
+    ] = "",
+    seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
+) -> int:
+    """Train a model on prepared clips and write a checkpoint."""
+    from train.calibrate import calibrate
+    from train.calibration import CalibrationError
+    from train.clipset import ClipSetError
+    from train.fit import FitConfig
+    from train.fit import fit as run_fit
+    from train.model import ModelConfig
+
+    groups = tuple(group for group in val_groups.split(",") if group)
+    try:
+        stages = tuple(int(size) for size in sizes.split(","))
+        counts = tuple(int(count) for count in crops.split(","))
+        config = FitConfig(sizes=stages, crops=counts, val_groups=groups, seed=seed)
+        model_config = ModelConfig(input_size=stages[-1])
+    except ValueError as error:
+        raise UserMistake(f"{error}; give sizes and crops as numbers with commas between") from error
+    with _explained(ClipSetError, ValueError):
+        run_fit(data, out, model_config=model_config, config=config)
+    with _explained(ClipSetError, CalibrationError):
+        clips = [folder for folder in data if (folder / "clips.csv").is_file()]
+        calibrate(out, clips, split="val", groups=groups or None)
+    typer.echo(f"written to {out}")
+    return 0
+
+
+@train.command()
 def evaluate(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Prepared clips, or a data set of videos.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Directory for the report.")],
@@ -264,6 +300,39 @@ def evaluate(
             seed=seed,
         )
     typer.echo(f"written to {out / 'report.md'}")
+    return 0
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="What `unmask train fit` wrote.")],
+    out: Annotated[Path, typer.Option(metavar="BUNDLE", help="Directory to write.")],
+    weights: Annotated[
+        Literal["int8", "float16", "float32"], typer.Option(help="How the weights are stored.")
+    ] = "int8",
+    crops: Annotated[
+        Path | None,
+        typer.Option(help="Face crops: half fit the rounding, half prove it.", show_default="a portrait"),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What the model calls itself.", show_default="the checkpoint's name")
+    ] = None,
+) -> int:
+    """Write a checkpoint as the ONNX model that `monitor` and `scan` take, if it passes the parity gates."""
+    from export.bundle import export_bundle
+    from train.calibration import CalibrationError
+    from train.model import CheckpointError
+
+    with _explained(CheckpointError, CalibrationError):
+        bundle = export_bundle(
+            checkpoint,
+            out,
+            weights=weights,
+            crops=crops,
+            name=name,
+            step=lambda what: typer.echo(what, err=True),
+        )
+    typer.echo(f"written to {out}: {bundle.name}, {weights}")
     return 0
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,8 +23,11 @@ from export.graph import backbone_graph, head_graph
 from export.parity import Networks, engine_parity, report, rounding_parity
 from export.rounding import CALIBRATION_PIXELS, StoredWeight, round_weights
 from export.samples import Clips, noise_clips, portrait_clips, read_clips
-from runtime.bundle import BACKBONE, HEAD, MANIFEST, Bundle, Manifest, load_bundle, write_manifest
+from runtime.bundle import BACKBONE, HEAD, MANIFEST, Bundle, Manifest, Weights, load_bundle, write_manifest
 from runtime.engines import open_engine
+from runtime.verdict import Calibration
+from train.calibrate import read_calibration
+from train.model import load_checkpoint
 
 # Of the user's clips, every other one goes to the rounding, the rest to the gates.
 MOST_CLIPS = 192
@@ -35,6 +39,52 @@ ENGINE_CLIPS = 8
 FRAMES_TO_FIT = 4
 
 Step = Callable[[str], None]
+
+
+def export_bundle(
+    checkpoint: Path,
+    out: Path,
+    *,
+    weights: Weights = "int8",
+    crops: Path | None = None,
+    name: str | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    step: Step = lambda what: None,
+) -> Bundle:
+    """Write a checkpoint as a bundle, if it passes both gates.
+
+    Args:
+        checkpoint: The directory that `train.fit.fit` wrote.
+        out: The directory to write.
+        weights: How to store the weights.
+        crops: Face crops to fit the rounding and for the gates, as `read_clips` takes them.
+        name: What the model calls itself; the checkpoint's name when None.
+        metrics: How it measured on held-out data, for the manifest.
+        step: Is told what is being done.
+
+    Returns:
+        The bundle as loaded from `out`.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be read.
+        CalibrationError: Its calibration cannot be read.
+        UnmaskError: As `write_bundle` says.
+    """
+    model, training = load_checkpoint(checkpoint)
+    config = model.config
+    manifest = Manifest(
+        name=name or checkpoint.resolve().name,
+        input_size=config.input_size,
+        crop_margin=config.crop_margin,
+        sample_hz=config.sample_hz,
+        window=config.window,
+        min_frames=config.min_frames,
+        calibration=read_calibration(checkpoint) or Calibration(),
+        weights=weights,
+        training=training,
+        metrics=metrics or {},
+    )
+    return write_bundle(Networks(model.backbone, model.head), manifest, out, crops=crops, step=step)
 
 
 def write_bundle(

@@ -22,8 +22,6 @@ ROOT = Path(__file__).parent.parent
 TIMEOUT_S = 60.0
 SCORED = {"real", "uncertain", "fake"}
 
-WITH_TRAINING = pytest.mark.xfail(strict=True, reason="the command comes with train/model.py")
-
 
 class Outcome:
     """What a run of the command left behind."""
@@ -104,8 +102,8 @@ def busy_port() -> Iterator[int]:
         "train",
         "train prepare",
         "train evaluate",
-        pytest.param("train fit", marks=WITH_TRAINING),
-        pytest.param("export", marks=WITH_TRAINING),
+        "train fit",
+        "export",
         "bench",
         "bench latency",
     ],
@@ -377,8 +375,9 @@ def test_a_wrong_path_on_a_camera(
     mistake(run("monitor", rtsp_server(clip).url("/nothing"), "--port", 0), "404")
 
 
-@WITH_TRAINING
-@pytest.mark.parametrize("command", [["train", "fit"], ["export", "checkpoint", "--out", "bundle"]])
+@pytest.mark.parametrize(
+    "command", [["train", "fit", "clips", "--out", "checkpoint"], ["export", "checkpoint", "--out", "bundle"]]
+)
 def test_without_torch_it_says_what_to_install(command: list[str]) -> None:
     """Commands that need PyTorch say so; the others do not ask for it."""
     script = "import sys; sys.modules['torch'] = None; import unmask; sys.exit(unmask.run(sys.argv[1:]))"

@@ -114,7 +114,6 @@ def test_it_brings_the_client(installed: Path, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "watch\n"), done.stderr
 
 
-@pytest.mark.xfail(strict=True, reason="the command comes with train/model.py")
 def test_it_says_what_training_needs(installed: Path, tmp_path: Path) -> None:
     """What needs torch asks for it in one line, and breaks nothing."""
     done = elsewhere(tmp_path, installed / "unmask", "export", "checkpoint", "--out", "bundle")

@@ -86,10 +86,7 @@ class Pool:
 
     def draw(self, fake: bool, rng: np.random.Generator) -> NDArray[np.uint8]:
         """Draw a clip; of the forged ones each method is as likely."""
-        if fake and self.fake:
-            clips = self.fake[str(rng.choice(sorted(self.fake)))]
-        else:
-            clips = self.real
+        clips = self.fake[str(rng.choice(sorted(self.fake)))] if fake and self.fake else self.real
         return clips[int(rng.integers(len(clips)))]
 
 
@@ -334,7 +331,7 @@ def _fit_head(
             logits, targets[chosen].to(fabric.device), pos_weight=weight.to(fabric.device)
         )
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     console.log(f"head: loss {loss.item():.3f}")
     model.eval()

@@ -36,9 +36,28 @@ def open_scorer(model: Path | None, *, engine: str = "auto") -> Iterator[Scorer]
         The model, within `with`.
 
     Raises:
+        CheckpointError: It is a checkpoint that cannot be read.
         BundleError: It is a bundle that cannot be used.
         EngineError: The engine cannot run.
     """
+    if model is not None and (model / "config.json").is_file():
+        # Imported late: a bundle is scored without torch.
+        from train.calibrate import read_calibration
+        from train.model import load_checkpoint
+
+        network, _ = load_checkpoint(model)
+        yield module_scorer(
+            network,
+            name=model.resolve().name,
+            identity="checkpoint, torch",
+            input_size=network.config.input_size,
+            crop_margin=network.config.crop_margin,
+            sample_hz=network.config.sample_hz,
+            window=network.config.window,
+            min_frames=network.config.min_frames,
+            calibration=read_calibration(model),
+        )
+        return
     bundle = load_bundle(model)
     with open_engine(bundle, engine) as opened:
         yield Scorer(

@@ -1,0 +1,67 @@
+"""The detector judges time, and only time: what the original's recurrence over the batch got wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from train.model import CheckpointError, ModelConfig, ResNeXtLSTM, load_checkpoint, save_checkpoint
+
+SMALL = ModelConfig(input_size=32, hidden=16, window=4, min_frames=2)
+
+
+@pytest.fixture(scope="module")
+def model() -> ResNeXtLSTM:
+    """A seeded detector whose residual branches are open."""
+    torch.manual_seed(0)
+    network = ResNeXtLSTM(SMALL)
+    for name, value in network.named_parameters():
+        if name.endswith("bn3.weight"):
+            torch.nn.init.constant_(value, 0.5)
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def clips() -> torch.Tensor:
+    """Three clips of four frames."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(0, 256, (3, 4, 32, 32, 3), dtype=torch.uint8, generator=generator)
+
+
+def test_the_order_of_frames_matters(model: ResNeXtLSTM, clips: torch.Tensor) -> None:
+    """A clip played backwards gets another logit."""
+    with torch.inference_mode():
+        assert not torch.allclose(model(clips), model(clips.flip(1)), atol=1e-6)
+
+
+def test_the_order_of_the_batch_does_not(model: ResNeXtLSTM, clips: torch.Tensor) -> None:
+    """A clip gets the same logit wherever it stands in the batch, and alone."""
+    with torch.inference_mode():
+        logits = model(clips)
+        assert torch.allclose(model(clips.flip(0)).flip(0), logits, atol=1e-5)
+        assert torch.allclose(model(clips[1:2]), logits[1:2], atol=1e-5)
+
+
+def test_crop_by_crop_is_the_clip(model: ResNeXtLSTM, clips: torch.Tensor) -> None:
+    """Features gathered one crop at a time give the logit of the whole clip."""
+    with torch.inference_mode():
+        features = torch.cat([model.backbone(crop[None]) for crop in clips[0]])
+        assert torch.allclose(model.head(features[None]), model(clips[:1]), atol=1e-5)
+
+
+def test_a_checkpoint_comes_back(model: ResNeXtLSTM, clips: torch.Tensor, tmp_path: Path) -> None:
+    """What was saved is what is loaded."""
+    save_checkpoint(tmp_path / "run", model, {"seed": 0})
+    loaded, training = load_checkpoint(tmp_path / "run")
+    assert training == {"seed": 0}
+    assert loaded.config == SMALL
+    with torch.inference_mode():
+        assert torch.equal(loaded(clips), model(clips))
+
+
+def test_no_checkpoint(tmp_path: Path) -> None:
+    """An empty folder is told as what it is."""
+    with pytest.raises(CheckpointError, match="unmask train fit"):
+        load_checkpoint(tmp_path)
