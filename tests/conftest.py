@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ from skimage.data import astronaut
 
 SYSTEM_PYTHON = "/usr/bin/python3"  # the one Debian's GStreamer bindings are installed for
 RTSP_PROGRAM = Path(__file__).with_name("rtsp_server.py")
+
+BUNDLED = Path(__file__).parents[1] / "runtime/models/default"
 
 # Luma 16 + 2 x index stays in the limited range; flat pictures at a fine quantiser come out of coding exact.
 LUMA_START, LUMA_STEP, INDICES = 16, 2, 100
@@ -231,3 +234,13 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         lacking("Chromium is not installed (Debian: apt install chromium)")
     with chromium(program, tmp_path_factory.mktemp("chromium")) as running:
         yield running
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Put an untrained model where the bundled one belongs, while the tree has none."""
+    if BUNDLED.exists() or session.config.option.collectonly:
+        return
+    from stand_in import write_stand_in
+
+    write_stand_in(BUNDLED)
+    session.config.add_cleanup(lambda: shutil.rmtree(BUNDLED))
