@@ -9,6 +9,7 @@ Source: Shiohara & Yamasaki, CVPR 2022 (self-blended images); Li et al., "Face X
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from streams.forge import forge, sample_forgery
 from train.augment import varied
@@ -34,6 +36,8 @@ from train.scores import recrop
 POOL_PX = 144
 """Side at which crops are held and forged: more than any input size, less to hold than the files' 224."""
 MASK_CHANNELS = 1024
+RESUME = "resume.pt"
+SHOW_S, SAVE_S = 15.0, 240.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,7 @@ class FitConfig:
         weight_decay: Of AdamW.
         strength: Strength of the made forgeries at the start and at the end.
         mask_weight: Weight of the region's loss.
+        ema_decay: Of the moving average of the trunk's weights, which is what is kept.
         clip_passes: How often each clip is varied for the head's training set.
         head_steps: Steps of the head.
         precision: Of the forward pass, as Lightning Fabric names it.
@@ -64,6 +69,7 @@ class FitConfig:
     weight_decay: float = 0.05
     strength: tuple[float, float] = (2.0, 0.8)
     mask_weight: float = 0.5
+    ema_decay: float = 0.998
     clip_passes: int = 4
     head_steps: int = 400
     precision: str = "bf16-mixed"
@@ -208,7 +214,7 @@ def fit(
 
     Args:
         data: Sets of clips or crops, as `read_clip_set` takes them.
-        out: The checkpoint's directory.
+        out: The checkpoint's directory; a run that was cut there goes on from what it last saved.
         model_config: The network's sizes; its input size must be the last stage's.
         config: The run.
         console: Where progress goes; standard error by default.
@@ -236,7 +242,7 @@ def fit(
             raise ValueError(f"{folder} has no real clip to train on")
     model = ResNeXtLSTM(model_config)
     started = time.monotonic()
-    _fit_trunk(fabric, model, pools, config, rng, console)
+    _fit_trunk(fabric, model, pools, config, rng, out / RESUME, console)
     _fit_head(fabric, model, pools, config, rng, console)
     training: dict[str, Any] = {
         "fit": asdict(config),
@@ -254,39 +260,100 @@ def _fit_trunk(
     pools: Sequence[Pool],
     config: FitConfig,
     rng: np.random.Generator,
+    resume: Path,
     console: Console,
 ) -> None:
     task = FrameTask(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    ema = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
+    average = AveragedModel(task, multi_avg_fn=ema, use_buffers=True)
     optimizer = torch.optim.AdamW(task.parameters(), config.lr, weight_decay=config.weight_decay)
     wrapped, optimizer = fabric.setup(task, optimizer)
-    steps = [crops // config.batch for crops in config.crops]
-    total, done, shown = max(sum(steps), 1), 0, 0.0
-    mean_loss = 0.0
+    sizes = [
+        size
+        for size, crops in zip(config.sizes, config.crops, strict=True)
+        for _ in range(crops // config.batch)
+    ]
+    done = 0
+    if resume.exists():
+        done = _restored(resume, config, task, average, optimizer, rng)
+        console.log(f"trunk: going on from step {done}")
+    shown = saved = time.monotonic()
+    mean_loss = mean_region = 0.0
+    seen = 0
     wrapped.train()
-    for size, count in zip(config.sizes, steps, strict=True):
-        for _ in range(count):
-            progress = done / total
-            rate = config.lr * min(1.0, (done + 1) / config.warmup) * 0.5 * (1 + math.cos(math.pi * progress))
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            strength = config.strength[0] + (config.strength[1] - config.strength[0]) * progress
-            batch = draw_batch(pools, config.batch, size, strength, rng)
-            crops, labels, regions, known = (value.to(fabric.device) for value in batch)
-            logits, drawn = wrapped(crops)
-            loss = F.binary_cross_entropy_with_logits(logits.float(), labels)
-            wanted = F.adaptive_avg_pool2d(regions[:, None], drawn.shape[-2:])[:, 0]
-            region = F.binary_cross_entropy_with_logits(drawn.float()[known], wanted[known])
-            fabric.backward(loss + config.mask_weight * region)
-            fabric.clip_gradients(wrapped, optimizer, max_norm=1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            done += 1
-            mean_loss += (loss.item() - mean_loss) / min(done, 50)
-            if time.monotonic() - shown > 15:
-                shown = time.monotonic()
-                console.log(
-                    f"trunk {done}/{total}, {size} px, loss {mean_loss:.3f}, region {region.item():.3f}"
-                )
+    while done < len(sizes):
+        progress = done / len(sizes)
+        rate = config.lr * min(1.0, (done + 1) / config.warmup) * 0.5 * (1 + math.cos(math.pi * progress))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        strength = config.strength[0] + (config.strength[1] - config.strength[0]) * progress
+        batch = draw_batch(pools, config.batch, sizes[done], strength, rng)
+        crops, labels, regions, known = (value.to(fabric.device) for value in batch)
+        logits, drawn = wrapped(crops)
+        loss = F.binary_cross_entropy_with_logits(logits.float(), labels)
+        wanted = F.adaptive_avg_pool2d(regions[:, None], drawn.shape[-2:])[:, 0]
+        region = F.binary_cross_entropy_with_logits(drawn.float()[known], wanted[known])
+        fabric.backward(loss + config.mask_weight * region)
+        fabric.clip_gradients(wrapped, optimizer, max_norm=1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        average.update_parameters(task)
+        done, seen = done + 1, seen + 1
+        mean_loss += (loss.item() - mean_loss) / min(seen, 100)
+        mean_region += (region.item() - mean_region) / min(seen, 100)
+        now = time.monotonic()
+        if now - shown > SHOW_S:
+            shown = now
+            losses = f"loss {mean_loss:.3f}, region {mean_region:.3f}"
+            console.log(f"trunk {done}/{len(sizes)}, {sizes[done - 1]} px, {losses}")
+        if now - saved > SAVE_S or done == len(sizes):
+            saved = now
+            _save(resume, config, task, average, optimizer, rng, done)
+    averaged = average.module
+    assert isinstance(averaged, FrameTask)
+    model.backbone.load_state_dict(averaged.backbone.state_dict())
+
+
+def _save(
+    resume: Path,
+    config: FitConfig,
+    task: FrameTask,
+    average: AveragedModel,
+    optimizer: torch.optim.Optimizer,
+    rng: np.random.Generator,
+    done: int,
+) -> None:
+    state = {
+        "config": json.dumps(asdict(config)),
+        "task": task.state_dict(),
+        "average": average.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "rng": json.dumps(rng.bit_generator.state),
+        "done": done,
+    }
+    # Written beside and moved into place: a run cut while it saves still has what it saved before.
+    draft = resume.with_suffix(".part")
+    resume.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(state, draft)
+    draft.replace(resume)
+
+
+def _restored(
+    resume: Path,
+    config: FitConfig,
+    task: FrameTask,
+    average: AveragedModel,
+    optimizer: torch.optim.Optimizer,
+    rng: np.random.Generator,
+) -> int:
+    state = torch.load(resume, weights_only=True)
+    if json.loads(state["config"]) != json.loads(json.dumps(asdict(config))):
+        raise ValueError(f"{resume} is of a run with another configuration; give another folder or remove it")
+    task.load_state_dict(state["task"])
+    average.load_state_dict(state["average"])
+    optimizer.load_state_dict(state["optimizer"])
+    rng.bit_generator.state = json.loads(state["rng"])
+    return int(state["done"])
 
 
 def _fit_head(
