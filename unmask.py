@@ -234,8 +234,6 @@ def fit(
     seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
 ) -> int:
     """Train a model on prepared clips and write a checkpoint."""
-    from train.calibrate import calibrate
-    from train.calibration import CalibrationError
     from train.clipset import ClipSetError
     from train.fit import FitConfig
     from train.fit import fit as run_fit
@@ -251,6 +249,10 @@ def fit(
         raise UserMistake(f"{error}; give sizes and crops as numbers with commas between") from error
     with _explained(ClipSetError, ValueError):
         run_fit(data, out, model_config=model_config, config=config)
+
+    from train.calibrate import calibrate
+    from train.calibration import CalibrationError
+
     with _explained(ClipSetError, CalibrationError):
         clips = [folder for folder in data if (folder / "clips.csv").is_file()]
         calibrate(out, clips, split="val", groups=groups or None)
