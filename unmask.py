@@ -235,7 +235,7 @@ def fit(
 ) -> int:
     """Train a model on prepared clips and write a checkpoint."""
     from train.clipset import ClipSetError
-    from train.fit import FitConfig
+    from train.config import FitConfig
     from train.fit import fit as run_fit
     from train.model import ModelConfig
 

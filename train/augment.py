@@ -1,62 +1,132 @@
-"""Varies crops as the runtime's crops vary: position, mirror, light, blur, scale, compression.
+"""Varies crops as the runtime's crops vary: position, scale, mirror, light, blur, noise, compression.
 
-Every variation is drawn once and applied to all frames of a clip alike.
+A variation is drawn once and applied alike to all frames of a clip, to a crop and its forgery, and (its
+geometry) to the forgery's region.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Frames = NDArray[np.uint8]
+Image = NDArray[np.uint8]
 
 
-def varied(frames: Frames, size: int, rng: np.random.Generator) -> Frames:
-    """Vary the frames of one clip alike.
+@dataclass(frozen=True, kw_only=True)
+class Variation:
+    """The drawn parameters of one variation.
+
+    Attributes:
+        size: Side of the result in pixels.
+        turn: Affine map from source to result, (2, 3).
+        light: Look-up table (1, 256, 3), or None.
+        blur: Deviation of the blur in pixels of the result; 0 for none.
+        shrink: Scale that the result is taken down to and up again; 1 for none.
+        noise: Deviation of the noise in grey levels; 0 for none.
+        grain: Seed of the noise.
+        quality: Of the JPEG it goes through, 1..100; 0 for none.
+        halved: Whether that JPEG halves the colour's resolution, as video does.
+    """
+
+    size: int
+    turn: NDArray[np.float32]
+    light: Image | None
+    blur: float
+    shrink: float
+    noise: float
+    grain: int
+    quality: int
+    halved: bool
+
+    def apply(self, frame: Image, index: int = 0) -> Image:
+        """Vary a frame.
+
+        Args:
+            frame: uint8 RGB (H, W, 3).
+            index: Its number in the clip; noise differs between frames.
+
+        Returns:
+            uint8 RGB (size, size, 3).
+        """
+        size = (self.size, self.size)
+        image = cv2.warpAffine(frame, self.turn, size, flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE)
+        if self.light is not None:
+            image = cv2.LUT(image, self.light)
+        if self.blur:
+            image = cv2.GaussianBlur(image, (0, 0), self.blur)
+        if self.shrink < 1:
+            small = cv2.resize(image, None, fx=self.shrink, fy=self.shrink, interpolation=cv2.INTER_AREA)
+            image = cv2.resize(small, size, interpolation=cv2.INTER_LINEAR)
+        if self.noise:
+            grain = np.random.default_rng((self.grain, index)).normal(0, self.noise, image.shape)
+            image = np.clip(image + grain, 0, 255).astype(np.uint8)
+        if self.quality:
+            sampling = (
+                cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420 if self.halved else cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
+            )
+            options = [cv2.IMWRITE_JPEG_QUALITY, self.quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
+            _, coded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)
+            image = cv2.cvtColor(cv2.imdecode(coded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        return np.asarray(image, np.uint8)
+
+    def move(self, region: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Move a region as the frame moves: float32 (H, W) to (size, size), nothing outside."""
+        moved = cv2.warpAffine(region, self.turn, (self.size, self.size), flags=cv2.INTER_AREA)
+        return np.asarray(moved, np.float32)
+
+
+def draw_variation(side: int, size: int, rng: np.random.Generator, *, zoom: float = 1.0) -> Variation:
+    """Draw a variation.
 
     Args:
-        frames: uint8 RGB (T, H, W, 3).
-        size: Side of the result in pixels.
-        rng: Where the variation is drawn from.
+        side: Side of the frames that it is for, in pixels.
+        size: Side of the result.
+        rng: Where it is drawn from.
+        zoom: Up to so many times enlarged, about a point such that the result stays within the frame.
 
     Returns:
-        uint8 RGB (T, size, size, 3).
+        The variation.
     """
-    side = frames.shape[1]
-    scale = size / side * rng.uniform(0.97, 1.12)
-    shift = size / 2 - scale * side / 2 + rng.normal(0, 0.02 * size, 2)
-    mirror = -1.0 if rng.random() < 0.5 else 1.0
-    turn = np.array(
-        [[mirror * scale, 0, shift[0] + (size - 2 * shift[0] if mirror < 0 else 0)], [0, scale, shift[1]]],
-        np.float32,
-    )
+    enlarged = float(np.exp(rng.uniform(0, np.log(zoom)))) if zoom > 1 else 1.0
+    scale = size / side * rng.uniform(0.97, 1.12) * enlarged
+    slack = (enlarged - 1) / 2 * size
+    shift = size / 2 - scale * side / 2 + rng.normal(0, 0.02 * size, 2) + rng.uniform(-slack, slack, 2)
+    if rng.random() < 0.5:
+        turn = [[-scale, 0, size - shift[0]], [0, scale, shift[1]]]
+    else:
+        turn = [[scale, 0, shift[0]], [0, scale, shift[1]]]
     light = None
     if rng.random() < 0.5:
         ramp = np.arange(256) / 255.0
         gain, gamma = rng.normal(1, 0.12), np.exp(rng.normal(0, 0.2))
         tint = rng.normal(0, 5, 3)
         light = np.clip(255 * gain * ramp[:, None] ** gamma + tint, 0, 255).astype(np.uint8)[None]
-    blur = rng.uniform(0.3, 1.0) if rng.random() < 0.15 else 0.0
-    shrink = rng.uniform(0.45, 0.9) if rng.random() < 0.2 else 1.0
-    quality = int(rng.integers(35, 95)) if rng.random() < 0.5 else 0
-    noise = rng.uniform(1, 5) if rng.random() < 0.15 else 0.0
-    out = np.empty((len(frames), size, size, 3), np.uint8)
-    for index, frame in enumerate(frames):
-        image = cv2.warpAffine(
-            frame, turn, (size, size), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE
-        )
-        if light is not None:
-            image = cv2.LUT(image, light)
-        if blur:
-            image = cv2.GaussianBlur(image, (0, 0), blur)
-        if shrink < 1:
-            small = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-            image = cv2.resize(small, (size, size), interpolation=cv2.INTER_LINEAR)
-        if noise:
-            image = np.clip(image + rng.normal(0, noise, image.shape), 0, 255).astype(np.uint8)
-        if quality:
-            _, coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-            image = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)
-        out[index] = image
-    return out
+    return Variation(
+        size=size,
+        turn=np.array(turn, np.float32),
+        light=light,
+        blur=rng.uniform(0.3, 1.0) if rng.random() < 0.15 else 0.0,
+        shrink=rng.uniform(0.45, 0.9) if rng.random() < 0.2 else 1.0,
+        noise=rng.uniform(1, 5) if rng.random() < 0.15 else 0.0,
+        grain=int(rng.integers(1 << 32)),
+        quality=int(rng.integers(35, 95)) if rng.random() < 0.5 else 0,
+        halved=bool(rng.random() < 0.7),
+    )
+
+
+def varied(frames: Image, size: int, rng: np.random.Generator) -> Image:
+    """Draw a variation and apply it to a clip.
+
+    Args:
+        frames: uint8 RGB (T, H, H, 3).
+        size: Side of the result in pixels.
+        rng: Where the variation is drawn from.
+
+    Returns:
+        uint8 RGB (T, size, size, 3).
+    """
+    variation = draw_variation(frames.shape[1], size, rng)
+    return np.stack([variation.apply(frame, index) for index, frame in enumerate(frames)])

@@ -1,0 +1,82 @@
+"""States everything that a training run depends on besides its data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """Holds the hyper-parameters of a run.
+
+    Args:
+        sizes: Input sizes of the stages of the trunk, in order; the last is the detector's. In the earlier
+            ones a crop shows anything from the whole face to a part of it at the detector's scale.
+        crops: How many crops each of those stages sees.
+        batch: Crops a step and process.
+        lr: Peak learning rate of AdamW; cosine to nothing over the whole run after a linear warm-up.
+        warmup: Steps of the warm-up.
+        weight_decay: Of AdamW.
+        clip_norm: Largest norm of the gradient.
+        made: Share of the forged crops that are made of real ones.
+        strength: Strength of the made forgeries at the start and at the end.
+        mask_weight: Weight of the region's loss.
+        ema_decay: Of the moving average of the trunk's weights, which is what is kept.
+        check_every: Steps between two looks at the validation side, of which the best is kept; 0 for none.
+        patience: Looks without a better one that end the trunk's training; 0 to go on.
+        clip_passes: How often each clip is varied for the head's training set.
+        stills: How many stills are made into clips for each of those passes.
+        head_steps: Steps of the head.
+        head_lr: Its peak learning rate.
+        precision: Of the forward pass, as Lightning Fabric names it.
+        compile: Whether the trunk goes through torch.compile.
+        workers: Processes that make the batches; 0 for none beside the training itself.
+        devices: Accelerators of each node; 0 for all there are.
+        nodes: Nodes that torchrun started.
+        val_groups: Groups kept out of sets that state no split.
+        seed: Of every draw.
+
+    Raises:
+        ValueError: Values disagree or are out of their range.
+    """
+
+    sizes: tuple[int, ...] = (64, 112)
+    crops: tuple[int, ...] = (100_000, 100_000)
+    batch: int = 32
+    lr: float = 5e-4
+    warmup: int = 300
+    weight_decay: float = 0.05
+    clip_norm: float = 1.0
+    made: float = 0.4
+    strength: tuple[float, float] = (2.0, 0.8)
+    mask_weight: float = 0.5
+    ema_decay: float = 0.998
+    check_every: int = 0
+    patience: int = 0
+    clip_passes: int = 4
+    stills: int = 0
+    head_steps: int = 400
+    head_lr: float = 5e-4
+    precision: str = "bf16-mixed"
+    compile: bool = False
+    workers: int = 0
+    devices: int = 1
+    nodes: int = 1
+    val_groups: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.sizes or len(self.sizes) != len(self.crops):
+            raise ValueError("sizes and crops must be given for the same number of stages")
+        if self.batch < 8 or self.batch % 4:
+            raise ValueError(f"batch must be a multiple of 4 and at least 8, not {self.batch}")
+        if not 0 <= self.made <= 1:
+            raise ValueError(f"made must be within 0..1, not {self.made}")
+
+    def steps(self, processes: int = 1) -> list[int]:
+        """Give the input size of every step of the trunk."""
+        return [
+            size
+            for size, crops in zip(self.sizes, self.crops, strict=True)
+            for _ in range(crops // (self.batch * processes))
+        ]

@@ -1,0 +1,258 @@
+"""Trains the trunk on single crops: a label a crop, and the blended region where it is known.
+
+The trunk learns from real forgeries and from forgeries made of the real crops (`streams.forge`), strong ones
+first. For those the blended region is known, so a small convolution on the trunk's third stage is trained to
+draw it: many labels a crop instead of one. It is not part of the detector.
+
+Source: Shiohara & Yamasaki, CVPR 2022 (self-blended images); Li et al., "Face X-ray", CVPR 2020 (the region).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Subset
+from torch.utils.tensorboard import SummaryWriter
+
+from train.config import FitConfig
+from train.metrics import auc
+from train.model import FEATURES, Backbone
+from train.pools import Batches, Pool
+from train.scores import recrop
+
+MASK_CHANNELS = 1024
+RESUME = "resume.pt"
+SHOW_S, SAVE_S = 15.0, 240.0
+CHECKED_CLIPS, CHECKED_FRAMES = 600, 4
+"""Of each set at most so many clips are looked at, and so many frames of each."""
+
+
+class FrameTask(nn.Module):
+    """A logit a crop, and the blended region at a sixteenth of the crop's size."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.logit = nn.Linear(FEATURES, 1)
+        self.region = nn.Conv2d(MASK_CHANNELS, 1, 1)
+
+    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        """Turn crops uint8 (N, H, W, 3) into logits (N,) and region logits (N, H/16, W/16)."""
+        trunk = self.backbone.trunk
+        x = self.backbone.normalised(crops).contiguous(memory_format=torch.channels_last)
+        x = trunk.maxpool(trunk.relu(trunk.bn1(trunk.conv1(x))))
+        third = trunk.layer3(trunk.layer2(trunk.layer1(x)))
+        features = trunk.avgpool(trunk.layer4(third)).flatten(1)
+        return self.logit(features).squeeze(-1), self.region(third).squeeze(1)
+
+
+def fit_trunk(
+    fabric: Fabric,
+    backbone: Backbone,
+    pools: Sequence[Pool],
+    checks: Sequence[Pool],
+    config: FitConfig,
+    out: Path,
+    console: Console,
+) -> None:
+    """Train the trunk; it ends with the averaged weights of the best look at the validation side.
+
+    Args:
+        fabric: Launched.
+        backbone: Is trained in place.
+        pools: The training sets.
+        checks: Their validation sides.
+        config: The run.
+        out: Where the resume state and the TensorBoard log go; a run that was cut there goes on.
+        console: Where progress goes.
+
+    Raises:
+        ValueError: The directory holds the state of a run with another configuration.
+    """
+    task = FrameTask(backbone).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    task.to(fabric.device)
+    ema = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
+    average = AveragedModel(task, multi_avg_fn=ema, use_buffers=True)
+    optimizer = torch.optim.AdamW(task.parameters(), config.lr, weight_decay=config.weight_decay, fused=True)
+    run = _Run(config, task, average, optimizer, out / RESUME)
+    if run.restored():
+        console.log(f"trunk: going on from step {run.done}")
+    wrapped, optimizer = fabric.setup(torch.compile(task) if config.compile else task, optimizer)
+    batches = Batches(pools, config, fabric.global_rank, fabric.world_size)
+    loader = DataLoader(
+        Subset(batches, range(run.done, len(batches))), batch_size=None, num_workers=config.workers
+    )
+    log = SummaryWriter(out / "log", purge_step=run.done) if fabric.is_global_zero else None  # type: ignore[no-untyped-call]
+    shown = saved = time.monotonic()
+    means = np.zeros(2)
+    wrapped.train()
+    for seen, batch in enumerate(loader):
+        if run.given_up():
+            break
+        rate = config.lr * min(1.0, (run.done + 1) / config.warmup)
+        rate *= 0.5 * (1 + math.cos(math.pi * run.done / len(batches)))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        crops, labels, regions, known = (value.to(fabric.device) for value in batch)
+        logits, drawn = wrapped(crops)
+        loss = F.binary_cross_entropy_with_logits(logits.float(), labels)
+        wanted = F.adaptive_avg_pool2d(regions[:, None], drawn.shape[-2:])[:, 0]
+        region = F.binary_cross_entropy_with_logits(drawn.float()[known], wanted[known])
+        fabric.backward(loss + config.mask_weight * region)
+        fabric.clip_gradients(wrapped, optimizer, max_norm=config.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        average.update_parameters(task)
+        run.done += 1
+        means += (np.array([loss.item(), region.item()]) - means) / min(seen + 1, 100)
+        now, last = time.monotonic(), run.done == len(batches)
+        if config.check_every and (run.done % config.check_every == 0 or last):
+            found = _look(average, checks, crops.shape[1])
+            if crops.shape[1] == config.sizes[-1]:
+                run.judge(found)
+            console.log(f"trunk {run.done}: video AUC {', '.join(f'{n} {v:.3f}' for n, v in found.items())}")
+            for name, value in found.items():
+                if log:
+                    log.add_scalar(f"val/auc/{name}", value, run.done)  # type: ignore[no-untyped-call]
+        if now - shown > SHOW_S:
+            shown = now
+            console.log(
+                f"trunk {run.done}/{len(batches)}, {crops.shape[1]} px, "
+                f"loss {means[0]:.3f}, region {means[1]:.3f}"
+            )
+            if log:
+                for name, value in (("loss", means[0]), ("region", means[1]), ("lr", rate)):
+                    log.add_scalar(f"train/{name}", value, run.done)  # type: ignore[no-untyped-call]
+        if now - saved > SAVE_S or last:
+            saved = now
+            if fabric.is_global_zero:
+                run.save()
+    if log:
+        log.close()  # type: ignore[no-untyped-call]
+    backbone.load_state_dict(run.chosen())
+
+
+@torch.inference_mode()
+def _look(average: AveragedModel, checks: Sequence[Pool], size: int) -> dict[str, float]:
+    """Measure the video AUC of the mean frame logit, at the size of the current stage."""
+    task = average.module
+    task.eval()
+    device = next(task.parameters()).device
+    found: dict[str, float] = {}
+    for pool in checks:
+        clips = pool.clips()
+        clips = clips[:: max(1, len(clips) // CHECKED_CLIPS)]
+        labels, scores = [], []
+        for start in range(0, len(clips), 16):
+            some = clips[start : start + 16]
+            frames = [_spread(clip) for clip, _ in some]
+            joined = recrop(np.concatenate(frames), margin=1, to_margin=1, size=size)
+            with torch.autocast(device.type, torch.bfloat16):
+                logits, _ = task(torch.from_numpy(joined).to(device))
+            parts = torch.split(logits.float().cpu(), [len(part) for part in frames])
+            scores += [part.mean().item() for part in parts]
+            labels += [fake for _, fake in some]
+        if len(set(labels)) == 2:
+            found[pool.name] = auc(labels, scores)
+    task.train()
+    return found
+
+
+def _spread(clip: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return clip[np.unique(np.linspace(0, len(clip) - 1, CHECKED_FRAMES).round().astype(int))]
+
+
+class _Run:
+    """What a cut run needs to go on."""
+
+    def __init__(
+        self,
+        config: FitConfig,
+        task: FrameTask,
+        average: AveragedModel,
+        optimizer: torch.optim.Optimizer,
+        path: Path,
+    ) -> None:
+        self.done = 0
+        self._config = config
+        self._parts: dict[str, Any] = {"task": task, "average": average, "optimizer": optimizer}
+        self._average = average
+        self._path = path
+        self._best: dict[str, Tensor] | None = None
+        self._score = -math.inf
+        self._looks_since = 0
+
+    def judge(self, found: dict[str, float]) -> None:
+        """Keep the weights if they are the best so far."""
+        score = float(np.mean(list(found.values()))) if found else -math.inf
+        self._looks_since += 1
+        if score > self._score:
+            self._score, self._looks_since = score, 0
+            weights = self._trunk_weights()
+            self._best = {name: value.detach().cpu().clone() for name, value in weights.items()}
+
+    def given_up(self) -> bool:
+        """Tell whether the last looks were no better."""
+        return bool(self._config.patience) and self._looks_since >= self._config.patience
+
+    def chosen(self) -> dict[str, Tensor]:
+        """Give the trunk's weights to keep."""
+        return self._best or self._trunk_weights()
+
+    def _trunk_weights(self) -> dict[str, Tensor]:
+        task = self._average.module
+        assert isinstance(task, FrameTask)
+        return task.backbone.state_dict()
+
+    def save(self) -> None:
+        """Write it all; a run cut while it saves still has what it saved before."""
+        state = {name: part.state_dict() for name, part in self._parts.items()}
+        state |= {
+            "config": self._stated(),
+            "done": self.done,
+            "best": self._best or {},
+            "score": self._score,
+            "looks_since": self._looks_since,
+        }
+        draft = self._path.with_suffix(".part")
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(state, draft)
+        draft.replace(self._path)
+
+    def restored(self) -> bool:
+        """Take up what was saved, if anything was."""
+        if not self._path.exists():
+            return False
+        state = torch.load(self._path, weights_only=True, map_location="cpu")
+        if state["config"] != self._stated():
+            raise ValueError(
+                f"{self._path} is of a run with another configuration; give another folder or remove it"
+            )
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+        self.done = int(state["done"])
+        self._best = dict(state["best"]) or None
+        self._score, self._looks_since = float(state["score"]), int(state["looks_since"])
+        return True
+
+    def _stated(self) -> str:
+        # The head comes after the trunk: other settings of it are no other run.
+        kept = {
+            name: value
+            for name, value in asdict(self._config).items()
+            if name not in ("clip_passes", "stills", "head_steps", "head_lr", "workers", "patience")
+        }
+        return json.dumps(kept, sort_keys=True)
