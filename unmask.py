@@ -225,37 +225,67 @@ def prepare(
 @train.command()
 def fit(
     data: Annotated[list[Path], typer.Argument(metavar="DATA", help="Sets of prepared clips or crops.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Directory for the checkpoint.")],
-    sizes: Annotated[str, typer.Option(help="Input sizes of the stages, in pixels.")] = "64,112",
-    crops: Annotated[str, typer.Option(help="Crops that each stage sees.")] = "100000,100000",
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Directory for the checkpoint; a run that was cut goes on.")
+    ],
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="JSON", help="A run's config.json, to repeat or change it.", show_default=False),
+    ] = None,
+    sizes: Annotated[
+        str | None, typer.Option(help="Input sizes of the stages.", show_default="64,112")
+    ] = None,
+    crops: Annotated[
+        str | None, typer.Option(help="Crops that each stage sees.", show_default="100000,100000")
+    ] = None,
     val_groups: Annotated[
-        str, typer.Option(help="Groups to keep out of sets that state no split.", show_default=False)
-    ] = "",
-    seed: Annotated[int, typer.Option(help="Seed of every draw.")] = 0,
+        str | None, typer.Option(help="Groups to keep out of sets that state no split.", show_default=False)
+    ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            help="Start from a checkpoint, a bundle or torchvision's weights.", show_default="random"
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every draw.", show_default="0")] = None,
+    devices: Annotated[
+        int | None, typer.Option(min=0, help="Accelerators a node; 0 for all.", show_default="1")
+    ] = None,
+    nodes: Annotated[
+        int | None, typer.Option(min=1, help="Nodes that torchrun started.", show_default="1")
+    ] = None,
 ) -> int:
     """Train a model on prepared clips and write a checkpoint."""
-    from train.clipset import ClipSetError
-    from train.config import FitConfig
-    from train.fit import fit as run_fit
-    from train.model import ModelConfig
+    from dataclasses import replace
 
-    groups = tuple(group for group in val_groups.split(",") if group)
+    from runtime.errors import UnmaskError
+    from train.clipset import ClipSetError
+    from train.config import FitConfig, RunUnreadable, read_run
+    from train.fit import fit as run_fit
+    from train.initial import InitialWeightsError
+    from train.model import CheckpointError, ModelConfig
+
+    with _explained(RunUnreadable):
+        sizes_of, run = read_run(config) if config else (ModelConfig(), FitConfig())
     try:
-        stages = tuple(int(size) for size in sizes.split(","))
-        counts = tuple(int(count) for count in crops.split(","))
-        config = FitConfig(sizes=stages, crops=counts, val_groups=groups, seed=seed)
-        model_config = ModelConfig(input_size=stages[-1])
+        changes: dict[str, Any] = {"seed": seed, "devices": devices, "nodes": nodes}
+        changes["sizes"] = None if sizes is None else tuple(map(int, sizes.split(",")))
+        changes["crops"] = None if crops is None else tuple(map(int, crops.split(",")))
+        changes["val_groups"] = None if val_groups is None else tuple(filter(None, val_groups.split(",")))
+        run = replace(run, **{name: value for name, value in changes.items() if value is not None})
+        if sizes is not None:
+            sizes_of = replace(sizes_of, input_size=run.sizes[-1])
     except ValueError as error:
         raise UserMistake(f"{error}; give sizes and crops as numbers with commas between") from error
-    with _explained(ClipSetError, ValueError):
-        run_fit(data, out, model_config=model_config, config=config)
+    with _explained(ClipSetError, CheckpointError, InitialWeightsError, UnmaskError, ValueError):
+        run_fit(data, out, model_config=sizes_of, config=run, init=init)
 
     from train.calibrate import calibrate
     from train.calibration import CalibrationError
 
     with _explained(ClipSetError, CalibrationError):
         clips = [folder for folder in data if (folder / "clips.csv").is_file()]
-        calibrate(out, clips, split="val", groups=groups or None)
+        calibrate(out, clips, split="val", groups=run.val_groups or None)
     typer.echo(f"written to {out}")
     return 0
 

@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from train.model import ModelConfig
+
+
+class RunUnreadable(ValueError):
+    """Says that a file does not describe a run.
+
+    Args:
+        path: The file.
+        reason: What is wrong with it, without a full stop.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}; give the config.json of a checkpoint, or one like it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,3 +102,33 @@ class FitConfig:
             for size, crops in zip(self.sizes, self.crops, strict=True)
             for _ in range(crops // (self.batch * processes))
         ]
+
+
+def read_run(path: Path) -> tuple[ModelConfig, FitConfig]:
+    """Read what a run is from the file that a checkpoint keeps, to repeat or change it.
+
+    Args:
+        path: JSON with `model` and `fit`, each of which may be left out or give some values only; `fit` may
+            stand inside `training`, as `unmask train fit` writes it.
+
+    Returns:
+        The sizes of the network, and the run.
+
+    Raises:
+        RunUnreadable: It cannot be read, names something unknown or gives an impossible value.
+    """
+    try:
+        stated = json.loads(path.read_text(encoding="utf-8"))
+        fit = stated.get("fit", stated.get("training", {}).get("fit", {}))
+        model = ModelConfig(**_known(ModelConfig, stated.get("model", {})))
+        return model, FitConfig(**_known(FitConfig, fit))
+    except OSError as error:
+        raise RunUnreadable(path, str(error.strerror).lower()) from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise RunUnreadable(path, str(error)) from error
+
+
+def _known(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:
+    if unknown := values.keys() - {field.name for field in fields(kind)}:
+        raise ValueError(f"{', '.join(sorted(unknown))} is no setting of {kind.__name__}")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

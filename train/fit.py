@@ -8,15 +8,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 
 from train.config import FitConfig
 from train.head import fit_head
+from train.initial import load_initial
 from train.model import ModelConfig, ResNeXtLSTM, save_checkpoint
-from train.pools import read_pool
+from train.pools import draw_batch, read_pool
 from train.trunk import fit_trunk
+
+STATISTICS = 128
+"""Crops that a bundle's statistics are taken from."""
 
 
 def fit(
@@ -25,6 +30,7 @@ def fit(
     *,
     model_config: ModelConfig | None = None,
     config: FitConfig | None = None,
+    init: Path | None = None,
     console: Console | None = None,
 ) -> ResNeXtLSTM:
     """Train a detector and write its checkpoint.
@@ -34,6 +40,7 @@ def fit(
         out: The checkpoint's directory; a run that was cut there goes on from what it last saved.
         model_config: The network's sizes; its input size must be the last stage's.
         config: The run.
+        init: Weights to start the trunk from, as `load_initial` takes them; None for random ones.
         console: Where progress goes; standard error by default.
 
     Returns:
@@ -41,6 +48,7 @@ def fit(
 
     Raises:
         ClipSetError: A set cannot be read.
+        InitialWeightsError, CheckpointError, BundleError: `init` cannot be used.
         ValueError: The configurations disagree, or a set has no real clip to train on.
     """
     model_config, config = model_config or ModelConfig(), config or FitConfig()
@@ -67,11 +75,16 @@ def fit(
         if config.check_every:
             checks.append(read_pool(folder, config.val_groups, model_config.crop_margin, validation=True))
     model = ResNeXtLSTM(model_config)
+    if init is not None:
+        drawn = np.random.default_rng(config.seed)
+        some = draw_batch(pools, STATISTICS, model_config.input_size, drawn, strength=1.0, made=config.made)
+        load_initial(model.backbone, init, some[0])
     started = time.monotonic()
     fit_trunk(fabric, model.backbone, pools, checks, config, out, console)
     fit_head(fabric, model, pools, config, console)
     training: dict[str, Any] = {
         "fit": asdict(config),
+        "init": None if init is None else init.resolve().name,
         "sets": [folder.name for folder in data],
         "minutes": round((time.monotonic() - started) / 60, 1),
         "torch": torch.__version__,

@@ -157,7 +157,8 @@ def draw_batch(
 
 
 def _frame(clip: Clip, rng: np.random.Generator) -> NDArray[np.uint8]:
-    return clip[int(rng.integers(len(clip)))]
+    frame: NDArray[np.uint8] = clip[int(rng.integers(len(clip)))]
+    return frame
 
 
 class Batches(Dataset[Batch]):

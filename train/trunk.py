@@ -30,7 +30,7 @@ from torch.utils.tensorboard import SummaryWriter
 from train.config import FitConfig
 from train.metrics import auc
 from train.model import FEATURES, Backbone
-from train.pools import Batches, Pool
+from train.pools import Batches, Clip, Pool
 from train.scores import recrop
 
 MASK_CHANNELS = 1024
@@ -90,12 +90,15 @@ def fit_trunk(
     run = _Run(config, task, average, optimizer, out / RESUME)
     if run.restored():
         console.log(f"trunk: going on from step {run.done}")
-    wrapped, optimizer = fabric.setup(torch.compile(task) if config.compile else task, optimizer)
+    # Compiled in place, so that the weights keep their names.
+    if config.compile:
+        task.compile()
+    wrapped, optimizer = fabric.setup(task, optimizer)
     batches = Batches(pools, config, fabric.global_rank, fabric.world_size)
     loader = DataLoader(
         Subset(batches, range(run.done, len(batches))), batch_size=None, num_workers=config.workers
     )
-    log = SummaryWriter(out / "log", purge_step=run.done) if fabric.is_global_zero else None  # type: ignore[no-untyped-call]
+    log = SummaryWriter(out / "log", purge_step=run.done) if fabric.is_global_zero else None
     shown = saved = time.monotonic()
     means = np.zeros(2)
     wrapped.train()
@@ -126,7 +129,7 @@ def fit_trunk(
             console.log(f"trunk {run.done}: video AUC {', '.join(f'{n} {v:.3f}' for n, v in found.items())}")
             for name, value in found.items():
                 if log:
-                    log.add_scalar(f"val/auc/{name}", value, run.done)  # type: ignore[no-untyped-call]
+                    log.add_scalar(f"val/auc/{name}", value, run.done)
         if now - shown > SHOW_S:
             shown = now
             console.log(
@@ -135,13 +138,13 @@ def fit_trunk(
             )
             if log:
                 for name, value in (("loss", means[0]), ("region", means[1]), ("lr", rate)):
-                    log.add_scalar(f"train/{name}", value, run.done)  # type: ignore[no-untyped-call]
+                    log.add_scalar(f"train/{name}", value, run.done)
         if now - saved > SAVE_S or last:
             saved = now
             if fabric.is_global_zero:
                 run.save()
     if log:
-        log.close()  # type: ignore[no-untyped-call]
+        log.close()
     backbone.load_state_dict(run.chosen())
 
 
@@ -171,8 +174,9 @@ def _look(average: AveragedModel, checks: Sequence[Pool], size: int) -> dict[str
     return found
 
 
-def _spread(clip: np.ndarray[Any, np.dtype[np.uint8]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    return clip[np.unique(np.linspace(0, len(clip) - 1, CHECKED_FRAMES).round().astype(int))]
+def _spread(clip: Clip) -> Clip:
+    chosen = np.unique(np.linspace(0, len(clip) - 1, CHECKED_FRAMES).round().astype(int))
+    return np.asarray(clip[chosen], np.uint8)
 
 
 class _Run:

@@ -1,7 +1,9 @@
-"""Small videos with a face in them, and without."""
+"""Small videos with a face in them, and without, and a small set of clips."""
 
 from __future__ import annotations
 
+import io
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,4 +103,26 @@ def dark_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
             calibration=Calibration(temperature=2.0, bias=0.5, threshold_fake=0.7, threshold_real=0.3),
         ),
     )
+    return folder
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    """A set of three pairs, one of them not for training."""
+    face = np.ascontiguousarray(astronaut()[40:264, 120:344, ::-1])
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    lines = ["shard,clip,fake,method,group,frames"]
+    with tarfile.open(folder / "000.tar", "w") as tar:
+        for group in ("a", "b", "kept-out"):
+            for fake in (0, 1):
+                clip = f"{'swap' if fake else 'original'}_{group}"
+                lines.append(f"000.tar,{clip},{fake},{'swap' if fake else 'original'},{group},4")
+                for index in range(4):
+                    moved = np.roll(face, index + 5 * fake, axis=1)
+                    data = cv2.imencode(".jpg", moved)[1].tobytes()
+                    member = tarfile.TarInfo(f"{clip}/{index:02}.jpg")
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
+    (folder / "clips.csv").write_text("\n".join(lines) + "\n")
     return folder

@@ -1,0 +1,48 @@
+"""Variations keep what a crop is and are alike for all frames of a clip."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from skimage.data import astronaut
+
+from train.augment import draw_variation, varied
+
+FACE = np.ascontiguousarray(astronaut()[40:184, 150:294])  # type: ignore[no-untyped-call]
+
+
+def test_frames_of_a_clip_vary_alike() -> None:
+    """Equal frames stay equal, but for the noise, which is every frame's own."""
+    quiet = replace(draw_variation(144, 112, np.random.default_rng(1)), noise=0.0)
+    assert np.array_equal(quiet.apply(FACE, 0), quiet.apply(FACE, 1))
+    noisy = replace(quiet, noise=4.0, quality=0)
+    assert not np.array_equal(noisy.apply(FACE, 0), noisy.apply(FACE, 1))
+    assert np.array_equal(noisy.apply(FACE, 1), noisy.apply(FACE, 1))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_region_moves_with_the_picture(seed: int) -> None:
+    """A bright square is where its region says, whichever way the crop was turned and enlarged."""
+    variation = draw_variation(144, 112, np.random.default_rng(seed), zoom=1.6)
+    variation = replace(variation, light=None, blur=0.0, shrink=1.0, noise=0.0, quality=0)
+    frame, region = np.zeros((144, 144, 3), np.uint8), np.zeros((144, 144), np.float32)
+    frame[60:90, 50:70], region[60:90, 50:70] = 255, 1
+    assert np.abs(variation.apply(frame)[..., 0] / 255 - variation.move(region)).max() < 0.02
+
+
+def test_enlarged_crops_stay_within_the_face() -> None:
+    """However far a crop is enlarged, hardly any of it is an invented border."""
+    rng = np.random.default_rng(0)
+    whole = np.ones((144, 144), np.float32)
+    covered = [draw_variation(144, 64, rng, zoom=1.75).move(whole).mean() for _ in range(200)]
+    assert min(covered) > 0.85
+    assert np.mean(covered) > 0.98
+
+
+def test_a_clip_keeps_its_form() -> None:
+    """A clip comes back at the size asked for, RGB and uint8."""
+    clip = varied(np.stack([FACE, FACE]), 64, np.random.default_rng(0))
+    assert clip.shape == (2, 64, 64, 3)
+    assert clip.dtype == np.uint8

@@ -1,0 +1,74 @@
+"""What the trunk trains on: pairs as alike as can be, the same for everyone who asks again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from train.config import FitConfig
+from train.pools import Batches, draw_batch, read_pool
+
+
+def test_a_group_is_kept_out(clips: Path) -> None:
+    """The groups for validation are in no training pool, and the other side holds nothing else."""
+    pool = read_pool(clips, ("kept-out",), 1.02)
+    assert set(pool.real) == {"a", "b"}
+    assert {method: [group for group, _ in found] for method, found in pool.fake.items()} == {
+        "swap": ["a", "b"]
+    }
+    side = read_pool(clips, ("kept-out",), 1.02, validation=True)
+    assert set(side.real) == {"kept-out"}
+    assert len(side.clips()) == 2
+
+
+def test_a_batch_is_half_real(clips: Path) -> None:
+    """Real and forged take turns; of a made forgery the region is known, of a found one it is not."""
+    rng = np.random.default_rng(0)
+    pools = [read_pool(clips, (), 1.02)]
+    crops, labels, regions, known = draw_batch(pools, 64, 48, rng, strength=1.0, made=0.5)
+    assert crops.shape == (64, 48, 48, 3)
+    assert crops.dtype == torch.uint8
+    assert labels.tolist() == [0, 1] * 32
+    assert known[labels == 0].all()
+    assert 8 < int((~known).sum()) < 24
+    assert (regions[(labels == 0) | ~known] == 0).all()
+    assert (regions[(labels == 1) & known].amax((1, 2)) > 0.2).all()
+
+
+def test_a_made_forgery_differs_only_in_its_region(clips: Path) -> None:
+    """Beside a made forgery stands the same frame under the same variation."""
+    rng = np.random.default_rng(3)
+    pools = [read_pool(clips, (), 1.02)]
+    crops, _, regions, _ = draw_batch(pools, 32, 96, rng, strength=1.0, made=1.0)
+    inside, outside = [], []
+    for real, fake, region in zip(crops[::2], crops[1::2], regions[1::2], strict=True):
+        change = (real.float() - fake.float()).abs().mean(-1)
+        inside.append(float(change[region > 0.3].mean()))
+        outside.append(float(change[region < 0.01].mean()))
+    assert np.median(inside) > 4 * np.median(outside)
+
+
+def test_a_step_has_one_batch(clips: Path) -> None:
+    """A step's batch is the same whoever asks for it and when; another process draws another."""
+    config = FitConfig(sizes=(32, 48), crops=(16, 16), batch=8)
+    pools = [read_pool(clips, (), 1.02)]
+    batches = Batches(pools, config)
+    assert len(batches) == 4
+    assert [batches[step][0].shape[1] for step in range(4)] == [32, 32, 48, 48]
+    assert torch.equal(batches[2][0], Batches(pools, config)[2][0])
+    assert not torch.equal(batches[0][0], Batches(pools, config, rank=1)[0][0])
+
+
+def test_two_processes_share_the_crops() -> None:
+    """What a stage sees is counted over all processes."""
+    assert FitConfig(sizes=(32,), crops=(64,), batch=8).steps(2) == [32] * 4
+
+
+@pytest.mark.parametrize("wrong", [{"batch": 10}, {"crops": (1,)}, {"made": 1.5}])
+def test_impossible_runs_are_refused(wrong: dict[str, object]) -> None:
+    """A run whose values disagree is not started."""
+    with pytest.raises(ValueError, match=r"batch|same number|made"):
+        FitConfig(**wrong)  # type: ignore[arg-type]
