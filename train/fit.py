@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 from rich.console import Console
 
 from train.config import FitConfig
-from train.head import fit_head
+from train.head import begin_at_the_mean, fit_head
 from train.initial import load_initial
 from train.model import ModelConfig, ResNeXtLSTM, save_checkpoint
 from train.pools import draw_batch, read_pool
@@ -80,7 +80,8 @@ def fit(
         some = draw_batch(pools, STATISTICS, model_config.input_size, drawn, strength=1.0, made=config.made)
         load_initial(model.backbone, init, some[0])
     started = time.monotonic()
-    fit_trunk(fabric, model.backbone, pools, checks, config, out, console)
+    frame_logit = fit_trunk(fabric, model.backbone, pools, checks, config, out, console)
+    begin_at_the_mean(model.head, frame_logit)
     fit_head(fabric, model, pools, config, console)
     training: dict[str, Any] = {
         "fit": asdict(config),

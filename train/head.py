@@ -1,5 +1,7 @@
 """Trains the LSTM on clips of the finished trunk's features.
 
+It begins as the mean over the frames' own logits, and learns what time adds to that.
+
 Real clips are few; stills become clips too: moved by a smooth camera path, with noise and compression of
 every frame's own, and for a forged one a blend that flickers.
 """
@@ -15,16 +17,46 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from streams.forge import forge, sample_forgery
 from train.augment import varied
 from train.config import FitConfig
-from train.model import ResNeXtLSTM
+from train.model import Head, ResNeXtLSTM
 from train.pools import Clip, Pool
 
 BATCH = 32
+CARRIERS, GENTLY, OPEN = 8, 0.1, 4.0
+"""Every eighth unit of the LSTM begins by carrying the frame's logit, scaled to where a tanh is straight,
+through gates whose bias holds them open."""
+
+
+@torch.no_grad()
+def begin_at_the_mean(head: Head, frame_logit: nn.Linear) -> None:
+    """Set a head so that it answers about the mean over time of a frame's logit.
+
+    Some units carry each frame's logit: input and output gates open, the forget gate shut. The others are as
+    they were drawn and not listened to yet.
+
+    Args:
+        head: Of one layer; is changed in place.
+        frame_logit: From features to logit.
+    """
+    lstm, hidden = head.lstm, head.lstm.hidden_size
+    units = torch.arange(0, hidden, CARRIERS)
+    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    into, own, bias, other = map(lstm.get_parameter, names)
+    for gate, held in enumerate((OPEN, -OPEN, 0.0, OPEN)):  # torch's order: input, forget, cell, output
+        rows = units + gate * hidden
+        into[rows], own[rows], bias[rows], other[rows] = 0.0, 0.0, held, 0.0
+    cell = units + 2 * hidden
+    into[cell] = GENTLY * frame_logit.weight.cpu()
+    bias[cell] = GENTLY * frame_logit.bias.cpu()
+    passed = float(torch.sigmoid(torch.tensor(OPEN)) ** 2)
+    head.out.weight.zero_()
+    head.out.weight[0, units] = 1 / (GENTLY * passed * len(units))
+    head.out.bias.zero_()
 
 
 def fit_head(

@@ -67,7 +67,7 @@ def fit_trunk(
     config: FitConfig,
     out: Path,
     console: Console,
-) -> None:
+) -> nn.Linear:
     """Train the trunk; it ends with the averaged weights of the best look at the validation side.
 
     Args:
@@ -78,6 +78,9 @@ def fit_trunk(
         config: The run.
         out: Where the resume state and the TensorBoard log go; a run that was cut there goes on.
         console: Where progress goes.
+
+    Returns:
+        The layer from a frame's features to its logit that the trunk was trained with.
 
     Raises:
         ValueError: The directory holds the state of a run with another configuration.
@@ -145,7 +148,9 @@ def fit_trunk(
                 run.save()
     if log:
         log.close()
-    backbone.load_state_dict(run.chosen())
+    task.load_state_dict(run.chosen())
+    frame_logit: nn.Linear = task.logit
+    return frame_logit
 
 
 @torch.inference_mode()
@@ -205,7 +210,7 @@ class _Run:
         self._looks_since += 1
         if score > self._score:
             self._score, self._looks_since = score, 0
-            weights = self._trunk_weights()
+            weights = self._average.module.state_dict()
             self._best = {name: value.detach().cpu().clone() for name, value in weights.items()}
 
     def given_up(self) -> bool:
@@ -213,13 +218,8 @@ class _Run:
         return bool(self._config.patience) and self._looks_since >= self._config.patience
 
     def chosen(self) -> dict[str, Tensor]:
-        """Give the trunk's weights to keep."""
-        return self._best or self._trunk_weights()
-
-    def _trunk_weights(self) -> dict[str, Tensor]:
-        task = self._average.module
-        assert isinstance(task, FrameTask)
-        return task.backbone.state_dict()
+        """Give the weights to keep."""
+        return self._best or self._average.module.state_dict()
 
     def save(self) -> None:
         """Write it all; a run cut while it saves still has what it saved before."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from skimage.data import astronaut
 
-from train.head import pseudo_clip
+from train.head import begin_at_the_mean, pseudo_clip
+from train.model import Head, ModelConfig
 
 FACE = np.ascontiguousarray(astronaut()[40:184, 150:294])  # type: ignore[no-untyped-call]
 
@@ -30,3 +32,16 @@ def test_a_forged_still_flickers() -> None:
         return float(np.median([np.abs(np.diff(middle, n=2)).mean() for middle in middles]))
 
     assert jumps(1.0) > 1.5 * jumps(None)
+
+
+def test_the_head_begins_at_the_mean() -> None:
+    """Before it is trained it says what the mean of the frames' logits says."""
+    torch.manual_seed(0)
+    head, frame_logit = Head(ModelConfig(hidden=64)).eval(), torch.nn.Linear(2048, 1)
+    with torch.no_grad():
+        frame_logit.weight *= 5
+        features = torch.rand(12, 16, 2048)
+        begin_at_the_mean(head, frame_logit)
+        wanted, found = frame_logit(features).squeeze(-1).mean(1), head(features)
+    assert wanted.std() > 0.1
+    assert (found - wanted).abs().max() < 0.1 * wanted.abs().max()
