@@ -300,6 +300,9 @@ def evaluate(
     split: Annotated[
         Literal["auto", "train", "val", "test", "all"], typer.Option(help="The side to measure on.")
     ] = "auto",
+    groups: Annotated[
+        str | None, typer.Option(help="Measure on these groups only, with commas.", show_default="all")
+    ] = None,
     layout: Annotated[Layout, typer.Option(help="How a data set of videos is laid out.")] = "auto",
     compression: Annotated[
         Literal["raw", "c23", "c40"], typer.Option(help="Which of FaceForensics++.")
@@ -310,20 +313,27 @@ def evaluate(
         int | None, typer.Option(min=1, help="Processes.", show_default="one per core")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the intervals.")] = 0,
+    record: Annotated[
+        bool, typer.Option("--record", help="Write the figures into the manifest of the exported model.")
+    ] = False,
 ) -> int:
     """Measure a model on labelled videos and write a report."""
+    from runtime.bundle import MANIFEST
     from train.clipset import ClipSetError
     from train.evaluate import evaluate as measure
     from train.report import ReportError
     from train.shards import PrepareError
     from train.videos import LayoutError
 
+    if record and (model is None or not (model / MANIFEST).is_file()):
+        raise UserMistake("--record writes into an exported model; name one with --model")
     with _explained(PrepareError, LayoutError, ClipSetError, ReportError):
-        measure(
+        found = measure(
             model,
             data,
             out,
             split=split,
+            groups=None if groups is None else set(filter(None, groups.split(","))),
             layout=layout,
             compression=compression,
             robustness=robustness,
@@ -331,6 +341,10 @@ def evaluate(
             workers=workers,
             seed=seed,
         )
+    if record and model is not None:
+        from train.record import record as write_record
+
+        write_record(model, found)
     typer.echo(f"written to {out / 'report.md'}")
     return 0
 

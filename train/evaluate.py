@@ -119,7 +119,7 @@ def evaluate(
         table = score_set(scorer, clip_set, entries, console=console)
         found = {
             "model": {"name": scorer.name, "identity": scorer.identity},
-            "data": {"name": name, "split": side, "groups_given": groups is not None},
+            "data": {"name": name, "split": side, "groups": sorted(groups) if groups else None},
             "seed": seed,
             "replicates": replicates,
             **measure(
@@ -220,6 +220,21 @@ def choose_entries(
     return sorted(kept, key=lambda entry: (entry.shard, entry.clip))
 
 
+def trained_on(clip_set: ClipSet, entries: Sequence[Entry], training: Mapping[str, Any]) -> bool:
+    """Tell whether a model was trained on some of the clips, as far as it states what it was trained on.
+
+    Args:
+        clip_set: The set.
+        entries: The clips.
+        training: What the model states: `sets`, and `fit` with the `val_groups` that were kept out.
+    """
+    if clip_set.folder.resolve().name not in training.get("sets", ()):
+        return False
+    kept_out = set(training.get("fit", {}).get("val_groups", ()))
+    stated = bool(clip_set.splits())
+    return any(entry.split == "train" if stated else entry.group not in kept_out for entry in entries)
+
+
 def score_set(
     scorer: Scorer,
     clip_set: ClipSet,
@@ -256,6 +271,8 @@ def _notes(
     clip_set: ClipSet, entries: Sequence[Entry], scorer: Scorer, counts: Mapping[str, int]
 ) -> list[str]:
     notes = []
+    if trained_on(clip_set, entries, scorer.training):
+        notes.append("the model was trained on some of these clips: the figures say nothing of unseen ones")
     if counts["groups"] < 30:
         notes.append(f"groups: only {counts['groups']}; the intervals are wide, and may still be too narrow")
     if not counts["videos_scored"]:

@@ -40,7 +40,7 @@ def report(found: Mapping[str, Any]) -> str:
     parts = [
         f"# How {found['model']['name']} measures on {data['name']}",
         f"{found['model']['identity']}. Split: {data['split']}"
-        f"{', of it the groups given' if data['groups_given'] else ''}. "
+        f"{', of it the groups given' if data['groups'] else ''}. "
         f"{counts['videos']} videos ({counts['real_videos']} real, {counts['fake_videos']} fake) in "
         f"{counts['groups']} groups, {counts['clips']} clips, {counts['windows']} windows, "
         f"{counts['frames']} frames. In brackets: 95 % bootstrap intervals, groups drawn together, "

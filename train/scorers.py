@@ -7,7 +7,7 @@ with open_scorer(Path("runs/first")) as scorer:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +45,7 @@ def open_scorer(model: Path | None, *, engine: str = "auto") -> Iterator[Scorer]
         from train.calibrate import read_calibration
         from train.model import load_checkpoint
 
-        network, _ = load_checkpoint(model)
+        network, training = load_checkpoint(model)
         yield module_scorer(
             network,
             name=model.resolve().name,
@@ -56,6 +56,7 @@ def open_scorer(model: Path | None, *, engine: str = "auto") -> Iterator[Scorer]
             window=network.config.window,
             min_frames=network.config.min_frames,
             calibration=read_calibration(model),
+            training=training,
         )
         return
     bundle = load_bundle(model)
@@ -69,6 +70,7 @@ def open_scorer(model: Path | None, *, engine: str = "auto") -> Iterator[Scorer]
             window=bundle.window,
             min_frames=bundle.min_frames,
             calibration=bundle.calibration,
+            training=bundle.training,
             features=opened.features,
             logits=opened.logits,
         )
@@ -85,6 +87,7 @@ def module_scorer(
     window: int,
     min_frames: int,
     calibration: Calibration | None = None,
+    training: Mapping[str, Any] | None = None,
 ) -> Scorer:
     """Make a model in torch ready to score, on the device that it is on.
 
@@ -99,6 +102,7 @@ def module_scorer(
         window: The most crops it judges at once.
         min_frames: The fewest.
         calibration: None if it has none.
+        training: How it was trained; None if that is not known.
 
     Returns:
         The model.
@@ -134,6 +138,7 @@ def module_scorer(
         window=window,
         min_frames=min_frames,
         calibration=calibration,
+        training=training or {},
         features=lambda crops: run(backbone, crops),
         logits=lambda windows: run(head, windows),
     )

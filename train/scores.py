@@ -8,9 +8,9 @@ it has no verdict.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -40,6 +40,7 @@ class Scorer:
         calibration: None if it has none.
         features: From uint8 RGB crops `(N, H, W, 3)` to float32 `(N, D)`.
         logits: From float32 windows `(N, T, D)` to float32 `(N,)`.
+        training: How it was trained, as far as its checkpoint or manifest states it.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Scorer:
     calibration: Calibration | None
     features: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
     logits: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    training: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -109,7 +109,7 @@ def dark_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def clips(tmp_path: Path) -> Path:
     """A set of three pairs, one of them not for training."""
-    face = np.ascontiguousarray(astronaut()[40:264, 120:344, ::-1])
+    face = np.ascontiguousarray(astronaut()[40:264, 120:344, ::-1])  # type: ignore[no-untyped-call]
     folder = tmp_path / "clips"
     folder.mkdir()
     lines = ["shard,clip,fake,method,group,frames"]

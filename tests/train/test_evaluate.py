@@ -92,7 +92,7 @@ def test_videos_are_prepared_and_measured_alike(
 ) -> None:
     """Given videos, only the stated test side is prepared, as the model wants it, and scores alike."""
     found = evaluate(dark_bundle, videos, tmp_path / "out", workers=2, replicates=20)
-    assert found["data"] == {"name": videos.name, "split": "test", "groups_given": False}
+    assert found["data"] == {"name": videos.name, "split": "test", "groups": None}
     assert found["counts"]["videos"] == 6
     assert {path.name for path in (tmp_path / "out" / "clips").glob("*.tar")} == {"test-000.tar"}
     on_clips = evaluate(dark_bundle, clips, tmp_path / "other", replicates=20)
@@ -106,7 +106,7 @@ def test_sides_and_groups_can_be_chosen(tmp_path: Path, clips: Path, dark_bundle
     assert everything["counts"]["videos"] == 8
     chosen = evaluate(dark_bundle, clips, tmp_path / "groups", groups={"0", "2"}, replicates=20)
     assert chosen["counts"]["groups"] == 2
-    assert chosen["data"]["groups_given"]
+    assert chosen["data"]["groups"] == ["0", "2"]
     with pytest.raises(ClipSetError, match="holds no clip of the split all and the groups given"):
         evaluate(dark_bundle, clips, tmp_path / "none", groups={"nobody"})
     assert not (tmp_path / "none").exists()
