@@ -10,6 +10,8 @@ UnmaskError
  │   ├─ EngineUnknown          no engine has this name
  │   ├─ EngineUnavailable      the engine exists, but cannot run here
  │   └─ EngineFailed           the engine ran and broke
+ │       ├─ DeviceMemoryFull   the GPU has too little memory left for it
+ │       └─ DeviceLost         the GPU stopped answering
  ├─ ServerError
  │   ├─ PortBusy               someone else listens there
  │   └─ AddressUnusable        this machine cannot listen there
@@ -128,13 +130,29 @@ class EngineFailed(EngineError, RuntimeError):
         reason: What it said, in one line.
     """
 
+    advice = "restart, or choose another with --engine"
+
     def __init__(self, engine: str, reason: str) -> None:
         super().__init__(engine, reason)
         self.engine = engine
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"the {self.engine} engine failed: {self.reason}; restart, or choose another with --engine"
+        return f"the {self.engine} engine failed: {self.reason}; {self.advice}"
+
+
+class DeviceMemoryFull(EngineFailed):
+    """Says that the GPU has too little memory left for an engine."""
+
+    advice = "end what else runs on the GPU, or use --engine onnxruntime"
+
+
+class DeviceLost(EngineFailed):
+    """Says that the GPU stopped answering: nothing in this process can reach it any more."""
+
+    advice = (
+        "restart; if it comes again, look for Xid in the kernel's log (dmesg), or use --engine onnxruntime"
+    )
 
 
 class ServerError(UnmaskError, OSError):

@@ -3,20 +3,27 @@
 with open_engine(bundle, "auto") as engine:
     features = engine.features(crops)            # once per new crop
     logits = engine.logits(windows)              # once per verdict
+
+Importing this package needs numpy and nothing else: the TensorRT engine lives where little more is installed.
 """
 
 from __future__ import annotations
 
 import logging
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.bundle import Bundle
 from runtime.errors import EngineUnavailable, EngineUnknown
-from streams.detector import Infer, centerface_model
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from runtime.bundle import Bundle
+    from runtime.engines.graphs import Precision
+    from streams.detector import Infer
 
 CHOICES = ("auto", "onnxruntime", "tensorrt")
 
@@ -30,7 +37,8 @@ class Engine(Protocol):
     Both calls may come from any thread, also at once.
     """
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def __enter__(self) -> Self: ...
 
@@ -73,14 +81,17 @@ class Engine(Protocol):
         ...
 
 
-def open_engine(bundle: Bundle, choice: str = "auto", *, threads: int | None = None) -> Engine:
+def open_engine(
+    bundle: Bundle, choice: str = "auto", *, threads: int | None = None, precision: Precision = "fp16"
+) -> Engine:
     """Make the engine for a bundle; it loads on `with`.
 
     Args:
         bundle: The model.
         choice: `onnxruntime` (CPU, always there), `tensorrt` (NVIDIA GPU), or `auto` for the fastest that can
-            run; what `auto` chose and why is logged.
-        threads: CPU threads; None for the cores that this process may use, up to eight.
+            run; what `auto` chose and why is logged. `auto` goes on with onnxruntime if TensorRT breaks.
+        threads: CPU threads of onnxruntime; None for the cores that this process may use, up to eight.
+        precision: Of TensorRT, `fp16` or `fp32`.
 
     Returns:
         The engine.
@@ -92,18 +103,35 @@ def open_engine(bundle: Bundle, choice: str = "auto", *, threads: int | None = N
     # Imported late: `unmask --help` and the error for a wrong name need no inference library.
     from runtime.engines.onnxruntime import OnnxRuntimeEngine
 
-    _runnable(choice)
-    engine = OnnxRuntimeEngine(bundle, threads=threads)
-    if choice == "auto":
-        _log.info("engine: %s (auto: %s)", engine.describe(), _NO_TENSORRT)
-    return engine
+    _known(choice)
+    if choice == "onnxruntime":
+        return OnnxRuntimeEngine(bundle, threads=threads)
+
+    from runtime.engines.tensorrt import TensorRTEngine
+
+    if choice == "tensorrt":
+        return TensorRTEngine(bundle, precision=precision)
+    # Made in any case: a wrong number of threads is a mistake wherever the program runs.
+    on_cpu = OnnxRuntimeEngine(bundle, threads=threads)
+    try:
+        on_gpu = TensorRTEngine(bundle, precision=precision)
+    except EngineUnavailable as error:
+        _log.info("engine: %s (auto: no TensorRT, %s)", on_cpu.describe(), error.reason)
+        return on_cpu
+    from runtime.engines.fallback import FallbackEngine
+
+    _log.info("engine: %s (auto: a GPU and TensorRT are there)", on_gpu.describe())
+    return FallbackEngine(on_gpu, lambda: on_cpu)
 
 
 def detector_infer(choice: str = "auto", *, threads: int | None = None) -> Infer:
     """Load the face detector's network.
 
+    It runs on the CPU with every choice: it takes pictures of any size, one at a time and rarely, and an
+    engine for each size would cost more than it saves.
+
     Args:
-        choice: As for `open_engine`.
+        choice: As for `open_engine`; what cannot run is refused here too, before anything is loaded.
         threads: CPU threads; None for the cores that this process may use, up to four.
 
     Returns:
@@ -114,16 +142,18 @@ def detector_infer(choice: str = "auto", *, threads: int | None = None) -> Infer
         EngineUnavailable: It cannot run here.
     """
     from runtime.engines.onnxruntime import session_infer
+    from streams.detector import centerface_model
 
-    _runnable(choice)
+    _known(choice)
+    if choice == "tensorrt":
+        from runtime.engines.driver import probe
+        from runtime.engines.library import load_tensorrt
+
+        probe()
+        load_tensorrt()
     return session_infer(centerface_model(), threads=threads)
 
 
-_NO_TENSORRT = "this version of unmask has no TensorRT engine"
-
-
-def _runnable(choice: str) -> None:
+def _known(choice: str) -> None:
     if choice not in CHOICES:
         raise EngineUnknown(choice, CHOICES)
-    if choice == "tensorrt":
-        raise EngineUnavailable("tensorrt", _NO_TENSORRT, "use --engine onnxruntime or --engine auto")

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import onnx
@@ -18,6 +19,8 @@ from runtime.buffer import FaceBuffer
 from runtime.bundle import Bundle, load_bundle, write_manifest
 from runtime.engines import Engine, detector_infer, open_engine
 from runtime.engines.cores import usable_cores
+from runtime.engines.driver import ADVICE
+from runtime.engines.graphs import Precision
 from runtime.engines.onnxruntime import OnnxRuntimeEngine
 from runtime.errors import EngineFailed, EngineUnavailable, EngineUnknown
 
@@ -173,22 +176,35 @@ def test_a_graph_that_cannot_run_is_a_named_error(
     assert capfd.readouterr().err == ""
 
 
+@pytest.fixture
+def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the NVIDIA driver away from a machine that has one."""
+
+    def missing() -> NoReturn:
+        raise EngineUnavailable("tensorrt", "there is no NVIDIA driver on this machine", ADVICE)
+
+    monkeypatch.setattr("runtime.engines.driver.probe", missing)
+    monkeypatch.setattr("runtime.engines.tensorrt.probe", missing)
+
+
+@pytest.mark.usefixtures("no_driver")
 def test_unknown_and_unavailable_engines_say_what_to_do(bundle: Bundle) -> None:
     """A wrong name lists the right ones; what cannot run says why and what can."""
     for ask in (lambda choice: open_engine(bundle, choice), detector_infer):
         with pytest.raises(EngineUnknown, match="choose one of auto, onnxruntime, tensorrt"):
             ask("openvino")
-        with pytest.raises(EngineUnavailable, match="no TensorRT engine; use --engine onnxruntime"):
+        with pytest.raises(EngineUnavailable, match=r"no NVIDIA driver .*; use --engine onnxruntime"):
             ask("tensorrt")
 
 
+@pytest.mark.usefixtures("no_driver")
 def test_auto_says_what_it_chose(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
     """`auto` leaves a line in the log with the engine and the reason."""
     with caplog.at_level(logging.INFO, logger="runtime.engines"):
         engine = open_engine(bundle, "auto", threads=2)
     (line,) = caplog.messages
     assert engine.describe() in line
-    assert "TensorRT" in line
+    assert "no TensorRT, there is no NVIDIA driver" in line
     assert engine.describe().endswith("on the CPU, 2 threads")
     assert isinstance(engine, Engine)
 
@@ -223,3 +239,26 @@ def test_hyper_threads_and_quotas_are_not_cores(tmp_path: Path) -> None:
     assert usable_cores(range(8), sysfs=tmp_path) == 4
     assert usable_cores([0, 4], sysfs=tmp_path) == 1
     assert usable_cores() >= 1
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_gpu_gives_the_numbers_of_the_cpu(precision: Precision) -> None:
+    """On a real GPU: the bundled model's features and logits, graphs replayed, next to onnxruntime's."""
+    bundle = load_bundle()
+    try:
+        on_gpu = open_engine(bundle, "tensorrt", precision=precision)
+    except EngineUnavailable as error:
+        pytest.skip(error.reason)
+    size = bundle.input_size
+    crops = np.random.default_rng(3).integers(0, 256, (70, size, size, 3), dtype=np.uint8)
+    allowed = 1e-3 if precision == "fp32" else 2e-2
+    with open_engine(bundle, "onnxruntime") as cpu, on_gpu as gpu:
+        features = cpu.features(crops)
+        scale = np.abs(features).max()
+        for count in (1, 1, 1, 8, 8, 8, 70):
+            assert np.abs(gpu.features(crops[:count]) - features[:count]).max() <= allowed * scale
+        for length in (bundle.min_frames, bundle.window):
+            windows = np.stack([features[i : i + length] for i in range(20)])
+            for _ in range(3):
+                assert np.abs(gpu.logits(windows) - cpu.logits(windows)).max() <= 1e-3

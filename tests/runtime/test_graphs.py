@@ -1,0 +1,149 @@
+"""Graphs rewritten for TensorRT compute what the bundle's compute, in types that every version reads."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from runtime.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
+from runtime.engines.cache import EngineCache
+from runtime.engines.graphs import OPSET, Precision, prepare
+from runtime.engines.prepared import graph_of, read_prepared, write_prepared
+from runtime.errors import EngineUnavailable
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return load_bundle(DEFAULT_BUNDLE)
+
+
+def run(graph: bytes, batch: NDArray[np.generic]) -> NDArray[np.float32]:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    (given,) = session.run(None, {session.get_inputs()[0].name: batch})
+    return np.asarray(given)
+
+
+def types_of(model: onnx.ModelProto, operator: str) -> set[int]:
+    """The element types of all that a kind of operator takes in the graph."""
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    types = {
+        value.name: value.type.tensor_type.elem_type for value in (*inferred.value_info, *inferred.input)
+    }
+    types |= {tensor.name: tensor.data_type for tensor in inferred.initializer}
+    return {types[name] for node in inferred.node if node.op_type == operator for name in node.input if name}
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("fp32", 1e-5), ("fp16", 1e-2)])
+def test_the_numbers_stay(bundle: Bundle, precision: Precision, allowed: float) -> None:
+    """Unpacked weights are the stored ones; float16 moves features by under a hundredth of the largest."""
+    crops = np.random.default_rng(0).integers(0, 256, (3, bundle.input_size, bundle.input_size, 3), np.uint8)
+    raw = bundle.backbone.read_bytes()
+    features = run(raw, crops)
+    error = np.abs(run(prepare(raw, precision), crops) - features).max() / np.abs(features).max()
+    assert error <= allowed
+    if precision == "fp16":
+        assert error > 0
+    windows = np.ascontiguousarray(np.broadcast_to(features[:1], (2, bundle.window, bundle.feature_dim)))
+    raw = bundle.head.read_bytes()
+    np.testing.assert_allclose(run(prepare(raw, precision), windows), run(raw, windows), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_what_tensorrt_reads(bundle: Bundle, precision: Precision) -> None:
+    """Opset 17, the input's cast first, plain weights, axes an attribute, float32 and uint8 at the edges."""
+    model = onnx.load_model_from_string(prepare(bundle.backbone.read_bytes(), precision))
+    onnx.checker.check_model(model, full_check=True)
+    graph = model.graph
+    assert [entry.version for entry in model.opset_import] == [OPSET]
+    assert graph.node[0].op_type == "Cast"
+    assert graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8
+    assert graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
+    assert not {node.op_type for node in graph.node} & {"DequantizeLinear", "QuantizeLinear"}
+    (mean,) = (node for node in graph.node if node.op_type == "ReduceMean")
+    assert len(mean.input) == 1
+    assert {item.name: list(item.ints) or item.i for item in mean.attribute} == {
+        "axes": [2, 3],
+        "keepdims": 0,
+    }
+    half = TensorProto.FLOAT16 if precision == "fp16" else TensorProto.FLOAT
+    assert types_of(model, "Conv") == types_of(model, "Add") == types_of(model, "Relu") == {half}
+    # Normalisation and pooling are float32 in either.
+    assert types_of(model, "Sub") == types_of(model, "ReduceMean") == {TensorProto.FLOAT}
+
+
+def test_the_state_of_the_lstm_stays_float32(bundle: Bundle) -> None:
+    """Its sums run over the whole window."""
+    model = onnx.load_model_from_string(prepare(bundle.head.read_bytes(), "fp16"))
+    assert types_of(model, "LSTM") == {TensorProto.FLOAT}
+
+
+def graph(*nodes: onnx.NodeProto, weight: NDArray[np.generic], opset: int = 18) -> bytes:
+    return bytes(
+        helper.make_model(
+            helper.make_graph(
+                nodes,
+                "graph",
+                [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 1, 4, 4])],
+                [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", "C", "H", "W"])],
+                [numpy_helper.from_array(weight, "w")],
+            ),
+            opset_imports=[helper.make_opsetid("", opset)],
+            ir_version=8,
+        ).SerializeToString()
+    )
+
+
+def test_an_output_in_the_middle_of_half_stays_float32() -> None:
+    """A graph that ends with a convolution ends with a cast, also where the output is used inside."""
+    conv = helper.make_node("Conv", ["x", "w"], ["y"])
+    raw = graph(conv, weight=np.full((2, 1, 3, 3), 0.1, np.float32))
+    x = np.random.default_rng(0).normal(size=(2, 1, 4, 4)).astype(np.float32)
+    given = run(prepare(raw, "fp16"), x)
+    assert given.dtype == np.float32
+    np.testing.assert_allclose(given, run(raw, x), atol=5e-3)
+
+
+def test_what_cannot_be_rewritten_is_named() -> None:
+    """Operators that opset 17 has otherwise, weights beyond float16."""
+    split = helper.make_node("Split", ["x"], ["y", "z"], num_outputs=2, axis=2)
+    with pytest.raises(EngineUnavailable, match="Split of opset 18 is not known to every TensorRT"):
+        prepare(graph(split, weight=np.zeros(1, np.float32)), "fp32")
+    conv = helper.make_node("Conv", ["x", "w"], ["y"])
+    raw = graph(conv, weight=np.full((1, 1, 3, 3), 7e4, np.float32))
+    with pytest.raises(EngineUnavailable, match=r"w is beyond the range of float16; use --precision fp32"):
+        prepare(raw, "fp16")
+
+
+def test_prepared_graphs_serve_where_onnx_is_not(
+    small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy of the folder is enough; what is not in it, or damaged, says what to run and where."""
+    small = load_bundle(small_bundle)
+    folder = write_prepared(small, "fp16", EngineCache(tmp_path / "made"))
+    assert write_prepared(small, "fp32", EngineCache(tmp_path / "made")) == folder
+    carried = tmp_path / "carried/tensorrt" / folder.name
+    carried.parent.mkdir(parents=True)
+    folder.rename(carried)
+    cache = EngineCache(tmp_path / "carried")
+    expected = {p: prepare(small.backbone.read_bytes(), p) for p in ("fp16", "fp32")}
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    model = read_prepared(carried)
+    assert (model.digest, model.window, model.feature_dim) == (small.digest, small.window, small.feature_dim)
+    for precision, content in expected.items():
+        assert graph_of(model, "backbone", precision, cache) == content
+    (carried / "head.fp16.onnx").write_bytes(b"damaged")
+    with pytest.raises(EngineUnavailable, match=r"head for fp16 has not been prepared.*--precision fp16"):
+        graph_of(model, "head", "fp16", cache)
+    with pytest.raises(EngineUnavailable, match="onnx is not installed"):
+        graph_of(small, "head", "fp16", cache)
+    with pytest.raises(EngineUnavailable, match="holds no graphs that this version"):
+        read_prepared(tmp_path)
