@@ -44,7 +44,9 @@ class Clip:
             raise SystemExit(f"no H.264 pictures in {path}")
         start = min(picture.pts for picture in self.pictures)
         end = max(picture.pts + picture.duration for picture in self.pictures)
-        self.start_ns, self.length_ns = start, end - start
+        self.length_ns = end - start
+        # With B-frames decoding starts before showing does, and no time may become negative.
+        self.start_ns = min([start, *(picture.dts for picture in self.pictures)])
 
     def picture(self, number: int) -> Gst.Buffer:
         """Return the picture of that number in the endless stream, with its time there."""
