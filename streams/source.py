@@ -171,7 +171,9 @@ def _address(text: str, scheme: str, rtsp_transport: str, live: bool | None) -> 
         raise SourceInvalid(spec, "the address has no host")
     if scheme in _RTSP_SCHEMES:
         # Audio is not even asked for: its packets would only keep a camera without pictures looking alive.
-        options = {"rtsp_transport": rtsp_transport, "allowed_media_types": "video"}
+        # Nor does FFmpeg have to watch twenty pictures for their rate before it gives out the first: the
+        # camera's own word is enough to start with, and the sampler measures.
+        options = {"rtsp_transport": rtsp_transport, "allowed_media_types": "video", "fpsprobesize": "0"}
         return Source(
             spec=spec,
             name=_address_name(parts),

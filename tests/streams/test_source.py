@@ -24,6 +24,11 @@ def test_an_rtsp_address_hides_its_credentials() -> None:
     assert hash(source) == hash(parse_source(SECRET))
 
 
+def test_a_camera_s_rate_is_not_probed() -> None:
+    """FFmpeg would hold the first picture back for most of a second to count pictures."""
+    assert parse_source("rtsp://host/cam").options["fpsprobesize"] == "0"
+
+
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 def test_rtsp_travels_as_asked(transport: str) -> None:
     """The transport reaches FFmpeg's options."""
