@@ -171,6 +171,11 @@ class _Track:
         self.misses = 0
         self.box: Box = (0.0, 0.0, 0.0, 0.0)
 
+    def forget(self) -> None:
+        """Forget the samples: what comes does not follow them."""
+        self.buffer.clear()
+        self.judge.reset()
+
 
 class StreamAnalysis:
     """Analyses the frames of one stream in their order; not for use by two threads at once.
@@ -281,8 +286,9 @@ class StreamAnalysis:
             self._forget_samples()
         for row, face in enumerate(sighting.faces):
             assert features is not None
-            self._track(face).buffer.push(frame.pts_s, sighting.crops[row], features[row])
-        gone = self._miss({face.id for face in sighting.faces})
+            track = self._track(face, frame.missed)
+            track.buffer.push(frame.pts_s, sighting.crops[row], features[row])
+        gone = self._miss({face.id for face in sighting.faces}, frame.missed)
         verdicts: list[FaceVerdict] = []
         if self._due is None or self._due.offer(frame.pts_s) is not None:
             verdicts += self._judge(sighting, backbone_ms)
@@ -306,23 +312,26 @@ class StreamAnalysis:
         self._chosen_lately.append({face.id for face in faces})
         return tuple(faces)
 
-    def _track(self, face: Face) -> _Track:
+    def _track(self, face: Face, lost: int) -> _Track:
         track = self._tracks.get(face.id)
         if track is None:
             track = self._tracks[face.id] = _Track(self._bundle, self._expiry_s)
+        elif track.misses + lost >= MISSES_TO_FORGET:
+            # A sample in which it was not found, and then one that nobody saw.
+            track.forget()
         track.misses = 0
         track.box = face.box
         return track
 
     def _forget_samples(self) -> None:
         for track in self._tracks.values():
-            track.buffer.clear()
-            track.judge.reset()
+            track.forget()
 
-    def _miss(self, seen: set[int]) -> dict[int, _Track]:
-        """Count a miss for every face that was not seen, and take out those that are gone."""
+    def _miss(self, seen: set[int], lost: int) -> dict[int, _Track]:
+        """Count misses for every face that was not seen, and take out those that are gone."""
         for face, track in self._tracks.items():
-            track.misses += face not in seen
+            if face not in seen:
+                track.misses += 1 + lost
         gone = {face: track for face, track in self._tracks.items() if track.misses >= MISSES_TO_FORGET}
         for face in gone:
             del self._tracks[face]

@@ -33,7 +33,8 @@ class Frame:
     """Due samples lost since the previous delivered one."""
 
     gap: bool
-    """Whether more than 1.5 nominal intervals passed since the previous delivered frame, or there is none."""
+    """Whether this frame does not follow the previous delivered one, or there is none: more than 1.5 nominal
+    intervals passed, or more than 2.5 where a single sample was lost between them and none just before."""
 
     @property
     def pts_s(self) -> float:

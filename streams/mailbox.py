@@ -1,4 +1,9 @@
-"""Hands samples from the reader's thread to whoever analyses them: the newest wins, or the reader waits."""
+"""Hands samples from the reader's thread to whoever analyses them: the newest wins, or the reader waits.
+
+Where one sample was replaced, the samples around it still follow each other: a face that is not found once is
+bridged in the same way. Two in a row are a gap, and so is one right after another, or a machine that manages
+every second sample only would be judging at half the model's rate.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +29,14 @@ class Mailbox:
 
     def __init__(self, *, newest_wins: bool, step_s: float, room: int = 4) -> None:
         self._newest_wins = newest_wins
-        self._longest_s = LONGEST_STEP * step_s
+        self._step_s = step_s
         self._room = 1 if newest_wins else room
         self._frames: deque[Frame] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._cause: Exception | None = None
         self._taken_s: float | None = None
+        self._bridged = False
         self._dropped = 0
 
     @property
@@ -71,8 +77,17 @@ class Mailbox:
                 raise EndOfStream("the stream has ended") from self._cause
             else:
                 return None
+        return self._follow(frame)
+
+    def _follow(self, frame: Frame) -> Frame:
+        """Tell whether a frame follows the one that was taken before it."""
+        long = False
         if self._taken_s is not None and not frame.gap:
-            frame = replace(frame, gap=frame.pts_s - self._taken_s > self._longest_s + 1e-6)
+            steps = (frame.pts_s - self._taken_s) / self._step_s - 1e-6
+            long = steps > LONGEST_STEP
+            if long and (frame.missed != 1 or self._bridged or steps > LONGEST_STEP + 1):
+                frame = replace(frame, gap=True)
+        self._bridged = long and not frame.gap
         self._taken_s = frame.pts_s
         return frame
 

@@ -65,16 +65,16 @@ def pictures() -> list[av.VideoFrame]:
 
 @pytest.fixture
 def frame_at(pictures: list[av.VideoFrame]) -> Callable[..., Frame]:
-    """Give `frame_at(index, gap=..., captured=...)`, the index-th sample of a stream."""
+    """Give `frame_at(index, gap=..., captured=..., missed=...)`, the index-th sample of a stream."""
 
-    def make(index: int, *, gap: bool | None = None, captured: float | None = None) -> Frame:
+    def make(index: int, *, gap: bool | None = None, captured: float | None = None, missed: int = 0) -> Frame:
         return Frame(
             picture=pictures[index % len(pictures)],
             pts=index,
             time_base=Fraction(1, HZ),
             captured=captured,
             decode_ms=1.5,
-            missed=0,
+            missed=missed,
             gap=index == 0 if gap is None else gap,
         )
 
@@ -150,6 +150,20 @@ def test_one_missed_sample_is_bridged_and_two_are_not(
     assert told[7][0].p_fake is None
     assert told[7][0].timings is None
     assert (told[9][0].state, told[9][0].fill) == ("warming", 1 / 8)
+
+
+def test_a_lost_sample_counts_as_one_that_does_not_show_the_face(
+    analysis_of: Callable[..., StreamAnalysis], frame_at: Callable[..., Frame]
+) -> None:
+    """One lost sample is bridged; with one beside it in which the face was not found, nothing is left."""
+    seen, missed = [(1, LEFT)], []
+    analysis = analysis_of(*[seen] * 4, missed, seen, seen, missed)
+    fills = []
+    for index, lost in ((0, 0), (1, 0), (3, 1), (4, 0), (5, 0), (7, 1), (8, 0)):
+        fills.append([verdict.fill for verdict in analysis.analyse(frame_at(index, missed=lost))])
+    assert fills == [[1 / 8], [2 / 8], [3 / 8], [4 / 8], [], [1 / 8], [2 / 8]]
+    (gone,) = analysis.analyse(frame_at(10, missed=1))
+    assert (gone.face, gone.state) == (1, "stale")
 
 
 def test_faces_keep_their_own(

@@ -40,20 +40,51 @@ def test_the_newest_sample_wins() -> None:
     assert mailbox.take(0) is None
 
 
-def test_a_lost_sample_opens_a_gap_between_those_taken() -> None:
-    """Two intervals where one was expected are a gap, though the source itself had none."""
+def take_all(*batches: list[int]) -> list[tuple[int, int, bool] | None]:
+    """Put the samples of each batch, then take one, and tell its number, how many it lost, whether a gap."""
     mailbox = Mailbox(newest_wins=True, step_s=1 / 8)
     taken = []
-    for numbers in ([0], [1], [2, 3], [4]):
-        for number in numbers:
+    for batch in batches:
+        for number in batch:
             mailbox.put(sample(number, gap=number == 0))
-        taken.append(mailbox.take(0))
-    assert [frame and (frame.pts, frame.missed, frame.gap) for frame in taken] == [
+        frame = mailbox.take(0)
+        taken.append(frame and (frame.pts, frame.missed, frame.gap))
+    return taken
+
+
+def test_a_single_lost_sample_is_bridged() -> None:
+    """Two intervals where one was expected are no gap if regular ones lie between such holes."""
+    assert take_all([0], [1], [2, 3], [4], [5, 6], [7]) == [
         (0, 0, True),
         (1, 0, False),
-        (3, 1, True),
+        (3, 1, False),
         (4, 0, False),
+        (6, 1, False),
+        (7, 0, False),
     ]
+
+
+def test_two_lost_samples_are_a_gap() -> None:
+    """Three intervals are more than is bridged, and so is the source's own jump behind a lost sample."""
+    assert take_all([0], [1, 2, 3], [4]) == [(0, 0, True), (3, 2, True), (4, 0, False)]
+    assert take_all([0], [1, 3], [4]) == [(0, 0, True), (3, 1, True), (4, 0, False)]
+
+
+def test_half_the_rate_is_no_rate() -> None:
+    """Where every second sample is lost, at most two of those taken follow each other: too few to judge."""
+    taken = take_all([0], [1, 2], [3, 4], [5, 6], [7, 8], [9, 10])
+    assert [sample and sample[2] for sample in taken] == [True, False, True, False, True, False]
+
+
+def test_a_source_that_leaves_out_a_frame_has_a_gap() -> None:
+    """Only what was lost between the threads is bridged: a file's consumer loses nothing."""
+    mailbox = Mailbox(newest_wins=False, step_s=1 / 8)
+    gaps = []
+    for number in (0, 1, 3):
+        mailbox.put(sample(number))
+        frame = mailbox.take(0)
+        gaps.append(frame and frame.gap)
+    assert gaps == [False, False, True]
 
 
 def test_a_finite_source_waits_for_room() -> None:
