@@ -1,7 +1,8 @@
-"""The CPU engine. Stored int8 or float16 weights become float32 once, at load; all arithmetic is float32."""
+"""The CPU engine. Stored int8 or float16 weights become float32 once; all arithmetic is float32."""
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,14 +16,21 @@ from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from runtime.bundle import Bundle
 from runtime.engines.cores import usable_cores
+from runtime.engines.optimised import LEAST_BYTES, GraphKey, OptimisedGraphs, cpu_name
+from runtime.engines.regroup import regrouped
 from runtime.errors import EngineFailed
 from streams.detector import Infer
 
 NAME = "onnxruntime"
 
+_log = logging.getLogger(__name__)
+
 # One crop is too little work for more threads; with several faces eight still help.
 MOST_THREADS = 8
 MOST_DETECTOR_THREADS = 4
+
+# Smaller tensors stay in the graph itself.
+LEAST_EXTERNAL = 1024
 
 _FATAL = 4
 
@@ -45,6 +53,7 @@ class OnnxRuntimeEngine:
     Args:
         bundle: The model.
         threads: How many; None for the cores that this process may use, up to eight.
+        graphs: Where optimised graphs are kept; None for the user's cache.
 
     Raises:
         ValueError: `threads` is below 1.
@@ -52,8 +61,11 @@ class OnnxRuntimeEngine:
 
     name = NAME
 
-    def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, *, threads: int | None = None, graphs: OptimisedGraphs | None = None
+    ) -> None:
         self.bundle = bundle
+        self._graphs = graphs or OptimisedGraphs()
         self.threads = _threads(threads, MOST_THREADS)
         self._sessions: tuple[Any, Any] | None = None
         self._opening = threading.Lock()
@@ -64,8 +76,8 @@ class OnnxRuntimeEngine:
                 raise RuntimeError("this engine is open already")
             # The head is milliseconds of small matrix products: more threads would only be in the way.
             self._sessions = (
-                _session(self.bundle.backbone, self.threads),
-                _session(self.bundle.head, min(self.threads, 2)),
+                self._load("backbone", self.threads),
+                self._load("head", min(self.threads, 2)),
             )
         return self
 
@@ -101,6 +113,23 @@ class OnnxRuntimeEngine:
 
     def describe(self) -> str:
         return f"{NAME} {onnxruntime.__version__} on the CPU, {_count(self.threads)}"
+
+    def _load(self, part: str, threads: int) -> Any:
+        """Make the session of one graph, from the cache of optimised ones or leaving it there."""
+        source: Path = getattr(self.bundle, part)
+        if source.stat().st_size < LEAST_BYTES:
+            return _session(regrouped(source.read_bytes()), threads)
+        key = GraphKey(digest=self.bundle.digest, part=part, library=onnxruntime.__version__, cpu=cpu_name())
+        kept = self._graphs.find(key) or self._graphs.keep(
+            key, lambda graph, weights: _optimise(source, graph, weights)
+        )
+        if kept is not None:
+            try:
+                return _session(kept, threads, optimised=True)
+            except EngineFailed as error:
+                _log.debug("the optimised %s is not used: %s", part, error)
+                self._graphs.discard(key)
+        return _session(regrouped(source.read_bytes()), threads)
 
     def _open(self) -> tuple[Any, Any]:
         sessions = self._sessions
@@ -139,7 +168,25 @@ def _threads(asked: int | None, most: int) -> int:
     return asked
 
 
-def _session(model: Path | bytes, threads: int) -> Any:
+def _optimise(source: Path, graph: Path, weights: str) -> None:
+    """Write a graph as onnxruntime runs it on this CPU, its weights beside it, where they can be mapped."""
+    options = _options(threads=1)
+    options.optimized_model_filepath = str(graph)
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights)
+    options.add_session_config_entry(
+        "session.optimized_model_external_initializers_min_size_in_bytes", str(LEAST_EXTERNAL)
+    )
+    _make(regrouped(source.read_bytes()), options)
+
+
+def _session(model: Path | bytes, threads: int, *, optimised: bool = False) -> Any:
+    options = _options(threads)
+    if optimised:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return _make(model if isinstance(model, bytes) else str(model), options)
+
+
+def _options(threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -152,9 +199,12 @@ def _session(model: Path | bytes, threads: int) -> Any:
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     # Left on, the stored int8 weights are not folded at load but unpacked again in every run.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
-    source = model if isinstance(model, bytes) else str(model)
+    return options
+
+
+def _make(model: str | bytes, options: Any) -> Any:
     try:
-        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except _ERRORS as error:
         raise EngineFailed(NAME, _line(error)) from error
 

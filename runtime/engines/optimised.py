@@ -1,0 +1,177 @@
+"""The user's cache of graphs as onnxruntime has optimised them for one CPU.
+
+Optimising unpacks the stored weights and lays them out for the CPU's vectors: a quarter of a second at each
+start, and every weight twice in memory. Kept on disk, the result is only mapped into memory.
+
+    graphs = OptimisedGraphs()
+    path = graphs.find(key) or graphs.keep(key, optimise)
+
+A graph for another CPU may not load or, worse, be slow, and a damaged one gives other numbers. So all that
+it depends on is in its key, and the key and the files' hashes stand beside it and are compared before it is
+used. What cannot be kept or trusted is not used: the cache only ever saves time and memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+from runtime.engines.cache import cache_dir
+
+GRAPH = "graph.onnx"
+WEIGHTS = "weights.bin"
+CARD = "card.json"
+
+# Of how graphs are rewritten before onnxruntime sees them, and of its settings.
+RECIPE = 1
+# Each is a hundred megabytes: those of the models used last stay.
+MOST_KEPT = 6
+# Smaller weights are optimised in no time.
+LEAST_BYTES = 1 << 20
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphKey:
+    """States all that an optimised graph depends on.
+
+    Args:
+        digest: Of the bundle.
+        part: `backbone` or `head`.
+        library: onnxruntime's version.
+        cpu: What kernels the CPU can run.
+        recipe: Version of the optimisation.
+    """
+
+    digest: str
+    part: str
+    library: str
+    cpu: str
+    recipe: int = RECIPE
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        whole = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return f"{self.part}.{whole[:16]}"
+
+
+class OptimisedGraphs:
+    """Keeps optimised graphs on disk, each in a folder of its own.
+
+    Args:
+        root: Where; None for `onnxruntime` in `cache_dir()`.
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = cache_dir() / "onnxruntime" if root is None else root
+
+    def find(self, key: GraphKey) -> Path | None:
+        """Look for a graph.
+
+        Args:
+            key: What is needed.
+
+        Returns:
+            The graph's file, its weights beside it; None if it is not there, not whole, or not ours to trust.
+        """
+        folder = self.root / key.name
+        try:
+            if not (_only_ours(self.root) and _only_ours(folder)):
+                _log.warning("%s can be written by others, so it is not used", folder)
+                return None
+        except OSError:
+            return None
+        try:
+            card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+            whole = card == {"key": asdict(key), "files": _hashes(folder)}
+            os.utime(folder)
+        except (OSError, ValueError):
+            whole = False
+        if not whole:
+            _log.warning("%s was changed or cut short: making it again", folder)
+            self.discard(key)
+            return None
+        return folder / GRAPH
+
+    def keep(self, key: GraphKey, optimise: Callable[[Path, str], None]) -> Path | None:
+        """Make a graph and keep it.
+
+        Args:
+            key: What it depends on.
+            optimise: Writes the graph to the given path, and its weights beside it under the given name.
+
+        Returns:
+            The graph's file; None if it cannot be kept here.
+        """
+        folder = self.root / key.name
+        try:
+            # Whoever can write here decides what is computed: nobody but the user may.
+            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=self.root))
+            try:
+                optimise(draft / GRAPH, WEIGHTS)
+                card = {"key": asdict(key), "files": _hashes(draft)}
+                (draft / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+                # In one step, or not at all if another process was faster.
+                draft.replace(folder)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+        except OSError as error:
+            _log.debug("%s cannot be kept: %s", folder, error)
+        else:
+            self._prune()
+        return self.find(key)
+
+    def discard(self, key: GraphKey) -> None:
+        """Forget a graph."""
+        shutil.rmtree(self.root / key.name, ignore_errors=True)
+
+    def _prune(self) -> None:
+        folders = sorted(
+            (folder.stat().st_mtime, folder) for folder in self.root.iterdir() if folder.is_dir()
+        )
+        # What a process that was killed left half made counts too, and is not renewed by use.
+        for _, folder in folders[:-MOST_KEPT]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@cache
+def cpu_name() -> str:
+    """Name what the kernels that onnxruntime chooses depend on.
+
+    Returns:
+        The machine's architecture, with the hash of the CPU's features where the kernel tells them.
+    """
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    features = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+    words = " ".join(sorted(features.partition(":")[2].split())) or platform.processor()
+    return f"{platform.machine()} {hashlib.sha256(words.encode()).hexdigest()[:16]}"
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    hashes = {}
+    for name in (GRAPH, WEIGHTS):
+        with (folder / name).open("rb") as file:
+            hashes[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashes
+
+
+def _only_ours(folder: Path) -> bool:
+    if not hasattr(os, "getuid"):
+        return True
+    about = folder.stat()
+    return about.st_uid == os.getuid() and not about.st_mode & 0o022
