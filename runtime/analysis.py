@@ -14,8 +14,9 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,15 @@ class Features(Protocol):
 
     def features(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Give the features `(N, D)` of crops `(N, H, W, 3)`."""
+        ...
+
+
+@runtime_checkable
+class SharedFeatures(Protocol):
+    """Turns crops into features, those of several streams together; the batcher is one."""
+
+    def due(self) -> AbstractContextManager[None]:
+        """Announce that this thread is about to ask."""
         ...
 
 
@@ -208,6 +218,7 @@ class StreamAnalysis:
         self._bundle = bundle
         self._head = head
         self._features = features
+        self._due_to_ask = features.due if isinstance(features, SharedFeatures) else nullcontext
         self._finder = finder
         self._most_faces = most_faces
         self._expiry_s = expiry_s
@@ -234,9 +245,10 @@ class StreamAnalysis:
         Raises:
             EngineFailed: The engine broke; there is no verdict then.
         """
-        sighting = self.observe(frame)
-        started = self._clock()
-        features = self._features.features(sighting.crops) if sighting.faces else None
+        with self._due_to_ask():
+            sighting = self.observe(frame)
+            started = self._clock()
+            features = self._features.features(sighting.crops) if sighting.faces else None
         return self.conclude(sighting, features, backbone_ms=1e3 * (self._clock() - started))
 
     def observe(self, frame: Frame) -> Sighting:

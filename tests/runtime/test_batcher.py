@@ -72,6 +72,86 @@ def test_what_waits_goes_in_together_and_comes_back_to_its_owner(gate: Gate) -> 
     assert gate.sizes == [1, 6]
 
 
+class Stream(threading.Thread):
+    """Announces crops from a thread of its own, and hands them in when it is told to, if ever."""
+
+    def __init__(self, batcher: Batcher, *values: int) -> None:
+        super().__init__(daemon=True)
+        self.answer: list[float] = []
+        self.go = threading.Event()
+        self._batcher = batcher
+        self._values = values
+        self._announced = threading.Event()
+        self.start()
+        assert self._announced.wait(TIMEOUT_S)
+
+    def run(self) -> None:
+        with self._batcher.due():
+            self._announced.set()
+            assert self.go.wait(TIMEOUT_S)
+            if self._values:
+                self.answer = self._batcher.features(crops_of(*self._values)).ravel().tolist()
+
+    def end(self) -> None:
+        self.go.set()
+        self.join(TIMEOUT_S)
+
+
+def test_who_is_due_is_waited_for(gate: Gate) -> None:
+    """While the clock stands still, a request waits for the streams that are due, and shares their call."""
+    with Batcher(gate, clock=lambda: 0.0) as batcher:
+        streams = [Stream(batcher, 1), Stream(batcher, 2, 3)]
+        with batcher.due():
+            early = batcher.submit(crops_of(9))
+        streams[1].go.set()
+        assert not early.done()
+        streams[0].go.set()
+        assert early.result(TIMEOUT_S).tolist() == [[9]]
+        for stream in streams:
+            stream.end()
+    assert [stream.answer for stream in streams] == [[1], [2, 3]]
+    assert gate.sizes == [4]
+
+
+def test_who_turns_out_to_have_nothing_is_not_waited_for(gate: Gate) -> None:
+    """A stream that finds no face lets the others go."""
+    with Batcher(gate, clock=lambda: 0.0) as batcher:
+        stream = Stream(batcher)
+        early = batcher.submit(crops_of(9))
+        stream.end()
+        assert early.result(TIMEOUT_S).tolist() == [[9]]
+
+
+def test_nobody_is_waited_for_longer_than_the_deadline(gate: Gate) -> None:
+    """When its time is over, a request runs without those that are still due."""
+    times = iter([0.0, 0.001, 0.0051])
+    with Batcher(gate, wait_s=0.005, clock=lambda: next(times)) as batcher:
+        stream = Stream(batcher)
+        assert batcher.features(crops_of(9)).tolist() == [[9]]
+        stream.end()
+    assert next(times, None) is None
+
+
+def test_a_full_call_waits_for_nobody(gate: Gate) -> None:
+    """Once as many crops wait as a call takes, there is no room for company."""
+    with Batcher(gate, most_crops=2, clock=lambda: 0.0) as batcher:
+        stream = Stream(batcher)
+        assert batcher.features(crops_of(8, 9)).ravel().tolist() == [8, 9]
+        stream.end()
+
+
+def test_closing_waits_for_nobody_who_is_due(gate: Gate) -> None:
+    """A request that waits for company is answered when the batcher closes."""
+    batcher = Batcher(gate, clock=lambda: 0.0)
+    with batcher:
+        stream = Stream(batcher)
+        waiting = batcher.submit(crops_of(1))
+    with pytest.raises(BatcherClosed):
+        waiting.result(TIMEOUT_S)
+    stream.end()
+    assert gate.sizes == []
+
+
 def test_a_call_holds_at_most_most_crops(gate: Gate) -> None:
     """A burst is cut into calls of bounded size, in order; a request that is larger is run in pieces."""
     with Batcher(gate, most_crops=4) as batcher:
@@ -190,3 +270,5 @@ def test_bounds_are_checked(gate: Gate) -> None:
     """A batcher that could never run anything cannot be made."""
     with pytest.raises(ValueError, match="at least 1"):
         Batcher(gate, most_crops=0)
+    with pytest.raises(ValueError, match="wait_s"):
+        Batcher(gate, wait_s=-1)
