@@ -12,6 +12,7 @@ from itertools import combinations, count
 
 import numpy as np
 from numpy.typing import NDArray
+
 from streams.crop import Box
 from streams.detector import Detection
 
