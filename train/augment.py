@@ -109,11 +109,11 @@ def draw_variation(side: int, size: int, rng: np.random.Generator, *, zoom: floa
         size=size,
         turn=np.array(turn, np.float32),
         light=light,
-        blur=rng.uniform(0.3, 1.0) if rng.random() < 0.15 else 0.0,
-        shrink=rng.uniform(0.45, 0.9) if rng.random() < 0.2 else 1.0,
-        noise=rng.uniform(1, 5) if rng.random() < 0.15 else 0.0,
+        blur=rng.uniform(0.3, 0.9) if rng.random() < 0.12 else 0.0,
+        shrink=rng.uniform(0.5, 0.95) if rng.random() < 0.15 else 1.0,
+        noise=rng.uniform(1, 5) if rng.random() < 0.12 else 0.0,
         grain=int(rng.integers(1 << 32)),
-        quality=int(rng.integers(35, 95)) if rng.random() < 0.5 else 0,
+        quality=int(rng.integers(40, 96)) if rng.random() < 0.4 else 0,
         halved=bool(rng.random() < 0.7),
     )
 

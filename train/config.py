@@ -40,6 +40,7 @@ class FitConfig:
         warmup: Steps of the warm-up.
         weight_decay: Of AdamW.
         clip_norm: Largest norm of the gradient.
+        zoom: In the last stage, too, crops are enlarged up to so many times.
         made: Share of the forged crops that are made of real ones.
         strength: Strength of the made forgeries at the start and at the end.
         mask_weight: Weight of the region's loss.
@@ -69,9 +70,10 @@ class FitConfig:
     warmup: int = 300
     weight_decay: float = 0.05
     clip_norm: float = 1.0
+    zoom: float = 1.0
     made: float = 0.4
     strength: tuple[float, float] = (2.0, 0.8)
-    mask_weight: float = 0.5
+    mask_weight: float = 1.0
     ema_decay: float = 0.998
     check_every: int = 0
     patience: int = 0

@@ -70,6 +70,9 @@ def fit(
     for folder, pool in zip(data, pools, strict=True):
         reals = sum(map(len, pool.real.values()))
         console.log(f"{folder.name}: {reals} real, {sum(map(len, pool.fake.values()))} forged clips")
+        regions = [o.region is not None for found in pool.origins.values() for clip in found for o in clip]
+        if regions:
+            console.log(f"{folder.name}: the forged region is known of {np.mean(regions):.0%} of the frames")
         if not reals:
             raise ValueError(f"{folder} has no real clip to train on")
         if config.check_every:

@@ -1,8 +1,8 @@
 """Holds the training crops in memory and draws batches from them.
 
-A batch comes in pairs of a real crop and a forged one that is as alike as there is: of the same group where
-the forgery was found, of the same frame under the same variation where it was made. What is left to tell
-them apart is the forgery.
+A batch comes in pairs of a real crop and a forged one that is as alike as there is, under the same variation:
+the frame that a found forgery was made of, or the one that we made it of. What is left to tell them apart is
+the forgery, and where it is is known of most.
 """
 
 from __future__ import annotations
@@ -12,22 +12,29 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from streams.forge import forge, sample_forgery
+from streams.forge import blend_mask, forge, sample_forgery
 from train.augment import draw_variation
 from train.clipset import Entry, load_clips, read_clip_set
 from train.config import FitConfig
+from train.pairing import Origin, find_origins
 from train.scores import recrop
 
-POOL_PX = 144
+POOL_PX = 160
 """Side at which crops are held and forged: more than any input size, less to hold than the files' 224."""
+PARTIAL = 0.3
+"""Share of the found forgeries, of those that lie upon their original, of which only a part is put into it."""
+LEAST_REGION = 0.03
+"""Share of the crop that a partial forgery must cover."""
 
 Clip = NDArray[np.uint8]
+Frame = NDArray[np.uint8]
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
@@ -45,17 +52,38 @@ class Pool:
     real: dict[str, tuple[Clip, ...]]
     fake: dict[str, tuple[tuple[str, Clip], ...]]
 
-    def real_of(self, group: str | None, rng: np.random.Generator) -> Clip:
-        """Draw a real clip, of a group if it has one."""
-        clips = self.real.get(group) if group is not None else None
-        clips = clips or self.real[self.groups[int(rng.integers(len(self.groups)))]]
-        return clips[int(rng.integers(len(clips)))]
+    def real_frame(self, rng: np.random.Generator) -> Frame:
+        """Draw a frame of a real clip."""
+        clips = self.real[self.groups[int(rng.integers(len(self.groups)))]]
+        return _frame(clips[int(rng.integers(len(clips)))], rng)
 
-    def fake_of(self, rng: np.random.Generator) -> tuple[str, Clip]:
-        """Draw a forged clip and its group; each method is as likely."""
+    def found_pair(self, rng: np.random.Generator) -> tuple[Frame, Frame, Frame | None, bool]:
+        """Draw a forged frame, rare methods more often than they are there, and the real one beside it.
+
+        Returns:
+            The real frame, the forged one, its region, and whether they lie upon each other; see `Origin`.
+            Without an original in the group, any real frame.
+        """
         methods = sorted(self.fake)
-        clips = self.fake[methods[int(rng.integers(len(methods)))]]
-        return clips[int(rng.integers(len(clips)))]
+        weight = np.sqrt([len(self.fake[method]) for method in methods])
+        method = methods[int(rng.choice(len(methods), p=weight / weight.sum()))]
+        number = int(rng.integers(len(self.fake[method])))
+        group, clip = self.fake[method][number]
+        index = int(rng.integers(len(clip)))
+        if group not in self.real:
+            return self.real_frame(rng), clip[index], None, False
+        origin = self.origins[method][number][index]
+        return self.real[group][origin.clip][origin.frame], clip[index], origin.region, origin.aligned
+
+    @cached_property
+    def origins(self) -> dict[str, list[list[Origin]]]:
+        """What every forged frame was made of, by method and number of the clip."""
+        return {
+            method: [
+                find_origins(clip, self.real[group]) if group in self.real else [] for group, clip in clips
+            ]
+            for method, clips in self.fake.items()
+        }
 
     @cached_property
     def groups(self) -> tuple[str, ...]:
@@ -140,25 +168,38 @@ def draw_batch(
     for index in range(0, count, 2):
         pool = pools[int(rng.integers(len(pools)))]
         if pool.fake and rng.random() >= made:
-            group, forged = pool.fake_of(rng)
-            real = _frame(pool.real_of(group, rng), rng)
-            crops[index] = draw_variation(POOL_PX, size, rng, zoom=zoom).apply(real)
-            crops[index + 1] = draw_variation(POOL_PX, size, rng, zoom=zoom).apply(_frame(forged, rng))
-            known[index + 1] = False
+            real, fake, seen, aligned = pool.found_pair(rng)
+            known[index + 1] = seen is not None
+            region = np.zeros((POOL_PX, POOL_PX), np.float32)
+            if seen is not None:
+                region = np.asarray(cv2.resize(seen, (POOL_PX, POOL_PX)), np.float32) / np.float32(255)
+                if aligned and rng.random() < PARTIAL:
+                    fake, region = _partial(real, fake, region, rng)
         else:
-            face = _frame(pool.real_of(None, rng), rng)
-            donor = _frame(pool.real_of(None, rng), rng) if rng.random() < 0.25 else None
-            fake, region = forge(face, sample_forgery(rng, strength=strength), donor=donor)
-            variation = draw_variation(POOL_PX, size, rng, zoom=zoom)
-            crops[index], crops[index + 1] = variation.apply(face), variation.apply(fake)
-            regions[index + 1] = variation.move(region)
+            real = pool.real_frame(rng)
+            donor = pool.real_frame(rng) if rng.random() < 0.25 else None
+            fake, region = forge(real, sample_forgery(rng, strength=strength), donor=donor)
+        variation = draw_variation(POOL_PX, size, rng, zoom=zoom)
+        crops[index], crops[index + 1] = variation.apply(real), variation.apply(fake)
+        regions[index + 1] = variation.move(region)
     labels = torch.arange(count).remainder(2).float()
     return torch.from_numpy(crops), labels, torch.from_numpy(regions), torch.from_numpy(known)
 
 
-def _frame(clip: Clip, rng: np.random.Generator) -> NDArray[np.uint8]:
-    frame: NDArray[np.uint8] = clip[int(rng.integers(len(clip)))]
+def _frame(clip: Clip, rng: np.random.Generator) -> Frame:
+    frame: Frame = clip[int(rng.integers(len(clip)))]
     return frame
+
+
+def _partial(
+    real: Frame, fake: Frame, region: NDArray[np.float32], rng: np.random.Generator
+) -> tuple[Frame, NDArray[np.float32]]:
+    """Put a part of the forgery into the real frame, unless too little of it would be left."""
+    mask = blend_mask(POOL_PX, POOL_PX, sample_forgery(rng))
+    if (mask * region).mean() < LEAST_REGION:
+        return fake, region
+    blended = real + mask[..., None] * (fake.astype(np.float32) - real)
+    return np.clip(blended + 0.5, 0, 255).astype(np.uint8), mask * region
 
 
 class Batches(Dataset[Batch]):
@@ -190,5 +231,5 @@ class Batches(Dataset[Batch]):
             np.random.default_rng((config.seed, self._rank, step)),
             strength=first + (last - first) * step / len(self._sizes),
             made=config.made,
-            zoom=config.sizes[-1] / size,
+            zoom=config.zoom * config.sizes[-1] / size,
         )
