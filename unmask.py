@@ -351,35 +351,79 @@ def evaluate(
 
 @app.command()
 def export(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="What `unmask train fit` wrote.")],
-    out: Annotated[Path, typer.Option(metavar="BUNDLE", help="Directory to write.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT|BUNDLE", help="What `unmask train fit` wrote, or what this command wrote."
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="BUNDLE", help="Directory to write a checkpoint to.", show_default=False),
+    ] = None,
     weights: Annotated[
         Literal["int8", "float16", "float32"], typer.Option(help="How the weights are stored.")
     ] = "int8",
     crops: Annotated[
         Path | None,
-        typer.Option(help="Face crops: half fit the rounding, half prove it.", show_default="a portrait"),
+        typer.Option(
+            help="Face crops: half fit the rounding, half prove it; all are checked.",
+            show_default="a portrait",
+        ),
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="What the model calls itself.", show_default="the checkpoint's name")
     ] = None,
+    tensorrt: Annotated[
+        bool, typer.Option("--tensorrt", help="Build the TensorRT engines ahead of time, into the cache.")
+    ] = False,
+    precision: Annotated[Literal["fp16", "fp32"], typer.Option(help="Of the TensorRT engines.")] = "fp16",
+    hardware_compatible: Annotated[
+        bool, typer.Option("--hardware-compatible", help="TensorRT engines for all GPUs from Ampere on.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare every engine with PyTorch and print the table.")
+    ] = False,
+    answers: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="Answers of an engine that ran elsewhere, to check.", show_default=False
+        ),
+    ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Leave the checked crops for such an engine.", show_default=False),
+    ] = None,
+    json_out: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="OUT", help="Write the figures to a file.", show_default=False),
+    ] = None,
 ) -> int:
-    """Write a checkpoint as the ONNX model that `monitor` and `scan` take, if it passes the parity gates."""
-    from export.bundle import export_bundle
-    from train.calibration import CalibrationError
-    from train.model import CheckpointError
+    """Write a checkpoint as the ONNX model that `monitor` and `scan` take, if it passes the parity gates.
 
-    with _explained(CheckpointError, CalibrationError):
-        bundle = export_bundle(
-            checkpoint,
-            out,
+    An exported model can be given instead, with `--tensorrt` to build its engines for this machine's GPU
+    ahead of time, and with `--check` to compare what PyTorch, onnxruntime and TensorRT answer.
+    """
+    from export.command import ExportOptions, run_export
+
+    return run_export(
+        ExportOptions(
+            source=source,
+            out=out,
             weights=weights,
             crops=crops,
             name=name,
-            step=lambda what: typer.echo(what, err=True),
-        )
-    typer.echo(f"written to {out}: {bundle.name}, {weights}")
-    return 0
+            tensorrt=tensorrt,
+            precision=precision,
+            hardware_compatible=hardware_compatible,
+            check=check,
+            answers=tuple(answers or ()),
+            save=save,
+            json_out=json_out,
+        ),
+        say=typer.echo,
+        step=lambda what: typer.echo(what, err=True),
+    )
 
 
 @bench.command()

@@ -5,7 +5,11 @@ ExportError
  ├─ OutputOccupied       the place for the bundle holds something else
  ├─ SamplesUnreadable    no crops could be read where some were promised
  ├─ WeightsUnusable      a trained weight cannot be stored
- └─ ParityFailed         a gate measured more than it allows; nothing was written
+ ├─ ParityFailed         a gate measured more than it allows; nothing was written
+ ├─ EnginesDiffer        an engine answers otherwise than torch, by more than is allowed
+ ├─ AnswersForeign       answers of another model or to other crops were given
+ ├─ CheckpointUnusable   the checkpoint or its calibration cannot be read
+ └─ SourceUnclear        what was given is neither to be exported nor to be checked
 """
 
 from __future__ import annotations
@@ -109,3 +113,78 @@ class ParityFailed(ExportError, ValueError):
             f"parity gate {self.gate} failed, no bundle was written: "
             f"{self.quantity} is {self.measured:.3g}, allowed is {self.allowed:.3g}; {self.advice}"
         )
+
+
+class EnginesDiffer(ExportError, ValueError):
+    """Says that an engine is further from torch than the manifest allows.
+
+    Args:
+        engine: Which, and in which precision.
+        quantity: The figure that is too large.
+        measured: How large it is.
+        allowed: How large it may be.
+    """
+
+    def __init__(self, engine: str, quantity: str, measured: float, allowed: float) -> None:
+        super().__init__(engine, quantity, measured, allowed)
+        self.engine = engine
+        self.quantity = quantity
+        self.measured = measured
+        self.allowed = allowed
+
+    def __str__(self) -> str:
+        return (
+            f"{self.engine} does not answer as torch does: {self.quantity} is {self.measured:.3g}, "
+            f"allowed is {self.allowed:.3g}; do not use it with this model"
+        )
+
+
+class AnswersForeign(ExportError, ValueError):
+    """Says that a file of answers has nothing to do with what is compared.
+
+    Args:
+        path: The file.
+        what: What it is of instead.
+    """
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(path, what)
+        self.path = path
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"{self.path} holds answers of {self.what}; make it again from what --save writes"
+
+
+class SourceUnclear(ExportError, ValueError):
+    """Says that nothing can be done with the given directory and options.
+
+    Args:
+        path: The directory.
+        reason: Why, without a full stop.
+        advice: What to give instead.
+    """
+
+    def __init__(self, path: Path, reason: str, advice: str) -> None:
+        super().__init__(path, reason, advice)
+        self.path = path
+        self.reason = reason
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}; {self.advice}"
+
+
+class CheckpointUnusable(ExportError, ValueError):
+    """Says that a checkpoint or its calibration cannot be read.
+
+    Args:
+        error: What training's own reader said, with what to do about it.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+    def __str__(self) -> str:
+        return str(self.error)

@@ -102,6 +102,22 @@ def onnx_gates(directions: Sequence[NDArray[Any]]) -> NDArray[Any]:
     return np.stack(stacked)
 
 
+def torch_gates(stacked: NDArray[Any]) -> list[NDArray[Any]]:
+    """Undo `onnx_gates`.
+
+    Args:
+        stacked: `(directions, 4 * hidden, …)`, gates input, output, forget, cell.
+
+    Returns:
+        Per direction `(4 * hidden, …)`, gates input, forget, cell, output.
+    """
+    directions = []
+    for array in stacked:
+        entry, out, forget, cell = np.split(array, 4)
+        directions.append(np.concatenate([entry, forget, cell, out]))
+    return directions
+
+
 def with_onnx_lstms(network: nn.Module) -> nn.Module:
     """Copy a network with each of its LSTMs replaced by its ONNX operator.
 

@@ -2,10 +2,13 @@
 
 Gate A holds the engine to torch with the same stored weights: it finds a wrong graph, operator or buffer.
 Gate B holds the stored weights to the trained ones: it finds rounding that changes verdicts.
+
+`VerdictParity` holds any engine in any precision to torch, on a finished bundle: `unmask export --check`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,6 +21,7 @@ from torch import nn
 from export.errors import ParityFailed
 from export.samples import Clips
 from runtime.buffer import FaceBuffer
+from runtime.bundle import Manifest
 from runtime.engines import Engine
 from runtime.verdict import Calibration, Judge
 
@@ -122,6 +126,102 @@ class RoundingParity:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class VerdictParity:
+    """Holds how far one engine's verdicts are from torch's.
+
+    Args:
+        logit_max: Largest |Δlogit|.
+        logit_mean: Mean |Δlogit|.
+        p_fake_max: Largest |Δp_fake|.
+        p_fake_mean: Mean |Δp_fake|.
+        flips: Verdicts whose `p_fake` changed sides of 0.5.
+        windows: How many verdicts were compared.
+        crops: How many crops they are of.
+        allowed: What passes, by the name of the figure; what is not named is not held to anything.
+    """
+
+    logit_max: float
+    logit_mean: float
+    p_fake_max: float
+    p_fake_mean: float
+    flips: int
+    windows: int
+    crops: int
+    allowed: Mapping[str, float]
+
+    @property
+    def flipped(self) -> float:
+        """The share of verdicts that flipped."""
+        return self.flips / self.windows
+
+    @property
+    def failures(self) -> list[str]:
+        """The figures that do not pass, or are not numbers."""
+        return [name for name, allowed in self.allowed.items() if not getattr(self, name) <= allowed]
+
+
+def allowed_figures(manifest: Manifest, precision: str, *, trained: bool) -> dict[str, float]:
+    """Say what an engine is held to: the figures in the manifest, or those of this version.
+
+    Args:
+        manifest: The model's.
+        precision: What the engine computes in: `fp32`, or less.
+        trained: Whether torch has the trained weights, not the stored ones that the engine has.
+
+    Returns:
+        Limits, as `VerdictParity` takes them. Equal weights in float32 must give the same logits. Rounded
+        weights may move `p_fake`, and lower precision may move it by so much in the mean; no engine may flip
+        more than so many verdicts.
+    """
+    gates = {gate: manifest.parity.get(gate, {}) for gate in ("gate_a", "gate_b")}
+    logit = gates["gate_a"].get("allowed", ENGINE_LOGIT)
+    p_fake = gates["gate_b"].get("p_fake_allowed", ROUNDING_P_FAKE)
+    flipped = {"flipped": float(gates["gate_b"].get("flipped_allowed", ROUNDING_FLIPPED))}
+    if precision != "fp32":
+        return {"p_fake_mean": float(p_fake), **flipped}
+    return {"p_fake_max": float(p_fake), **flipped} if trained else {"logit_max": float(logit), **flipped}
+
+
+def verdict_parity(
+    expected: NDArray[np.float32],
+    given: NDArray[np.float32],
+    *,
+    calibration: Calibration,
+    crops: int,
+    allowed: Mapping[str, float],
+) -> VerdictParity:
+    """Compare an engine's logits with torch's.
+
+    Args:
+        expected: Of torch, `(N,)`.
+        given: Of the engine, `(N,)`.
+        calibration: From logit to `p_fake`.
+        crops: How many crops the windows are of.
+        allowed: As `allowed_figures` gives it.
+
+    Returns:
+        The figures.
+    """
+    change = np.abs(given.astype(np.float64) - expected)
+    p_fake = [
+        # No score is in what is not a number, and no figure made of it passes.
+        np.array([calibration.p_fake(z) if math.isfinite(z) else math.nan for z in each.tolist()])
+        for each in (expected, given)
+    ]
+    p_change = np.abs(p_fake[1] - p_fake[0])
+    return VerdictParity(
+        logit_max=float(change.max()),
+        logit_mean=float(change.mean()),
+        p_fake_max=float(p_change.max()),
+        p_fake_mean=float(p_change.mean()),
+        flips=int(((p_fake[0] >= 0.5) != (p_fake[1] >= 0.5)).sum()),
+        windows=len(expected),
+        crops=crops,
+        allowed=allowed,
+    )
+
+
 def engine_parity(
     model: Networks,
     engine: Engine,
@@ -220,6 +320,24 @@ def torch_features(model: Networks, clips: Clips) -> NDArray[np.float32]:
     with torch.inference_mode():
         features = torch.cat([model.backbone(batch) for batch in torch.split(crops, _BATCH)])
     return features.numpy().reshape(*clips.shape[:2], features.shape[1])
+
+
+def torch_window_logits(
+    model: Networks, features: NDArray[np.float32], min_frames: int
+) -> NDArray[np.float32]:
+    """Judge every window that begins a clip, in the order of `runtime.engines.answers.window_logits`.
+
+    Args:
+        model: In evaluation mode.
+        features: float32 `(K, T, D)`.
+        min_frames: The shortest window.
+
+    Returns:
+        float32 `(K * (T - min_frames + 1),)`.
+    """
+    return np.concatenate(
+        [_logits(model, features[:, :length]) for length in range(min_frames, features.shape[1] + 1)]
+    )
 
 
 def report(parity: EngineParity | RoundingParity) -> Mapping[str, Any]:

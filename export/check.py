@@ -1,0 +1,251 @@
+"""The parity table: torch against every engine in every precision that runs here, on one set of crops.
+
+    unmask export BUNDLE --check --crops FACES
+    unmask export CHECKPOINT --out BUNDLE --check --crops FACES
+
+Of a bundle, torch gets the stored weights back; of a checkpoint, it has the trained ones. An engine that
+cannot run in this process answers in its own (`runtime/engines/answers.py`), and its file joins the table.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from export.errors import AnswersForeign, EnginesDiffer
+from export.parity import (
+    Networks,
+    VerdictParity,
+    allowed_figures,
+    torch_features,
+    torch_window_logits,
+    verdict_parity,
+)
+from export.restored import stored_networks
+from export.samples import Clips, portrait_clips, read_clips
+from runtime.bundle import Bundle
+from runtime.engines import Engine, open_engine
+from runtime.engines.answers import Answers, answers_of, fingerprint, load_answers
+from runtime.engines.graphs import PRECISIONS
+from runtime.errors import EngineUnavailable
+
+LEAST_CROPS, LEAST_WINDOWS = 2000, 200
+PORTRAIT_CLIPS = 8
+WIDTH = 140
+
+Step = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions:
+    """Holds what `unmask export --check` was asked for.
+
+    Args:
+        crops: Face crops as `read_clips` takes them; None for a portrait, which proves little.
+        answers: Files of engines that ran elsewhere.
+        save: Where to write the crops for such an engine; None for nowhere.
+        json_out: Where to write the figures; None for nowhere.
+    """
+
+    crops: Path | None = None
+    answers: Sequence[Path] = ()
+    save: Path | None = None
+    json_out: Path | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """Is one line of the table.
+
+    Args:
+        engine: What ran.
+        precision: What it computed in.
+        parity: The figures; None if it did not run.
+        absent: Why it did not.
+    """
+
+    engine: str
+    precision: str
+    parity: VerdictParity | None = None
+    absent: str = ""
+
+
+def run_check(
+    bundle: Bundle, options: CheckOptions, *, trained: Networks | None = None, step: Step = lambda what: None
+) -> list[Row]:
+    """Compare, print the table, write the record.
+
+    Args:
+        bundle: The model as the engines have it.
+        options: On which crops, and with whose answers.
+        trained: Torch with the trained weights; None for the bundle's own.
+        step: Is told what is being done.
+
+    Returns:
+        The table.
+
+    Raises:
+        EnginesDiffer: An engine is further from torch than allowed; the table was printed and written.
+        AnswersForeign: A file of answers is of other crops or another model.
+        SamplesUnreadable: The crops cannot be read.
+        GraphUnsupported: The bundle is not of the detector that unmask trains.
+        UnmaskError: An engine broke.
+    """
+    step("reading crops")
+    clips = _clips(bundle, options.crops)
+    if options.save is not None:
+        with options.save.open("wb") as file:
+            np.savez(file, clips=clips)
+    foreign = [load_answers(path) for path in options.answers]
+    for path, answers in zip(options.answers, foreign, strict=True):
+        _belongs(path, answers, clips, bundle)
+    step("torch, float32")
+    networks = stored_networks(bundle) if trained is None else trained
+    expected = torch_window_logits(networks, torch_features(networks, clips), bundle.min_frames)
+
+    def row(answers: Answers) -> Row:
+        allowed = allowed_figures(bundle, answers.precision, trained=trained is not None)
+        parity = verdict_parity(
+            expected,
+            answers.logits,
+            calibration=bundle.calibration,
+            crops=clips.shape[0] * clips.shape[1],
+            allowed=allowed,
+        )
+        return Row(answers.engine, answers.precision, parity)
+
+    rows = []
+    for name, precision, engine in _engines(bundle):
+        if isinstance(engine, EngineUnavailable):
+            rows.append(Row(name, precision, absent=engine.reason))
+            continue
+        step(f"{name}, {precision}")
+        with engine:
+            answers = answers_of(
+                engine, clips, precision=precision, digest=bundle.digest, min_frames=bundle.min_frames
+            )
+        rows.append(row(answers))
+    rows += [row(answers) for answers in foreign]
+    record = _record(bundle, rows, real=options.crops is not None, trained=trained is not None)
+    _print(record, rows)
+    if options.json_out is not None:
+        options.json_out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    for entry in rows:
+        if entry.parity is not None and entry.parity.failures:
+            figure = entry.parity.failures[0]
+            raise EnginesDiffer(
+                f"{entry.engine} in {entry.precision}",
+                figure,
+                getattr(entry.parity, figure),
+                entry.parity.allowed[figure],
+            )
+    return rows
+
+
+def clips_needed(window: int, min_frames: int) -> int:
+    """Say how many clips hold enough crops and windows.
+
+    Args:
+        window: Crops of a clip.
+        min_frames: The shortest window that is judged.
+
+    Returns:
+        The least that holds `LEAST_CROPS` and `LEAST_WINDOWS`.
+    """
+    return max(math.ceil(LEAST_CROPS / window), math.ceil(LEAST_WINDOWS / (window - min_frames + 1)))
+
+
+def _clips(bundle: Bundle, crops: Path | None) -> Clips:
+    window, size = bundle.window, bundle.input_size
+    if crops is None:
+        return portrait_clips(PORTRAIT_CLIPS, window, size, bundle.crop_margin, np.random.default_rng(0))
+    return read_clips(crops, window, size, clips_needed(window, bundle.min_frames))
+
+
+def _belongs(path: Path, answers: Answers, clips: Clips, bundle: Bundle) -> None:
+    if answers.digest != bundle.digest:
+        raise AnswersForeign(path, "another model")
+    if answers.samples != fingerprint(clips):
+        raise AnswersForeign(path, "other crops")
+
+
+def _engines(bundle: Bundle) -> Iterator[tuple[str, str, Engine | EngineUnavailable]]:
+    yield "onnxruntime", "fp32", open_engine(bundle, "onnxruntime")
+    for precision in PRECISIONS:
+        try:
+            yield "tensorrt", precision, open_engine(bundle, "tensorrt", precision=precision)
+        except EngineUnavailable as error:
+            yield "tensorrt", precision, error
+
+
+def _record(bundle: Bundle, rows: Sequence[Row], *, real: bool, trained: bool) -> dict[str, Any]:
+    return {
+        "check": "parity",
+        "model": {"name": bundle.name, "digest": bundle.digest, "weights": bundle.weights},
+        "reference": f"torch {torch.__version__}, float32, {'trained' if trained else 'stored'} weights",
+        "crops": "given" if real else "one portrait",
+        "engines": [
+            {"engine": row.engine, "precision": row.precision, "absent": row.absent}
+            if row.parity is None
+            else {
+                "engine": row.engine,
+                "precision": row.precision,
+                **asdict(row.parity),
+                "flipped": row.parity.flipped,
+                "passed": not row.parity.failures,
+            }
+            for row in rows
+        ],
+    }
+
+
+def _print(record: Mapping[str, Any], rows: Sequence[Row]) -> None:
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    if not console.is_terminal:
+        # A file or a log has no width; the table should be whole there.
+        console.width = WIDTH
+    console.print(f"model {record['model']['name']} against {record['reference']}")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("engine")
+    table.add_column("precision", no_wrap=True)
+    figures = ("max Δlogit", "mean Δlogit", "max Δp", "mean Δp", "flips", "windows", "crops")
+    for column in figures:
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for row in rows:
+        found = row.parity
+        if found is None:
+            table.add_row(
+                row.engine, row.precision, *[Text("-", "dim")] * len(figures), Text("not here", "dim")
+            )
+            continue
+        values = (found.logit_max, found.logit_mean, found.p_fake_max, found.p_fake_mean)
+        table.add_row(
+            row.engine,
+            row.precision,
+            *(f"{value:.2g}" for value in values),
+            *(str(count) for count in (found.flips, found.windows, found.crops)),
+            Text("FAILED: " + ", ".join(found.failures), "bold red") if found.failures else "passed",
+        )
+    console.print(table)
+    for reason in dict.fromkeys(row.absent for row in rows if row.absent):
+        console.print(f"tensorrt does not run here: {reason}")
+    compared = [row.parity for row in rows if row.parity is not None]
+    few = any(found.crops < LEAST_CROPS or found.windows < LEAST_WINDOWS for found in compared)
+    if record["crops"] != "given":
+        console.print("compared on one portrait only: give face crops with --crops for figures that count")
+    elif few:
+        console.print(
+            f"compared on less than the {LEAST_CROPS} crops and {LEAST_WINDOWS} windows that figures need: "
+            "give more with --crops"
+        )

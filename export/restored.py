@@ -1,0 +1,88 @@
+"""From a bundle back to torch: the detector with its stored weights, for whoever has no checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from export.errors import GraphUnsupported
+from export.folding import folded
+from export.lstm import names, torch_gates
+from export.parity import Networks
+from runtime.bundle import Bundle
+from runtime.engines.graphs import prepare
+from train.model import ModelConfig, ResNeXtLSTM
+
+
+def stored_networks(bundle: Bundle) -> Networks:
+    """Make the detector of `train.model` with a bundle's weights.
+
+    Args:
+        bundle: The model.
+
+    Returns:
+        Both halves, in evaluation mode, without batch normalisation, as it is folded in the bundle.
+
+    Raises:
+        GraphUnsupported: The graphs are not those of this detector.
+    """
+    backbone, head = (_weights(path) for path in (bundle.backbone, bundle.head))
+    recurrent = [name for name in head if name.startswith("lstm.weight_hh_l")]
+    if not recurrent:
+        raise GraphUnsupported("head", "it has no LSTM by the name that training gives it")
+    config = ModelConfig(
+        input_size=bundle.input_size,
+        window=bundle.window,
+        min_frames=bundle.min_frames,
+        hidden=head[recurrent[0]].shape[-1],
+        layers=len(recurrent),
+    )
+    model = ResNeXtLSTM(config).eval()
+    trunk = folded(model.backbone, torch.zeros(2, config.input_size, config.input_size, 3, dtype=torch.uint8))
+    for constant in ("mean", "deviation"):
+        ours = getattr(model.backbone, constant).numpy().ravel()
+        if not any(array.size == 3 and np.allclose(array.ravel(), ours) for array in backbone.values()):
+            raise GraphUnsupported("backbone", f"its {constant} of the colours is another one")
+    _fill(trunk, {name: torch.from_numpy(np.array(array)) for name, array in backbone.items()}, "backbone")
+    _fill(model.head, _head_state(model.head.lstm, head), "head")
+    return Networks(trunk.requires_grad_(False), model.head.requires_grad_(False))
+
+
+def _weights(path: Path) -> dict[str, NDArray[np.float32]]:
+    """Read a graph's floating-point constants, stored weights restored."""
+    graph = onnx.load_model_from_string(prepare(path.read_bytes(), "fp32")).graph
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    return {name: array for name, array in arrays.items() if array.dtype == np.float32}
+
+
+def _head_state(lstm: nn.LSTM, arrays: dict[str, NDArray[np.float32]]) -> dict[str, Tensor]:
+    """Give the head's parameters in torch's order of gates and under torch's names."""
+    state = {name: array for name, array in arrays.items() if not name.startswith("lstm.")}
+    for layer in range(lstm.num_layers):
+        try:
+            parts = {kind: arrays[f"lstm.{kind}_l{layer}"] for kind in ("weight_ih", "weight_hh", "bias")}
+        except KeyError as error:
+            raise GraphUnsupported("head", f"its LSTM lacks {error}") from error
+        biases = np.split(parts.pop("bias"), 2, axis=1)
+        for kind, array in (*parts.items(), ("bias_ih", biases[0]), ("bias_hh", biases[1])):
+            for name, one in zip(names(lstm, kind, layer), torch_gates(array), strict=True):
+                state[f"lstm.{name}"] = one
+    return {name: torch.from_numpy(np.array(array)) for name, array in state.items()}
+
+
+def _fill(network: nn.Module, state: dict[str, Tensor], part: str) -> None:
+    own = network.state_dict()
+    missing = [name for name in own if name not in state and not name.endswith("bias")]
+    if missing:
+        raise GraphUnsupported(part, f"it lacks {missing[0]}")
+    wrong = [name for name in own if name in state and state[name].shape != own[name].shape]
+    if wrong:
+        raise GraphUnsupported(part, f"{wrong[0]} has another shape than in training")
+    # The exporter drops biases that are zero.
+    network.load_state_dict({name: state.get(name, torch.zeros_like(value)) for name, value in own.items()})

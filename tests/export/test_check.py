@@ -1,0 +1,269 @@
+"""The parity table on the bundled model: what it measures, what it lets pass, and whose answers it takes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import fake_gpu
+import numpy as np
+import pytest
+
+import unmask
+from export import check
+from export.check import CheckOptions, clips_needed, run_check
+from export.errors import AnswersForeign, EnginesDiffer, GraphUnsupported
+from export.parity import VerdictParity, allowed_figures, verdict_parity
+from export.restored import stored_networks
+from runtime.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
+from runtime.engines import Engine, open_engine
+from runtime.engines.answers import answers_of, load_answers, main
+from runtime.engines.cache import EngineCache
+from runtime.engines.prepared import write_prepared
+from runtime.engines.tensorrt import TensorRTEngine
+from runtime.errors import EngineUnavailable
+from runtime.verdict import Calibration
+from tests.runtime.conftest import _make_bundle
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return load_bundle(DEFAULT_BUNDLE)
+
+
+@pytest.fixture(autouse=True)
+def few_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two clips show what eight show."""
+    monkeypatch.setattr(check, "PORTRAIT_CLIPS", 2)
+
+
+@pytest.fixture
+def on_fake_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """TensorRT on a pretended GPU beside the real onnxruntime."""
+    monkeypatch.setattr("runtime.engines.device.leave_context", lambda handle: None)
+
+    def open_(bundle: Bundle, choice: str, **options: Any) -> Engine:
+        if choice == "onnxruntime":
+            return open_engine(bundle, choice, threads=1)
+        return TensorRTEngine(
+            bundle,
+            cache=EngineCache(tmp_path / "cache"),
+            trt=fake_gpu.Trt("11"),
+            cuda=fake_gpu.Cuda(1 << 34),
+            gpu=fake_gpu.GPU,
+            graphs=False,
+            **options,
+        )
+
+    monkeypatch.setattr(check, "open_engine", open_)
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_(bundle: Bundle, choice: str, **options: Any) -> Engine:
+        if choice == "onnxruntime":
+            return open_engine(bundle, choice, threads=1)
+        raise EngineUnavailable("tensorrt", "there is no NVIDIA driver", "use another")
+
+    monkeypatch.setattr(check, "open_engine", open_)
+
+
+@pytest.mark.usefixtures("on_fake_gpu")
+def test_every_engine_and_precision_has_its_line(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Torch with the stored weights, against onnxruntime and both of TensorRT's precisions; and a record."""
+    rows = run_check(bundle, CheckOptions(json_out=tmp_path / "check.json"))
+    assert [row.precision for row in rows] == ["fp32", "fp16", "fp32"]
+    figures = [row.parity for row in rows if row.parity is not None]
+    windows = 2 * (bundle.window - bundle.min_frames + 1)
+    assert [(found.crops, found.windows) for found in figures] == [(2 * bundle.window, windows)] * 3
+    onnx, half, full = figures
+    assert max(onnx.logit_max, full.logit_max) <= 1e-3
+    assert half.logit_max > onnx.logit_max
+    assert all(found.logit_mean <= found.logit_max for found in figures)
+    record = json.loads((tmp_path / "check.json").read_text())
+    assert record["model"]["digest"] == bundle.digest
+    assert [entry["passed"] for entry in record["engines"]] == [True] * 3
+    assert record["engines"][1]["logit_max"] == half.logit_max
+    printed = capsys.readouterr().out
+    assert "Pretend 9000" in printed
+    assert printed.count("passed") == 3
+    assert "one portrait only" in printed
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_answers_from_elsewhere_join_the_table(bundle: Bundle, tmp_path: Path) -> None:
+    """The crops are left for another process; its file is taken for these crops and this model only."""
+    samples, file = tmp_path / "samples.npz", tmp_path / "answers.npz"
+    run_check(bundle, CheckOptions(save=samples))
+    clips = np.load(samples)["clips"]
+    with open_engine(bundle, "onnxruntime", threads=1) as engine:
+        answers = answers_of(
+            engine, clips, precision="fp16", digest=bundle.digest, min_frames=bundle.min_frames
+        )
+    answers.save(file)
+    loaded = load_answers(file)
+    np.testing.assert_array_equal(loaded.logits, answers.logits)
+    rows = run_check(bundle, CheckOptions(answers=[file]))
+    assert rows[-1].precision == "fp16"
+    assert rows[-1].parity is not None
+    assert [row.absent for row in rows if row.parity is None] == ["there is no NVIDIA driver"] * 2
+    replace(answers, digest="0" * 64).save(file)
+    with pytest.raises(AnswersForeign, match="answers of another model; make it again"):
+        run_check(bundle, CheckOptions(answers=[file]))
+    replace(answers, samples="0" * 64).save(file)
+    with pytest.raises(AnswersForeign, match="answers of other crops"):
+        run_check(bundle, CheckOptions(answers=[file]))
+    file.write_bytes(b"no answers")
+    with pytest.raises(EngineUnavailable, match="holds no answers"):
+        run_check(bundle, CheckOptions(answers=[file]))
+    # Verdicts the other way round: told, and the program fails.
+    replace(answers, logits=answers.logits + 1e3 * (1 - 2 * (answers.logits > 0))).save(file)
+    with pytest.raises(EnginesDiffer, match=r"in fp16 does not answer as torch does") as caught:
+        run_check(bundle, CheckOptions(answers=[file]))
+    assert caught.value.measured > caught.value.allowed
+
+
+def parity(given: list[float], precision: str = "fp16", *, trained: bool = False) -> VerdictParity:
+    expected = np.array([-2.0, -0.1, 0.1, 2.0], np.float32)
+    bundle = load_bundle(DEFAULT_BUNDLE)
+    return verdict_parity(
+        expected,
+        np.array(given, np.float32),
+        calibration=Calibration(),
+        crops=64,
+        allowed=allowed_figures(bundle, precision, trained=trained),
+    )
+
+
+def test_the_figures() -> None:
+    """Largest and mean of logit and probability, and how many verdicts changed sides."""
+    found = parity([-2.0, 0.1, 0.1, 2.4])
+    assert found.logit_max == pytest.approx(0.4)
+    assert found.logit_mean == pytest.approx(0.15)
+    changes = [
+        1 / (1 + np.exp(-0.1)) - 1 / (1 + np.exp(0.1)),
+        1 / (1 + np.exp(-2.4)) - 1 / (1 + np.exp(-2.0)),
+    ]
+    assert found.p_fake_max == pytest.approx(max(changes))
+    assert found.p_fake_mean == pytest.approx(sum(changes) / 4)
+    assert (found.flips, found.flipped, found.windows, found.crops) == (1, 0.25, 4, 64)
+    assert found.failures == ["p_fake_mean", "flipped"]
+
+
+@pytest.mark.parametrize(
+    ("given", "precision", "trained", "failures"),
+    [
+        ([-2.0, -0.1, 0.1, 2.0], "fp32", False, []),
+        ([-2.002, -0.1, 0.1, 2.0], "fp32", False, ["logit_max"]),
+        ([-2.002, -0.1, 0.1, 2.0], "fp16", False, []),
+        ([-2.002, -0.1, 0.1, 2.0], "fp32", True, []),
+        ([-2.2, -0.1, 0.1, 2.0], "fp32", True, ["p_fake_max"]),
+        ([-2.0, -0.1, -0.001, 2.0], "fp16", False, ["flipped"]),
+        ([float("nan"), -0.1, 0.1, 2.0], "fp16", False, ["p_fake_mean"]),
+        ([float("nan"), -0.1, 0.1, 2.0], "fp32", False, ["logit_max"]),
+    ],
+)
+def test_what_passes(given: list[float], precision: str, trained: bool, failures: list[str]) -> None:
+    """Equal weights in float32 give equal logits; else p_fake and the verdicts count; NaN never passes."""
+    assert parity(given, precision, trained=trained).failures == failures
+
+
+def test_the_manifest_says_how_much_is_allowed(bundle: Bundle) -> None:
+    """Its figures come before this version's."""
+    figures = {"gate_a": {"allowed": 5e-4}, "gate_b": {"p_fake_allowed": 0.02, "flipped_allowed": 0.001}}
+    strict = replace(bundle, parity=figures)
+    assert allowed_figures(strict, "fp32", trained=False) == {"logit_max": 5e-4, "flipped": 0.001}
+    assert allowed_figures(strict, "fp32", trained=True) == {"p_fake_max": 0.02, "flipped": 0.001}
+    assert allowed_figures(strict, "int8", trained=False) == {"p_fake_mean": 0.02, "flipped": 0.001}
+    assert allowed_figures(replace(bundle, parity={}), "fp32", trained=False)["logit_max"] == 1e-3
+
+
+def test_enough_is_compared() -> None:
+    """At least 2000 crops and 200 windows, whatever the window."""
+    for window, shortest in ((16, 4), (80, 10), (8, 8), (300, 300)):
+        clips = clips_needed(window, shortest)
+        assert clips * window >= 2000
+        assert clips * (window - shortest + 1) >= 200
+
+
+def test_only_the_detector_that_is_trained_comes_back(small_bundle_of_tests: Bundle) -> None:
+    """Another network would be compared with the wrong one."""
+    with pytest.raises(GraphUnsupported, match="no LSTM by the name"):
+        stored_networks(small_bundle_of_tests)
+
+
+@pytest.fixture
+def small_bundle_of_tests(tmp_path: Path) -> Bundle:
+    """A bundle whose head has no name in common with the trained one's."""
+    return load_bundle(_make_bundle(tmp_path / "small"))
+
+
+def test_the_other_process_says_why_it_cannot_run(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line and exit code 2, with what was prepared and without."""
+
+    def missing() -> None:
+        raise EngineUnavailable("tensorrt", "there is no NVIDIA driver", "use another")
+
+    monkeypatch.setattr("runtime.engines.tensorrt.probe", missing)
+    samples = tmp_path / "samples.npz"
+    np.savez(samples, clips=np.zeros((1, bundle.window, 8, 8, 3), np.uint8))
+    arguments = [str(samples), str(tmp_path / "answers.npz"), "--prepared"]
+    assert main([*arguments, str(tmp_path)]) == 2
+    assert "holds no graphs that this version" in capsys.readouterr().err
+    folder = write_prepared(bundle, "fp16", EngineCache(tmp_path / "cache"))
+    assert main([*arguments, str(folder)]) == 2
+    assert capsys.readouterr().err == (
+        "unmask: the tensorrt engine cannot run: there is no NVIDIA driver; use another\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["MODEL"], ["is an exported model already", "--tensorrt or --check"]),
+        (["MODEL", "--out", "x", "--check"], ["leave out --out"]),
+        (["nowhere"], ["nowhere", "give --out"]),
+        (["nowhere", "--out", "x"], ["nowhere", "unmask train fit"]),
+        (["MODEL", "--check", "--crops", "nowhere"], ["nowhere", "no such file"]),
+        (["MODEL", "--check", "--answers", "nowhere.npz"], ["nowhere.npz", "holds no answers"]),
+    ],
+)
+def test_mistakes(arguments: list[str], words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    """Each is one line, with exit code 2."""
+    given = [str(DEFAULT_BUNDLE) if argument == "MODEL" else argument for argument in arguments]
+    assert unmask.run(["export", *given]) == 2
+    line = capfd.readouterr().err.strip().splitlines()[-1]
+    for word in words:
+        assert word in line
+
+
+def test_engines_are_built_ahead_of_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`--tensorrt` leaves prepared graphs and engines in the cache; without TensorRT it leaves the graphs."""
+    monkeypatch.setenv("UNMASK_CACHE", str(tmp_path))
+    trt = fake_gpu.Trt("rtx")
+    monkeypatch.setattr("runtime.engines.builder.load_tensorrt", lambda: trt)
+    assert unmask.run(["export", str(DEFAULT_BUNDLE), "--tensorrt", "--precision", "fp32"]) == 0
+    out = capfd.readouterr().out
+    assert "TensorRT-RTX 1.7.1" in out
+    (folder,) = (tmp_path / "tensorrt").iterdir()
+    names = [path.name for path in folder.iterdir()]
+    assert {"model.json", "backbone.fp32.onnx", "head.fp32.onnx"} <= set(names)
+    assert len([name for name in names if name.endswith(".engine")]) == 2
+
+    def missing() -> None:
+        raise EngineUnavailable("tensorrt", "TensorRT is not installed", "install it")
+
+    monkeypatch.setattr("runtime.engines.builder.load_tensorrt", missing)
+    assert unmask.run(["export", str(DEFAULT_BUNDLE), "--tensorrt"]) == 2
+    out, err = capfd.readouterr()
+    assert "graphs for TensorRT in fp16" in out
+    assert "TensorRT is not installed" in err
+    assert (folder / "backbone.fp16.onnx").is_file()
