@@ -29,7 +29,7 @@ from train.scores import recrop
 POOL_PX = 160
 """Side at which crops are held and forged: more than any input size, less to hold than the files' 224."""
 PARTIAL = 0.3
-"""Share of the found forgeries, of those that lie upon their original, of which only a part is put into it."""
+"""Share of the found forgeries that lie upon their original of which only a part is put into it."""
 LEAST_REGION = 0.03
 """Share of the crop that a partial forgery must cover."""
 

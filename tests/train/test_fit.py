@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -51,3 +57,30 @@ def test_another_configuration_is_refused(clips: Path, tmp_path: Path) -> None:
     other = FitConfig(sizes=(32,), crops=(48,), batch=8)
     with pytest.raises(ValueError, match="another configuration"):
         fit([clips], tmp_path / "run", model_config=SIZES, config=other, console=quiet)
+
+
+def test_two_processes_train_one_model(clips: Path, tmp_path: Path) -> None:
+    """Under torchrun two processes share the work and write one calibrated checkpoint, with its log."""
+    config = replace(RUN, crops=(64,), devices=2, check_every=2)
+    run = tmp_path / "run.json"
+    run.write_text(json.dumps({"model": asdict(SIZES), "fit": asdict(config)}))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port]
+    command = [*torchrun, "-m", "unmask", "train", "fit", clips, "--out", tmp_path / "out", "--config", run]
+    done = subprocess.run(
+        list(map(str, command)),
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[:6000]
+    model, training = load_checkpoint(tmp_path / "out")
+    assert model.config == SIZES
+    assert training["fit"]["devices"] == 2
+    # Four steps of two times eight crops.
+    assert torch.load(tmp_path / "out/resume.pt", weights_only=True)["done"] == 4
+    assert done.stdout.count("written to") == 1
+    assert any((tmp_path / "out/log").iterdir())

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from train.config import FitConfig
-from train.pools import Batches, draw_batch, read_pool
+from train.pools import Batches, Pool, draw_batch, read_pool
 
 
 def test_a_group_is_kept_out(clips: Path) -> None:
@@ -25,17 +25,25 @@ def test_a_group_is_kept_out(clips: Path) -> None:
 
 
 def test_a_batch_is_half_real(clips: Path) -> None:
-    """Real and forged take turns; of a made forgery the region is known, of a found one it is not."""
+    """Real and forged take turns; a real crop has no region, a forged one has one where it is known."""
     rng = np.random.default_rng(0)
     pools = [read_pool(clips, (), 1.02)]
-    crops, labels, regions, known = draw_batch(pools, 64, 48, rng, strength=1.0, made=0.5)
+    crops, labels, regions, known = draw_batch(pools, 64, 48, rng, strength=1.0, made=1.0)
     assert crops.shape == (64, 48, 48, 3)
     assert crops.dtype == torch.uint8
     assert labels.tolist() == [0, 1] * 32
-    assert known[labels == 0].all()
-    assert 8 < int((~known).sum()) < 24
-    assert (regions[(labels == 0) | ~known] == 0).all()
-    assert (regions[(labels == 1) & known].amax((1, 2)) > 0.2).all()
+    assert known.all()
+    assert (regions[labels == 0] == 0).all()
+    assert (regions[labels == 1].amax((1, 2)) > 0.2).all()
+
+
+def test_a_forgery_without_an_original_has_no_region(clips: Path) -> None:
+    """It stands beside some other real crop, and its region is not learned from."""
+    pool = read_pool(clips, (), 1.02)
+    orphan = Pool(pool.name, {"elsewhere": pool.real["a"]}, pool.fake)
+    _, labels, regions, known = draw_batch([orphan], 16, 48, np.random.default_rng(0), strength=1.0, made=0.0)
+    assert (known == (labels == 0)).all()
+    assert (regions == 0).all()
 
 
 def test_a_made_forgery_differs_only_in_its_region(clips: Path) -> None:
