@@ -1,33 +1,51 @@
-"""What a verdict costs, stage by stage: one stream, one frame after the other.
+"""What a verdict costs, stage by stage: one stream, one frame after the other, as in MLPerf's single stream.
 
-This is MLPerf's single-stream scenario. A frame's clock starts with the decoding of its packet and stops with
-the verdicts on its faces. Only frames with a scored verdict count, after a warm-up. `capture` is the age of a
-live frame at its verdict.
+The stages are the runtime's own, told apart by what is passed into it (`benchmarks/stopwatch.py`):
+
+    decode    from packet to picture; of `demo`, drawing it
+    convert   scaling the picture down for the face detector and reading its maps: in one, so merged here
+    detect    the detector's network; zero in the frames where faces are only followed (two of three)
+    track     the grey picture, optical flow, and giving ids
+    crop      cutting the faces out, with their conversion to RGB
+    queue     to the batcher's thread and back, and waiting for its turn
+    backbone  from crops to features
+    head      from the buffered features to logits
+    verdict   all the rest of the analysis: buffers, calibration, thresholds
+    send      making the messages and handing them to the server's thread
+
+`total` is their sum. Waiting for the next frame is in none of them. Only frames with a scored verdict count.
+Of a live source there are two more: `capture`, from capture to verdict, and `subscriber`, from capture until
+`runtime.client.watch` in another process has the message, through a real server and socket. When a camera
+captured a frame is estimated from the frame's arrival: the way from the camera is not in these two, but every
+wait since is.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
-from rich.text import Text
 
-from benchmarks.machine import describe_machine
+from benchmarks.errors import NothingMeasured
+from benchmarks.record import Figure, Output, distribution, figure_table, new_record
+from benchmarks.stopwatch import Stopwatch, TimedBackbone, TimedDetector, split
+from benchmarks.subscribers import Subscribers
 from runtime.analysis import FaceVerdict, StreamAnalysis
 from runtime.batcher import Batcher
 from runtime.bundle import load_bundle
 from runtime.engines import detector_infer, open_engine
-from runtime.errors import UnmaskError
-from streams.detector import Detector
+from runtime.hub import Hub, new_session
+from runtime.messages import Identity
+from runtime.metrics import Metrics
+from runtime.server import serve_in_thread
+from runtime.version import version
 from streams.errors import EndOfStream
 from streams.faces import FaceFinder
 from streams.frame import Frame
@@ -36,39 +54,8 @@ from streams.source import Source, parse_source
 
 # Of a live source, a face that has not been scored after this long will not be.
 PATIENCE_S = 30.0
-
-
-class NothingMeasured(UnmaskError, ValueError):
-    """Says that a source gave no verdict to measure.
-
-    Args:
-        source: As shown to people.
-        reason: Why, as far as it is known.
-    """
-
-    def __init__(self, source: str, reason: str) -> None:
-        super().__init__(source, reason)
-        self.source = source
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.source}: nothing to measure ({self.reason}); give a video with a face, or demo"
-
-
-class RecordNotWritten(UnmaskError, OSError):
-    """Says that a record cannot be written where it was wanted.
-
-    Args:
-        path: Where.
-        cause: What the system said.
-    """
-
-    def __init__(self, path: Path, cause: OSError) -> None:
-        super().__init__(cause.errno, cause.strerror, str(path))
-        self.path = path
-
-    def __str__(self) -> str:
-        return f"{self.path}: cannot be written ({self.strerror}); give another path with --json"
+# What is still on its way to the subscriber after this is lost.
+ARRIVAL_S = 0.5
 
 
 @dataclass
@@ -97,24 +84,13 @@ class Samples:
             for stage, spent_ms in stages.items():
                 self.stages.setdefault(stage, []).append(spent_ms)
 
-    def summary(self) -> dict[str, dict[str, float]]:
-        """Give mean, p50, p90, p99 and max of each stage, in milliseconds."""
-        return {stage: percentiles(values) for stage, values in self.stages.items()}
+    def figures(self, repeats: int) -> dict[str, Figure]:
+        """Give the distribution of each stage.
 
-
-def percentiles(values: Iterable[float]) -> dict[str, float]:
-    """Summarise a distribution.
-
-    Args:
-        values: At least one.
-
-    Returns:
-        `mean`, `p50`, `p90`, `p99` (linear between the two nearest values) and `max`.
-    """
-    series = np.asarray(list(values), np.float64)
-    p50, p90, p99 = np.percentile(series, [50, 90, 99]).tolist()
-    figures = {"mean": float(series.mean()), "p50": p50, "p90": p90, "p99": p99, "max": float(series.max())}
-    return {name: round(figure, 3) for name, figure in figures.items()}
+        Args:
+            repeats: In how many parts the frames are taken, one after the other, to see the noise.
+        """
+        return {stage: distribution(_parts(values, repeats), "ms") for stage, values in self.stages.items()}
 
 
 def run_latency(
@@ -122,110 +98,150 @@ def run_latency(
     *,
     samples: int,
     warmup: int,
+    repeats: int = 3,
     model: Path | None = None,
     engine: str = "auto",
     json_out: Path | None = None,
+    compare: Path | None = None,
 ) -> int:
     """Measure, print a table and write a record.
 
     Args:
-        source: `demo`, a video file, or anything else that can be watched.
+        source: `demo`, a video file, an RTSP address, or anything else that can be watched.
         samples: How many frames with a verdict to measure.
         warmup: How many to leave out before.
+        repeats: In how many parts they are taken, to see the noise.
         model: The bundle's directory; None for the one that ships with unmask.
-        engine: `auto`, `onnxruntime` or `tensorrt`.
+        engine: As for `open_engine`.
         json_out: Where to write the record; None for nowhere.
+        compare: An earlier record to hold this one against; None for none.
 
     Returns:
         The exit code.
 
     Raises:
-        NothingMeasured: The source has no face that could be scored.
-        RecordNotWritten: The record cannot be written.
+        BenchmarkError: The source has no face that could be scored, or a record cannot be written or read.
         SourceError: The source cannot be read.
         UnmaskError: The model or the engine cannot be used.
     """
-    if json_out is not None:
-        # Found out before anything is measured.
-        try:
-            json_out.open("a").close()
-        except OSError as error:
-            raise RecordNotWritten(json_out, error) from error
-    record = measure_latency(parse_source(source), samples=samples, warmup=warmup, model=model, engine=engine)
-    _print(record)
-    if json_out is not None:
-        json_out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    output = Output("latency", json_out=json_out, compare=compare)
+    record, figures = measure_latency(
+        parse_source(source), samples=samples, warmup=warmup, repeats=repeats, model=model, engine=engine
+    )
+    output.finish(record, figure_table("ms", figures, bold="total"))
     return 0
 
 
 def measure_latency(
-    source: Source, *, samples: int, warmup: int, model: Path | None = None, engine: str = "auto"
-) -> dict[str, Any]:
+    source: Source,
+    *,
+    samples: int,
+    warmup: int,
+    repeats: int = 3,
+    model: Path | None = None,
+    engine: str = "auto",
+) -> tuple[dict[str, Any], dict[str, Figure]]:
     """Measure the stages of one stream.
 
     Args:
         source: What to analyse; a file that is too short is analysed again from its start.
         samples: How many frames with a verdict to measure.
         warmup: How many to leave out before.
+        repeats: In how many parts they are taken, to see the noise.
         model: The bundle's directory; None for the one that ships with unmask.
-        engine: `auto`, `onnxruntime` or `tensorrt`.
+        engine: As for `open_engine`.
 
     Returns:
-        The record as JSON values: what was measured on what, and `stages_ms` with the figures of each stage.
+        The record as JSON values, and its figures by stage.
 
     Raises:
-        NothingMeasured: The source has no face that could be scored.
+        BenchmarkError: The source has no face that could be scored, or the subscriber broke.
         SourceError: The source cannot be read.
         UnmaskError: The model or the engine cannot be used.
     """
     bundle = load_bundle(model)
+    stopwatch, collected = Stopwatch(), Samples(warmup)
     infer = detector_infer(engine)
-    collected = Samples(warmup)
-    with (
-        open_engine(bundle, engine) as running,
-        Batcher(running.features) as batcher,
-        Progress(console=Console(stderr=True), transient=True) as progress,
-    ):
+    with ExitStack() as stack:
+        running = stack.enter_context(open_engine(bundle, engine))
+        batcher = stack.enter_context(Batcher(TimedBackbone(running.features, stopwatch)))
+        finder = FaceFinder(TimedDetector(infer, stopwatch))
+        analysis = StreamAnalysis(bundle, head=running, features=batcher, finder=finder)
+        outlet = _Outlet(source, stack)
+        progress = stack.enter_context(Progress(console=Console(stderr=True), transient=True))
         task = progress.add_task("measuring", total=warmup + samples)
-        analysis = StreamAnalysis(bundle, head=running, features=batcher, finder=FaceFinder(Detector(infer)))
         for frame in _frames(source, bundle.sample_hz, collected):
+            stopwatch.take()
             started = time.perf_counter()
-            verdicts = [verdict for verdict in analysis.analyse(frame) if verdict.p_fake is not None]
-            spent_ms = 1e3 * (time.perf_counter() - started)
-            if verdicts:
-                collected.add(_stages(frame, verdicts[0], spent_ms), faces=len(verdicts))
+            verdicts = analysis.analyse(frame)
+            analysed = time.perf_counter()
+            seq = outlet.send(verdicts)
+            sent = time.perf_counter()
+            scored = [verdict for verdict in verdicts if verdict.p_fake is not None]
+            if scored:
+                spent_ms, sent_ms = 1e3 * (analysed - started), 1e3 * (sent - analysed)
+                stages = split(frame, scored, stopwatch.take(), analysis_ms=spent_ms, send_ms=sent_ms)
+                if frame.captured is not None and scored[0].timings is not None:
+                    stages["capture"] = scored[0].timings.total
+                    if collected.scored >= warmup:
+                        outlet.expect(seq, frame.captured)
+                collected.add(stages, faces=len(scored))
                 progress.update(task, completed=collected.scored)
             if len(collected.faces) == samples:
                 break
         described = running.describe()
-    return {
-        "benchmark": "latency",
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": describe_machine(),
-        "model": {"name": bundle.name, "digest": bundle.digest, "weights": bundle.weights},
-        "engine": described,
-        "source": source.spec,
-        "warmup": warmup,
-        "n": len(collected.faces),
-        "faces": round(float(np.mean(collected.faces)), 2),
-        "stages_ms": collected.summary(),
-    }
+        figures = collected.figures(repeats)
+        if source.live:
+            figures["subscriber"] = distribution(_parts(outlet.delivered_ms(), repeats), "ms")
+    record = new_record(
+        "latency",
+        settings={"source": source.spec, "samples": samples, "warmup": warmup, "repeats": repeats},
+        figures=figures,
+        warmup=f"{warmup} frames with a verdict",
+        bundle=bundle,
+        engine=described,
+        notes=[]
+        if source.live
+        else ["a file has no capture: give demo or a camera for capture-to-subscriber"],
+        n=len(collected.faces),
+        faces=round(float(np.mean(collected.faces)), 2),
+    )
+    return record, figures
 
 
-def _stages(frame: Frame, verdict: FaceVerdict, analysis_ms: float) -> dict[str, float]:
-    spent = verdict.timings
-    assert spent is not None  # a scored verdict has them
-    stages = {
-        "decode": spent.decode,
-        "detect": spent.detect,
-        "crop": spent.crop,
-        "backbone": spent.backbone,
-        "head": spent.head,
-        "total": frame.decode_ms + analysis_ms,
-    }
-    if frame.captured is not None:
-        stages["capture"] = spent.total
-    return stages
+class _Outlet:
+    """Where the verdicts go, as in `unmask monitor`: the hub, and for a live source a server and a client."""
+
+    def __init__(self, source: Source, stack: ExitStack) -> None:
+        self._stream = source.name
+        self._hub = Hub(Identity(version=version(), session=new_session()), sinks=[Metrics()])
+        self._subscribers: Subscribers | None = None
+        self._expected: dict[int, float] = {}
+        if source.live:
+            server = stack.enter_context(serve_in_thread(self._hub, port=0))
+            self._subscribers = stack.enter_context(Subscribers(server.urls.websocket, fast=1))
+
+    def send(self, verdicts: list[FaceVerdict]) -> int:
+        """Publish all verdicts of a frame; the last one's number."""
+        seq = 0
+        for verdict in verdicts:
+            seq = self._hub.publish(verdict.message(self._stream))
+        return seq
+
+    def expect(self, seq: int, captured: float) -> None:
+        """Remember that a message stands for a frame that was captured at that Unix time."""
+        self._expected[seq] = time.monotonic() - (time.time() - captured)
+
+    def delivered_ms(self) -> list[float]:
+        """Give the milliseconds from capture to the subscriber, for all messages that arrived."""
+        assert self._subscribers is not None
+        time.sleep(ARRIVAL_S)
+        (arrivals,) = self._subscribers.collect().fast
+        return [
+            1e3 * (arrived - self._expected[int(seq)])
+            for seq, arrived in arrivals.tolist()
+            if int(seq) in self._expected
+        ]
 
 
 def _frames(source: Source, sample_hz: float, collected: Samples) -> Iterator[Frame]:
@@ -254,25 +270,5 @@ def _frames(source: Source, sample_hz: float, collected: Samples) -> Iterator[Fr
             raise NothingMeasured(source.spec, reason)
 
 
-def _print(record: Mapping[str, Any]) -> None:
-    machine = record["machine"]
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("ms", no_wrap=True)
-    figures = ("p50", "p90", "p99", "max", "mean")
-    for figure in figures:
-        table.add_column(figure, justify="right", no_wrap=True)
-    for stage, measured in record["stages_ms"].items():
-        style = "bold" if stage == "total" else ""
-        table.add_row(Text(stage, style), *(Text(f"{measured[figure]:.2f}", style) for figure in figures))
-    libraries = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items())
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB; {machine['system']}"
-    )
-    console.print(f"Python {machine['python']}, {libraries}")
-    console.print(f"model {record['model']['name']} on {record['engine']}")
-    console.print(
-        f"{record['source']}: {record['n']} frames after {record['warmup']} to warm up, "
-        f"{record['faces']:g} faces each"
-    )
-    console.print(table)
+def _parts(values: list[float], repeats: int) -> list[list[float]]:
+    return [part.tolist() for part in np.array_split(np.asarray(values, np.float64), repeats) if len(part)]

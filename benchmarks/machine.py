@@ -10,7 +10,18 @@ from typing import Any
 
 from runtime.engines.cores import usable_cores
 
-LIBRARIES = ("av", "numpy", "onnxruntime", "opencv-python", "tensorrt", "torch", "unmask")
+LIBRARIES = (
+    "av",
+    "dlib-bin",
+    "numpy",
+    "onnxruntime",
+    "opencv-python",
+    "openvino",
+    "tensorrt",
+    "torch",
+    "unmask",
+    "websockets",
+)
 
 
 def describe_machine() -> dict[str, Any]:

@@ -1,0 +1,223 @@
+"""The other side of the socket: subscribers in a process of their own, some of them slow readers.
+
+    with Subscribers("ws://127.0.0.1:8765/ws", fast=100, slow=5) as subscribers:
+        ...                                  # publish
+        received = subscribers.collect()
+    for arrivals in received.fast:           # one array of (seq, seconds on time.monotonic) each
+        ...
+
+`time.monotonic` is the system's clock: what one process reads can be held against what another does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import socket
+import time
+import urllib.parse
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from benchmarks.errors import HelperFailed
+from runtime.client import watch
+
+START_S = 60.0
+# Whoever is not let in for this long will not be.
+JOIN_S = 20.0
+# A slow reader that the kernel and the library held messages for would look like a fast one that is late.
+SLOW_BUFFER_BYTES = 4096
+SLOW_QUEUE = 1
+
+Arrivals = list[tuple[int, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Received:
+    """Holds what arrived.
+
+    Args:
+        fast: For each subscriber that reads all it can, float64 `(M, 2)`: `seq` and the time of arrival.
+        slow: The same for each slow reader.
+        cpu_s: CPU seconds that all subscribers together spent.
+    """
+
+    fast: list[NDArray[np.float64]]
+    slow: list[NDArray[np.float64]]
+    cpu_s: float
+
+
+class Subscribers:
+    """Subscribers of one server in another process, as a context manager; entering waits until all joined.
+
+    Args:
+        url: The server's WebSocket.
+        fast: How many read all that comes, through `runtime.client.watch`.
+        slow: How many take a pause after each message and let little wait for them.
+        pause_s: How long that pause is.
+
+    Raises:
+        HelperFailed: On entering or collecting: not all could join, or their process broke.
+    """
+
+    def __init__(self, url: str, *, fast: int, slow: int = 0, pause_s: float = 0.5) -> None:
+        # Not forked: this process has threads, of its own and of the libraries.
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._theirs = theirs
+        self._process = context.Process(
+            target=_main, args=(theirs, url, fast, slow, pause_s), name="subscribers", daemon=True
+        )
+
+    def __enter__(self) -> Self:
+        self._process.start()
+        # This end's copy: only once it is closed does the death of the other process end the pipe.
+        self._theirs.close()
+        try:
+            self._expect("ready", START_S)
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def collect(self) -> Received:
+        """Make all of them leave, and give what they received since they joined."""
+        self._pipe.send("stop")
+        received = self._expect("received", START_S)
+        assert isinstance(received, Received)
+        return received
+
+    def _expect(self, word: str, timeout_s: float) -> Any:
+        try:
+            if not self._pipe.poll(timeout_s):
+                raise HelperFailed("subscribers", f"nothing was heard for {timeout_s:g} s")
+            said, content = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            raise HelperFailed("subscribers", "their process ended") from error
+        if said != word:
+            raise HelperFailed("subscribers", str(content))
+        return content
+
+    def _end(self) -> None:
+        self._pipe.close()
+        self._process.join(5.0)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+
+def _main(pipe: Connection, url: str, fast: int, slow: int, pause_s: float) -> None:
+    try:
+        with suppress(BrokenPipeError, ConnectionResetError):
+            pipe.send(asyncio.run(_subscribe(pipe, url, fast, slow, pause_s)))
+    except KeyboardInterrupt:
+        # Ctrl-C reaches every process of the terminal; the first one says what there is to say.
+        return
+
+
+async def _subscribe(pipe: Connection, url: str, fast: int, slow: int, pause_s: float) -> tuple[str, Any]:
+    loop = asyncio.get_running_loop()
+    arrivals: list[Arrivals] = [[] for _ in range(fast + slow)]
+    joined = [loop.create_future() for _ in arrivals]
+    tasks = [
+        asyncio.create_task(
+            _read(url, arrivals[index], joined[index])
+            if index < fast
+            else _read_slowly(url, arrivals[index], joined[index], pause_s)
+        )
+        for index in range(fast + slow)
+    ]
+    broken = await _first_problem(tasks, asyncio.gather(*joined), JOIN_S)
+    if broken is not None:
+        return "failed", broken
+    cpu_s = time.process_time()
+    pipe.send(("ready", None))
+    # Ends with the other process too: reading from a pipe that nobody holds any more fails at once.
+    asked = loop.run_in_executor(None, _wait, pipe)
+    broken = await _first_problem(tasks, asked, None)
+    cpu_s = time.process_time() - cpu_s
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    if broken is not None:
+        return "failed", broken
+    arrays = [np.array(each, np.float64).reshape(-1, 2) for each in arrivals]
+    return "received", Received(fast=arrays[:fast], slow=arrays[fast:], cpu_s=cpu_s)
+
+
+async def _first_problem(
+    tasks: list[asyncio.Task[None]], until: asyncio.Future[Any], timeout_s: float | None
+) -> str | None:
+    """Wait for something, and give what went wrong if a subscriber broke or time ran out before."""
+    done, _ = await asyncio.wait({*tasks, until}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        if task in done:
+            error = task.exception()
+            return "a subscriber was cut off" if error is None else str(error) or type(error).__name__
+    return None if until in done else "not all could join"
+
+
+def _wait(pipe: Connection) -> None:
+    with suppress(EOFError, OSError):
+        pipe.recv()
+
+
+async def _read(url: str, arrivals: Arrivals, joined: asyncio.Future[None]) -> None:
+    async with watch(url, give_up_s=JOIN_S) as messages:
+        async for message in messages:
+            now = time.monotonic()
+            if message["type"] == "snapshot":
+                _join(joined)
+            elif message["type"] != "hello":
+                arrivals.append((message["seq"], now))
+
+
+async def _read_slowly(url: str, arrivals: Arrivals, joined: asyncio.Future[None], pause_s: float) -> None:
+    # The server cuts off who does not answer its pings for long, since they wait behind the messages.
+    while True:
+        with suppress(ConnectionClosed):
+            await _crawl(url, arrivals, joined, pause_s)
+        await asyncio.sleep(pause_s)
+
+
+async def _crawl(url: str, arrivals: Arrivals, joined: asyncio.Future[None], pause_s: float) -> None:
+    parts = urllib.parse.urlsplit(url)
+    raw = socket.socket(socket.AF_INET6 if ":" in (parts.hostname or "") else socket.AF_INET)
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SLOW_BUFFER_BYTES)
+    raw.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(raw, (parts.hostname, parts.port))
+    async with connect(
+        url,
+        sock=raw,
+        proxy=None,
+        compression=None,
+        max_queue=SLOW_QUEUE,
+        ping_interval=None,
+        close_timeout=0.2,
+    ) as connection:
+        async for text in connection:
+            message = json.loads(text)
+            if message["type"] == "snapshot":
+                _join(joined)
+            elif message["type"] != "hello":
+                arrivals.append((message["seq"], time.monotonic()))
+                await asyncio.sleep(pause_s)
+
+
+def _join(joined: asyncio.Future[None]) -> None:
+    if not joined.done():
+        joined.set_result(None)

@@ -1,0 +1,69 @@
+"""CPU time as the kernel counts it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.load import STAT, Load, busy_s, memory_mib, threads_s
+
+LINUX = pytest.mark.skipif(not STAT.exists(), reason="no /proc on this system")
+
+
+def test_what_is_idle_is_not_busy() -> None:
+    """User, nice, system, both interrupts and stolen time count; idle, waiting and guests do not."""
+    text = "cpu  100 20 30 9999 8888 4 5 6 77 7\ncpu0 1 1 1 1 1 1 1 1 1 1\n"
+    assert busy_s(text, ticks_per_s=10) == 16.5
+
+
+def test_what_the_kernel_never_wrote() -> None:
+    """It is an error, not zero seconds."""
+    with pytest.raises(ValueError, match="no line"):
+        busy_s("nonsense", ticks_per_s=100)
+
+
+def test_work_shows() -> None:
+    """CPU time is counted while it is spent; sleeping is free."""
+    with Load() as load:
+        until = time.process_time() + 0.05
+        while time.process_time() < until:
+            pass
+    assert load.own_s >= 0.05
+    with Load() as idle:
+        time.sleep(0.1)
+    assert idle.wall_s >= 0.1
+    assert idle.own_s < load.own_s
+
+
+@LINUX
+def test_threads_are_told_apart() -> None:
+    """A thread's work stands under the first word of its name."""
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            pass
+
+    thread = threading.Thread(target=work, name="reader of something")
+    thread.start()
+    try:
+        while threads_s().get("reader", 0.0) < 0.03:
+            time.sleep(0.01)
+    finally:
+        stop.set()
+        thread.join()
+    assert "reader" not in threads_s()
+
+
+def test_threads_where_the_kernel_is_silent(tmp_path: Path) -> None:
+    """Nothing is made up."""
+    assert threads_s(tmp_path / "none") == {}
+
+
+@LINUX
+def test_memory() -> None:
+    """A running Python holds some."""
+    assert (memory_mib() or 0.0) > 5

@@ -1,0 +1,87 @@
+"""The stages of a frame add up to what it took."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from types import SimpleNamespace
+from typing import Any, cast
+
+import av
+import numpy as np
+import pytest
+
+from benchmarks.stopwatch import Stopwatch, TimedDetector, split
+from runtime.analysis import FaceVerdict, Timings
+from streams.frame import Frame
+
+
+def frame(decode_ms: float) -> Frame:
+    picture = av.VideoFrame(64, 64, "yuv420p")
+    return Frame(
+        picture=picture,
+        pts=0,
+        time_base=Fraction(1, 25),
+        captured=None,
+        decode_ms=decode_ms,
+        missed=0,
+        gap=False,
+    )
+
+
+def verdict(**timings: float) -> FaceVerdict:
+    return cast(FaceVerdict, SimpleNamespace(timings=Timings(**cast(Any, timings))))
+
+
+def test_the_stages_add_up() -> None:
+    """What the runtime gives in one is divided by what was timed inside it."""
+    spent = verdict(decode=2.0, detect=12.0, crop=1.0, backbone=30.0, head=3.0, total=0.0)
+    inner = {"network": 7.0, "detector": 9.0, "backbone": 29.5}
+    stages = split(frame(2.0), [spent], inner, analysis_ms=47.0, send_ms=0.5)
+    assert stages == {
+        "decode": 2.0,
+        "convert": 2.0,
+        "detect": 7.0,
+        "track": 3.0,
+        "crop": 1.0,
+        "queue": 0.5,
+        "backbone": 29.5,
+        "head": 3.0,
+        "verdict": 1.0,
+        "send": 0.5,
+        "total": 49.5,
+    }
+    assert stages["total"] == 2.0 + 47.0 + 0.5
+
+
+def test_a_frame_without_detection() -> None:
+    """Faces that were only followed cost no network, and nothing is below zero."""
+    spent = verdict(decode=1.0, detect=2.0, crop=1.0, backbone=30.0, head=3.0, total=0.0)
+    stages = split(frame(1.0), [spent], {"backbone": 31.0}, analysis_ms=35.9, send_ms=0.0)
+    assert (stages["convert"], stages["detect"], stages["track"]) == (0.0, 0.0, 2.0)
+    assert min(stages.values()) == 0.0
+
+
+def test_the_network_is_inside_the_detector() -> None:
+    """The detector's own time holds its network's; taking it begins anew."""
+    stopwatch = Stopwatch()
+
+    def infer(picture: np.ndarray) -> list[np.ndarray]:
+        rows, columns = picture.shape[2] // 4, picture.shape[3] // 4
+        return [np.zeros((1, count, rows, columns), np.float32) for count in (1, 2, 2)]
+
+    assert TimedDetector(infer, stopwatch).detect(av.VideoFrame(64, 64, "yuv420p"), 64) == []
+    spent = stopwatch.take()
+    assert 0 < spent["network"] <= spent["detector"]
+    assert stopwatch.take() == {}
+
+
+def test_a_call_that_fails_counts_too() -> None:
+    """Its time was spent, and its error is its caller's."""
+    stopwatch = Stopwatch()
+
+    def fail() -> None:
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        stopwatch.timed("work", fail)()
+    assert "work" in stopwatch.take()
