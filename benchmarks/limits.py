@@ -1,0 +1,147 @@
+"""What this machine can do at best: products of float32 matrices, and copying memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+# (M, K, N): square ones that are large enough to amortise packing and small enough for the caches, and the
+# shapes that a ResNeXt's 1x1 convolutions come down to.
+SHAPES = ((512, 512, 512), (1024, 1024, 1024), (2048, 2048, 2048), (784, 256, 512), (3136, 64, 256))
+COPY_BYTES = 256 * 2**20
+LEAST_S = 0.2
+
+Call = Callable[[], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Product:
+    """A matrix product that is ready to run.
+
+    Args:
+        library: Who runs it.
+        shape: `(M, K, N)`.
+        run: Runs it once.
+    """
+
+    library: str
+    shape: tuple[int, int, int]
+    run: Call
+
+    @property
+    def flop(self) -> int:
+        """Multiplications and additions of one run."""
+        m, k, n = self.shape
+        return 2 * m * k * n
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.library} {'x'.join(map(str, self.shape))}"
+
+
+def fastest_s(call: Call, *, least_s: float = LEAST_S) -> float:
+    """Time a callable that has run before: the fastest of as many calls as take a while.
+
+    The fastest is what the machine can do; the rest is what disturbed it.
+
+    Args:
+        call: What to run.
+        least_s: How long to go on at least.
+
+    Returns:
+        Seconds.
+    """
+    best = float("inf")
+    ended = begun = time.perf_counter()
+    while ended - begun < least_s or best == float("inf"):
+        started = time.perf_counter()
+        call()
+        ended = time.perf_counter()
+        best = min(best, ended - started)
+    return best
+
+
+def products(threads: int) -> Iterator[Product]:
+    """Give every way to multiply float32 matrices that is installed here, each of all shapes.
+
+    Args:
+        threads: How many cores it may use, where that can be told the library.
+    """
+    rng = np.random.default_rng(0)
+    for shape in SHAPES:
+        m, k, n = shape
+        left = rng.standard_normal((m, k), np.float32)
+        right = rng.standard_normal((k, n), np.float32)
+        yield Product(library="numpy", shape=shape, run=_numpy(left, right))
+        yield Product(library="onnxruntime", shape=shape, run=_onnxruntime(left, right, threads))
+        if (run := _torch(left, right, threads)) is not None:
+            yield Product(library="torch", shape=shape, run=run)
+
+
+def copy_gb_per_s(threads: int) -> Callable[[], float]:
+    """Prepare to measure how fast memory can be copied.
+
+    Args:
+        threads: How many copy at once, each its own part.
+
+    Returns:
+        A function that measures: 10^9 bytes a second, read and written ones counted.
+    """
+    source = np.ones(COPY_BYTES // threads // 8 * threads, np.float64)
+    target = np.zeros_like(source)
+    parts = list(zip(np.split(source, threads), np.split(target, threads), strict=True))
+
+    def measure() -> float:
+        # numpy lets go of the interpreter while it copies.
+        with ThreadPoolExecutor(threads) as pool:
+
+            def copy() -> None:
+                for done in [pool.submit(np.copyto, there, here) for here, there in parts]:
+                    done.result()
+
+            copy()
+            return 2 * source.nbytes / fastest_s(copy, least_s=0.3) / 1e9
+
+    return measure
+
+
+def _numpy(left: NDArray[np.float32], right: NDArray[np.float32]) -> Call:
+    out = np.empty((left.shape[0], right.shape[1]), np.float32)
+    return lambda: np.matmul(left, right, out=out)
+
+
+def _onnxruntime(left: NDArray[np.float32], right: NDArray[np.float32], threads: int) -> Call:
+    # The right side is a weight, as in a network: the library may arrange it once, ahead of time.
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["left", "right"], ["out"])],
+        "product",
+        [helper.make_tensor_value_info("left", TensorProto.FLOAT, left.shape)],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, [left.shape[0], right.shape[1]])],
+        [helper.make_tensor("right", TensorProto.FLOAT, right.shape, right.tobytes(), raw=True)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return lambda: session.run(None, {"left": left})
+
+
+def _torch(left: NDArray[np.float32], right: NDArray[np.float32], threads: int) -> Call | None:
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return None
+    torch.set_num_threads(threads)
+    first, second = torch.from_numpy(left), torch.from_numpy(right)
+    out = torch.empty(left.shape[0], right.shape[1])
+    return lambda: torch.mm(first, second, out=out)
