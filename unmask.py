@@ -48,6 +48,15 @@ Model = Annotated[
 ]
 Layout = Literal["auto", "folder", "manifest", "ffpp", "celeb-df", "dfdc"]
 Engine = Annotated[str, typer.Option(metavar="auto|onnxruntime|tensorrt", help="What runs the model.")]
+Repeats = Annotated[int, typer.Option(min=1, help="Repetitions, to see the noise.")]
+JsonOut = Annotated[
+    Path | None,
+    typer.Option("--json", metavar="OUT", help="Write the record to a file.", show_default=False),
+]
+Compare = Annotated[
+    Path | None,
+    typer.Option(metavar="OLD", help="Tell what changed since this record.", show_default=False),
+]
 
 
 class UserMistake(Exception):
@@ -429,21 +438,173 @@ def export(
 @bench.command()
 def latency(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="demo, or a video file with a face.")
+        str,
+        typer.Argument(metavar="SOURCE", help="demo, a video file with a face, or rtsp://..."),
     ] = "demo",
     samples: Annotated[int, typer.Option(min=1, help="Frames to measure.")] = 200,
     warmup: Annotated[int, typer.Option(min=0, help="Frames to analyse before measuring.")] = 30,
+    repeats: Repeats = 3,
     model: Model = None,
     engine: Engine = "auto",
-    json_out: Annotated[
-        Path | None,
-        typer.Option("--json", metavar="OUT", help="Write the record to a file.", show_default=False),
-    ] = None,
+    json_out: JsonOut = None,
+    compare: Compare = None,
 ) -> int:
     """Measure what a verdict costs, stage by stage, one frame after the other."""
     from benchmarks.latency import run_latency
 
-    return run_latency(source, samples=samples, warmup=warmup, model=model, engine=engine, json_out=json_out)
+    return run_latency(
+        source,
+        samples=samples,
+        warmup=warmup,
+        repeats=repeats,
+        model=model,
+        engine=engine,
+        json_out=json_out,
+        compare=compare,
+    )
+
+
+@bench.command()
+def throughput(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="A video file with a face, sent as live cameras; demo, or rtsp://..."
+        ),
+    ] = "demo",
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            metavar="HZ", help="Verdicts a second and face.", show_default="the model's sample rate"
+        ),
+    ] = None,
+    heights: Annotated[
+        str, typer.Option(help="Heights in pixels to send a file at.", show_default="480,720,1080")
+    ] = "",
+    seconds: Annotated[float, typer.Option(min=1, help="Length of each step.")] = 10.0,
+    warmup: Annotated[float, typer.Option(min=0, help="Seconds before each step.")] = 3.0,
+    bound: Annotated[
+        float, typer.Option(metavar="MS", min=1, help="How late 1 % of the verdicts may be.")
+    ] = 250.0,
+    most: Annotated[int, typer.Option(min=1, help="Streams to try at most.")] = 32,
+    repeats: Repeats = 2,
+    model: Model = None,
+    engine: Engine = "auto",
+    json_out: JsonOut = None,
+    compare: Compare = None,
+) -> int:
+    """Find how many live streams this machine sustains without a drop, and what stops it there."""
+    from benchmarks.throughput import run_throughput
+
+    return run_throughput(
+        source,
+        rate_hz=rate,
+        heights=_whole_numbers("--heights", heights) if heights else (),
+        seconds=seconds,
+        warmup_s=warmup,
+        bound_ms=bound,
+        most=most,
+        repeats=repeats,
+        model=model,
+        engine=engine,
+        json_out=json_out,
+        compare=compare,
+    )
+
+
+@bench.command()
+def baseline(
+    video: Annotated[
+        str, typer.Argument(metavar="VIDEO", help="A video file with a face, 80 frames or more.")
+    ],
+    repeats: Repeats = 3,
+    compiled: Annotated[
+        bool, typer.Option("--compile/--no-compile", help="Measure torch.compile too, which takes a while.")
+    ] = True,
+    model: Model = None,
+    engine: Engine = "auto",
+    json_out: JsonOut = None,
+    compare: Compare = None,
+) -> int:
+    """Compare the CPU time of a verdict with the original method's: dlib, 80 crops, the whole clip."""
+    from benchmarks.baseline import run_baseline
+
+    return run_baseline(
+        video,
+        repeats=repeats,
+        compiled=compiled,
+        model=model,
+        engine=engine,
+        json_out=json_out,
+        compare=compare,
+    )
+
+
+@bench.command()
+def roofline(
+    batch: Annotated[str, typer.Option(help="Crops a call.")] = "1,2,4,8",
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="auto|onnxruntime|tensorrt",
+            help="What runs the model. May be given again.",
+            show_default="auto",
+        ),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="the cores")] = None,
+    repeats: Repeats = 5,
+    model: Model = None,
+    json_out: JsonOut = None,
+    compare: Compare = None,
+) -> int:
+    """Hold the backbone against the arithmetic and the memory of this machine."""
+    from benchmarks.roofline import run_roofline
+
+    return run_roofline(
+        batches=_whole_numbers("--batch", batch),
+        engines=engine or ["auto"],
+        threads=threads,
+        repeats=repeats,
+        model=model,
+        json_out=json_out,
+        compare=compare,
+    )
+
+
+@bench.command()
+def fanout(
+    subscribers: Annotated[str, typer.Option(help="Numbers of fast subscribers.")] = "1,10,100",
+    slow: Annotated[int, typer.Option(min=0, help="Slow readers beside them.")] = 5,
+    rate: Annotated[float, typer.Option(metavar="HZ", min=0.1, help="Verdicts a second and stream.")] = 8.0,
+    streams: Annotated[int, typer.Option(min=1, help="Streams with verdicts.")] = 4,
+    seconds: Annotated[float, typer.Option(min=1, help="Length of each run.")] = 6.0,
+    repeats: Repeats = 3,
+    json_out: JsonOut = None,
+    compare: Compare = None,
+) -> int:
+    """Measure how fast a message reaches all subscribers, slow readers among them."""
+    from benchmarks.fanout import run_fanout
+
+    return run_fanout(
+        subscribers=_whole_numbers("--subscribers", subscribers),
+        slow=slow,
+        rate_hz=rate,
+        streams=streams,
+        seconds=seconds,
+        repeats=repeats,
+        json_out=json_out,
+        compare=compare,
+    )
+
+
+def _whole_numbers(option: str, text: str) -> list[int]:
+    try:
+        numbers = [int(number) for number in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 1:
+        raise UserMistake(f"{option} {text}: give whole numbers from 1 on, with commas between")
+    return numbers
 
 
 def _parsed(texts: list[str], rtsp_transport: Literal["tcp", "udp"]) -> list[Source]:
