@@ -48,13 +48,21 @@ class Device:
 
     Args:
         cuda: The module `pycuda.driver`; the driver has been probed.
+
+    Raises:
+        DeviceMemoryFull: The GPU has no memory left for a context.
+        EngineFailed: The driver gives none.
     """
 
     def __init__(self, cuda: Any) -> None:
         self.cuda = cuda
-        with named_errors(cuda):
+        try:
             cuda.init()
             self._context = cuda.Device(0).retain_primary_context()
+        except cuda.MemoryError as error:
+            raise DeviceMemoryFull(NAME, f"the GPU's memory is full ({_line(error)})") from error
+        except cuda.Error as error:
+            raise EngineFailed(NAME, _line(error)) from error
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -272,11 +280,14 @@ class Network:
         if not context.set_input_shape(self._taken_name, shape):
             raise EngineFailed(NAME, f"it does not take the shape {shape} ({self._logger.said()})")
 
-    def _enqueue(self, context: Any, taken: NDArray[Any], given: NDArray[np.float32]) -> None:
+    def _enqueue(
+        self, context: Any, taken: NDArray[Any], given: NDArray[np.float32], *, capturing: bool = False
+    ) -> None:
         """Queue the copy up, the network and the copy down."""
         self._cuda.memcpy_htod_async(self._device_in, taken, self._stream)
         if not context.execute_async_v3(int(self._stream.handle)):
-            raise self._failure("it did not run")
+            # Within a capture the device cannot be asked how it is: that alone would end the capture.
+            raise CaptureFailed(self._logger.said()) if capturing else self._failure("it did not run")
         self._cuda.memcpy_dtoh_async(given, self._device_out, self._stream)
 
     def _finish(self) -> None:
@@ -299,7 +310,7 @@ class Network:
             self._finish()
             stream = int(self._stream.handle)
             with self._capture.capturing(stream) as captured:
-                self._enqueue(context, taken, given)
+                self._enqueue(context, taken, given, capturing=True)
             self._replays[shape] = context, captured.executable
         except (CaptureFailed, EngineFailed, self._cuda.Error) as error:
             _log.info("no CUDA graphs: %s", " ".join(str(error).split()))
