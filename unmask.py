@@ -597,6 +597,49 @@ def fanout(
     )
 
 
+@bench.command()
+def gpu(
+    crops: Annotated[
+        Path | None,
+        typer.Option(help="Face crops for the parity table.", show_default="a portrait"),
+    ] = None,
+    tensorrt_python: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PYTHON",
+            help="The Python that has TensorRT, or a script for it.",
+            show_default="this one",
+        ),
+    ] = None,
+    batch: Annotated[str, typer.Option(help="Crops a call.")] = "1,8,32,64",
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length of each measurement.")] = 2.0,
+    compiled: Annotated[
+        bool, typer.Option("--compile/--no-compile", help="Measure torch.compile too, which takes minutes.")
+    ] = True,
+    model: Model = None,
+    json_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--json", metavar="OUT", help="Write the record to a file.", show_default="benchmarks/results"
+        ),
+    ] = None,
+    compare: Compare = None,
+) -> int:
+    """Measure everything that needs an NVIDIA GPU: TensorRT against PyTorch, and the GPU's own limits."""
+    from benchmarks.gpu import run_gpu
+
+    return run_gpu(
+        crops=crops,
+        tensorrt_python=tensorrt_python,
+        batches=_whole_numbers("--batch", batch),
+        seconds=seconds,
+        compiled=compiled,
+        model=model,
+        json_out=json_out,
+        compare=compare,
+    )
+
+
 def _whole_numbers(option: str, text: str) -> list[int]:
     try:
         numbers = [int(number) for number in text.split(",")]

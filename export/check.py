@@ -55,12 +55,14 @@ class CheckOptions:
         answers: Files of engines that ran elsewhere.
         save: Where to write the crops for such an engine; None for nowhere.
         json_out: Where to write the figures; None for nowhere.
+        tensorrt: Whether to try TensorRT in this process.
     """
 
     crops: Path | None = None
     answers: Sequence[Path] = ()
     save: Path | None = None
     json_out: Path | None = None
+    tensorrt: bool = True
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def run_check(
         UnmaskError: An engine broke.
     """
     step("reading crops")
-    clips = _clips(bundle, options.crops)
+    clips = checked_clips(bundle, options.crops)
     if options.save is not None:
         with options.save.open("wb") as file:
             np.savez(file, clips=clips)
@@ -125,7 +127,7 @@ def run_check(
         return Row(answers.engine, answers.precision, parity)
 
     rows = []
-    for name, precision, engine in _engines(bundle):
+    for name, precision, engine in _engines(bundle, tensorrt=options.tensorrt):
         if isinstance(engine, EngineUnavailable):
             rows.append(Row(name, precision, absent=engine.reason))
             continue
@@ -165,7 +167,19 @@ def clips_needed(window: int, min_frames: int) -> int:
     return max(math.ceil(LEAST_CROPS / window), math.ceil(LEAST_WINDOWS / (window - min_frames + 1)))
 
 
-def _clips(bundle: Bundle, crops: Path | None) -> Clips:
+def checked_clips(bundle: Bundle, crops: Path | None) -> Clips:
+    """Give the clips that are compared.
+
+    Args:
+        bundle: The model.
+        crops: Face crops as `read_clips` takes them; None for a portrait.
+
+    Returns:
+        uint8 RGB `(K, window, H, W, 3)`, the same every time.
+
+    Raises:
+        SamplesUnreadable: The crops cannot be read.
+    """
     window, size = bundle.window, bundle.input_size
     if crops is None:
         return portrait_clips(PORTRAIT_CLIPS, window, size, bundle.crop_margin, np.random.default_rng(0))
@@ -179,9 +193,9 @@ def _belongs(path: Path, answers: Answers, clips: Clips, bundle: Bundle) -> None
         raise AnswersForeign(path, "other crops")
 
 
-def _engines(bundle: Bundle) -> Iterator[tuple[str, str, Engine | EngineUnavailable]]:
+def _engines(bundle: Bundle, *, tensorrt: bool) -> Iterator[tuple[str, str, Engine | EngineUnavailable]]:
     yield "onnxruntime", "fp32", open_engine(bundle, "onnxruntime")
-    for precision in PRECISIONS:
+    for precision in PRECISIONS if tensorrt else ():
         try:
             yield "tensorrt", precision, open_engine(bundle, "tensorrt", precision=precision)
         except EngineUnavailable as error:

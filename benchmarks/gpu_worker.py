@@ -1,0 +1,134 @@
+"""The TensorRT side of `unmask bench gpu`, in a process of its own: answers and timings of one precision.
+
+    python -m benchmarks.gpu_worker --prepared DIR --precision fp16 --samples IN --answers OUT --json TIMES
+
+The Python that runs it may be another one than the benchmark's: TensorRT 8.6 needs 3.10. It imports no more
+than the engine does: numpy, tensorrt and pycuda.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtime.engines.answers import answers_of
+from runtime.engines.cache import EngineCache
+from runtime.engines.graphs import PRECISIONS
+from runtime.engines.prepared import PreparedModel, read_prepared
+from runtime.engines.tensorrt import TensorRTEngine
+from runtime.errors import UnmaskError
+
+# Before anything counts: kernels are loaded, clocks rise, CUDA graphs are captured in the second call.
+WARMUP_CALLS = 10
+LEAST_CALLS = 20
+
+
+def call_ms(call: Callable[[], object], seconds: float) -> list[float]:
+    """Time a call again and again.
+
+    Args:
+        call: Returns when its result is on the host.
+        seconds: How long to go on, after the warm-up.
+
+    Returns:
+        Milliseconds of each call, at least `LEAST_CALLS`.
+    """
+    for _ in range(WARMUP_CALLS):
+        call()
+    spent: list[float] = []
+    ended = begun = time.perf_counter()
+    while ended - begun < seconds or len(spent) < LEAST_CALLS:
+        started = time.perf_counter()
+        call()
+        ended = time.perf_counter()
+        spent.append(1e3 * (ended - started))
+    return spent
+
+
+def time_engine(
+    engine: TensorRTEngine, model: PreparedModel, batches: Sequence[int], seconds: float
+) -> dict[str, dict[str, list[float]]]:
+    """Time both networks, from crops or windows on the host to answers on the host.
+
+    Args:
+        engine: Open.
+        model: Its model.
+        batches: Sizes of the batch.
+        seconds: For each.
+
+    Returns:
+        `backbone` and `head`, each with its milliseconds by batch size.
+    """
+    rng = np.random.default_rng(0)
+    size = model.input_size
+    spent: dict[str, dict[str, list[float]]] = {"backbone": {}, "head": {}}
+    for batch in batches:
+        crops = rng.integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
+        windows = rng.random((batch, model.window, model.feature_dim), dtype=np.float32)
+        spent["backbone"][str(batch)] = call_ms(partial(engine.features, crops), seconds)
+        spent["head"][str(batch)] = call_ms(partial(engine.logits, windows), seconds)
+    return spent
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the program.
+
+    Args:
+        arguments: Without the program's name.
+
+    Returns:
+        The exit code: 2 with a line on standard error if it cannot run.
+    """
+    parser = argparse.ArgumentParser(description="Time the TensorRT engine and save what it answers.")
+    parser.add_argument("--prepared", type=Path, required=True, help="a model's folder in the cache")
+    parser.add_argument("--precision", choices=PRECISIONS, required=True)
+    parser.add_argument("--samples", type=Path, required=True, help="clips to answer")
+    parser.add_argument("--answers", type=Path, required=True, help="the .npz file to write")
+    parser.add_argument("--json", type=Path, required=True, help="the timings to write")
+    parser.add_argument("--batches", default="1,8,32,64")
+    parser.add_argument("--seconds", type=float, default=2.0)
+    options = parser.parse_args(arguments)
+    try:
+        batches = [int(batch) for batch in options.batches.split(",")]
+        model = read_prepared(options.prepared)
+        with np.load(options.samples, allow_pickle=False) as saved:
+            clips = saved["clips"]
+        cache = EngineCache(options.prepared.resolve().parents[1])
+        record: dict[str, Any] = {"python": platform.python_version()}
+        for graphs in (True, False):
+            engine = TensorRTEngine(model, precision=options.precision, cache=cache, graphs=graphs)
+            started = time.monotonic()
+            with engine:
+                if graphs:
+                    # The first time this builds.
+                    record["open_s"] = round(time.monotonic() - started, 2)
+                    answers_of(
+                        engine,
+                        clips,
+                        precision=options.precision,
+                        digest=model.digest,
+                        min_frames=model.min_frames,
+                    ).save(options.answers)
+                spent = time_engine(engine, model, batches, options.seconds)
+                record["ms" if graphs else "ms_without_graphs"] = spent
+                if graphs:
+                    record["engine"] = engine.describe()
+                    record["inspected"] = engine.inspect()
+        options.json.write_text(json.dumps(record) + "\n", encoding="utf-8")
+    except (UnmaskError, OSError, ValueError, KeyError) as error:
+        sys.stderr.write(f"unmask: {' '.join(str(error).split())}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

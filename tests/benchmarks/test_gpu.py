@@ -1,0 +1,214 @@
+"""The GPU benchmark where there is no GPU: one clear line; and its own arithmetic, on timings made up."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import fake_gpu
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+import unmask
+from benchmarks import gpu, gpu_worker
+from benchmarks.arithmetic import count_work
+from benchmarks.gpu import Series, faces_carried, results_path, run_gpu, run_worker, tensorrt_series
+from benchmarks.gpu_torch import TypedBackbone
+from benchmarks.gpu_worker import LEAST_CALLS, WARMUP_CALLS, call_ms
+from benchmarks.record import quantity
+from export import check
+from export.restored import stored_networks
+from runtime.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
+from runtime.engines.tensorrt import TensorRTEngine
+from runtime.errors import EngineUnavailable
+
+
+@pytest.fixture(scope="module")
+def bundle() -> Bundle:
+    return load_bundle(DEFAULT_BUNDLE)
+
+
+@pytest.fixture
+def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> NoReturn:
+        raise EngineUnavailable("tensorrt", "there is no NVIDIA driver on this machine", "")
+
+    monkeypatch.setattr(gpu, "probe", missing)
+
+
+@pytest.mark.usefixtures("no_driver")
+def test_without_a_gpu_it_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Before anything is loaded or written."""
+    out = tmp_path / "gpu.json"
+    assert unmask.run(["bench", "gpu", "--json", str(out)]) == 2
+    (line,) = capfd.readouterr().err.strip().splitlines()
+    assert line == (
+        "unmask: `unmask bench gpu` needs an NVIDIA GPU: there is no NVIDIA driver on this machine; "
+        "run it on a machine that has one"
+    )
+    assert not out.exists()
+
+
+def test_torch_that_does_not_reach_the_gpu_is_told_apart(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A driver is there, but torch is a build for CPUs."""
+    monkeypatch.setattr(gpu, "probe", lambda: fake_gpu.GPU)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert unmask.run(["bench", "gpu"]) == 2
+    assert "PyTorch does not reach the GPU" in capfd.readouterr().err
+    assert unmask.run(["bench", "gpu", "--batch", "8,none"]) == 2
+    assert "--batch" in capfd.readouterr().err
+
+
+def test_a_call_is_timed_after_its_warm_up() -> None:
+    """What the first calls cost is in no figure, and a few are always timed."""
+    calls = []
+    spent = call_ms(lambda: calls.append(1), seconds=0.0)
+    assert len(spent) == LEAST_CALLS
+    assert len(calls) == WARMUP_CALLS + LEAST_CALLS
+    assert all(value >= 0 for value in spent)
+
+
+def test_faces_are_counted_at_the_best_batch() -> None:
+    """A verdict is a crop and a window; medians count, not outliers."""
+    series = Series("x", "float16", {1: [1.0, 1.0, 99.0], 64: [4.0, 4.0, 4.0]}, {1: [1.0], 64: [2.4]})
+    # One: 1000 / 2 verdicts a second; 64: 64000 / 6.4 of them; ten each face.
+    assert faces_carried(series) == pytest.approx(1000.0)
+    assert faces_carried(series, rate_hz=5.0) == pytest.approx(2000.0)
+
+
+def test_what_the_workers_wrote_is_read() -> None:
+    """Both with and without CUDA graphs; a precision that did not run gives no series."""
+    spent = {"backbone": {"1": [1.0], "8": [2.0]}, "head": {"1": [0.5], "8": [0.6]}}
+    found = {"fp16": {"ms": spent, "ms_without_graphs": spent}, "fp32": {"failed": "no memory"}}
+    series = tensorrt_series(found)
+    assert [one.name for one in series] == ["TensorRT fp16", "TensorRT fp16 without CUDA graphs"]
+    assert series[0].limit == "float16"
+    assert series[0].backbone == {1: [1.0], 8: [2.0]}
+
+
+def test_the_record_is_named_after_the_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The hardware is in the file's name too."""
+    monkeypatch.setattr(gpu, "RESULTS", tmp_path / "results")
+    assert results_path(fake_gpu.GPU) == tmp_path / "results/gpu-pretend-9000.json"
+    assert (tmp_path / "results").is_dir()
+
+
+@pytest.mark.parametrize("python", ["/bin/false", "/no/such/python"])
+def test_a_worker_that_fails_is_a_reason(bundle: Bundle, tmp_path: Path, python: str) -> None:
+    """A crash without a word, a Python that is not there: the other rows are measured all the same."""
+    answers, timings = run_worker(
+        bundle,
+        "fp32",
+        python=Path(python),
+        samples=tmp_path / "samples.npz",
+        folder=tmp_path,
+        batches=[1],
+        seconds=0.1,
+        console=Console(stderr=True),
+    )
+    assert answers is None
+    assert "ended with 1" in timings["failed"] or "No such file" in timings["failed"]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("UNMASK_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Run the worker in this process, on a pretended GPU."""
+    monkeypatch.setattr("runtime.engines.device.leave_context", lambda handle: None)
+    pretended = partial(TensorRTEngine, trt=fake_gpu.Trt("11"), cuda=fake_gpu.Cuda(1 << 34), gpu=fake_gpu.GPU)
+    monkeypatch.setattr(gpu_worker, "TensorRTEngine", pretended)
+    monkeypatch.setattr("runtime.engines.device._capture_api", lambda: None)
+    monkeypatch.setattr(gpu_worker, "WARMUP_CALLS", 0)
+    monkeypatch.setattr(gpu_worker, "LEAST_CALLS", 1)
+
+    real = subprocess.run
+
+    def run(command: list[str], **options: Any) -> Any:
+        if command[:3] != [sys.executable, "-m", "benchmarks.gpu_worker"]:
+            return real(command, **options)
+        return type("Done", (), {"returncode": gpu_worker.main(command[3:]), "stderr": ""})()
+
+    monkeypatch.setattr("benchmarks.gpu.subprocess.run", run)
+    return run
+
+
+@pytest.mark.usefixtures("worker")
+def test_one_run_leaves_everything(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Engines, timings, parity, limits, faces: in the tables and in the record, with the GPU named."""
+    monkeypatch.setattr(gpu, "probe", lambda: fake_gpu.GPU)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(check, "PORTRAIT_CLIPS", 1)
+    limits = {name: quantity([100.0], "TFLOP/s", better="higher") for name in ("float32", "float16")}
+    copies = {"device": quantity([4000.0], "GB/s", better="higher")}
+    eager = Series("torch eager float32", "float32", {1: [5.0], 2: [6.0]}, {1: [1.0], 2: [1.0]})
+    monkeypatch.setattr(gpu, "measure_torch", lambda *given, **options: (limits, copies, [eager]))
+    out = tmp_path / "gpu.json"
+    assert run_gpu(batches=(1, 2), seconds=0.0, json_out=out) == 0
+    record = json.loads(out.read_text())
+    assert record["gpu"]["name"] == "Pretend 9000"
+    assert record["gpu"]["architecture"] == "sm_90"
+    assert [row["precision"] for row in record["parity"]["engines"]] == ["fp32", "fp16", "fp32"]
+    assert all(row["passed"] for row in record["parity"]["engines"])
+    assert record["tensorrt"]["fp16"]["inspected"]["backbone"]["layers"] == 1
+    assert record["tensorrt"]["fp16"]["open_s"] >= 0
+    for name in ("TensorRT fp16, backbone, 2", "TensorRT fp32 without CUDA graphs, head, 1", "GEMM float16"):
+        assert record["figures"][name]["n"] >= 1
+    assert record["faces_at_10_hz"]["torch eager float32"] == pytest.approx(2 / 7e-3 / 10)
+    work = count_work(bundle.backbone)
+    assert record["backbone"]["flop_per_crop"] == work.flop_per_item
+    printed = capsys.readouterr().out
+    for words in ("batch 2 p50 / p99", "torch eager float32", "faces at 10 verdicts a second", "max Δlogit"):
+        assert words in printed
+    # Held against the first series, and its own share of the limit.
+    assert f"{2 * work.flop_per_item / 6e-3 / 1e14:.1%}" in printed
+
+
+@pytest.mark.usefixtures("worker")
+def test_verdicts_that_flip_fail_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The record is written all the same, and says so."""
+    monkeypatch.setattr(gpu, "probe", lambda: fake_gpu.GPU)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(check, "PORTRAIT_CLIPS", 1)
+    monkeypatch.setattr(gpu, "measure_torch", lambda *given, **options: (_limits(), {}, []))
+    answers_of = gpu_worker.answers_of
+
+    def wrong(*given: Any, **options: Any) -> Any:
+        answers = answers_of(*given, **options)
+        answers.logits[:] += 1.0
+        return answers
+
+    monkeypatch.setattr(gpu_worker, "answers_of", wrong)
+    out = tmp_path / "gpu.json"
+    assert run_gpu(batches=(1,), seconds=0.0, json_out=out) == 2
+    assert any("does not answer as torch does" in note for note in json.loads(out.read_text())["notes"])
+
+
+def _limits() -> dict[str, Any]:
+    return {name: quantity([100.0], "TFLOP/s", better="higher") for name in ("float32", "float16")}
+
+
+def test_torch_in_another_type_gives_the_same_features(bundle: Bundle) -> None:
+    """The alternatives compute what the engine computes: normalised and given back in float32."""
+    rng = np.random.default_rng(0)
+    crops = torch.from_numpy(rng.integers(0, 256, (1, bundle.input_size, bundle.input_size, 3), np.uint8))
+    with torch.inference_mode():
+        expected = stored_networks(bundle).backbone(crops)
+        given = TypedBackbone(stored_networks(bundle).backbone, torch.bfloat16)(crops)
+    assert given.dtype == torch.float32
+    assert (given - expected).abs().max() < 0.05 * expected.abs().max()
+    assert not torch.equal(given, expected)
