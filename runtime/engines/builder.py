@@ -180,7 +180,8 @@ def engines_for(
         cache: None for the user's.
         hardware_compatible: As for `build`.
         trt: The TensorRT module; None for the one that is installed.
-        gpu: What `probe` found; None to ask, where TensorRT needs one to build.
+        gpu: What `probe` found; None to ask, where TensorRT needs one to build. Where there is one, the
+            inspector's summary is kept beside the engine.
         rebuild: Build them even if they are there.
 
     Returns:
@@ -218,7 +219,11 @@ def engines_for(
                 hardware_compatible=hardware_compatible,
                 timing=cache.folder(model.digest).parent / f"timing.{_slug(f'{title(trt)} {target}')}.cache",
             )
-            engine = cache.store(key, built.engine, built.summary)
+            summary = dict(built.summary)
+            if gpu is not None:
+                # Only where there is a driver: without one TensorRT's runtime ends the process.
+                summary["inspected"] = _inspected(trt, built.engine)
+            engine = cache.store(key, built.engine, summary)
         engines[part] = (key, engine)
     return engines
 
@@ -266,6 +271,16 @@ def summarise(inspection: str) -> dict[str, Any]:
         "kinds": dict(kinds.most_common()),
         "formats": dict(formats.most_common()),
     }
+
+
+def _inspected(trt: Any, serialized: bytes) -> dict[str, Any]:
+    """Give the inspector's summary of an engine that was built here."""
+    runtime = trt.Runtime(the_logger(trt))
+    engine = runtime.deserialize_cuda_engine(serialized)
+    if engine is None:
+        return {}
+    inspector = engine.create_engine_inspector()
+    return summarise(str(inspector.get_engine_information(trt.LayerInformationFormat.JSON)))
 
 
 def _network_flags(trt: Any) -> int:

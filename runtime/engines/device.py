@@ -127,6 +127,7 @@ class Network:
         self._kernel_cache: Any = None
         # TensorRT-RTX captures by itself once its kernels for a shape are compiled; only it knows when.
         self._capture = _capture_api() if graphs and not is_rtx(trt) else None
+        self._learning = self._capture is not None
         self._native_graphs = graphs and is_rtx(trt)
         self._owned: list[Any] = []
         self._runtime: Any = None
@@ -148,7 +149,7 @@ class Network:
     @property
     def graphs(self) -> str:
         """How graphs are replayed: `own`, `native` to TensorRT-RTX, or `none`."""
-        return "native" if self._native_graphs else "own" if self._capture is not None else "none"
+        return "native" if self._native_graphs else "own" if self._learning or self._replays else "none"
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """Run one batch.
@@ -182,7 +183,7 @@ class Network:
                 self._enqueue(self._context, taken, given)
             self._finish()
             answer: NDArray[np.float32] = given.reshape(shape[0], *self._given).copy()
-            if replay is None and self._capture is not None:
+            if replay is None and self._learning:
                 self._learn(shape, taken, given)
         return answer
 
@@ -313,8 +314,9 @@ class Network:
                 self._enqueue(context, taken, given, capturing=True)
             self._replays[shape] = context, captured.executable
         except (CaptureFailed, EngineFailed, self._cuda.Error) as error:
-            _log.info("no CUDA graphs: %s", " ".join(str(error).split()))
-            self._capture = None
+            _log.info("no CUDA graphs: %s", _line(error))
+            # Those that were captured stay good; no more are tried.
+            self._learning = False
             # What a capture left undone must not meet the next call; a lost device shows here.
             self._finish()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import json
 import logging
 import subprocess
 import sys
@@ -220,6 +221,8 @@ def test_an_engine_that_is_not_taken_is_built_again(
     with make(trt):
         pass
     assert trt.seen["built"] == 2
+    cards = [json.loads(path.read_text()) for path in tmp_path.rglob("*.json")]
+    assert [card["summary"]["inspected"]["formats"] for card in cards] == [{"Half": 1}] * 2
     trt.refuse = [path.read_bytes() for path in tmp_path.rglob("backbone*.engine")]
     with make(trt) as engine:
         engine.features(crops[:1])
@@ -332,6 +335,29 @@ def test_what_cannot_be_captured_runs_without(
         assert engine.inspect()["backbone"]["graphs"] == "none"
     assert len([line for line in caplog.messages if "no CUDA graphs: the driver answers 901" in line]) == 1
     assert driver.launched == 0
+
+
+def test_what_was_captured_before_stays(
+    make: Callable[..., TensorRTEngine],
+    crops: NDArray[np.uint8],
+    reference: tuple[NDArray[np.float32], NDArray[np.float32]],
+    driver: Driver,
+) -> None:
+    """A shape that cannot be captured does not take the graphs of others away."""
+    with make(graphs=True) as engine:
+        for count, code in ((2, 0), (3, 901)):
+            driver.code = code
+            for _ in range(3):
+                engine.features(crops[:count])
+        launched = driver.launched
+        for count in (2, 3, 4, 4, 4):
+            np.testing.assert_allclose(
+                engine.features(crops[:count]), reference[0][:count], rtol=1e-4, atol=1e-4
+            )
+        assert driver.launched == launched + 1
+        assert driver.held == 1
+        assert engine.inspect()["backbone"]["graphs"] == "own"
+    assert driver.held == 0
 
 
 def test_auto_goes_on_with_the_cpu(
