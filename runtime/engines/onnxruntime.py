@@ -1,13 +1,34 @@
-"""The CPU engine. Stored int8 or float16 weights become float32 once; all arithmetic is float32."""
+"""The CPU engine.
+
+Stored int8 or float16 weights become float32 once. The backbone is computed in float32, or in int8 if it was
+calibrated for that (`runtime/engines/int8.py`) and the CPU has instructions for it.
+
+Crops are shared out to threads, not convolutions: those of one crop are too small, and threads that wait for
+each other fifty times a crop lose the more, the busier the machine is. Measured with ResNeXt-50 at 112 pixels
+on two cores with AVX-512, one of which multiplies float32 matrices at 105 GFLOP/s (milliseconds a crop):
+
+    float32, one thread                    23.1; in fours 22.2, 95 % of the limit
+    ... and ResNeXt's groups not joined    24.3; 22.9
+    ... two threads a crop                 14.5, for 29 of the cores' time; in eights 11.8
+    ... two threads, crops shared out      in eights 12.1, on a machine with other work
+    int8, one thread                       10.2; in fours 9.4; shared out to two threads 5.5
+    ... by onnxruntime's quantize_static   12.6; 11.5; groups joined 10.2; 9.0, with 1.6 times the error
+    OpenVINO 2026.4, one thread            float32 23.4; 21.5. bfloat16 15 to 23; 11.8. int8 8.3; 7.5
+    input and output bound to memory       23.5 for 23.8
+
+OpenVINO's lead in int8 does not carry a second runtime of 178 MB; in float32 there is none.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import onnxruntime
@@ -15,19 +36,23 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from runtime.bundle import Bundle
-from runtime.engines.cores import usable_cores
+from runtime.engines.cores import computes_int8, cpu_features, usable_cores
+from runtime.engines.int8 import METADATA, quantised, ranges_of
 from runtime.engines.optimised import LEAST_BYTES, GraphKey, OptimisedGraphs, cpu_name
 from runtime.engines.regroup import regrouped
-from runtime.errors import EngineFailed
+from runtime.errors import EngineFailed, EngineUnavailable
 from streams.detector import Infer
 
 NAME = "onnxruntime"
 
 _log = logging.getLogger(__name__)
 
-# One crop is too little work for more threads; with several faces eight still help.
+Precision = Literal["fp32", "int8"]
+
+# More crops than this seldom come at once.
 MOST_THREADS = 8
-MOST_DETECTOR_THREADS = 4
+# Its convolutions are too thin to share out: a second thread made 40 ms of arithmetic into 65 for 36 of time.
+MOST_DETECTOR_THREADS = 1
 
 # Smaller tensors stay in the graph itself.
 LEAST_EXTERNAL = 1024
@@ -52,48 +77,79 @@ class OnnxRuntimeEngine:
 
     Args:
         bundle: The model.
-        threads: How many; None for the cores that this process may use, up to eight.
+        threads: How many crops to compute at once; None for the cores that this process may use, up to eight.
+        precision: Of the backbone, `fp32` or `int8`; None for `int8` where the bundle and the CPU are made
+            for it.
         graphs: Where optimised graphs are kept; None for the user's cache.
 
     Raises:
+        EngineUnavailable: int8 was asked for, and the bundle is not calibrated for it.
         ValueError: `threads` is below 1.
     """
 
     name = NAME
 
     def __init__(
-        self, bundle: Bundle, *, threads: int | None = None, graphs: OptimisedGraphs | None = None
+        self,
+        bundle: Bundle,
+        *,
+        threads: int | None = None,
+        precision: Precision | None = None,
+        graphs: OptimisedGraphs | None = None,
     ) -> None:
         self.bundle = bundle
         self._graphs = graphs or OptimisedGraphs()
+        self._asked = precision
         self.threads = _threads(threads, MOST_THREADS)
         self._sessions: tuple[Any, Any] | None = None
+        self._helpers: ThreadPoolExecutor | None = None
         self._opening = threading.Lock()
 
     def __enter__(self) -> Self:
         with self._opening:
             if self._sessions is not None:
                 raise RuntimeError("this engine is open already")
-            # The head is milliseconds of small matrix products: more threads would only be in the way.
-            self._sessions = (
-                self._load("backbone", self.threads),
-                self._load("head", min(self.threads, 2)),
-            )
+            self._sessions = self._load("backbone", self.precision), self._load("head", "fp32")
+            # The caller's own thread takes a share too.
+            self._helpers = ThreadPoolExecutor(max(1, self.threads - 1), thread_name_prefix="crops")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._sessions = None
+        helpers, self._helpers = self._helpers, None
+        if helpers is not None:
+            helpers.shutdown()
+
+    @cached_property
+    def precision(self) -> Precision:
+        """What the backbone is computed in."""
+        if self._asked == "fp32" or (self._asked is None and not computes_int8(cpu_features())):
+            return "fp32"
+        content = self.bundle.backbone.read_bytes()
+        # Reading the whole graph for nothing would take longer than looking for the word.
+        if METADATA.encode() in content and ranges_of(content) is not None:
+            return "int8"
+        if self._asked == "int8":
+            raise EngineUnavailable(
+                NAME,
+                f"{self.bundle.name} has no ranges for int8",
+                "export it again with faces to calibrate on",
+            )
+        return "fp32"
 
     def features(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         size, dim = self.bundle.input_size, self.bundle.feature_dim
         if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[1:] != (size, size, 3):
             raise ValueError(f"crops must be uint8 (N, {size}, {size}, 3), not {crops.dtype} {crops.shape}")
-        backbone, _ = self._open()
+        backbone, _, helpers = self._open()
         if len(crops) == 0:
             return np.empty((0, dim), np.float32)
-        return _finite(_run(backbone, {"crops": crops}))
+        mine, *others = np.array_split(crops, min(self.threads, len(crops)))
+        shares = [helpers.submit(_run, backbone, {"crops": share}) for share in others]
+        parts = [_run(backbone, {"crops": mine}), *(share.result() for share in shares)]
+        return _finite([part for (part,) in parts])
 
     def logits(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
         bundle = self.bundle
@@ -105,37 +161,43 @@ class OnnxRuntimeEngine:
             raise ValueError(
                 f"windows must hold {bundle.min_frames} to {bundle.window} samples, not {windows.shape[1]}"
             )
-        _, head = self._open()
+        _, head, _ = self._open()
         # onnxruntime's LSTM aborts the whole process on an empty batch.
         if len(windows) == 0:
             return np.empty(0, np.float32)
         return _finite(_run(head, {"features": windows}))
 
     def describe(self) -> str:
-        return f"{NAME} {onnxruntime.__version__} on the CPU, {_count(self.threads)}"
+        int8 = ", int8" if self.precision == "int8" else ""
+        return f"{NAME} {onnxruntime.__version__} on the CPU, {_count(self.threads)}{int8}"
 
-    def _load(self, part: str, threads: int) -> Any:
+    def _load(self, part: str, precision: Precision) -> Any:
         """Make the session of one graph, from the cache of optimised ones or leaving it there."""
         source: Path = getattr(self.bundle, part)
-        if source.stat().st_size < LEAST_BYTES:
-            return _session(regrouped(source.read_bytes()), threads)
-        key = GraphKey(digest=self.bundle.digest, part=part, library=onnxruntime.__version__, cpu=cpu_name())
-        kept = self._graphs.find(key) or self._graphs.keep(
-            key, lambda graph, weights: _optimise(source, graph, weights)
-        )
-        if kept is not None:
-            try:
-                return _session(kept, threads, optimised=True)
-            except EngineFailed as error:
-                _log.debug("the optimised %s is not used: %s", part, error)
-                self._graphs.discard(key)
-        return _session(regrouped(source.read_bytes()), threads)
+        if source.stat().st_size >= LEAST_BYTES:
+            key = GraphKey(
+                digest=self.bundle.digest,
+                part=part,
+                precision=precision,
+                library=onnxruntime.__version__,
+                cpu=cpu_name(),
+            )
+            kept = self._graphs.find(key) or self._graphs.keep(
+                key, lambda graph, weights: _optimise(source, precision, graph, weights)
+            )
+            if kept is not None:
+                try:
+                    return _make(str(kept), _options(1, optimised=True))
+                except EngineFailed as error:
+                    _log.debug("the optimised %s is not used: %s", part, error)
+                    self._graphs.discard(key)
+        return _make(_prepared(source, precision), _options(1, int8=precision == "int8"))
 
-    def _open(self) -> tuple[Any, Any]:
-        sessions = self._sessions
-        if sessions is None:
+    def _open(self) -> tuple[Any, Any, ThreadPoolExecutor]:
+        sessions, helpers = self._sessions, self._helpers
+        if sessions is None or helpers is None:
             raise RuntimeError("this engine is closed; use it inside `with`")
-        return sessions
+        return *sessions, helpers
 
 
 def session_infer(model: bytes, *, threads: int | None = None) -> Infer:
@@ -143,7 +205,7 @@ def session_infer(model: bytes, *, threads: int | None = None) -> Infer:
 
     Args:
         model: A serialised ONNX model.
-        threads: How many; None for the cores that this process may use, up to four.
+        threads: How many; None for one.
 
     Returns:
         A function from the input array to the list of outputs.
@@ -151,7 +213,7 @@ def session_infer(model: bytes, *, threads: int | None = None) -> Infer:
     Raises:
         EngineFailed: onnxruntime cannot load it.
     """
-    session = _session(model, _threads(threads, MOST_DETECTOR_THREADS))
+    session = _make(model, _options(_threads(threads, MOST_DETECTOR_THREADS)))
     (port,) = session.get_inputs()
 
     def infer(picture: NDArray[np.float32]) -> Sequence[NDArray[np.float32]]:
@@ -168,37 +230,37 @@ def _threads(asked: int | None, most: int) -> int:
     return asked
 
 
-def _optimise(source: Path, graph: Path, weights: str) -> None:
+def _prepared(source: Path, precision: Precision) -> bytes:
+    """Rewrite a bundle's graph for the CPU."""
+    graph = regrouped(source.read_bytes())
+    return quantised(graph) if precision == "int8" else graph
+
+
+def _optimise(source: Path, precision: Precision, graph: Path, weights: str) -> None:
     """Write a graph as onnxruntime runs it on this CPU, its weights beside it, where they can be mapped."""
-    options = _options(threads=1)
+    options = _options(1, int8=precision == "int8")
     options.optimized_model_filepath = str(graph)
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights)
     options.add_session_config_entry(
         "session.optimized_model_external_initializers_min_size_in_bytes", str(LEAST_EXTERNAL)
     )
-    _make(regrouped(source.read_bytes()), options)
+    _make(_prepared(source, precision), options)
 
 
-def _session(model: Path | bytes, threads: int, *, optimised: bool = False) -> Any:
-    options = _options(threads)
-    if optimised:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return _make(model if isinstance(model, bytes) else str(model), options)
-
-
-def _options(threads: int) -> Any:
+def _options(threads: int, *, int8: bool = False, optimised: bool = False) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    level = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_DISABLE_ALL if optimised else level.ORT_ENABLE_ALL
     # What goes wrong is raised; printed as well, it would land in the middle of the user's terminal.
     onnxruntime.set_default_logger_severity(_FATAL)
     options.log_severity_level = _FATAL
     # A live process is idle most of the time, and its networks take turns: a waiting thread must not spin.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    # Left on, the stored int8 weights are not folded at load but unpacked again in every run.
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    # Left on, stored int8 weights are not folded at load but unpacked again in every run.
+    options.add_session_config_entry("session.disable_quant_qdq", "0" if int8 else "1")
     return options
 
 
@@ -218,7 +280,7 @@ def _run(session: Any, feed: dict[str, NDArray[Any]]) -> list[NDArray[np.float32
 
 
 def _finite(outputs: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    (output,) = outputs
+    output = outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
     if not np.isfinite(output).all():
         raise EngineFailed(NAME, "it gave values that are not finite numbers")
     return output

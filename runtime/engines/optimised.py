@@ -26,6 +26,7 @@ from functools import cache
 from pathlib import Path
 
 from runtime.engines.cache import cache_dir
+from runtime.engines.cores import cpu_features
 
 GRAPH = "graph.onnx"
 WEIGHTS = "weights.bin"
@@ -48,6 +49,7 @@ class GraphKey:
     Args:
         digest: Of the bundle.
         part: `backbone` or `head`.
+        precision: `fp32` or `int8`.
         library: onnxruntime's version.
         cpu: What kernels the CPU can run.
         recipe: Version of the optimisation.
@@ -55,6 +57,7 @@ class GraphKey:
 
     digest: str
     part: str
+    precision: str
     library: str
     cpu: str
     recipe: int = RECIPE
@@ -63,7 +66,7 @@ class GraphKey:
     def name(self) -> str:
         """The name of its folder."""
         whole = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-        return f"{self.part}.{whole[:16]}"
+        return f"{self.part}.{self.precision}.{whole[:16]}"
 
 
 class OptimisedGraphs:
@@ -153,12 +156,7 @@ def cpu_name() -> str:
     Returns:
         The machine's architecture, with the hash of the CPU's features where the kernel tells them.
     """
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    features = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
-    words = " ".join(sorted(features.partition(":")[2].split())) or platform.processor()
+    words = " ".join(sorted(cpu_features())) or platform.processor()
     return f"{platform.machine()} {hashlib.sha256(words.encode()).hexdigest()[:16]}"
 
 

@@ -18,7 +18,7 @@ from runtime.engines import optimised
 from runtime.engines.onnxruntime import OnnxRuntimeEngine
 from runtime.engines.optimised import CARD, GRAPH, WEIGHTS, GraphKey, OptimisedGraphs, cpu_name
 
-KEY = GraphKey(digest="d" * 64, part="backbone", library="1.2.3", cpu="x86_64 abc")
+KEY = GraphKey(digest="d" * 64, part="backbone", precision="fp32", library="1.2.3", cpu="x86_64 abc")
 
 
 @pytest.fixture
@@ -68,6 +68,7 @@ def test_a_graph_is_made_once(graphs: OptimisedGraphs) -> None:
     [
         replace(KEY, digest="e" * 64),
         replace(KEY, part="head"),
+        replace(KEY, precision="int8"),
         replace(KEY, library="1.2.4"),
         replace(KEY, cpu="x86_64 abd"),
         replace(KEY, recipe=KEY.recipe + 1),
@@ -157,6 +158,12 @@ def test_a_graph_that_does_not_load_is_replaced_by_the_bundle_s(
 
 def keys_of(bundle: Bundle) -> list[GraphKey]:
     return [
-        GraphKey(digest=bundle.digest, part=part, library=cpu.onnxruntime.__version__, cpu=cpu_name())
+        GraphKey(
+            digest=bundle.digest,
+            part=part,
+            precision="fp32",
+            library=cpu.onnxruntime.__version__,
+            cpu=cpu_name(),
+        )
         for part in ("backbone", "head")
     ]

@@ -1,0 +1,200 @@
+"""Int8 arithmetic: ranges are measured, travel with the graph, and change the numbers little."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from runtime.bundle import BACKBONE, Bundle, load_bundle, write_manifest
+from runtime.engines import onnxruntime as cpu
+from runtime.engines.cores import computes_int8, cpu_features
+from runtime.engines.int8 import METADATA, calibrated, quantised, ranges_of
+from runtime.engines.onnxruntime import OnnxRuntimeEngine
+from runtime.errors import EngineUnavailable
+
+VNNI, PLAIN = frozenset({"avx2", "avx512_vnni"}), frozenset({"avx2"})
+
+
+@pytest.fixture
+def crops() -> NDArray[np.uint8]:
+    """Pictures that are smooth, as faces are: noise would average out to the same everywhere."""
+    coarse = np.random.default_rng(1).integers(0, 256, (24, 4, 4, 3), dtype=np.uint8)
+    return np.kron(coarse, np.ones((1, 8, 8, 1), np.uint8))
+
+
+@pytest.fixture
+def backbone() -> bytes:
+    """A residual block behind a stem, its weights stored in all three ways."""
+    rng = np.random.default_rng(0)
+    arrays: dict[str, NDArray[np.generic]] = {
+        "mean": np.float32([[[[120]], [[110]], [[100]]]]),
+        "scale": np.float32([[[[60]], [[58]], [[56]]]]),
+        "stem.int8": rng.integers(-127, 128, (16, 3, 7, 7), dtype=np.int8),
+        "stem.scale": rng.uniform(5e-4, 1e-3, 16).astype(np.float32),
+        "stem.bias": rng.normal(size=16).astype(np.float32),
+        "first.float16": rng.normal(scale=0.1, size=(16, 16, 3, 3)).astype(np.float16),
+        "first.bias": rng.normal(size=16).astype(np.float32),
+        "second": rng.normal(scale=0.1, size=(16, 16, 1, 1)).astype(np.float32),
+        "axes": np.array([2, 3]),
+    }
+    node = helper.make_node
+    nodes = [
+        node("Cast", ["crops"], ["pixels"], to=TensorProto.FLOAT),
+        node("DequantizeLinear", ["stem.int8", "stem.scale"], ["stem"], axis=0),
+        node("Cast", ["first.float16"], ["first"], to=TensorProto.FLOAT),
+        node("Transpose", ["pixels"], ["planes"], perm=[0, 3, 1, 2]),
+        node("Sub", ["planes", "mean"], ["centred"]),
+        node("Div", ["centred", "scale"], ["input"]),
+        node("Conv", ["input", "stem", "stem.bias"], ["stem.map"], strides=[2, 2], pads=[3, 3, 3, 3]),
+        node("Relu", ["stem.map"], ["stem.active"]),
+        node("MaxPool", ["stem.active"], ["pooled"], kernel_shape=[2, 2], strides=[2, 2]),
+        node("Conv", ["pooled", "first", "first.bias"], ["first.map"], pads=[1, 1, 1, 1]),
+        node("Relu", ["first.map"], ["first.active"]),
+        node("Conv", ["first.active", "second"], ["second.map"]),
+        node("Add", ["second.map", "pooled"], ["sum"]),
+        node("Relu", ["sum"], ["sum.active"]),
+        node("ReduceMean", ["sum.active", "axes"], ["features"], keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("crops", TensorProto.UINT8, ["N", 32, 32, 3])],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", 16])],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString())
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, small_bundle: Path, backbone: bytes, crops: NDArray[np.uint8]) -> Bundle:
+    """The small bundle with a calibrated backbone."""
+    path = tmp_path / "bundle"
+    shutil.copytree(small_bundle, path)
+    (path / BACKBONE).write_bytes(calibrated(backbone, crops))
+    write_manifest(path, load_bundle(small_bundle))
+    return load_bundle(path)
+
+
+def features(model: bytes, crops: NDArray[np.uint8], optimised: Path | None = None) -> NDArray[np.float32]:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    if optimised is not None:
+        options.optimized_model_filepath = str(optimised)
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    output: NDArray[np.float32] = session.run(None, {"crops": crops})[0]
+    return output
+
+
+def test_ranges_are_measured_and_change_nothing(backbone: bytes, crops: NDArray[np.uint8]) -> None:
+    """The graph answers as before; its ranges hold all activations and end where the largest one does."""
+    model = calibrated(backbone, crops)
+    np.testing.assert_array_equal(features(model, crops), features(backbone, crops))
+    ranges = ranges_of(model)
+    assert ranges is not None
+    assert set(ranges) == {
+        "input", "stem.active", "pooled", "first.active", "second.map", "sum.active"
+    }  # fmt: skip
+    pixels = (crops.transpose(0, 3, 1, 2) - np.float32([120, 110, 100])[:, None, None]) / np.float32(
+        [60, 58, 56]
+    )[:, None, None]
+    assert ranges["input"] == pytest.approx((pixels.min(), pixels.max()), rel=1e-6)
+    assert ranges["pooled"][1] == ranges["stem.active"][1]
+    assert ranges_of(backbone) is None
+    assert ranges_of(calibrated(model, crops[:1])) != ranges
+
+
+def test_int8_gives_nearly_the_same(backbone: bytes, crops: NDArray[np.uint8], tmp_path: Path) -> None:
+    """Every convolution is done on 8-bit numbers, and the features stay within 2 %."""
+    model = quantised(calibrated(backbone, crops))
+    expected = features(backbone, crops)
+    given = features(model, crops, tmp_path / "optimised.onnx")
+    assert np.linalg.norm(given - expected) < 0.02 * np.linalg.norm(expected)
+    assert not np.array_equal(given, expected)
+    done = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    assert done.count("QLinearConv") == 3
+    assert not {"Conv", "FusedConv"} & set(done)
+
+
+def test_stored_weights_are_not_rounded_again(backbone: bytes, crops: NDArray[np.uint8]) -> None:
+    """What the bundle stores as int8 is multiplied as it is."""
+    stored = {
+        tensor.name: numpy_helper.to_array(tensor)
+        for model in (backbone, quantised(calibrated(backbone, crops)))
+        for tensor in onnx.load_model_from_string(model).graph.initializer
+    }
+    np.testing.assert_array_equal(stored["stem.per_filter.values"], stored["stem.int8"])
+    np.testing.assert_array_equal(stored["stem.per_filter.scale"], stored["stem.scale"])
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"input": [0, 1]}', '{"input": "no"}', None], ids=str)
+def test_ranges_that_do_not_fit_are_none(backbone: bytes, crops: NDArray[np.uint8], text: str | None) -> None:
+    """Metadata that is not JSON, names other activations or holds what is not a number is not used."""
+    model = onnx.load_model_from_string(calibrated(backbone, crops))
+    (item,) = (item for item in model.metadata_props if item.key == METADATA)
+    ranges = json.loads(item.value)
+    item.value = json.dumps({**ranges, "input": [float("nan"), 1.0]}) if text is None else text
+    assert ranges_of(model.SerializeToString()) is None
+    with pytest.raises(ValueError, match="no activation ranges"):
+        quantised(model.SerializeToString())
+
+
+def test_no_crops_are_no_ranges(backbone: bytes, crops: NDArray[np.uint8]) -> None:
+    """Nothing can be measured on nothing."""
+    with pytest.raises(ValueError, match="no crops"):
+        calibrated(backbone, crops[:0])
+
+
+def test_the_engine_uses_int8_where_bundle_and_cpu_are_made_for_it(
+    bundle: Bundle, small_bundle: Path, crops: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are needed; float32 can be asked for; int8 without ranges is refused."""
+    answers = {}
+    for machine in (VNNI, PLAIN):
+        monkeypatch.setattr(cpu, "cpu_features", lambda machine=machine: machine)
+        with OnnxRuntimeEngine(bundle, threads=1) as engine:
+            answers[machine] = engine.features(crops)
+            assert engine.precision == ("int8" if machine is VNNI else "fp32")
+            assert engine.describe().endswith(", int8") == (machine is VNNI)
+    np.testing.assert_allclose(answers[VNNI], answers[PLAIN], rtol=0.1, atol=0.05)
+    assert not np.array_equal(answers[VNNI], answers[PLAIN])
+    monkeypatch.setattr(cpu, "cpu_features", lambda: VNNI)
+    assert OnnxRuntimeEngine(bundle, precision="fp32").precision == "fp32"
+    uncalibrated = load_bundle(small_bundle)
+    assert OnnxRuntimeEngine(uncalibrated).precision == "fp32"
+    with (
+        pytest.raises(EngineUnavailable, match="no ranges for int8; export it again"),
+        OnnxRuntimeEngine(uncalibrated, precision="int8"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_crops_are_shared_out_to_threads(bundle: Bundle, crops: NDArray[np.uint8], precision: str) -> None:
+    """However many threads and crops there are, row i belongs to crop i, and its numbers are the same."""
+    with OnnxRuntimeEngine(bundle, threads=1, precision=precision) as engine:  # type: ignore[arg-type]
+        expected = np.concatenate([engine.features(crop[None]) for crop in crops])
+    for threads in (2, 5):
+        with OnnxRuntimeEngine(bundle, threads=threads, precision=precision) as engine:  # type: ignore[arg-type]
+            for count in (1, 2, 3, 24):
+                np.testing.assert_allclose(engine.features(crops[:count]), expected[:count], rtol=1e-5)
+
+
+def test_a_cpu_s_features_are_the_kernel_s_words(tmp_path: Path) -> None:
+    """The first processor's line counts; an ARM kernel calls it otherwise; elsewhere nothing is known."""
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("model name\t: Any\nflags\t\t: fpu avx2 avx_vnni\n\nflags\t\t: fpu\n")
+    assert cpu_features(cpuinfo) == {"fpu", "avx2", "avx_vnni"}
+    assert computes_int8(cpu_features(cpuinfo))
+    cpuinfo.write_text("Features\t: fp asimd\n")
+    assert cpu_features(cpuinfo) == {"fp", "asimd"}
+    assert not computes_int8(cpu_features(tmp_path / "none"))
