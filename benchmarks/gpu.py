@@ -141,7 +141,9 @@ def run_gpu(
             for precision in PRECISIONS
         }
         console.print("torch")
-        limits, copies, series = measure_torch(bundle, batches, seconds, compiled=compiled, console=console)
+        limits, copies, series, absent = measure_torch(
+            bundle, batches, seconds, compiled=compiled, console=console
+        )
         answers = [answers for answers, _ in workers.values() if answers is not None]
         failed = ""
         parity = folder / "parity.json"
@@ -158,7 +160,7 @@ def run_gpu(
     series = [*tensorrt_series(found), *series]
     work = count_work(bundle.backbone)
     figures = figures_of(series, limits, copies)
-    notes = [f"TensorRT {p} did not run: {t['failed']}" for p, t in found.items() if "failed" in t]
+    notes = [f"TensorRT {p} did not run: {t['failed']}" for p, t in found.items() if "failed" in t] + absent
     record = new_record(
         "gpu",
         settings={"batches": list(batches), "seconds": seconds, "compile": compiled},
@@ -258,7 +260,7 @@ def run_worker(
 
 def measure_torch(
     bundle: Bundle, batches: Sequence[int], seconds: float, *, compiled: bool, console: Console
-) -> tuple[dict[str, Figure], dict[str, Figure], list[Series]]:
+) -> tuple[dict[str, Figure], dict[str, Figure], list[Series], list[str]]:
     """Measure the GPU's limits and the alternatives in torch.
 
     Args:
@@ -269,7 +271,7 @@ def measure_torch(
         console: Is told what is being done.
 
     Returns:
-        Matrix rates by type, copy rates by name, and the timings.
+        Matrix rates by type, copy rates by name, the timings, and which alternatives did not run and why.
     """
     from benchmarks import gpu_torch
     from benchmarks.gpu_worker import call_ms
@@ -281,15 +283,20 @@ def measure_torch(
     size, window, dim = bundle.input_size, bundle.window, bundle.feature_dim
     head = stored_networks(bundle).head.cuda()
     head_ms = {batch: call_ms(gpu_torch.head_call(head, batch, window, dim), seconds) for batch in batches}
-    series = []
+    series, absent = [], []
     for variant in gpu_torch.VARIANTS:
         if variant.how == "compile" and not compiled:
             continue
         console.print(variant.name)
         network = gpu_torch.TypedBackbone(stored_networks(bundle).backbone.cuda(), variant.dtype).eval()
-        spent = gpu_torch.time_variant(variant, network, list(batches), size, dim, seconds)
+        try:
+            spent = gpu_torch.time_variant(variant, network, list(batches), size, dim, seconds)
+        except RuntimeError as error:
+            # No compiler on this machine, no memory: one row less, not the whole run.
+            absent.append(f"{variant.name} did not run: {str(error).strip().splitlines()[0]}")
+            continue
         series.append(Series(variant.name, variant.limit, spent, head_ms))
-    return limits, copies, series
+    return limits, copies, series, absent
 
 
 def tensorrt_series(found: Mapping[Any, Mapping[str, Any]]) -> list[Series]:

@@ -95,27 +95,30 @@ def backbone_call(network: nn.Module, how: str, batch: int, size: int, dim: int)
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     run: Callable[[Tensor], Tensor] = network
     if how == "compile":
+        # Each size is its own program; a few kept ones would be taken for too many of one.
+        torch.compiler.reset()
         run = torch.compile(network, mode="max-autotune", dynamic=False)
     graph: torch.cuda.CUDAGraph | None = None
+    captured: Tensor | None = None
     with torch.inference_mode(), torch.cuda.stream(stream):
         for _ in range(3):
-            features = run(on_device)
+            run(on_device)
         stream.synchronize()
         if how == "graph":
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, stream=stream):
-                features = run(on_device)
+                captured = run(on_device)
 
     def call() -> object:
-        nonlocal features
         with torch.inference_mode(), torch.cuda.stream(stream):
             staged_in.copy_(crops)
             on_device.copy_(staged_in, non_blocking=True)
-            if graph is None:
-                features = run(on_device)
+            if graph is None or captured is None:
+                # Not kept: what torch.compile replays writes its next answer over it.
+                staged_out.copy_(run(on_device), non_blocking=True)
             else:
                 graph.replay()
-            staged_out.copy_(features, non_blocking=True)
+                staged_out.copy_(captured, non_blocking=True)
             stream.synchronize()
             return staged_out.numpy().copy()
 

@@ -36,7 +36,8 @@ class TensorRTEngine:
     """Runs a model on an NVIDIA GPU; see `runtime.engines.Engine` for the calls.
 
     Backbone and head have a stream and a lock each, so that one does not wait for the other. Batches above
-    `MOST_BATCH` go in pieces.
+    `MOST_BATCH` go in pieces. Features come down to the host and go up again as windows: the windows are made
+    there, of many faces at once, and one is some hundred kilobytes, microseconds of the bus.
 
     Args:
         model: A bundle, or what `read_prepared` gave.

@@ -156,7 +156,9 @@ def test_one_run_leaves_everything(
     limits = {name: quantity([100.0], "TFLOP/s", better="higher") for name in ("float32", "float16")}
     copies = {"device": quantity([4000.0], "GB/s", better="higher")}
     eager = Series("torch eager float32", "float32", {1: [5.0], 2: [6.0]}, {1: [1.0], 2: [1.0]})
-    monkeypatch.setattr(gpu, "measure_torch", lambda *given, **options: (limits, copies, [eager]))
+    monkeypatch.setattr(
+        gpu, "measure_torch", lambda *given, **options: (limits, copies, [eager], ["x did not run: y"])
+    )
     out = tmp_path / "gpu.json"
     assert run_gpu(batches=(1, 2), seconds=0.0, json_out=out) == 0
     record = json.loads(out.read_text())
@@ -171,6 +173,7 @@ def test_one_run_leaves_everything(
     assert record["faces_at_10_hz"]["torch eager float32"] == pytest.approx(2 / 7e-3 / 10)
     work = count_work(bundle.backbone)
     assert record["backbone"]["flop_per_crop"] == work.flop_per_item
+    assert record["notes"] == ["x did not run: y"]
     printed = capsys.readouterr().out
     for words in ("batch 2 p50 / p99", "torch eager float32", "faces at 10 verdicts a second", "max Δlogit"):
         assert words in printed
@@ -184,7 +187,7 @@ def test_verdicts_that_flip_fail_the_run(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(gpu, "probe", lambda: fake_gpu.GPU)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(check, "PORTRAIT_CLIPS", 1)
-    monkeypatch.setattr(gpu, "measure_torch", lambda *given, **options: (_limits(), {}, []))
+    monkeypatch.setattr(gpu, "measure_torch", lambda *given, **options: (_limits(), {}, [], []))
     answers_of = gpu_worker.answers_of
 
     def wrong(*given: Any, **options: Any) -> Any:
