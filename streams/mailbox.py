@@ -1,4 +1,7 @@
-"""Hands samples from the reader's thread to whoever analyses them: the newest wins, or the reader waits.
+"""Hands samples from the reader's thread to whoever analyses them: the newest win, or the reader waits.
+
+Of a live source two wait: now and then a look for faces takes longer than from one sample to the next, and
+the one after it makes up for that. What is taken is never older than the sample before the newest.
 
 Where one sample was replaced, the samples around it still follow each other: a face that is not found once is
 bridged in the same way. Two in a row are a gap, and so is one right after another, or a machine that manages
@@ -22,15 +25,15 @@ class Mailbox:
     """Holds due samples between two threads.
 
     Args:
-        newest_wins: Whether a sample nobody took is replaced by the next one; otherwise `put` waits for room.
+        newest_wins: Whether samples that nobody took give way to new ones; otherwise `put` waits for room.
         step_s: Nominal interval between samples in seconds, to tell a gap among those that were taken.
-        room: How many samples may wait where none is replaced.
+        room: How many samples may wait; None for 2 where the newest win, and 4 where they do not.
     """
 
-    def __init__(self, *, newest_wins: bool, step_s: float, room: int = 4) -> None:
+    def __init__(self, *, newest_wins: bool, step_s: float, room: int | None = None) -> None:
         self._newest_wins = newest_wins
         self._step_s = step_s
-        self._room = 1 if newest_wins else room
+        self._room = room or (2 if newest_wins else 4)
         self._frames: deque[Frame] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -41,20 +44,24 @@ class Mailbox:
 
     @property
     def dropped(self) -> int:
-        """Return how many samples were replaced before anyone took them."""
+        """Return how many samples gave way before anyone took them."""
         return self._dropped
 
     def put(self, frame: Frame) -> None:
-        """Add a sample; where the newest does not win, wait for room. After `close` it is let go."""
+        """Add a sample; where the newest do not win, wait for room. After `close` it is let go."""
         with self._changed:
-            if self._newest_wins and self._frames:
-                lost = self._frames.pop()
+            if not self._newest_wins:
+                self._changed.wait_for(lambda: self._closed or len(self._frames) < self._room)
+            if self._closed:
+                return
+            self._frames.append(frame)
+            if len(self._frames) > self._room:
+                lost, after = self._frames.popleft(), self._frames.popleft()
+                # Whoever takes the next one has to know what is missing before it.
+                after = replace(after, missed=lost.missed + 1, gap=lost.gap or after.gap)
+                self._frames.appendleft(after)
                 self._dropped += 1
-                frame = replace(frame, missed=lost.missed + 1, gap=lost.gap or frame.gap)
-            self._changed.wait_for(lambda: self._closed or len(self._frames) < self._room)
-            if not self._closed:
-                self._frames.append(frame)
-                self._changed.notify_all()
+            self._changed.notify_all()
 
     def take(self, timeout_s: float) -> Frame | None:
         """Take the oldest sample that waits.

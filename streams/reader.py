@@ -5,7 +5,7 @@
             if frame := reader.next(timeout_s=1.0):
                 look_at(frame)
 
-Of a live source the newest sample wins: a slow consumer loses samples and never sees an old one. A finite
+Of a live source the newest samples win: a slow consumer loses some and never sees an old one. A finite
 source waits for its consumer.
 """
 
@@ -188,7 +188,7 @@ class Reader:
         return self._error
 
     def next(self, timeout_s: float) -> Frame | None:
-        """Take the next due sample: of a live source the newest, of a finite one the next in line.
+        """Take the next due sample: of a live source one of the newest two, of a finite one the next in line.
 
         Args:
             timeout_s: How long to wait for one.

@@ -28,21 +28,38 @@ def sample(number: int, *, gap: bool = False) -> Frame:
     )
 
 
-def test_the_newest_sample_wins() -> None:
-    """What nobody took is replaced, counted, and told to whoever takes the next."""
+def test_the_newest_samples_win() -> None:
+    """What nobody took gives way, is counted, and told to whoever takes the next; two are left."""
     mailbox = Mailbox(newest_wins=True, step_s=1 / 8)
-    for number in range(4):
+    for number in range(5):
         mailbox.put(sample(number, gap=number == 0))
-    frame = mailbox.take(0)
-    assert frame is not None
-    assert (frame.pts, frame.missed, frame.gap) == (3, 3, True)
+    taken = [mailbox.take(0) for _ in range(3)]
+    assert [frame and (frame.pts, frame.missed, frame.gap) for frame in taken] == [
+        (3, 3, True),
+        (4, 0, False),
+        None,
+    ]
     assert mailbox.dropped == 3
-    assert mailbox.take(0) is None
+
+
+def test_a_sample_that_comes_during_a_long_look_is_not_lost() -> None:
+    """One sample late, the consumer gets both that came meanwhile."""
+    mailbox = Mailbox(newest_wins=True, step_s=1 / 8)
+    mailbox.put(sample(0, gap=True))
+    mailbox.take(0)
+    mailbox.put(sample(1))
+    mailbox.put(sample(2))
+    taken = [mailbox.take(0) for _ in range(2)]
+    assert [frame and (frame.pts, frame.missed, frame.gap) for frame in taken] == [
+        (1, 0, False),
+        (2, 0, False),
+    ]
+    assert mailbox.dropped == 0
 
 
 def take_all(*batches: list[int]) -> list[tuple[int, int, bool] | None]:
-    """Put the samples of each batch, then take one, and tell its number, how many it lost, whether a gap."""
-    mailbox = Mailbox(newest_wins=True, step_s=1 / 8)
+    """Put the samples of each batch, then take the last, and tell its number, its losses, whether a gap."""
+    mailbox = Mailbox(newest_wins=True, step_s=1 / 8, room=1)
     taken = []
     for batch in batches:
         for number in batch:

@@ -494,7 +494,7 @@ def test_a_wrong_path_is_missing(rtsp_server: Serve, clip: Path) -> None:
 
 
 def test_a_slow_consumer_sees_drops_not_lag(rtsp_server: Serve, clip: Path) -> None:
-    """A consumer that does nothing for a while loses samples and then sees the newest ones, not old ones."""
+    """A consumer that does nothing for a while loses samples and then sees the newest two, not old ones."""
     server = rtsp_server(clip)
     with reading(server.url()) as (reader, _):
         before = take(reader)
@@ -507,7 +507,7 @@ def test_a_slow_consumer_sees_drops_not_lag(rtsp_server: Serve, clip: Path) -> N
     assert after.missed >= 10
     assert after.gap
     assert after.pts_s - before.pts_s >= 10 * 0.7 / 8
-    assert waiting <= 1  # one may just have come; no backlog is worked off
+    assert waiting <= 2  # one may just have come; no backlog is worked off
 
 
 def test_pictures_cut_up_by_the_server_are_whole(
