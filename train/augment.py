@@ -7,6 +7,7 @@ geometry) to the forgery's region.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -51,8 +52,26 @@ class Variation:
         Returns:
             uint8 RGB (size, size, 3).
         """
+        return self.tone(self.place(frame), index)
+
+    def place(self, frame: Image, first: NDArray[np.float32] | None = None) -> Image:
+        """Do what is geometry, in one resampling.
+
+        Args:
+            frame: uint8 RGB (H, W, 3).
+            first: Affine map (2, 3) of the frame that comes before it; None for none.
+
+        Returns:
+            uint8 RGB (size, size, 3).
+        """
+        size, turn = (self.size, self.size), self._after(first)
+        placed = cv2.warpAffine(frame, turn, size, flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(placed, np.uint8)
+
+    def tone(self, placed: Image, index: int = 0) -> Image:
+        """Do the rest: light, blur, noise and compression of a placed frame."""
         size = (self.size, self.size)
-        image = cv2.warpAffine(frame, self.turn, size, flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE)
+        image: NDArray[Any] = placed
         if self.light is not None:
             image = cv2.LUT(image, self.light)
         if self.blur:
@@ -73,10 +92,18 @@ class Variation:
             image = cv2.cvtColor(np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR)), cv2.COLOR_BGR2RGB)
         return np.asarray(image, np.uint8)
 
-    def move(self, region: NDArray[np.float32]) -> NDArray[np.float32]:
+    def move(
+        self, region: NDArray[np.float32], first: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
         """Move a region as the frame moves: float32 (H, W) to (size, size), nothing outside."""
-        moved = cv2.warpAffine(region, self.turn, (self.size, self.size), flags=cv2.INTER_AREA)
+        moved = cv2.warpAffine(region, self._after(first), (self.size, self.size), flags=cv2.INTER_AREA)
         return np.asarray(moved, np.float32)
+
+    def _after(self, first: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        if first is None:
+            return self.turn
+        whole = np.vstack([first, [0, 0, 1]])
+        return np.asarray(self.turn @ whole, np.float32)
 
 
 def draw_variation(side: int, size: int, rng: np.random.Generator, *, zoom: float = 1.0) -> Variation:

@@ -35,13 +35,13 @@ class Origin:
         clip: Number of the real clip.
         frame: Number of the frame in it.
         region: What was forged, uint8 (72, 72), 255 where certain; None if the frames cannot be registered.
-        aligned: Whether the two crops lie upon each other as they are.
+        turn: Affine map (2, 3) from the forged frame to the real one, for frames of side 1; None likewise.
     """
 
     clip: int
     frame: int
     region: NDArray[np.uint8] | None
-    aligned: bool
+    turn: NDArray[np.float32] | None
 
 
 def find_origins(forged: NDArray[np.uint8], reals: Sequence[NDArray[np.uint8]]) -> list[Origin]:
@@ -60,14 +60,14 @@ def find_origins(forged: NDArray[np.uint8], reals: Sequence[NDArray[np.uint8]]) 
     for frame in forged:
         distance = np.abs(thumbs - _grey(frame, THUMB_PX)).mean((1, 2))
         clip, index = where[int(distance.argmin())]
-        region, aligned = forged_region(reals[clip][index], frame)
-        found.append(Origin(clip=clip, frame=index, region=region, aligned=aligned))
+        region, turn = forged_region(reals[clip][index], frame)
+        found.append(Origin(clip=clip, frame=index, region=region, turn=turn))
     return found
 
 
 def forged_region(
     real: NDArray[np.uint8], forged: NDArray[np.uint8]
-) -> tuple[NDArray[np.uint8] | None, bool]:
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]] | tuple[None, None]:
     """Register a real frame on the forged one and see what differs.
 
     Args:
@@ -75,8 +75,8 @@ def forged_region(
         forged: The same.
 
     Returns:
-        The region in the forged frame, uint8 (72, 72), or None; and whether the frames lie upon each other
-        as they are.
+        The region in the forged frame, uint8 (72, 72), and the affine map (2, 3) from the forged frame to the
+        real one, for frames of side 1; or nothing twice, if they cannot be registered.
     """
     turn = np.eye(2, 3, dtype=np.float32)
     stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 25, 1e-4)
@@ -85,9 +85,9 @@ def forged_region(
             _grey(forged, REGION_PX), _grey(real, REGION_PX), turn, cv2.MOTION_AFFINE, stop
         )
     except cv2.error:  # it did not converge
-        return None, False
+        return None, None
     if correlation < LEAST_CORRELATION:
-        return None, False
+        return None, None
     size = (REGION_PX, REGION_PX)
     small = cv2.resize(real, size, interpolation=cv2.INTER_AREA)
     how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -97,10 +97,10 @@ def forged_region(
     smooth = cv2.GaussianBlur(difference, (0, 0), 2.5)
     region = np.clip((smooth - UNCHANGED) / (CHANGED - UNCHANGED), 0, 1)
     if region.mean() > LARGEST_SHARE:
-        return None, False
-    corners = np.array([[0, 0, 1], [REGION_PX, 0, 1], [0, REGION_PX, 1], [REGION_PX, REGION_PX, 1]])
-    aligned = bool(np.abs(corners @ np.asarray(found).T - corners[:, :2]).max() < 0.7)
-    return np.asarray(np.round(region * 255), np.uint8), aligned
+        return None, None
+    of_unit_side = np.asarray(found, np.float32)
+    of_unit_side[:, 2] /= REGION_PX
+    return np.asarray(np.round(region * 255), np.uint8), of_unit_side
 
 
 def _grey(frame: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from streams.forge import blend_mask, forge, sample_forgery
-from train.augment import draw_variation
+from train.augment import Variation, draw_variation
 from train.clipset import Entry, load_clips, read_clip_set
 from train.config import FitConfig
 from train.pairing import Origin, find_origins
@@ -28,8 +28,8 @@ from train.scores import recrop
 
 POOL_PX = 160
 """Side at which crops are held and forged: more than any input size, less to hold than the files' 224."""
-PARTIAL = 0.3
-"""Share of the found forgeries that lie upon their original of which only a part is put into it."""
+PARTIAL = 0.6
+"""Share of the registered forgeries of which only a part is put into the original."""
 LEAST_REGION = 0.03
 """Share of the crop that a partial forgery must cover."""
 
@@ -57,12 +57,12 @@ class Pool:
         clips = self.real[self.groups[int(rng.integers(len(self.groups)))]]
         return _frame(clips[int(rng.integers(len(clips)))], rng)
 
-    def found_pair(self, rng: np.random.Generator) -> tuple[Frame, Frame, Frame | None, bool]:
+    def found_pair(self, rng: np.random.Generator) -> tuple[Frame, Frame, Origin | None]:
         """Draw a forged frame, rare methods more often than they are there, and the real one beside it.
 
         Returns:
-            The real frame, the forged one, its region, and whether they lie upon each other; see `Origin`.
-            Without an original in the group, any real frame.
+            The real frame, the forged one, and its origin; without an original in the group any real frame,
+            and no origin.
         """
         methods = sorted(self.fake)
         weight = np.sqrt([len(self.fake[method]) for method in methods])
@@ -71,9 +71,9 @@ class Pool:
         group, clip = self.fake[method][number]
         index = int(rng.integers(len(clip)))
         if group not in self.real:
-            return self.real_frame(rng), clip[index], None, False
+            return self.real_frame(rng), clip[index], None
         origin = self.origins[method][number][index]
-        return self.real[group][origin.clip][origin.frame], clip[index], origin.region, origin.aligned
+        return self.real[group][origin.clip][origin.frame], clip[index], origin
 
     @cached_property
     def origins(self) -> dict[str, list[list[Origin]]]:
@@ -167,21 +167,18 @@ def draw_batch(
     known = np.ones(count, np.bool_)
     for index in range(0, count, 2):
         pool = pools[int(rng.integers(len(pools)))]
+        variation = draw_variation(POOL_PX, size, rng, zoom=zoom)
         if pool.fake and rng.random() >= made:
-            real, fake, seen, aligned = pool.found_pair(rng)
-            known[index + 1] = seen is not None
-            region = np.zeros((POOL_PX, POOL_PX), np.float32)
-            if seen is not None:
-                region = np.asarray(cv2.resize(seen, (POOL_PX, POOL_PX)), np.float32) / np.float32(255)
-                if aligned and rng.random() < PARTIAL:
-                    fake, region = _partial(real, fake, region, rng)
+            real, fake, origin = pool.found_pair(rng)
+            known[index + 1] = origin is not None and origin.region is not None
+            pair = _found(real, fake, origin, variation, rng)
         else:
             real = pool.real_frame(rng)
             donor = pool.real_frame(rng) if rng.random() < 0.25 else None
             fake, region = forge(real, sample_forgery(rng, strength=strength), donor=donor)
-        variation = draw_variation(POOL_PX, size, rng, zoom=zoom)
-        crops[index], crops[index + 1] = variation.apply(real), variation.apply(fake)
-        regions[index + 1] = variation.move(region)
+            pair = variation.place(real), variation.place(fake), variation.move(region)
+        crops[index], crops[index + 1] = variation.tone(pair[0]), variation.tone(pair[1])
+        regions[index + 1] = pair[2]
     labels = torch.arange(count).remainder(2).float()
     return torch.from_numpy(crops), labels, torch.from_numpy(regions), torch.from_numpy(known)
 
@@ -191,15 +188,28 @@ def _frame(clip: Clip, rng: np.random.Generator) -> Frame:
     return frame
 
 
-def _partial(
-    real: Frame, fake: Frame, region: NDArray[np.float32], rng: np.random.Generator
-) -> tuple[Frame, NDArray[np.float32]]:
-    """Put a part of the forgery into the real frame, unless too little of it would be left."""
-    mask = blend_mask(POOL_PX, POOL_PX, sample_forgery(rng))
-    if (mask * region).mean() < LEAST_REGION:
-        return fake, region
-    blended = real + mask[..., None] * (fake.astype(np.float32) - real)
-    return np.clip(blended + 0.5, 0, 255).astype(np.uint8), mask * region
+def _found(
+    real: Frame, fake: Frame, origin: Origin | None, variation: Variation, rng: np.random.Generator
+) -> tuple[Frame, Frame, NDArray[np.float32]]:
+    """Place a found forgery and its original upon each other; of some, put only a part into the original."""
+    if origin is None or origin.region is None or origin.turn is None:
+        nothing = np.zeros((variation.size, variation.size), np.float32)
+        return variation.place(real), variation.place(fake), nothing
+    onto_real = origin.turn * np.array([1, 1, POOL_PX], np.float32)
+    seen = np.asarray(cv2.resize(origin.region, (POOL_PX, POOL_PX)), np.float32) / np.float32(255)
+    # Either may be the one that is moved: the border that this invents must not tell them apart.
+    if rng.random() < 0.5:
+        onto_fake = np.asarray(cv2.invertAffineTransform(onto_real), np.float32)
+        real, fake, region = variation.place(real, onto_fake), variation.place(fake), variation.move(seen)
+    else:
+        real, fake = variation.place(real), variation.place(fake, onto_real)
+        region = variation.move(seen, onto_real)
+    if rng.random() < PARTIAL:
+        mask = blend_mask(variation.size, variation.size, sample_forgery(rng))
+        if (mask * region).mean() >= LEAST_REGION:
+            blended = real + mask[..., None] * (fake.astype(np.float32) - real)
+            fake, region = np.clip(blended + 0.5, 0, 255).astype(np.uint8), mask * region
+    return real, fake, region
 
 
 class Batches(Dataset[Batch]):
