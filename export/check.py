@@ -37,6 +37,7 @@ from runtime.bundle import Bundle
 from runtime.engines import Engine, open_engine
 from runtime.engines.answers import Answers, answers_of, fingerprint, load_answers
 from runtime.engines.graphs import PRECISIONS
+from runtime.engines.onnxruntime import OnnxRuntimeEngine
 from runtime.errors import EngineUnavailable
 
 LEAST_CROPS, LEAST_WINDOWS = 2000, 200
@@ -194,7 +195,15 @@ def _belongs(path: Path, answers: Answers, clips: Clips, bundle: Bundle) -> None
 
 
 def _engines(bundle: Bundle, *, tensorrt: bool) -> Iterator[tuple[str, str, Engine | EngineUnavailable]]:
-    yield "onnxruntime", "fp32", open_engine(bundle, "onnxruntime")
+    yield "onnxruntime", "fp32", OnnxRuntimeEngine(bundle, precision="fp32")
+    int8 = OnnxRuntimeEngine(bundle, precision="int8")
+    try:
+        calibrated = int8.precision == "int8"
+    except EngineUnavailable:
+        # Not an engine that is missing here: this bundle has none.
+        calibrated = False
+    if calibrated:
+        yield "onnxruntime", "int8", int8
     for precision in PRECISIONS if tensorrt else ():
         try:
             yield "tensorrt", precision, open_engine(bundle, "tensorrt", precision=precision)
