@@ -24,7 +24,7 @@ from export.parity import Networks, engine_parity, report, rounding_parity
 from export.rounding import CALIBRATION_PIXELS, StoredWeight, round_weights
 from export.samples import Clips, noise_clips, portrait_clips, read_clips
 from runtime.bundle import BACKBONE, HEAD, MANIFEST, Bundle, Manifest, Weights, load_bundle, write_manifest
-from runtime.engines import open_engine
+from runtime.engines.onnxruntime import OnnxRuntimeEngine
 from runtime.verdict import Calibration
 from train.calibrate import read_calibration
 from train.model import load_checkpoint
@@ -159,7 +159,7 @@ def write_bundle(
         write_manifest(draft, manifest)
 
         step("gate A: engine against torch")
-        with open_engine(load_bundle(draft), "onnxruntime") as engine:
+        with OnnxRuntimeEngine(load_bundle(draft), precision="fp32") as engine:
             parity = engine_parity(
                 stored,
                 engine,

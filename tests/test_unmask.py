@@ -106,6 +106,11 @@ def busy_port() -> Iterator[int]:
         "export",
         "bench",
         "bench latency",
+        "bench throughput",
+        "bench baseline",
+        "bench roofline",
+        "bench fanout",
+        "bench gpu",
     ],
 )
 def test_help(run: Callable[..., Outcome], command: str) -> None:

@@ -132,7 +132,7 @@ def detector_infer(choice: str = "auto", *, threads: int | None = None) -> Infer
 
     Args:
         choice: As for `open_engine`; what cannot run is refused here too, before anything is loaded.
-        threads: CPU threads; None for the cores that this process may use, up to four.
+        threads: CPU threads; one when None.
 
     Returns:
         A function from one float32 picture `(1, 3, H, W)` to the outputs, for `streams.detector.Detector`.
