@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from runtime.buffer import FaceBuffer
 from runtime.bundle import Bundle
 from runtime.messages import Latency, VerdictMessage, relative_box
+from runtime.pace import Pace
 from runtime.verdict import STALE, Judge, State, Verdict
 from streams.crop import crop_face
 from streams.faces import Face
 from streams.frame import Frame
-from streams.sampler import Sampler
 
 Box = tuple[float, float, float, float]
 
@@ -224,7 +224,7 @@ class StreamAnalysis:
         self._expiry_s = expiry_s
         self._clock = clock
         self._wall = wall
-        self._due = Sampler(verdict_hz) if verdict_hz is not None and verdict_hz < bundle.sample_hz else None
+        self._pace = Pace(verdict_hz) if verdict_hz is not None and verdict_hz < bundle.sample_hz else None
         self._tracks: dict[int, _Track] = {}
         self._chosen_lately: deque[set[int]] = deque(maxlen=MISSES_TO_FORGET)
 
@@ -302,7 +302,7 @@ class StreamAnalysis:
             track.buffer.push(frame.pts_s, sighting.crops[row], features[row])
         gone = self._miss({face.id for face in sighting.faces}, frame.missed)
         verdicts: list[FaceVerdict] = []
-        if self._due is None or self._due.offer(frame.pts_s) is not None:
+        if self._pace is None or self._pace.due(frame.pts_s):
             verdicts += self._judge(sighting, backbone_ms)
         else:
             for face in sighting.faces:
