@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -27,10 +29,16 @@ LINES = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def dlib(lacking: Callable[[str], NoReturn]) -> None:
+    """The face detector of the original method."""
+    if importlib.util.find_spec("dlib") is None:
+        lacking("dlib is not installed: the extra bench has it")
+
+
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same method with a clip of six crops at 32 px, and a narrow LSTM."""
-    pytest.importorskip("dlib", reason="the extra bench is not installed")
     config = replace(original.ORIGINAL, input_size=32, window=FRAMES, min_frames=2, hidden=16)
     monkeypatch.setattr(original, "ORIGINAL", config)
     monkeypatch.setattr(original, "SIZE", 32)
@@ -97,14 +105,12 @@ def test_too_few_crops_are_repeated() -> None:
 def test_a_short_video(tmp_path: Path, make_face_video: Callable[..., Path]) -> None:
     """It is told that, and how many frames there would have to be."""
     path = make_face_video(tmp_path / "short.mp4", seconds=2.0)
-    pytest.importorskip("dlib", reason="the extra bench is not installed")
     with pytest.raises(TooShort, match="50 frames, but the original method judges 80"):
         run_baseline(str(path), model=DEFAULT_BUNDLE)
 
 
 def test_a_video_without_a_face(clip: Path) -> None:
     """That is found out before the minutes that the original takes."""
-    pytest.importorskip("dlib", reason="the extra bench is not installed")
     with pytest.raises(NothingMeasured, match="no face"):
         run_baseline(str(clip), model=DEFAULT_BUNDLE)
 
