@@ -8,6 +8,7 @@ async for message in watch("127.0.0.1:8765"):
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -268,6 +269,8 @@ def fit(
     from dataclasses import replace
 
     from runtime.errors import UnmaskError
+    from train.calibrate import calibrate, held_out
+    from train.calibration import CalibrationError
     from train.clipset import ClipSetError
     from train.config import FitConfig, RunUnreadable, read_run
     from train.fit import fit as run_fit
@@ -286,15 +289,18 @@ def fit(
             sizes_of = replace(sizes_of, input_size=run.sizes[-1])
     except ValueError as error:
         raise UserMistake(f"{error}; give sizes and crops as numbers with commas between") from error
+    with _explained(ClipSetError):
+        kept = held_out(data, run.val_groups)
+    if not kept:
+        typer.echo("nothing is kept out to calibrate the model on; see --val-groups", err=True)
     with _explained(ClipSetError, CheckpointError, InitialWeightsError, UnmaskError, ValueError):
         run_fit(data, out, model_config=sizes_of, config=run, init=init)
-
-    from train.calibrate import calibrate
-    from train.calibration import CalibrationError
-
-    with _explained(ClipSetError, CalibrationError):
-        clips = [folder for folder in data if (folder / "clips.csv").is_file()]
-        calibrate(out, clips, split="val", groups=run.val_groups or None)
+    # Of the processes that torchrun started, the first one writes.
+    if os.environ.get("RANK", "0") != "0":
+        return 0
+    if kept:
+        with _explained(ClipSetError, CalibrationError):
+            calibrate(out, kept, groups=run.val_groups or None)
     typer.echo(f"written to {out}")
     return 0
 

@@ -15,19 +15,37 @@ from rich.console import Console
 from runtime.verdict import Calibration
 from train.calibration import CalibrationError, fit_calibration, with_thresholds
 from train.clipset import read_clip_set
-from train.evaluate import Side, choose_entries, choose_side, score_set
+from train.evaluate import choose_entries, score_set
 from train.measure import video_weights
 from train.scorers import open_scorer
 from train.scores import ClipScores, of_windows
+from train.splits import Split
 
 CALIBRATION = "calibration.json"
+
+
+def held_out(data: Sequence[Path], groups: Collection[str]) -> list[Path]:
+    """Choose the sets that a model trained on them can be calibrated on.
+
+    Args:
+        data: Sets of clips or crops.
+        groups: The groups kept out of sets that state no split.
+
+    Returns:
+        Those of clips with something kept out of the training.
+
+    Raises:
+        ClipSetError: A set cannot be read.
+    """
+    clips = [folder for folder in data if (folder / "clips.csv").is_file()]
+    return [folder for folder in clips if groups or "val" in read_clip_set(folder).splits()]
 
 
 def calibrate(
     checkpoint: Path,
     data: Sequence[Path],
     *,
-    split: Side = "val",
+    split: Split = "val",
     groups: Collection[str] | None = None,
     error: float = 0.1,
     console: Console | None = None,
@@ -39,8 +57,8 @@ def calibrate(
     Args:
         checkpoint: The model's directory.
         data: Sets of clips.
-        split: The side to fit on, which must not be the training side.
-        groups: Fit on these groups only; None for all of that side.
+        split: The side to fit on in sets that state one, which must not be the training side.
+        groups: The groups to fit on in sets that state no split; None for all of them.
         error: Share of wrong verdicts that the thresholds allow in each class.
         console: Where the progress bar goes; standard error by default.
 
@@ -55,7 +73,10 @@ def calibrate(
     with open_scorer(checkpoint) as scorer:
         for folder in data:
             clip_set = read_clip_set(folder)
-            entries = choose_entries(clip_set, choose_side(split, clip_set.splits(), groups), groups)
+            if clip_set.splits():
+                entries = choose_entries(clip_set, split)
+            else:
+                entries = choose_entries(clip_set, "all", groups)
             table += score_set(scorer, clip_set, entries, console=console, title="calibrating")
     calibration = fit(table, error=error)
     write_calibration(checkpoint, calibration)

@@ -41,7 +41,7 @@ class FitConfig:
         weight_decay: Of AdamW.
         clip_norm: Largest norm of the gradient.
         zoom: In the last stage, too, crops are enlarged up to so many times.
-        made: Share of the forged crops that are made of real ones.
+        made: Share of the forged crops that are made of real ones, at first and from a third of the run on.
         strength: Strength of the made forgeries at the start and at the end.
         mask_weight: Weight of the region's loss.
         ema_decay: Of the moving average of the trunk's weights, which is what is kept.
@@ -66,13 +66,13 @@ class FitConfig:
     sizes: tuple[int, ...] = (64, 112)
     crops: tuple[int, ...] = (100_000, 100_000)
     batch: int = 32
-    lr: float = 5e-4
+    lr: float = 1e-3
     warmup: int = 300
     weight_decay: float = 0.05
     clip_norm: float = 1.0
     zoom: float = 1.0
-    made: float = 0.4
-    strength: tuple[float, float] = (2.0, 0.8)
+    made: tuple[float, float] = (1.0, 0.35)
+    strength: tuple[float, float] = (2.5, 0.8)
     mask_weight: float = 1.0
     ema_decay: float = 0.998
     check_every: int = 0
@@ -94,7 +94,7 @@ class FitConfig:
             raise ValueError("sizes and crops must be given for the same number of stages")
         if self.batch < 8 or self.batch % 4:
             raise ValueError(f"batch must be a multiple of 4 and at least 8, not {self.batch}")
-        if not 0 <= self.made <= 1:
+        if not all(0 <= share <= 1 for share in self.made):
             raise ValueError(f"made must be within 0..1, not {self.made}")
 
     def steps(self, processes: int = 1) -> list[int]:

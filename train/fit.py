@@ -80,7 +80,9 @@ def fit(
     model = ResNeXtLSTM(model_config)
     if init is not None:
         drawn = np.random.default_rng(config.seed)
-        some = draw_batch(pools, STATISTICS, model_config.input_size, drawn, strength=1.0, made=config.made)
+        some = draw_batch(
+            pools, STATISTICS, model_config.input_size, drawn, strength=1.0, made=config.made[1]
+        )
         load_initial(model.backbone, init, some[0])
     started = time.monotonic()
     frame_logit = fit_trunk(fabric, model.backbone, pools, checks, config, out, console)

@@ -125,7 +125,7 @@ def _clips(
     for _ in range(config.stills):
         clip, fake = stills[int(rng.integers(len(stills)))]
         frame = clip[int(rng.integers(len(clip)))]
-        made = not fake and rng.random() < config.made
+        made = not fake and rng.random() < config.made[1]
         yield pseudo_clip(frame, window, rng, strength=config.strength[1] if made else None), fake or made
 
 

@@ -233,13 +233,15 @@ class Batches(Dataset[Batch]):
 
     def __getitem__(self, step: int) -> Batch:
         config, size = self._config, self._sizes[step]
-        first, last = config.strength
+        progress = step / len(self._sizes)
+        strong, subtle = config.strength
+        first, last = config.made
         return draw_batch(
             self._pools,
             config.batch,
             size,
             np.random.default_rng((config.seed, self._rank, step)),
-            strength=first + (last - first) * step / len(self._sizes),
-            made=config.made,
+            strength=strong + (subtle - strong) * progress,
+            made=first + (last - first) * min(1.0, 3 * progress),
             zoom=config.zoom * config.sizes[-1] / size,
         )

@@ -1,8 +1,8 @@
 """Trains the trunk on single crops: a label a crop, and the blended region where it is known.
 
 The trunk learns from real forgeries and from forgeries made of the real crops (`streams.forge`), strong ones
-first. For those the blended region is known, so a small convolution on the trunk's third stage is trained to
-draw it: many labels a crop instead of one. It is not part of the detector.
+first. Where the forged region is known, small convolutions on the trunk's second and third stage are trained
+to draw it: many labels a crop instead of one. They are not part of the detector.
 
 Source: Shiohara & Yamasaki, CVPR 2022 (self-blended images); Li et al., "Face X-ray", CVPR 2020 (the region).
 """
@@ -33,7 +33,8 @@ from train.model import FEATURES, Backbone
 from train.pools import Batches, Clip, Pool
 from train.scores import recrop
 
-MASK_CHANNELS = 1024
+REGION_CHANNELS = (512, 1024)
+"""Of the trunk's second and third stage."""
 RESUME = "resume.pt"
 SHOW_S, SAVE_S = 15.0, 240.0
 CHECKED_CLIPS, CHECKED_FRAMES = 600, 4
@@ -41,22 +42,24 @@ CHECKED_CLIPS, CHECKED_FRAMES = 600, 4
 
 
 class FrameTask(nn.Module):
-    """A logit a crop, and the blended region at a sixteenth of the crop's size."""
+    """A logit a crop, and the forged region at an eighth and at a sixteenth of the crop's size."""
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone
         self.logit = nn.Linear(FEATURES, 1)
-        self.region = nn.Conv2d(MASK_CHANNELS, 1, 1)
+        self.regions = nn.ModuleList(nn.Conv2d(channels, 1, 1) for channels in REGION_CHANNELS)
 
-    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """Turn crops uint8 (N, H, W, 3) into logits (N,) and region logits (N, H/16, W/16)."""
+    def forward(self, crops: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Turn crops uint8 (N, H, W, 3) into logits (N,) and region logits (N, H/8, W/8), (N, H/16, W/16)."""
         trunk = self.backbone.trunk
         x = self.backbone.normalised(crops).contiguous(memory_format=torch.channels_last)
         x = trunk.maxpool(trunk.relu(trunk.bn1(trunk.conv1(x))))
-        third = trunk.layer3(trunk.layer2(trunk.layer1(x)))
+        second = trunk.layer2(trunk.layer1(x))
+        third = trunk.layer3(second)
         features = trunk.avgpool(trunk.layer4(third)).flatten(1)
-        return self.logit(features).squeeze(-1), self.region(third).squeeze(1)
+        drawn = [draw(stage).squeeze(1) for draw, stage in zip(self.regions, (second, third), strict=True)]
+        return self.logit(features).squeeze(-1), drawn
 
 
 def fit_trunk(
@@ -115,8 +118,7 @@ def fit_trunk(
         crops, labels, regions, known = (value.to(fabric.device) for value in batch)
         logits, drawn = wrapped(crops)
         loss = F.binary_cross_entropy_with_logits(logits.float(), labels)
-        wanted = F.adaptive_avg_pool2d(regions[:, None], drawn.shape[-2:])[:, 0]
-        region = F.binary_cross_entropy_with_logits(drawn.float()[known], wanted[known])
+        region = torch.stack([_region_loss(some, regions, known) for some in drawn]).mean()
         fabric.backward(loss + config.mask_weight * region)
         fabric.clip_gradients(wrapped, optimizer, max_norm=config.clip_norm)
         optimizer.step()
@@ -151,6 +153,11 @@ def fit_trunk(
     task.load_state_dict(run.chosen())
     frame_logit: nn.Linear = task.logit
     return frame_logit
+
+
+def _region_loss(drawn: Tensor, regions: Tensor, known: Tensor) -> Tensor:
+    wanted = F.adaptive_avg_pool2d(regions[:, None], (drawn.shape[-2], drawn.shape[-1]))[:, 0]
+    return F.binary_cross_entropy_with_logits(drawn.float()[known], wanted[known])
 
 
 @torch.inference_mode()

@@ -75,7 +75,7 @@ def test_two_processes_share_the_crops() -> None:
     assert FitConfig(sizes=(32,), crops=(64,), batch=8).steps(2) == [32] * 4
 
 
-@pytest.mark.parametrize("wrong", [{"batch": 10}, {"crops": (1,)}, {"made": 1.5}])
+@pytest.mark.parametrize("wrong", [{"batch": 10}, {"crops": (1,)}, {"made": (0.5, 1.5)}])
 def test_impossible_runs_are_refused(wrong: dict[str, object]) -> None:
     """A run whose values disagree is not started."""
     with pytest.raises(ValueError, match=r"batch|same number|made"):
