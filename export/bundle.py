@@ -8,7 +8,7 @@ import platform
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,22 @@ import torch
 from export.errors import OutputOccupied
 from export.folding import folded
 from export.graph import backbone_graph, head_graph
-from export.parity import Networks, engine_parity, report, rounding_parity
+from export.parity import (
+    Networks,
+    allowed_figures,
+    engine_parity,
+    report,
+    rounding_parity,
+    torch_features,
+    torch_window_logits,
+    verdict_parity,
+)
 from export.rounding import CALIBRATION_PIXELS, StoredWeight, round_weights
 from export.samples import Clips, noise_clips, portrait_clips, read_clips
 from runtime.bundle import BACKBONE, HEAD, MANIFEST, Bundle, Manifest, Weights, load_bundle, write_manifest
+from runtime.engines.answers import window_logits
+from runtime.engines.cores import computes_int8, cpu_features
+from runtime.engines.int8 import calibrated
 from runtime.engines.onnxruntime import OnnxRuntimeEngine
 from runtime.verdict import Calibration
 from train.calibrate import read_calibration
@@ -169,7 +181,7 @@ def write_bundle(
             described = engine.describe()
         parity.check()
 
-        figures = {
+        figures: dict[str, Any] = {
             "gate_a": {"engine": described, **report(parity)},
             "gate_b": dict(report(rounding)),
             "clips": {
@@ -186,8 +198,53 @@ def write_bundle(
             },
         }
         write_manifest(draft, replace(manifest, parity=figures))
+        if fit is not None and computes_int8(cpu_features()):
+            step("int8 arithmetic against float32")
+            figures["int8"] = _int8(draft, stored, fit, faces)
+            write_manifest(draft, replace(manifest, parity=figures))
         _install(draft, out)
     return load_bundle(out)
+
+
+def _int8(draft: Path, stored: Networks, fit: Clips, faces: Sequence[Clips]) -> dict[str, Any]:
+    """Calibrate a bundle for int8 arithmetic, and leave it so if its verdicts stay.
+
+    Args:
+        draft: The bundle's directory.
+        stored: Torch with the stored weights.
+        fit: Clips of real faces for the ranges.
+        faces: Groups of clips to compare on.
+
+    Returns:
+        What was measured, for the manifest, which is to be written again.
+    """
+    bundle = load_bundle(draft)
+    plain = bundle.backbone.read_bytes()
+    crops = _few(fit).flatten(0, 1).numpy()
+    bundle.backbone.write_bytes(calibrated(plain, crops))
+    write_manifest(draft, bundle)
+    found = []
+    with OnnxRuntimeEngine(load_bundle(draft), precision="int8") as engine:
+        for group in faces:
+            least = bundle.min_frames
+            features = np.stack([engine.features(clip) for clip in group])
+            found.append(
+                (
+                    torch_window_logits(stored, torch_features(stored, group), least),
+                    window_logits(engine, features, least),
+                )
+            )
+    expected, given = (np.concatenate(each) for each in zip(*found, strict=True))
+    parity = verdict_parity(
+        expected,
+        given,
+        calibration=bundle.calibration,
+        crops=sum(clips.shape[0] * clips.shape[1] for clips in faces),
+        allowed=allowed_figures(bundle, "int8", trained=False),
+    )
+    if parity.failures:
+        bundle.backbone.write_bytes(plain)
+    return {**report(parity), "flipped": parity.flipped, "used": not parity.failures}
 
 
 def _few(clips: Clips) -> torch.Tensor:

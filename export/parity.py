@@ -340,7 +340,7 @@ def torch_window_logits(
     )
 
 
-def report(parity: EngineParity | RoundingParity) -> Mapping[str, Any]:
+def report(parity: EngineParity | RoundingParity | VerdictParity) -> Mapping[str, Any]:
     """Give the figures as JSON values, for the manifest."""
     return {key: _short(value) for key, value in asdict(parity).items()}
 

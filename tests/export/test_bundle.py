@@ -13,12 +13,15 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+import export.bundle
 from export.bundle import write_bundle
 from export.errors import OutputOccupied, ParityFailed, WeightsUnusable
 from export.parity import Networks
 from runtime.buffer import FaceBuffer
 from runtime.bundle import Manifest, Weights, load_bundle
 from runtime.engines import open_engine
+from runtime.engines.cores import computes_int8, cpu_features
+from runtime.engines.int8 import ranges_of
 from runtime.verdict import Calibration
 from tests.export.conftest import DIM, SIZE, WINDOW, SmallHead, SmallModel, make_clips
 
@@ -75,7 +78,7 @@ def test_the_bundle_answers_what_torch_answers(
     assert bundle.digest == load_bundle(out).digest
     assert left(out) == ["backbone.onnx", "head.onnx", "manifest.json"]
     assert left(out.parent) == ["bundle"]
-    assert len(steps) == 5
+    assert len(steps) == 5 + computes_int8(cpu_features())
     (clip,) = make_clips(1, 12)
     with torch.inference_mode():
         expected = networks.head(networks.backbone(torch.from_numpy(clip))[None]).item()
@@ -115,6 +118,22 @@ def test_the_manifest_tells_what_the_gates_measured(networks: Networks, tmp_path
     text = (tmp_path / "bundle/manifest.json").read_text()
     assert str(tmp_path) not in text
     assert json.loads(text)["weights"] == "int8"
+
+
+@pytest.mark.parametrize("allowed", [1.0, -1.0])
+def test_int8_arithmetic_is_for_bundles_whose_verdicts_stay(
+    networks: Networks, tmp_path: Path, crops: Path, monkeypatch: pytest.MonkeyPatch, allowed: float
+) -> None:
+    """Ranges are left in the backbone if nothing flips beyond what is allowed; the manifest says what did."""
+    monkeypatch.setattr(export.bundle, "cpu_features", lambda: frozenset({"avx512_vnni"}))
+    limits = {"flipped": allowed, "p_fake_mean": 1.0}
+    monkeypatch.setattr(export.bundle, "allowed_figures", lambda *args, **options: limits)
+    bundle = write_bundle(networks, MANIFEST, tmp_path / "bundle", crops=crops)
+    stated = bundle.parity["int8"]
+    assert stated["used"] is (allowed > 0)
+    assert 0 <= stated["flipped"] <= 1
+    assert stated["windows"] > 0
+    assert (ranges_of(bundle.backbone.read_bytes()) is not None) is stated["used"]
 
 
 def test_a_bundle_that_fails_is_not_written(networks: Networks, tmp_path: Path) -> None:
