@@ -38,7 +38,7 @@ from runtime.engines.cores import computes_int8, cpu_features
 from runtime.engines.int8 import calibrated
 from runtime.engines.onnxruntime import OnnxRuntimeEngine
 from runtime.verdict import Calibration
-from train.calibrate import read_calibration
+from train.calibration import read_calibration
 from train.model import load_checkpoint
 
 # Of the user's clips, every other one goes to the rounding, the rest to the gates.

@@ -5,23 +5,19 @@ calibration = calibrate(Path("runs/first"), [Path("clips")])
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, fields
 from pathlib import Path
 
 from rich.console import Console
 
 from runtime.verdict import Calibration
-from train.calibration import CalibrationError, fit_calibration, with_thresholds
+from train.calibration import CalibrationError, fit_calibration, with_thresholds, write_calibration
 from train.clipset import read_clip_set
 from train.evaluate import choose_entries, score_set
 from train.measure import video_weights
 from train.scorers import open_scorer
 from train.scores import ClipScores, of_windows
 from train.splits import Split
-
-CALIBRATION = "calibration.json"
 
 
 def held_out(data: Sequence[Path], groups: Collection[str]) -> list[Path]:
@@ -101,36 +97,3 @@ def fit(table: Sequence[ClipScores], *, error: float = 0.1) -> Calibration:
         raise CalibrationError("no clip is long enough for a window; calibrate on clips of video")
     fitted = fit_calibration(windows.logit, windows.fake, video_weights(windows.names))
     return with_thresholds(fitted, windows.logit, windows.fake, error=error)
-
-
-def write_calibration(checkpoint: Path, calibration: Calibration) -> None:
-    """Write a calibration beside a checkpoint.
-
-    Args:
-        checkpoint: Its directory.
-        calibration: What to write.
-    """
-    text = json.dumps(asdict(calibration), indent=2, allow_nan=False)
-    (checkpoint / CALIBRATION).write_text(text + "\n", encoding="utf-8")
-
-
-def read_calibration(checkpoint: Path) -> Calibration | None:
-    """Read the calibration of a checkpoint.
-
-    Args:
-        checkpoint: Its directory.
-
-    Returns:
-        The calibration; None if it has none yet.
-
-    Raises:
-        CalibrationError: The file is not what `calibrate` writes.
-    """
-    path = checkpoint / CALIBRATION
-    if not path.is_file():
-        return None
-    try:
-        stated = json.loads(path.read_text(encoding="utf-8"))
-        return Calibration(**{field.name: stated[field.name] for field in fields(Calibration)})
-    except (ValueError, KeyError, TypeError) as error:
-        raise CalibrationError(f"{path} cannot be read ({error}); calibrate the checkpoint again") from error

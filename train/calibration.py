@@ -1,19 +1,23 @@
 """Turns logits into probabilities at equal priors, and sets thresholds by their error rates.
 
-Pure. What is fitted here is written into the bundle and applied by `runtime.verdict.Calibration`; the two
-must mean the same, so this module returns that class.
+What is fitted here is kept beside the checkpoint, goes from there into the bundle, and is applied by
+`runtime.verdict.Calibration`; the two must mean the same, so this module returns that class.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 
 from runtime.verdict import Calibration
+
+CALIBRATION = "calibration.json"
 
 # Below this many scores of real faces, "1 % of them" is less than one score: nothing was measured.
 LEAST_FOR_FAR1 = 100
@@ -131,6 +135,39 @@ def threshold_at_false_alarms(p_real: ArrayLike, share: float) -> float:
         return 0.0
     # Just above the first score that must not reach it; ties with it stay below too.
     return min(1.0, float(np.nextafter(scores[allowed], 2.0)))
+
+
+def write_calibration(checkpoint: Path, calibration: Calibration) -> None:
+    """Write a calibration beside a checkpoint.
+
+    Args:
+        checkpoint: Its directory.
+        calibration: What to write.
+    """
+    text = json.dumps(asdict(calibration), indent=2, allow_nan=False)
+    (checkpoint / CALIBRATION).write_text(text + "\n", encoding="utf-8")
+
+
+def read_calibration(checkpoint: Path) -> Calibration | None:
+    """Read the calibration of a checkpoint.
+
+    Args:
+        checkpoint: Its directory.
+
+    Returns:
+        The calibration; None if it has none yet.
+
+    Raises:
+        CalibrationError: The file is not what `calibrate` writes.
+    """
+    path = checkpoint / CALIBRATION
+    if not path.is_file():
+        return None
+    try:
+        stated = json.loads(path.read_text(encoding="utf-8"))
+        return Calibration(**{field.name: stated[field.name] for field in fields(Calibration)})
+    except (ValueError, KeyError, TypeError) as error:
+        raise CalibrationError(f"{path} cannot be read ({error}); calibrate the checkpoint again") from error
 
 
 def _checked(

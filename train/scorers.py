@@ -42,7 +42,7 @@ def open_scorer(model: Path | None, *, engine: str = "auto") -> Iterator[Scorer]
     """
     if model is not None and (model / "config.json").is_file():
         # Imported late: a bundle is scored without torch.
-        from train.calibrate import read_calibration
+        from train.calibration import read_calibration
         from train.model import load_checkpoint
 
         network, training = load_checkpoint(model)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from runtime.verdict import Calibration
-from train.calibrate import CALIBRATION, calibrate, fit, read_calibration, write_calibration
-from train.calibration import CalibrationError
+from train.calibrate import calibrate, fit
+from train.calibration import CALIBRATION, CalibrationError, read_calibration, write_calibration
 from train.clips import ClipSpec
 from train.clipset import ClipSetError
 from train.prepare import prepare
