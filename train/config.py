@@ -41,6 +41,8 @@ class FitConfig:
         weight_decay: Of AdamW.
         clip_norm: Largest norm of the gradient.
         zoom: In the last stage, too, crops are enlarged up to so many times.
+        shares: Share of the crops that each set gives, in the order of the sets; empty for the same of all. A set
+            of few people is learned by heart.
         made: Share of the forged crops that are made of real ones, at first and from a third of the run on.
         strength: Strength of the made forgeries at the start and at the end.
         mask_weight: Weight of the region's loss.
@@ -71,6 +73,7 @@ class FitConfig:
     weight_decay: float = 0.05
     clip_norm: float = 1.0
     zoom: float = 1.0
+    shares: tuple[float, ...] = ()
     made: tuple[float, float] = (1.0, 0.35)
     strength: tuple[float, float] = (2.5, 0.8)
     mask_weight: float = 1.0
@@ -94,6 +97,8 @@ class FitConfig:
             raise ValueError("sizes and crops must be given for the same number of stages")
         if self.batch < 8 or self.batch % 4:
             raise ValueError(f"batch must be a multiple of 4 and at least 8, not {self.batch}")
+        if any(share <= 0 for share in self.shares):
+            raise ValueError(f"shares must be above 0, not {self.shares}")
         if not all(0 <= share <= 1 for share in self.made):
             raise ValueError(f"made must be within 0..1, not {self.made}")
 

@@ -56,6 +56,8 @@ def fit(
         raise ValueError(
             f"the last stage is at {config.sizes[-1]} px, the model at {model_config.input_size}"
         )
+    if config.shares and len(config.shares) != len(data):
+        raise ValueError(f"{len(config.shares)} shares are given for {len(data)} sets")
     fabric = Fabric(
         accelerator="auto",
         devices=config.devices or "auto",

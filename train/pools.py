@@ -28,7 +28,7 @@ from train.scores import recrop
 
 POOL_PX = 160
 """Side at which crops are held and forged: more than any input size, less to hold than the files' 224."""
-PARTIAL = 0.6
+PARTIAL = 0.75
 """Share of the registered forgeries of which only a part is put into the original."""
 LEAST_REGION = 0.03
 """Share of the crop that a partial forgery must cover."""
@@ -146,17 +146,19 @@ def draw_batch(
     strength: float,
     made: float,
     zoom: float = 1.0,
+    shares: Sequence[float] = (),
 ) -> Batch:
     """Draw a batch of pairs of a real and a forged crop.
 
     Args:
-        pools: The training sets, each as likely.
+        pools: The training sets.
         count: Crops in the batch, even.
         size: Side of the crops in pixels.
         rng: Where everything is drawn from.
         strength: Of the made forgeries.
         made: Their share of the forged crops.
         zoom: As for `draw_variation`.
+        shares: Share of the pairs that each set gives; empty for the same of all.
 
     Returns:
         Crops uint8 (N, size, size, 3), labels float32 (N,) with 1 for fake, blended regions float32
@@ -165,8 +167,10 @@ def draw_batch(
     crops = np.empty((count, size, size, 3), np.uint8)
     regions = np.zeros((count, size, size), np.float32)
     known = np.ones(count, np.bool_)
+    likely = np.asarray(shares or [1.0] * len(pools))
+    likely = likely / likely.sum()
     for index in range(0, count, 2):
-        pool = pools[int(rng.integers(len(pools)))]
+        pool = pools[int(rng.choice(len(pools), p=likely))]
         variation = draw_variation(POOL_PX, size, rng, zoom=zoom)
         if pool.fake and rng.random() >= made:
             real, fake, origin = pool.found_pair(rng)
@@ -244,4 +248,5 @@ class Batches(Dataset[Batch]):
             strength=strong + (subtle - strong) * progress,
             made=first + (last - first) * min(1.0, 3 * progress),
             zoom=config.zoom * config.sizes[-1] / size,
+            shares=config.shares,
         )
