@@ -86,7 +86,7 @@ class Cuda:
 
     def Stream(self, flags: int) -> Any:
         self.check()
-        return SimpleNamespace(handle=99)
+        return SimpleNamespace(handle=99, synchronize=self.check)
 
     def Event(self, flags: int) -> Any:
         self.check()
@@ -189,6 +189,9 @@ class Trt:
         return id(self)
 
     def Builder(self, logger: Any) -> Any:
+        if reason := self.seen.get("no driver"):
+            logger.log(Severity.WARNING, reason)
+            raise TypeError("pybind11::init(): factory function returned nullptr")
         return _Builder(self, logger)
 
     def OnnxParser(self, network: Any, logger: Any) -> Any:
@@ -246,6 +249,8 @@ class _Builder:
     def create_builder_config(self) -> Any:
         seen, trt = self._trt.seen, self._trt
         flags = seen["flags"] = {"TF32"}
+        previews: set[str] = set()
+        seen["previews"] = previews
         config = SimpleNamespace(timing=b"")
 
         def set_timing(cache: Any, ignore: bool) -> bool:
@@ -257,7 +262,7 @@ class _Builder:
         config.set_flag = lambda flag: flags.add(flag.name)
         config.clear_flag = lambda flag: flags.discard(flag.name)
         config.set_tactic_sources = lambda bits: seen.update(tactics=bits)
-        config.set_preview_feature = lambda feature, on: seen.update(preview=feature.name)
+        config.set_preview_feature = lambda feature, on: previews.add(feature.name)
         config.add_optimization_profile = lambda profile: 0
         config.create_timing_cache = lambda content: SimpleNamespace(content=content)
         config.set_timing_cache = set_timing
@@ -274,7 +279,12 @@ class _Builder:
     def build_serialized_network(self, network: _Network, config: Any) -> bytes | None:
         self._trt.seen["built"] += 1
         shapes = self._trt.seen["shapes"][network.taken.name]
-        header = {"profile": [list(shape) for shape in shapes], "build": self._trt.seen["built"]}
+        header = {
+            "profile": [list(shape) for shape in shapes],
+            "build": self._trt.seen["built"],
+            # From TensorRT 10 on it always is.
+            "shared": self._trt.generation != "8.6" or "PROFILE_SHARING_0806" in self._trt.seen["previews"],
+        }
         return MAGIC + json.dumps(header).encode() + b"\n" + network.graph
 
 
@@ -283,6 +293,8 @@ class _Engine:
         header, _, graph = serialized[len(MAGIC) :].partition(b"\n")
         self.trt, self.logger = trt, logger
         self.profile = json.loads(header)["profile"]
+        self.shared = json.loads(header)["shared"]
+        self.in_use = 0
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
@@ -325,6 +337,8 @@ class _Context:
         self._addresses: dict[str, int] = {}
         self.has_memory = False
         engine.trt.seen["contexts"] += 1
+        engine.in_use += 1
+        self._has_profile = engine.shared or engine.in_use == 1
         if engine.trt.generation in ("10", "11"):
             self.set_device_memory = self._set_device_memory
 
@@ -344,7 +358,7 @@ class _Context:
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         least, _, most = self._engine.profile
-        fits = all(a <= n <= b for a, n, b in zip(least, shape, most, strict=True))
+        fits = self._has_profile and all(a <= n <= b for a, n, b in zip(least, shape, most, strict=True))
         self._shape = shape if fits else ()
         return fits
 

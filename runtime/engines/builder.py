@@ -28,10 +28,10 @@ from typing import Any
 from runtime.engines.cache import EngineCache, EngineKey, write
 from runtime.engines.driver import ADVICE, NAME, Gpu, probe
 from runtime.engines.graphs import Precision
-from runtime.engines.library import is_rtx, load_tensorrt, the_logger, title
+from runtime.engines.library import is_rtx, load_tensorrt, start, the_logger, title
 from runtime.engines.prepared import PARTS, graph_of
 from runtime.engines.shapes import Model
-from runtime.errors import EngineUnavailable
+from runtime.errors import DeviceMemoryFull, EngineUnavailable
 
 MOST_BATCH = 64
 # What kernels are chosen for: between a lone face and a full house.
@@ -121,11 +121,12 @@ def build(
 
     Raises:
         EngineUnavailable: TensorRT cannot parse or build it.
+        DeviceMemoryFull: The GPU has too little memory to build it.
     """
     started = time.monotonic()
     logger = the_logger(trt)
     logger.errors.clear()
-    builder = trt.Builder(logger)
+    builder = start(trt, "Builder")
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(graph):
@@ -140,6 +141,7 @@ def build(
         # TensorRT's default rounds the factors of every product to ten bits.
         config.clear_flag(trt.BuilderFlag.TF32)
     _keep_to_own_kernels(trt, config)
+    _share_profile(trt, config)
     if hardware_compatible and not is_rtx(trt):
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
     shapes = builder.create_optimization_profile()
@@ -149,6 +151,8 @@ def build(
     cache = None if timing is None or is_rtx(trt) else _timing_cache(config, timing)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
+        if full := logger.full():
+            raise DeviceMemoryFull(NAME, f"the GPU's memory is full ({full})")
         raise EngineUnavailable(NAME, f"{title(trt)} cannot build the {part}: {logger.said()}", ADVICE)
     if cache is not None and timing is not None:
         write(timing, bytes(config.get_timing_cache().serialize()))
@@ -275,7 +279,7 @@ def summarise(inspection: str) -> dict[str, Any]:
 
 def _inspected(trt: Any, serialized: bytes) -> dict[str, Any]:
     """Give the inspector's summary of an engine that was built here."""
-    runtime = trt.Runtime(the_logger(trt))
+    runtime = start(trt, "Runtime")
     engine = runtime.deserialize_cuda_engine(serialized)
     if engine is None:
         return {}
@@ -302,6 +306,12 @@ def _keep_to_own_kernels(trt: Any, config: Any) -> None:
     external = "DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805"
     if hasattr(trt.PreviewFeature, external):
         config.set_preview_feature(getattr(trt.PreviewFeature, external), True)
+
+
+def _share_profile(trt: Any, config: Any) -> None:
+    """Let every captured graph have an execution context of the one profile, as TensorRT 10 does unasked."""
+    if not _strongly_typed(trt) and hasattr(trt.PreviewFeature, "PROFILE_SHARING_0806"):
+        config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
 
 
 def _timing_cache(config: Any, path: Path) -> Any:

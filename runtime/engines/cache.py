@@ -25,7 +25,7 @@ from runtime.engines.graphs import VERSION as GRAPHS_VERSION
 from runtime.errors import EngineUnavailable
 
 # Of how engines are built; raised with every change that makes another engine out of the same graph.
-RECIPE = 1
+RECIPE = 2
 ENVIRONMENT = "UNMASK_CACHE"
 
 _log = logging.getLogger(__name__)

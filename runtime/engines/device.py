@@ -31,12 +31,14 @@ from numpy.typing import NDArray
 
 from runtime.engines.cache import write
 from runtime.engines.driver import ADVICE, NAME, leave_context
-from runtime.engines.library import is_rtx, the_logger
+from runtime.engines.library import is_rtx, start, the_logger
 from runtime.errors import DeviceLost, DeviceMemoryFull, EngineError, EngineFailed, EngineUnavailable
 
 # CU_STREAM_NON_BLOCKING: what another library does on the legacy stream does not wait for ours, nor break a
 # capture.
 _NON_BLOCKING = 1
+# CUDA_ERROR_OUT_OF_MEMORY
+_OUT_OF_MEMORY = 2
 # Each graph keeps an execution context. Batches of a few streams have few sizes; rare ones run as they are.
 MOST_GRAPHS = 16
 
@@ -63,6 +65,9 @@ class Device:
             raise DeviceMemoryFull(NAME, f"the GPU's memory is full ({_line(error)})") from error
         except cuda.Error as error:
             raise EngineFailed(NAME, _line(error)) from error
+        # Held while work is queued, not while it is awaited: what one network makes must not fall into what
+        # another one captures.
+        self.queueing = threading.Lock()
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -76,9 +81,13 @@ class Device:
     def close(self) -> None:
         """Give the context back; all that was made in it has to be gone."""
         handle = int(self._context.handle)
-        # Pushed, since pycuda leaks a context that is given back on another thread than took it.
-        self._context.push()
-        self._context.detach()
+        try:
+            # Pushed, since pycuda leaks a context that is given back on another thread than took it.
+            self._context.push()
+            self._context.detach()
+        except self.cuda.Error as error:
+            # A lost device has nothing to take back.
+            _log.debug("%s", error)
         leave_context(handle)
 
 
@@ -121,6 +130,7 @@ class Network:
         self._dtype = np.dtype(dtype)
         self._logger = the_logger(trt)
         self._lock = threading.Lock()
+        self._steady = largest[1:]
         self._seen: set[tuple[int, ...]] = set()
         self._replays: dict[tuple[int, ...], tuple[Any, Any]] = {}
         self._kernels = kernels
@@ -130,6 +140,7 @@ class Network:
         self._learning = self._capture is not None
         self._native_graphs = graphs and is_rtx(trt)
         self._owned: list[Any] = []
+        self._stream: Any = None
         self._runtime: Any = None
         self._engine: Any = None
         self._context: Any = None
@@ -142,7 +153,7 @@ class Network:
 
     def inspect(self) -> str:
         """Give what TensorRT's inspector says of the engine, as JSON text."""
-        with self._lock, self._device.current():
+        with self._open_only(), self._device.current():
             inspector = self._engine.create_engine_inspector()
             return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
 
@@ -166,21 +177,18 @@ class Network:
             DeviceLost: The GPU does not answer any more.
         """
         shape = tuple(int(length) for length in batch.shape)
-        with self._lock, self._device.current(), named_errors(self._cuda):
-            if self._context is None:
-                raise RuntimeError("this engine is closed; use it inside `with`")
+        with self._open_only(), self._device.current(), named_errors(self._cuda, self._stream):
             self._logger.errors.clear()
             taken = self._staged_in[: batch.size]
             np.copyto(taken.reshape(shape), batch)
             given = self._staged_out[: shape[0] * math.prod(self._given)]
             replay = self._replays.get(shape)
-            if replay is not None:
-                _, graph = replay
-                assert self._capture is not None
-                self._capture.launch(graph, int(self._stream.handle))
-            else:
-                self._set_shape(self._context, shape)
-                self._enqueue(self._context, taken, given)
+            with self._device.queueing:
+                if replay is not None:
+                    self._launch(replay[1])
+                else:
+                    self._set_shape(self._context, shape)
+                    self._enqueue(self._context, taken, given)
             self._finish()
             answer: NDArray[np.float32] = given.reshape(shape[0], *self._given).copy()
             if replay is None and self._learning:
@@ -189,14 +197,26 @@ class Network:
 
     def close(self) -> None:
         """Give all memory back."""
-        with self._lock, self._device.current():
-            self._keep_kernels()
-            self._free()
+        try:
+            with self._lock, self._device.current():
+                self._keep_kernels()
+                self._free()
+        except self._cuda.Error as error:
+            # A lost device has nothing to give back.
+            _log.debug("%s", error)
+
+    @contextmanager
+    def _open_only(self) -> Iterator[None]:
+        """Let one call in at a time, and none once it is closed."""
+        with self._lock:
+            if self._context is None:
+                raise RuntimeError("this engine is closed; use it inside `with`")
+            yield
 
     def _open(self, serialized: bytes, largest: tuple[int, ...]) -> None:
         trt, cuda = self._trt, self._cuda
         self._logger.errors.clear()
-        self._runtime = trt.Runtime(self._logger)
+        self._runtime = start(trt, "Runtime")
         if is_rtx(trt) and hasattr(self._runtime, "get_engine_validity"):
             validity, _ = self._runtime.get_engine_validity(serialized)
             if validity == trt.EngineValidity.INVALID:
@@ -244,6 +264,11 @@ class Network:
             context = engine.create_execution_context_without_device_memory()
         if context is None:
             raise self._failure("it cannot make an execution context")
+        if hasattr(context, "nvtx_verbosity"):
+            # Built with details for the inspector, it would label every layer of every call for profilers.
+            context.nvtx_verbosity = trt.ProfilingVerbosity.NONE
+        if getattr(context, "active_optimization_profile", 0) < 0:
+            context.set_optimization_profile_async(0, int(self._stream.handle))
         if self._scratch:
             if hasattr(context, "set_device_memory"):
                 context.set_device_memory(self._scratch, self._scratch_bytes)
@@ -291,12 +316,22 @@ class Network:
             raise CaptureFailed(self._logger.said()) if capturing else self._failure("it did not run")
         self._cuda.memcpy_dtoh_async(given, self._device_out, self._stream)
 
+    def _launch(self, graph: Any) -> None:
+        assert self._capture is not None
+        try:
+            self._capture.launch(graph, int(self._stream.handle))
+        except LaunchFailed as error:
+            raise self._failure(f"a CUDA graph did not run: {error}") from error
+
     def _finish(self) -> None:
         self._done.record(self._stream)
         self._done.synchronize()
 
     def _learn(self, shape: tuple[int, ...], taken: NDArray[Any], given: NDArray[np.float32]) -> None:
-        """Capture a graph of a shape that comes for the second time."""
+        """Capture a graph of a shape that comes for the second time and will again."""
+        if shape[1:] != self._steady:
+            # Of a window that is still filling.
+            return
         if shape not in self._seen:
             self._seen.add(shape)
             return
@@ -304,14 +339,15 @@ class Network:
             return
         assert self._capture is not None
         try:
-            context = self._new_context()
-            self._set_shape(context, shape)
-            # A context's first run does work that cannot be captured.
-            self._enqueue(context, taken, given)
-            self._finish()
-            stream = int(self._stream.handle)
-            with self._capture.capturing(stream) as captured:
-                self._enqueue(context, taken, given, capturing=True)
+            with self._device.queueing:
+                context = self._new_context()
+                self._set_shape(context, shape)
+                # A context's first run does work that cannot be captured.
+                self._enqueue(context, taken, given)
+                self._finish()
+                stream = int(self._stream.handle)
+                with self._capture.capturing(stream) as captured:
+                    self._enqueue(context, taken, given, capturing=True)
             self._replays[shape] = context, captured.executable
         except (CaptureFailed, EngineFailed, self._cuda.Error) as error:
             _log.info("no CUDA graphs: %s", _line(error))
@@ -322,10 +358,10 @@ class Network:
 
     def _failure(self, what: str) -> EngineFailed:
         """Name what TensorRT only reported as false or None."""
+        if full := self._logger.full():
+            return DeviceMemoryFull(NAME, f"the GPU's memory is full ({full})")
         said = self._logger.said()
-        if "out of memory" in said.lower() or "outofmemory" in said.lower():
-            return DeviceMemoryFull(NAME, f"the GPU's memory is full ({said})")
-        if not _answers(self._cuda):
+        if not _answers(self._cuda, self._stream):
             return DeviceLost(NAME, f"the GPU stopped answering ({said})")
         return EngineFailed(NAME, f"{what} ({said})")
 
@@ -358,6 +394,10 @@ class EngineRefused(EngineFailed):
 
 class CaptureFailed(Exception):
     """Says that a CUDA graph could not be captured; the network runs without."""
+
+
+class LaunchFailed(Exception):
+    """Says with which code the driver refused a captured graph."""
 
 
 class CaptureApi:
@@ -407,12 +447,15 @@ class CaptureApi:
             stream: The stream's handle.
 
         Raises:
-            DeviceLost: The driver refuses it.
+            DeviceMemoryFull: The GPU's memory is full: the first launch takes some.
+            LaunchFailed: The driver refuses it for another reason.
         """
         driver = self._driver
         (code,) = driver.cuGraphLaunch(executable, driver.CUstream(stream))
+        if int(code) == _OUT_OF_MEMORY:
+            raise DeviceMemoryFull(NAME, "the GPU's memory is full (a CUDA graph cannot be launched)")
         if int(code) != 0:
-            raise DeviceLost(NAME, f"the GPU stopped answering (a CUDA graph cannot be launched: {code})")
+            raise LaunchFailed(str(code))
 
     def destroy(self, executable: Any) -> None:
         """Give a graph back."""
@@ -432,11 +475,12 @@ class Captured:
 
 
 @contextmanager
-def named_errors(cuda: Any) -> Iterator[None]:
+def named_errors(cuda: Any, stream: Any = None) -> Iterator[None]:
     """Turn what pycuda raises into errors that say what happened to the GPU.
 
     Args:
         cuda: The module `pycuda.driver`.
+        stream: To ask whether the device still answers; None to ask the whole context.
 
     Raises:
         DeviceMemoryFull: Memory ran out, on the GPU or of the page-locked kind.
@@ -448,15 +492,16 @@ def named_errors(cuda: Any) -> Iterator[None]:
     except cuda.MemoryError as error:
         raise DeviceMemoryFull(NAME, f"the GPU's memory is full ({_line(error)})") from error
     except cuda.Error as error:
-        if not _answers(cuda):
+        if not _answers(cuda, stream):
             raise DeviceLost(NAME, f"the GPU stopped answering ({_line(error)})") from error
         raise EngineFailed(NAME, _line(error)) from error
 
 
-def _answers(cuda: Any) -> bool:
+def _answers(cuda: Any, stream: Any) -> bool:
     """Tell whether the device still works: after a fault every call to it fails."""
     try:
-        cuda.Context.synchronize()
+        # The whole context cannot be waited for while another network of it captures.
+        (cuda.Context if stream is None else stream).synchronize()
     except cuda.Error:
         return False
     return True

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import logging
+import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 from runtime.engines.driver import ADVICE, NAME
-from runtime.errors import EngineUnavailable
+from runtime.errors import DeviceMemoryFull, EngineUnavailable
 
 # The full library comes first: it runs on every GPU, and its engines are tuned on the one at hand.
 MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
@@ -99,9 +100,12 @@ def the_logger(trt: Any) -> Any:
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: deque[str] = deque(maxlen=8)
+            self.last = ""
 
         def log(self, severity: Any, message: str) -> None:
             text = " ".join(str(message).split())
+            if int(severity) <= int(trt.ILogger.Severity.WARNING):
+                self.last = text
             if int(severity) <= int(trt.ILogger.Severity.ERROR):
                 self.errors.append(text)
             _log.debug("%s", text)
@@ -110,7 +114,40 @@ def the_logger(trt: Any) -> Any:
             """Give the last error in one line, or admit that there is none."""
             return self.errors[-1].rstrip(".") if self.errors else "TensorRT gave no reason"
 
+        def full(self) -> str:
+            """Give the error that tells of exhausted memory, which is seldom the last one; or nothing."""
+            told = (text for text in self.errors if "outofmemory" in text.lower().replace(" ", ""))
+            return next(told, "")
+
     return Logger()
+
+
+def start(trt: Any, kind: str) -> Any:
+    """Make a builder or a runtime, which brings CUDA up where it is not yet.
+
+    Args:
+        trt: The TensorRT module.
+        kind: `Builder` or `Runtime`.
+
+    Returns:
+        It.
+
+    Raises:
+        DeviceMemoryFull: The GPU's memory is full.
+        EngineUnavailable: CUDA does not come up: mostly the driver is too old for this TensorRT.
+    """
+    logger = the_logger(trt)
+    logger.last = ""
+    try:
+        return getattr(trt, kind)(logger)
+    # What TensorRT's binding raises when it was given nothing; the reason is a warning in its log.
+    except TypeError as error:
+        said = logger.last.rstrip(".") or _line(error)
+        if re.search(r"failure with error:? 2\b", said):
+            raise DeviceMemoryFull(NAME, f"the GPU's memory is full ({said})") from error
+        raise EngineUnavailable(
+            NAME, f"{title(trt)} does not start on this driver ({said})", ADVICE
+        ) from error
 
 
 def _line(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -95,10 +96,8 @@ class TensorRTEngine:
         with self._opening:
             networks, self._networks = self._networks, None
             device, self._device = self._device, None
-            for network in (networks or {}).values():
-                network.close()
             if device is not None:
-                device.close()
+                _close(device, networks or {})
 
     def features(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         check_crops(self.model, crops)
@@ -151,9 +150,7 @@ class TensorRTEngine:
                 networks.clear()
                 self._load(device, self._engines(rebuild=True), networks)
         except BaseException:
-            for network in networks.values():
-                network.close()
-            device.close()
+            _close(device, networks)
             raise
         return device, networks
 
@@ -184,6 +181,14 @@ class TensorRTEngine:
                 graphs=self._graphs,
                 kernels=self._cache.path(key).with_suffix(f".{self.gpu.architecture}.kernels"),
             )
+
+
+def _close(device: Device, networks: dict[str, Network]) -> None:
+    """Give everything back, the device last, whatever fails on the way."""
+    with ExitStack() as stack:
+        stack.callback(device.close)
+        for network in networks.values():
+            stack.callback(network.close)
 
 
 def _pieces(batch: NDArray[Any]) -> list[NDArray[Any]]:

@@ -131,7 +131,7 @@ def test_each_generation_is_asked_for_what_it_has(
     if generation in ("8.6", "10"):
         own = trt.TacticSource
         assert trt.seen["tactics"] == 1 << own.EDGE_MASK_CONVOLUTIONS | 1 << own.JIT_CONVOLUTIONS
-    assert ("preview" in trt.seen) == (generation == "8.6")
+    assert bool(trt.seen["previews"]) == (generation == "8.6")
 
 
 def test_a_foreign_timing_cache_is_replaced(small_bundle: Path, tmp_path: Path) -> None:

@@ -213,6 +213,23 @@ def test_what_tensorrt_only_logs_is_named(
     assert type(caught.value) is kind
 
 
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("CUDA initialization failure with error: 35.", EngineUnavailable),
+        ("CUDA initialization failure with error: 2.", DeviceMemoryFull),
+    ],
+)
+def test_a_driver_that_does_not_fit_is_named(
+    make: Callable[..., TensorRTEngine], said: str, kind: type[Exception]
+) -> None:
+    """TensorRT gives no builder and says why in a warning; for `auto` it is an engine error all the same."""
+    trt = fake_gpu.Trt("10")
+    trt.seen["no driver"] = said
+    with pytest.raises(kind, match=said.rstrip(".")), make(trt):
+        pass
+
+
 def test_an_engine_that_is_not_taken_is_built_again(
     make: Callable[..., TensorRTEngine], crops: NDArray[np.uint8], tmp_path: Path
 ) -> None:
@@ -236,7 +253,7 @@ class Driver:
 
     def __init__(self, cuda: fake_gpu.Cuda, code: int = 0) -> None:
         self.cuda, self.code = cuda, code
-        self.launched, self.held = 0, 0
+        self.launched, self.held, self.launch_code = 0, 0, 0
         self.queued: list[Callable[[], Any]] | None = None
         for name in ("memcpy_htod_async", "memcpy_dtoh_async"):
             setattr(cuda, name, self._queueing(getattr(cuda, name)))
@@ -276,9 +293,10 @@ class Driver:
 
     def cuGraphLaunch(self, graph: Any, stream: int) -> tuple[int]:
         self.launched += 1
-        for call in graph:
-            call()
-        return (0,)
+        if self.launch_code == 0:
+            for call in graph:
+                call()
+        return (self.launch_code,)
 
 
 @pytest.fixture
@@ -289,14 +307,16 @@ def driver(cuda: fake_gpu.Cuda, monkeypatch: pytest.MonkeyPatch) -> Driver:
     return driver
 
 
+@pytest.mark.parametrize("generation", ["8.6", "10", "11"])
 def test_shapes_that_recur_are_replayed(
     make: Callable[..., TensorRTEngine],
     crops: NDArray[np.uint8],
     reference: tuple[NDArray[np.float32], NDArray[np.float32]],
     driver: Driver,
+    generation: str,
 ) -> None:
     """From the third time on a batch is one launch, with new crops in and their own features out."""
-    with make(graphs=True) as engine:
+    with make(generation, graphs=True) as engine:
         for time in range(4):
             assert driver.launched == 2 * max(0, time - 2)
             for count in (2, 5):
@@ -307,6 +327,35 @@ def test_shapes_that_recur_are_replayed(
         assert driver.held == 2
         assert engine.inspect()["backbone"]["graphs"] == "own"
     assert driver.held == 0
+
+
+def test_windows_that_fill_take_no_graph(
+    make: Callable[..., TensorRTEngine], bundle: Bundle, driver: Driver
+) -> None:
+    """Each length comes once for every new face; only full windows come again and again."""
+    with make(graphs=True) as engine:
+        for _ in range(4):
+            for length in range(bundle.min_frames, bundle.window + 1):
+                engine.logits(np.zeros((1, length, bundle.feature_dim), np.float32))
+        assert driver.held == 1
+
+
+@pytest.mark.parametrize(("code", "kind"), [(2, DeviceMemoryFull), (1, EngineFailed)])
+def test_a_graph_that_is_refused_is_named(
+    make: Callable[..., TensorRTEngine],
+    crops: NDArray[np.uint8],
+    driver: Driver,
+    code: int,
+    kind: type[EngineFailed],
+) -> None:
+    """A full GPU is not a lost one."""
+    with make(graphs=True) as engine:
+        for _ in range(3):
+            engine.features(crops[:1])
+        driver.launch_code = code
+        with pytest.raises(EngineFailed) as caught:
+            engine.features(crops[:1])
+    assert type(caught.value) is kind
 
 
 def test_graphs_are_bounded(
