@@ -84,6 +84,19 @@ def test_the_lower_floors_import_without_torch(floor: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_readme_names_every_file() -> None:
+    """A newcomer sees where a line belongs: each module has its line in the README, and no other has."""
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    told = [line.partition(" ")[0] for line in lines if line.startswith(tuple(f"{f}/" for f in FLOORS))]
+    there = [
+        str(path.relative_to(ROOT))
+        for floor in FLOORS
+        for path in (ROOT / floor).rglob("*.py")
+        if path.name != "__init__.py"
+    ]
+    assert sorted(name for name in told if name.endswith(".py")) == sorted(there)
+
+
 def test_the_command_loads_nothing_before_it_is_used() -> None:
     """`import unmask` brings in no stage and no heavy library; the client comes when it is asked for."""
     heavy = {*FLOORS, "av", "cv2", "numpy", "onnxruntime", "websockets"}

@@ -41,8 +41,8 @@ class FitConfig:
         weight_decay: Of AdamW.
         clip_norm: Largest norm of the gradient.
         zoom: In the last stage, too, crops are enlarged up to so many times.
-        shares: Share of the crops that each set gives, in the order of the sets; empty for the same of all. A set
-            of few people is learned by heart.
+        shares: Share of the crops that each set gives, in the order of the sets; empty for the same of all.
+            A set of few people is learned by heart.
         made: Share of the forged crops that are made of real ones, at first and from a third of the run on.
         strength: Strength of the made forgeries at the start and at the end.
         mask_weight: Weight of the region's loss.

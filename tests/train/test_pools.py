@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,18 @@ def test_a_made_forgery_differs_only_in_its_region(clips: Path) -> None:
     assert np.median(inside) > 4 * np.median(outside)
 
 
+def test_sets_give_their_shares(clips: Path) -> None:
+    """A set with nearly all of the shares gives nearly all of the crops."""
+    pool = read_pool(clips, (), 1.02)
+    white = {group: tuple(np.full_like(clip, 255) for clip in found) for group, found in pool.real.items()}
+    pools = [pool, replace(pool, real=white, fake={})]
+    crops, *_ = draw_batch(
+        pools, 64, 32, np.random.default_rng(0), strength=1.0, made=1.0, shares=(1.0, 1e-9)
+    )
+    faces = crops[::2].float().std((1, 2, 3)) > 10
+    assert faces.all()
+
+
 def test_a_step_has_one_batch(clips: Path) -> None:
     """A step's batch is the same whoever asks for it and when; another process draws another."""
     config = FitConfig(sizes=(32, 48), crops=(16, 16), batch=8)
@@ -75,8 +88,8 @@ def test_two_processes_share_the_crops() -> None:
     assert FitConfig(sizes=(32,), crops=(64,), batch=8).steps(2) == [32] * 4
 
 
-@pytest.mark.parametrize("wrong", [{"batch": 10}, {"crops": (1,)}, {"made": (0.5, 1.5)}])
+@pytest.mark.parametrize("wrong", [{"batch": 10}, {"crops": (1,)}, {"made": (0.5, 1.5)}, {"shares": (1, 0)}])
 def test_impossible_runs_are_refused(wrong: dict[str, object]) -> None:
     """A run whose values disagree is not started."""
-    with pytest.raises(ValueError, match=r"batch|same number|made"):
+    with pytest.raises(ValueError, match=r"batch|same number|made|shares"):
         FitConfig(**wrong)  # type: ignore[arg-type]
