@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import cache
@@ -21,8 +22,6 @@ from skimage.data import astronaut
 
 SYSTEM_PYTHON = "/usr/bin/python3"  # the one Debian's GStreamer bindings are installed for
 RTSP_PROGRAM = Path(__file__).with_name("rtsp_server.py")
-
-BUNDLED = Path(__file__).parents[1] / "runtime/models/default"
 
 # Luma 16 + 2 x index stays in the limited range; flat pictures at a fine quantiser come out of coding exact.
 LUMA_START, LUMA_STEP, INDICES = 16, 2, 100
@@ -237,10 +236,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Put an untrained model where the bundled one belongs, while the tree has none."""
-    if BUNDLED.exists() or session.config.option.collectonly:
-        return
-    from stand_in import write_stand_in
-
-    write_stand_in(BUNDLED)
-    session.config.add_cleanup(lambda: shutil.rmtree(BUNDLED))
+    """Keep what engines prepare out of the cache of whoever runs the tests."""
+    cache_folder = tempfile.mkdtemp(prefix="unmask-cache-")
+    os.environ["UNMASK_CACHE"] = cache_folder
+    session.config.add_cleanup(lambda: shutil.rmtree(cache_folder, ignore_errors=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -86,7 +85,6 @@ def fit(
             pools, STATISTICS, model_config.input_size, drawn, strength=1.0, made=config.made[1]
         )
         load_initial(model.backbone, init, some[0])
-    started = time.monotonic()
     frame_logit = fit_trunk(fabric, model.backbone, pools, checks, config, out, console)
     begin_at_the_mean(model.head, frame_logit)
     fit_head(fabric, model, pools, config, console)
@@ -94,7 +92,6 @@ def fit(
         "fit": asdict(config),
         "init": None if init is None else init.resolve().name,
         "sets": [folder.name for folder in data],
-        "minutes": round((time.monotonic() - started) / 60, 1),
         "torch": torch.__version__,
     }
     if fabric.is_global_zero:
