@@ -196,14 +196,10 @@ def _belongs(path: Path, answers: Answers, clips: Clips, bundle: Bundle) -> None
 
 def _engines(bundle: Bundle, *, tensorrt: bool) -> Iterator[tuple[str, str, Engine | EngineUnavailable]]:
     yield "onnxruntime", "fp32", OnnxRuntimeEngine(bundle, precision="fp32")
-    int8 = OnnxRuntimeEngine(bundle, precision="int8")
-    try:
-        calibrated = int8.precision == "int8"
-    except EngineUnavailable:
-        # Not an engine that is missing here: this bundle has none.
-        calibrated = False
-    if calibrated:
-        yield "onnxruntime", "int8", int8
+    # Where the bundle or the CPU is not made for int8, it is never used: no engine is missing.
+    chosen = OnnxRuntimeEngine(bundle)
+    if chosen.precision == "int8":
+        yield "onnxruntime", "int8", chosen
     for precision in PRECISIONS if tensorrt else ():
         try:
             yield "tensorrt", precision, open_engine(bundle, "tensorrt", precision=precision)

@@ -26,6 +26,7 @@ from benchmarks.record import quantity
 from export import check
 from export.restored import stored_networks
 from runtime.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
+from runtime.engines.onnxruntime import OnnxRuntimeEngine
 from runtime.engines.tensorrt import TensorRTEngine
 from runtime.errors import EngineUnavailable
 
@@ -164,7 +165,8 @@ def test_one_run_leaves_everything(
     record = json.loads(out.read_text())
     assert record["gpu"]["name"] == "Pretend 9000"
     assert record["gpu"]["architecture"] == "sm_90"
-    assert [row["precision"] for row in record["parity"]["engines"]] == ["fp32", "fp16", "fp32"]
+    int8 = ["int8"] if OnnxRuntimeEngine(bundle).precision == "int8" else []
+    assert [row["precision"] for row in record["parity"]["engines"]] == ["fp32", *int8, "fp16", "fp32"]
     assert all(row["passed"] for row in record["parity"]["engines"])
     assert record["tensorrt"]["fp16"]["inspected"]["backbone"]["layers"] == 1
     assert record["tensorrt"]["fp16"]["open_s"] >= 0
