@@ -33,7 +33,7 @@ from export.parity import (
 from export.rounding import CALIBRATION_PIXELS, StoredWeight, round_weights
 from export.samples import Clips, noise_clips, portrait_clips, read_clips
 from runtime.bundle import BACKBONE, HEAD, MANIFEST, Bundle, Manifest, Weights, load_bundle, write_manifest
-from runtime.engines.answers import window_logits
+from runtime.engines.answers import answers_of
 from runtime.engines.cores import computes_int8, cpu_features
 from runtime.engines.int8 import calibrated
 from runtime.engines.onnxruntime import OnnxRuntimeEngine
@@ -223,23 +223,14 @@ def _int8(draft: Path, stored: Networks, fit: Clips, faces: Sequence[Clips]) -> 
     crops = _few(fit).flatten(0, 1).numpy()
     bundle.backbone.write_bytes(calibrated(plain, crops))
     write_manifest(draft, bundle)
-    found = []
+    clips, least = np.concatenate(faces), bundle.min_frames
     with OnnxRuntimeEngine(load_bundle(draft), precision="int8") as engine:
-        for group in faces:
-            least = bundle.min_frames
-            features = np.stack([engine.features(clip) for clip in group])
-            found.append(
-                (
-                    torch_window_logits(stored, torch_features(stored, group), least),
-                    window_logits(engine, features, least),
-                )
-            )
-    expected, given = (np.concatenate(each) for each in zip(*found, strict=True))
+        given = answers_of(engine, clips, precision="int8", digest=bundle.digest, min_frames=least).logits
     parity = verdict_parity(
-        expected,
+        torch_window_logits(stored, torch_features(stored, clips), least),
         given,
         calibration=bundle.calibration,
-        crops=sum(clips.shape[0] * clips.shape[1] for clips in faces),
+        crops=clips.shape[0] * clips.shape[1],
         allowed=allowed_figures(bundle, "int8", trained=False),
     )
     if parity.failures:
