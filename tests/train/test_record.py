@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 
 from runtime.bundle import load_bundle
+from runtime.engines.cores import computes_int8, cpu_features
 from train.evaluate import evaluate
 from train.record import record
 
-CLOSE = 0.01
-"""Another processor rounds otherwise or has no int8, and a few pairs of scores may change places."""
+CLOSE = 0.005
+"""Another processor rounds otherwise, and a pair of scores may change places."""
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,8 @@ def test_the_bundled_model_measures_as_it_states(tmp_path: Path, lacking: Callab
     root = os.environ.get("UNMASK_DATA")
     if not root:
         lacking("UNMASK_DATA does not name the data set")
+    if not computes_int8(cpu_features()):
+        pytest.skip("the figures were measured in int8 arithmetic, which this CPU is not made for")
     metrics = load_bundle(None).metrics
     assert metrics, "the bundled model states no figures"
     for name, stated in metrics.items():
@@ -90,6 +93,4 @@ def test_the_bundled_model_measures_as_it_states(tmp_path: Path, lacking: Callab
         for figure in ("auc", "accuracy_at_half", "equal_error_rate"):
             value = stated[figure]["value"] if isinstance(stated[figure], dict) else stated[figure]
             measured = level[figure]["value"] if isinstance(level[figure], dict) else level[figure]
-            # A single video may change sides, which where there are few is more.
-            close = CLOSE if figure == "auc" else max(CLOSE, 1 / min(stated["real"], stated["fake"]))
-            assert measured == pytest.approx(value, abs=close), (name, figure)
+            assert measured == pytest.approx(value, abs=CLOSE), (name, figure)
