@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -21,6 +22,7 @@ import typer
 if TYPE_CHECKING:
     from runtime.client import watch as watch
     from streams.source import Source
+    from train.config import FitConfig
 
 __all__ = ["watch"]
 
@@ -48,6 +50,17 @@ Model = Annotated[
     typer.Option(help="Directory of a model that `unmask export` wrote.", show_default="the bundled one"),
 ]
 Layout = Literal["auto", "folder", "manifest", "ffpp", "celeb-df", "dfdc"]
+Sets = Annotated[list[Path], typer.Argument(metavar="DATA", help="Sets of prepared clips or crops.")]
+RunConfig = Annotated[
+    Path | None,
+    typer.Option(metavar="JSON", help="A run's config.json, to repeat or change it.", show_default=False),
+]
+Sizes = Annotated[str | None, typer.Option(help="Input sizes of the stages.", show_default="64,112")]
+Crops = Annotated[str | None, typer.Option(help="Crops that each stage sees.", show_default="100000,100000")]
+ValGroups = Annotated[
+    str | None, typer.Option(help="Groups to keep out of sets that state no split.", show_default=False)
+]
+RunSeed = Annotated[int | None, typer.Option(help="Seed of every draw.", show_default="0")]
 Engine = Annotated[str, typer.Option(metavar="auto|onnxruntime|tensorrt", help="What runs the model.")]
 Repeats = Annotated[int, typer.Option(min=1, help="Repetitions, to see the noise.")]
 JsonOut = Annotated[
@@ -234,30 +247,27 @@ def prepare(
 
 @train.command()
 def fit(
-    data: Annotated[list[Path], typer.Argument(metavar="DATA", help="Sets of prepared clips or crops.")],
+    data: Sets,
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Directory for the checkpoint; a run that was cut goes on.")
     ],
-    config: Annotated[
-        Path | None,
-        typer.Option(metavar="JSON", help="A run's config.json, to repeat or change it.", show_default=False),
-    ] = None,
-    sizes: Annotated[
-        str | None, typer.Option(help="Input sizes of the stages.", show_default="64,112")
-    ] = None,
-    crops: Annotated[
-        str | None, typer.Option(help="Crops that each stage sees.", show_default="100000,100000")
-    ] = None,
-    val_groups: Annotated[
-        str | None, typer.Option(help="Groups to keep out of sets that state no split.", show_default=False)
-    ] = None,
+    config: RunConfig = None,
+    sizes: Sizes = None,
+    crops: Crops = None,
+    val_groups: ValGroups = None,
     init: Annotated[
         Path | None,
         typer.Option(
             help="Start from a checkpoint, a bundle or torchvision's weights.", show_default="random"
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of every draw.", show_default="0")] = None,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Learn from what `unmask train teacher` wrote.", show_default="none"
+        ),
+    ] = None,
+    seed: RunSeed = None,
     devices: Annotated[
         int | None, typer.Option(min=0, help="Accelerators a node; 0 for all.", show_default="1")
     ] = None,
@@ -266,27 +276,22 @@ def fit(
     ] = None,
 ) -> int:
     """Train a model on prepared clips and write a checkpoint."""
-    from dataclasses import replace
-
     from runtime.errors import UnmaskError
     from train.clipset import ClipSetError
     from train.config import FitConfig, RunUnreadable, read_run
     from train.fit import fit as run_fit
     from train.initial import InitialWeightsError
     from train.model import CheckpointError, ModelConfig
+    from train.teacher import TeacherError
 
     with _explained(RunUnreadable):
         sizes_of, run = read_run(config) if config else (ModelConfig(), FitConfig())
-    try:
-        changes: dict[str, Any] = {"seed": seed, "devices": devices, "nodes": nodes}
-        changes["sizes"] = None if sizes is None else tuple(map(int, sizes.split(",")))
-        changes["crops"] = None if crops is None else tuple(map(int, crops.split(",")))
-        changes["val_groups"] = None if val_groups is None else tuple(filter(None, val_groups.split(",")))
-        run = replace(run, **{name: value for name, value in changes.items() if value is not None})
-        if sizes is not None:
+    run = _changed(
+        run, seed=seed, devices=devices, nodes=nodes, sizes=sizes, crops=crops, val_groups=val_groups
+    )
+    if sizes is not None:
+        with _explained(ValueError):
             sizes_of = replace(sizes_of, input_size=run.sizes[-1])
-    except ValueError as error:
-        raise UserMistake(f"{error}; give sizes and crops as numbers with commas between") from error
 
     # What these load does not say so well that PyTorch is missing.
     from train.calibrate import calibrate, held_out
@@ -296,8 +301,10 @@ def fit(
         kept = held_out(data, run.val_groups)
     if not kept:
         typer.echo("nothing is kept out to calibrate the model on; see --val-groups", err=True)
-    with _explained(ClipSetError, CheckpointError, InitialWeightsError, UnmaskError, ValueError):
-        run_fit(data, out, model_config=sizes_of, config=run, init=init)
+    with _explained(
+        ClipSetError, CheckpointError, InitialWeightsError, TeacherError, UnmaskError, ValueError
+    ):
+        run_fit(data, out, model_config=sizes_of, config=run, init=init, teacher=teacher)
     # Of the processes that torchrun started, the first one writes.
     if os.environ.get("RANK", "0") != "0":
         return 0
@@ -308,6 +315,52 @@ def fit(
             typer.echo(f"the model stays uncalibrated: {error}", err=True)
     typer.echo(f"written to {out}")
     return 0
+
+
+@train.command()
+def teacher(
+    data: Sets,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Directory for the teacher; a run that was cut goes on.")
+    ],
+    init: Annotated[
+        Path | None,
+        typer.Option(help="The network's pretrained weights, a state dict.", show_default="random"),
+    ] = None,
+    trunk: Annotated[str, typer.Option(help="The network, as timm names it.")] = "tf_efficientnet_lite0",
+    config: RunConfig = None,
+    sizes: Sizes = None,
+    crops: Crops = None,
+    val_groups: ValGroups = None,
+    seed: RunSeed = None,
+) -> int:
+    """Train a pretrained network of another form, for `unmask train fit --teacher` to learn from."""
+    from train.clipset import ClipSetError
+    from train.config import FitConfig, RunUnreadable, read_run
+    from train.fit import fit_teacher
+    from train.model import ModelConfig
+    from train.teacher import TeacherError
+
+    with _explained(RunUnreadable):
+        sizes_of, run = read_run(config) if config else (ModelConfig(), FitConfig())
+    run = _changed(run, seed=seed, sizes=sizes, crops=crops, val_groups=val_groups)
+    with _explained(ClipSetError, TeacherError, ValueError):
+        fit_teacher(data, out, trunk, crop_margin=sizes_of.crop_margin, config=run, init=init)
+    typer.echo(f"written to {out}")
+    return 0
+
+
+def _changed(run: FitConfig, **given: int | str | None) -> FitConfig:
+    """Change a run as the command line says: numbers and names with commas between them, or None."""
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    try:
+        for name in changes.keys() & {"sizes", "crops"}:
+            changes[name] = tuple(map(int, changes[name].split(",")))
+        if "val_groups" in changes:
+            changes["val_groups"] = tuple(filter(None, changes["val_groups"].split(",")))
+        return replace(run, **changes)
+    except ValueError as error:
+        raise UserMistake(f"{error}; give sizes and crops as numbers with commas between") from error
 
 
 @train.command()

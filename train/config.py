@@ -44,8 +44,12 @@ class FitConfig:
         shares: Share of the crops that each set gives, in the order of the sets; empty for the same of all.
             A set of few people is learned by heart.
         made: Share of the forged crops that are made of real ones, at first and from a third of the run on.
+        least_made: The least such share in each set, in the order of the sets; empty for none. The found
+            forgeries of few people teach who they are.
         strength: Strength of the made forgeries at the start and at the end.
         mask_weight: Weight of the region's loss.
+        heed: Share of the teacher's word beside the label's, 0..1, where there is a teacher.
+        hint_weight: Weight of the loss of the teacher's maps and features.
         ema_decay: Of the moving average of the trunk's weights, which is what is kept.
         check_every: Steps between two looks at the validation side, of which the best is kept; 0 for none.
         patience: Looks without a better one that end the trunk's training; 0 to go on.
@@ -75,8 +79,11 @@ class FitConfig:
     zoom: float = 1.0
     shares: tuple[float, ...] = ()
     made: tuple[float, float] = (1.0, 0.35)
+    least_made: tuple[float, ...] = ()
     strength: tuple[float, float] = (2.5, 0.8)
     mask_weight: float = 1.0
+    heed: float = 0.5
+    hint_weight: float = 1.0
     ema_decay: float = 0.998
     check_every: int = 0
     patience: int = 0
@@ -99,8 +106,12 @@ class FitConfig:
             raise ValueError(f"batch must be a multiple of 4 and at least 8, not {self.batch}")
         if any(share <= 0 for share in self.shares):
             raise ValueError(f"shares must be above 0, not {self.shares}")
-        if not all(0 <= share <= 1 for share in self.made):
-            raise ValueError(f"made must be within 0..1, not {self.made}")
+        if not all(0 <= share <= 1 for share in (*self.made, *self.least_made)):
+            raise ValueError(
+                f"made and least_made must be within 0..1, not {self.made} and {self.least_made}"
+            )
+        if not 0 <= self.heed <= 1:
+            raise ValueError(f"heed must be within 0..1, not {self.heed}")
 
     def steps(self, processes: int = 1) -> list[int]:
         """Give the input size of every step of the trunk."""

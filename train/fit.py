@@ -16,7 +16,8 @@ from train.config import FitConfig
 from train.head import begin_at_the_mean, fit_head
 from train.initial import load_initial
 from train.model import ModelConfig, ResNeXtLSTM, save_checkpoint
-from train.pools import draw_batch, read_pool
+from train.pools import Pool, draw_batch, read_pool
+from train.teacher import Teacher, load_pretrained, load_teacher, save_teacher
 from train.trunk import fit_trunk
 
 STATISTICS = 128
@@ -30,6 +31,7 @@ def fit(
     model_config: ModelConfig | None = None,
     config: FitConfig | None = None,
     init: Path | None = None,
+    teacher: Path | None = None,
     console: Console | None = None,
 ) -> ResNeXtLSTM:
     """Train a detector and write its checkpoint.
@@ -40,6 +42,7 @@ def fit(
         model_config: The network's sizes; its input size must be the last stage's.
         config: The run.
         init: Weights to start the trunk from, as `load_initial` takes them; None for random ones.
+        teacher: What `fit_teacher` wrote, for the trunk to learn from; None for none.
         console: Where progress goes; standard error by default.
 
     Returns:
@@ -48,6 +51,7 @@ def fit(
     Raises:
         ClipSetError: A set cannot be read.
         InitialWeightsError, CheckpointError, BundleError: `init` cannot be used.
+        TeacherError: `teacher` cannot be used.
         ValueError: The configurations disagree, or a set has no real clip to train on.
     """
     model_config, config = model_config or ModelConfig(), config or FitConfig()
@@ -55,8 +59,76 @@ def fit(
         raise ValueError(
             f"the last stage is at {config.sizes[-1]} px, the model at {model_config.input_size}"
         )
-    if config.shares and len(config.shares) != len(data):
-        raise ValueError(f"{len(config.shares)} shares are given for {len(data)} sets")
+    taught_by = load_teacher(teacher) if teacher else None
+    fabric, console = _launched(config, console)
+    pools, checks = _read(data, model_config.crop_margin, config, console)
+    model = ResNeXtLSTM(model_config)
+    if init is not None:
+        drawn = np.random.default_rng(config.seed)
+        some = draw_batch(
+            pools, STATISTICS, model_config.input_size, drawn, strength=1.0, made=config.made[1]
+        )
+        load_initial(model.backbone, init, some[0])
+    frame_logit = fit_trunk(fabric, model.backbone, pools, checks, config, out, console, taught_by)
+    begin_at_the_mean(model.head, frame_logit)
+    fit_head(fabric, model, pools, config, console)
+    training: dict[str, Any] = {
+        "fit": asdict(config),
+        "init": None if init is None else init.resolve().name,
+        "teacher": None if teacher is None else teacher.resolve().name,
+        "sets": [folder.name for folder in data],
+        "torch": torch.__version__,
+    }
+    if fabric.is_global_zero:
+        save_checkpoint(out, model.cpu().eval(), training)
+    fabric.barrier()
+    return model
+
+
+def fit_teacher(
+    data: Sequence[Path],
+    out: Path,
+    trunk: str,
+    *,
+    crop_margin: float = ModelConfig.crop_margin,
+    config: FitConfig | None = None,
+    init: Path | None = None,
+    console: Console | None = None,
+) -> Teacher:
+    """Train a network of another form, for `fit` to learn from.
+
+    Args:
+        data: As for `fit`.
+        out: The teacher's directory; a run that was cut there goes on from what it last saved.
+        trunk: The network, as timm names it.
+        crop_margin: Of the detector that is to learn from it.
+        config: The run; its sizes must be those of the run that learns from it.
+        init: The network's pretrained weights, as `load_pretrained` takes them; None for random ones.
+        console: Where progress goes; standard error by default.
+
+    Returns:
+        The teacher.
+
+    Raises:
+        ClipSetError: A set cannot be read.
+        TeacherError: There is no such network, or `init` is not of it.
+        ValueError: The configuration does not fit the sets, or a set has no real clip to train on.
+    """
+    config = config or FitConfig()
+    teacher = Teacher(trunk)
+    if init is not None:
+        load_pretrained(teacher, init)
+    fabric, console = _launched(config, console)
+    pools, checks = _read(data, crop_margin, config, console)
+    logit = fit_trunk(fabric, teacher, pools, checks, config, out, console)
+    if fabric.is_global_zero:
+        about = {"fit": asdict(config), "init": None if init is None else init.resolve().name}
+        save_teacher(out, teacher, logit, {**about, "sets": [folder.name for folder in data]})
+    fabric.barrier()
+    return teacher
+
+
+def _launched(config: FitConfig, console: Console | None) -> tuple[Fabric, Console]:
     fabric = Fabric(
         accelerator="auto",
         devices=config.devices or "auto",
@@ -64,9 +136,18 @@ def fit(
         precision=config.precision,  # type: ignore[arg-type]
     )
     fabric.launch()
-    console = console or Console(stderr=True, quiet=not fabric.is_global_zero)
     torch.manual_seed(config.seed)
-    pools = [read_pool(folder, config.val_groups, model_config.crop_margin) for folder in data]
+    return fabric, console or Console(stderr=True, quiet=not fabric.is_global_zero)
+
+
+def _read(
+    data: Sequence[Path], margin: float, config: FitConfig, console: Console
+) -> tuple[list[Pool], list[Pool]]:
+    """Read the sides to train on and, if the run looks at them, the ones kept out."""
+    for name, values in (("shares", config.shares), ("least_made", config.least_made)):
+        if values and len(values) != len(data):
+            raise ValueError(f"{name} has {len(values)} values for {len(data)} sets")
+    pools = [read_pool(folder, config.val_groups, margin) for folder in data]
     checks = []
     for folder, pool in zip(data, pools, strict=True):
         reals = sum(map(len, pool.real.values()))
@@ -77,24 +158,5 @@ def fit(
         if not reals:
             raise ValueError(f"{folder} has no real clip to train on")
         if config.check_every:
-            checks.append(read_pool(folder, config.val_groups, model_config.crop_margin, validation=True))
-    model = ResNeXtLSTM(model_config)
-    if init is not None:
-        drawn = np.random.default_rng(config.seed)
-        some = draw_batch(
-            pools, STATISTICS, model_config.input_size, drawn, strength=1.0, made=config.made[1]
-        )
-        load_initial(model.backbone, init, some[0])
-    frame_logit = fit_trunk(fabric, model.backbone, pools, checks, config, out, console)
-    begin_at_the_mean(model.head, frame_logit)
-    fit_head(fabric, model, pools, config, console)
-    training: dict[str, Any] = {
-        "fit": asdict(config),
-        "init": None if init is None else init.resolve().name,
-        "sets": [folder.name for folder in data],
-        "torch": torch.__version__,
-    }
-    if fabric.is_global_zero:
-        save_checkpoint(out, model.cpu().eval(), training)
-    fabric.barrier()
-    return model
+            checks.append(read_pool(folder, config.val_groups, margin, validation=True))
+    return pools, checks

@@ -89,6 +89,8 @@ class Backbone(nn.Module):
 
     mean: Tensor
     deviation: Tensor
+    widths = (512, 1024, FEATURES)
+    """Channels of the maps at an eighth and a sixteenth of the crop, and of the features."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,6 +108,22 @@ class Backbone(nn.Module):
     def normalised(self, crops: Tensor) -> Tensor:
         """Turn crops uint8 RGB (N, H, W, 3) into what the trunk takes, float32 (N, 3, H, W)."""
         return (crops.float().permute(0, 3, 1, 2) - self.mean) / self.deviation
+
+    def stages(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Turn crops uint8 RGB (N, H, W, 3) into maps of the second and third stage, and features (N, 2048).
+
+        Args:
+            crops: What `forward` takes.
+
+        Returns:
+            float32 (N, 512, H/8, W/8), (N, 1024, H/16, W/16) and (N, 2048).
+        """
+        trunk = self.trunk
+        x = self.normalised(crops).contiguous(memory_format=torch.channels_last)
+        x = trunk.maxpool(trunk.relu(trunk.bn1(trunk.conv1(x))))
+        second = trunk.layer2(trunk.layer1(x))
+        third = trunk.layer3(second)
+        return second, third, trunk.avgpool(trunk.layer4(third)).flatten(1)
 
     def forward(self, crops: Tensor) -> Tensor:
         """Turn crops uint8 RGB (N, H, W, 3) into features (N, 2048)."""

@@ -147,6 +147,7 @@ def draw_batch(
     made: float,
     zoom: float = 1.0,
     shares: Sequence[float] = (),
+    least_made: Sequence[float] = (),
 ) -> Batch:
     """Draw a batch of pairs of a real and a forged crop.
 
@@ -159,6 +160,7 @@ def draw_batch(
         made: Their share of the forged crops.
         zoom: As for `draw_variation`.
         shares: Share of the pairs that each set gives; empty for the same of all.
+        least_made: The least share of made forgeries in each set; empty for none.
 
     Returns:
         Crops uint8 (N, size, size, 3), labels float32 (N,) with 1 for fake, blended regions float32
@@ -170,9 +172,10 @@ def draw_batch(
     likely = np.asarray(shares or [1.0] * len(pools))
     likely = likely / likely.sum()
     for index in range(0, count, 2):
-        pool = pools[int(rng.choice(len(pools), p=likely))]
+        number = int(rng.choice(len(pools), p=likely))
+        pool, own_made = pools[number], max(made, least_made[number] if least_made else 0.0)
         variation = draw_variation(POOL_PX, size, rng, zoom=zoom)
-        if pool.fake and rng.random() >= made:
+        if pool.fake and rng.random() >= own_made:
             real, fake, origin = pool.found_pair(rng)
             known[index + 1] = origin is not None and origin.region is not None
             pair = _found(real, fake, origin, variation, rng)
@@ -249,4 +252,5 @@ class Batches(Dataset[Batch]):
             made=first + (last - first) * min(1.0, 3 * progress),
             zoom=config.zoom * config.sizes[-1] / size,
             shares=config.shares,
+            least_made=config.least_made,
         )

@@ -2,7 +2,8 @@
 
 The trunk learns from real forgeries and from forgeries made of the real crops (`streams.forge`), strong ones
 first. Where the forged region is known, small convolutions on the trunk's second and third stage are trained
-to draw it: many labels a crop instead of one. They are not part of the detector.
+to draw it: many labels a crop instead of one. They are not part of the detector. A teacher trains the same
+way, and beside one the trunk learns from its maps, its features and its judgement too.
 
 Source: Shiohara & Yamasaki, CVPR 2022 (self-blended images); Li et al., "Face X-ray", CVPR 2020 (the region).
 """
@@ -12,10 +13,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -29,58 +30,86 @@ from torch.utils.tensorboard import SummaryWriter
 
 from train.config import FitConfig
 from train.metrics import auc
-from train.model import FEATURES, Backbone
 from train.pools import Batches, Clip, Pool
 from train.scores import recrop
+from train.teacher import Teacher
 
-REGION_CHANNELS = (512, 1024)
-"""Of the trunk's second and third stage."""
 RESUME = "resume.pt"
 SHOW_S, SAVE_S = 15.0, 240.0
 CHECKED_CLIPS, CHECKED_FRAMES = 600, 4
 """Of each set at most so many clips are looked at, and so many frames of each."""
 
 
+class Trunk(Protocol):
+    """What can be trained: our trunk or a teacher."""
+
+    widths: tuple[int, int, int]
+
+    def stages(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Turn crops uint8 RGB (N, H, W, 3) into maps at an eighth and a sixteenth of them, and features."""
+
+
+class Judged(NamedTuple):
+    """What a network says of crops: logits (N,), region logits at two scales, what a teacher sees there."""
+
+    logits: Tensor
+    regions: list[Tensor]
+    hints: list[Tensor]
+
+
 class FrameTask(nn.Module):
-    """A logit a crop, and the forged region at an eighth and at a sixteenth of the crop's size."""
+    """A logit a crop, the forged region at an eighth and a sixteenth of the crop's size, a teacher's view.
 
-    def __init__(self, backbone: Backbone) -> None:
+    Args:
+        trunk: `Backbone` or `Teacher`.
+        hints: Channels of the teacher's maps and features, which are guessed too; empty without a teacher.
+    """
+
+    def __init__(self, trunk: nn.Module, hints: Sequence[int] = ()) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.logit = nn.Linear(FEATURES, 1)
-        self.regions = nn.ModuleList(nn.Conv2d(channels, 1, 1) for channels in REGION_CHANNELS)
+        self.trunk = trunk
+        second, third, features = cast(Trunk, trunk).widths
+        self.logit = nn.Linear(features, 1)
+        self.regions = nn.ModuleList(nn.Conv2d(channels, 1, 1) for channels in (second, third))
+        kinds: tuple[Callable[[int, int], nn.Module], ...] = (_pointwise, _pointwise, nn.Linear)
+        widths = (second, third, features)
+        self.hints = nn.ModuleList(
+            kind(own, theirs) for kind, own, theirs in zip(kinds, widths, hints, strict=False)
+        )
 
-    def forward(self, crops: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Turn crops uint8 (N, H, W, 3) into logits (N,) and region logits (N, H/8, W/8), (N, H/16, W/16)."""
-        trunk = self.backbone.trunk
-        x = self.backbone.normalised(crops).contiguous(memory_format=torch.channels_last)
-        x = trunk.maxpool(trunk.relu(trunk.bn1(trunk.conv1(x))))
-        second = trunk.layer2(trunk.layer1(x))
-        third = trunk.layer3(second)
-        features = trunk.avgpool(trunk.layer4(third)).flatten(1)
-        drawn = [draw(stage).squeeze(1) for draw, stage in zip(self.regions, (second, third), strict=True)]
-        return self.logit(features).squeeze(-1), drawn
+    def forward(self, crops: Tensor) -> Judged:
+        """Judge crops uint8 RGB (N, H, W, 3)."""
+        stages = cast(Trunk, self.trunk).stages(crops)
+        drawn = [draw(stage).squeeze(1) for draw, stage in zip(self.regions, stages, strict=False)]
+        guessed = [guess(stage) for guess, stage in zip(self.hints, stages, strict=False)]
+        return Judged(self.logit(stages[-1]).squeeze(-1), drawn, guessed)
+
+
+def _pointwise(given: int, wanted: int) -> nn.Module:
+    return nn.Conv2d(given, wanted, 1)
 
 
 def fit_trunk(
     fabric: Fabric,
-    backbone: Backbone,
+    trunk: nn.Module,
     pools: Sequence[Pool],
     checks: Sequence[Pool],
     config: FitConfig,
     out: Path,
     console: Console,
+    teacher: tuple[Teacher, nn.Linear] | None = None,
 ) -> nn.Linear:
     """Train the trunk; it ends with the averaged weights of the best look at the validation side.
 
     Args:
         fabric: Launched.
-        backbone: Is trained in place.
+        trunk: `Backbone` or `Teacher`, trained in place.
         pools: The training sets.
         checks: Their validation sides.
         config: The run.
         out: Where the resume state and the TensorBoard log go; a run that was cut there goes on.
         console: Where progress goes.
+        teacher: Whose maps, features and judgement are learned too; None for none.
 
     Returns:
         The layer from a frame's features to its logit that the trunk was trained with.
@@ -88,7 +117,7 @@ def fit_trunk(
     Raises:
         ValueError: The directory holds the state of a run with another configuration.
     """
-    task = FrameTask(backbone).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    task = FrameTask(trunk, teacher[0].widths if teacher else ()).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     task.to(fabric.device)
     ema = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
     average = AveragedModel(task, multi_avg_fn=ema, use_buffers=True)
@@ -100,13 +129,16 @@ def fit_trunk(
     if config.compile:
         task.compile()
     wrapped, optimizer = fabric.setup(task, optimizer)
+    if teacher:
+        for part in teacher:
+            part.to(fabric.device)
     batches = Batches(pools, config, fabric.global_rank, fabric.world_size)
     loader = DataLoader(
         Subset(batches, range(run.done, len(batches))), batch_size=None, num_workers=config.workers
     )
     log = SummaryWriter(out / "log", purge_step=run.done) if fabric.is_global_zero else None
     shown = saved = time.monotonic()
-    means = np.zeros(2)
+    means = np.zeros(3)
     wrapped.train()
     for seen, batch in enumerate(loader):
         if run.given_up():
@@ -116,16 +148,23 @@ def fit_trunk(
         for group in optimizer.param_groups:
             group["lr"] = rate
         crops, labels, regions, known = (value.to(fabric.device) for value in batch)
-        logits, drawn = wrapped(crops)
-        loss = F.binary_cross_entropy_with_logits(logits.float(), labels)
-        region = torch.stack([_region_loss(some, regions, known) for some in drawn]).mean()
-        fabric.backward(loss + config.mask_weight * region)
+        judged = wrapped(crops)
+        hint = torch.zeros((), device=labels.device)
+        if teacher:
+            told, seen_by_it = _taught(teacher, crops)
+            labels = (1 - config.heed) * labels + config.heed * told
+            hint = torch.stack(
+                [_hint_loss(*pair) for pair in zip(judged.hints, seen_by_it, strict=True)]
+            ).mean()
+        loss = F.binary_cross_entropy_with_logits(judged.logits.float(), labels)
+        region = torch.stack([_region_loss(some, regions, known) for some in judged.regions]).mean()
+        fabric.backward(loss + config.mask_weight * region + config.hint_weight * hint)
         fabric.clip_gradients(wrapped, optimizer, max_norm=config.clip_norm)
         optimizer.step()
         optimizer.zero_grad()
         average.update_parameters(task)
         run.done += 1
-        means += (np.array([loss.item(), region.item()]) - means) / min(seen + 1, 100)
+        means += (np.array([loss.item(), region.item(), hint.item()]) - means) / min(seen + 1, 100)
         now, last = time.monotonic(), run.done == len(batches)
         if config.check_every and (run.done % config.check_every == 0 or last):
             found = _look(average, checks, crops.shape[1])
@@ -139,10 +178,11 @@ def fit_trunk(
             shown = now
             console.log(
                 f"trunk {run.done}/{len(batches)}, {crops.shape[1]} px, "
-                f"loss {means[0]:.3f}, region {means[1]:.3f}"
+                f"loss {means[0]:.3f}, region {means[1]:.3f}" + (f", hint {means[2]:.3f}" if teacher else "")
             )
             if log:
-                for name, value in (("loss", means[0]), ("region", means[1]), ("lr", rate)):
+                names = ("loss", "region", "hint", "lr")
+                for name, value in zip(names, (*means, rate), strict=True):
                     log.add_scalar(f"train/{name}", value, run.done)
         if now - saved > SAVE_S or last:
             saved = now
@@ -153,6 +193,21 @@ def fit_trunk(
     task.load_state_dict(run.chosen())
     frame_logit: nn.Linear = task.logit
     return frame_logit
+
+
+@torch.no_grad()
+def _taught(
+    teacher: tuple[Teacher, nn.Linear], crops: Tensor
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    network, logit = teacher
+    stages = network.stages(crops)
+    return torch.sigmoid(logit(stages[-1]).float()).squeeze(-1), stages
+
+
+def _hint_loss(guessed: Tensor, shown: Tensor) -> Tensor:
+    """Give the share of the variance of the teacher's channels that the guess does not explain."""
+    wanted = F.batch_norm(shown.float(), None, None, training=True)
+    return F.mse_loss(guessed.float(), wanted)
 
 
 def _region_loss(drawn: Tensor, regions: Tensor, known: Tensor) -> Tensor:
@@ -176,7 +231,7 @@ def _look(average: AveragedModel, checks: Sequence[Pool], size: int) -> dict[str
             frames = [_spread(clip) for clip, _ in some]
             joined = recrop(np.concatenate(frames), margin=1, to_margin=1, size=size)
             with torch.autocast(device.type, torch.bfloat16):
-                logits, _ = task(torch.from_numpy(joined).to(device))
+                logits = task(torch.from_numpy(joined).to(device)).logits
             parts = torch.split(logits.float().cpu(), [len(part) for part in frames])
             scores += [part.mean().item() for part in parts]
             labels += [fake for _, fake in some]
@@ -266,4 +321,5 @@ class _Run:
             for name, value in asdict(self._config).items()
             if name not in ("clip_passes", "stills", "head_steps", "head_lr", "workers", "patience")
         }
-        return json.dumps(kept, sort_keys=True)
+        hints = [list(guess.weight.shape[:2]) for guess in self._parts["task"].hints]
+        return json.dumps({**kept, "hints": hints}, sort_keys=True)

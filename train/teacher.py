@@ -1,0 +1,184 @@
+"""A network that has seen more pictures than ours, for the trunk to learn from.
+
+    teacher = Teacher("tf_efficientnet_lite0", weights)     # a trunk of timm, pretrained on ImageNet
+    fit_teacher(data, out, ...)                             # made to tell forged crops from real ones
+    fit(data, checkpoint, ..., teacher=out)                 # our trunk learns what it sees
+
+A trunk that starts from nothing learns the people of a small set by heart, and not everybody has pretrained
+weights of ours at hand. Those of a network of another form do: made to see forgeries, it hands over what it
+learned. Our trunk learns to give its maps, its features and its judgement of every crop.
+
+Source: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015 (the judgement); Romero et al.,
+"FitNets", ICLR 2015 (the maps).
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+WEIGHTS = "teacher.safetensors"
+ABOUT = "teacher.json"
+REDUCTIONS = (8, 16)
+"""Of the maps that are taken: those of our trunk's second and third stage."""
+
+
+class TeacherError(ValueError):
+    """Says that a teacher cannot be had.
+
+    Args:
+        path: The file or directory; the name of the network if that is at fault.
+        reason: What is wrong with it, without a full stop.
+        advice: What to do.
+    """
+
+    def __init__(self, path: Path | str, reason: str, advice: str) -> None:
+        super().__init__(path, reason, advice)
+        self.path = path
+        self.reason = reason
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}; {self.advice}"
+
+
+class Teacher(nn.Module):
+    """A trunk of timm, seen as ours is: two maps and a vector of features.
+
+    Args:
+        name: The network, as timm names it.
+
+    Attributes:
+        name: The same.
+        widths: Channels of the maps at an eighth and a sixteenth of the crop, and of the features.
+
+    Raises:
+        TeacherError: There is no such network, or it has no such maps.
+    """
+
+    trunk: Any
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        try:
+            self.trunk = timm.create_model(name, pretrained=False, num_classes=0)
+        except RuntimeError as error:
+            advice = "take one of `timm.list_models()`"
+            raise TeacherError(name, "timm has no such network", advice) from error
+        levels = {level["reduction"]: at for at, level in enumerate(self.trunk.feature_info)}
+        if not set(REDUCTIONS) <= levels.keys() or not hasattr(self.trunk, "forward_intermediates"):
+            advice = "take a convolutional one, such as tf_efficientnet_lite0"
+            raise TeacherError(name, "has no maps at an eighth and a sixteenth of its input", advice)
+        self.name = name
+        self._levels = [levels[reduction] for reduction in REDUCTIONS]
+        second, third = (int(self.trunk.feature_info[level]["num_chs"]) for level in self._levels)
+        self.widths = (second, third, int(self.trunk.head_hidden_size))
+        for key, value in (
+            ("mean", self.trunk.default_cfg["mean"]),
+            ("deviation", self.trunk.default_cfg["std"]),
+        ):
+            self.register_buffer(key, 255 * torch.tensor(value).view(1, 3, 1, 1), persistent=False)
+
+    def stages(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Turn crops into maps and features.
+
+        Args:
+            crops: uint8 RGB (N, H, W, 3).
+
+        Returns:
+            float32 (N, C, H/8, W/8), (N, D, H/16, W/16) and (N, F), of the channels that `widths` names.
+        """
+        x = (crops.float().permute(0, 3, 1, 2) - self.mean) / self.deviation
+        last, (second, third) = self.trunk.forward_intermediates(
+            x.contiguous(memory_format=torch.channels_last), indices=self._levels
+        )
+        return second, third, self.trunk.forward_head(last, pre_logits=True)
+
+
+def load_pretrained(teacher: Teacher, path: Path) -> None:
+    """Load a network's weights from whichever port of it they are of.
+
+    Names differ between ports of a network, the order of the layers does not: weights of other names are
+    taken in order if every shape agrees. A classifier at the end is left aside.
+
+    Args:
+        teacher: Is changed in place.
+        path: A state dict, `.safetensors`, `.pth` or `.pt`.
+
+    Raises:
+        TeacherError: The file cannot be read, or is not of this network.
+    """
+    advice = f"give a state dict of {teacher.name} (.safetensors, .pth)"
+    wanted = teacher.trunk.state_dict()
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        if not wanted.keys() <= state.keys():
+            values = list(state.values())[: len(wanted)]
+            state = dict(zip(wanted, values, strict=True))
+        teacher.trunk.load_state_dict({name: state[name] for name in wanted})
+    except FileNotFoundError as error:
+        raise TeacherError(path, "no such file", advice) from error
+    except (
+        OSError,
+        RuntimeError,
+        SafetensorError,
+        ValueError,
+        AttributeError,
+        EOFError,
+        pickle.UnpicklingError,
+    ) as error:
+        raise TeacherError(path, f"is not of this network ({type(error).__name__})", advice) from error
+
+
+def save_teacher(folder: Path, teacher: Teacher, logit: nn.Linear, training: Mapping[str, Any]) -> None:
+    """Write a teacher.
+
+    Args:
+        folder: Is made if it is missing.
+        teacher: The network.
+        logit: From its features to a frame's logit.
+        training: How it was trained, as JSON values.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = nn.ModuleDict({"trunk": teacher.trunk, "logit": logit})
+    save_file({k: v.detach().cpu().contiguous() for k, v in parts.state_dict().items()}, folder / WEIGHTS)
+    about = {"trunk": teacher.name, "training": dict(training)}
+    (folder / ABOUT).write_text(json.dumps(about, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def load_teacher(folder: Path) -> tuple[Teacher, nn.Linear]:
+    """Read a teacher.
+
+    Args:
+        folder: What `save_teacher` wrote.
+
+    Returns:
+        The network and its logit, in evaluation mode and not to be trained.
+
+    Raises:
+        TeacherError: A file is missing or is not what `save_teacher` writes.
+    """
+    advice = "give the directory that `unmask train teacher` wrote"
+    if not ((folder / ABOUT).is_file() and (folder / WEIGHTS).is_file()):
+        raise TeacherError(folder, f"holds no {ABOUT} and {WEIGHTS}", advice)
+    try:
+        teacher = Teacher(json.loads((folder / ABOUT).read_text(encoding="utf-8"))["trunk"])
+        logit = nn.Linear(teacher.widths[-1], 1)
+        nn.ModuleDict({"trunk": teacher.trunk, "logit": logit}).load_state_dict(load_file(folder / WEIGHTS))
+    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise TeacherError(folder, f"cannot be read ({type(error).__name__})", advice) from error
+    return teacher.eval().requires_grad_(False), logit.eval().requires_grad_(False)
