@@ -1,0 +1,107 @@
+"""A pretrained network of another form becomes a teacher, and our trunk learns from it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import save_file
+
+from train.config import FitConfig
+from train.fit import fit, fit_teacher
+from train.model import ModelConfig, ResNeXtLSTM
+from train.teacher import Teacher, TeacherError, load_pretrained, load_teacher, save_teacher
+
+TRUNK = "tf_efficientnet_lite0"
+SIZES = ModelConfig(input_size=32, hidden=8, window=4, min_frames=2)
+RUN = FitConfig(
+    sizes=(32,), crops=(80,), batch=8, warmup=2, clip_passes=1, head_steps=3, val_groups=("kept-out",)
+)
+CROPS = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def views(teacher: Teacher) -> tuple[torch.Tensor, ...]:
+    """What it sees in noise."""
+    with torch.inference_mode():
+        return teacher.eval().stages(CROPS)
+
+
+def test_weights_of_any_port_are_taken_up(tmp_path: Path) -> None:
+    """By name, and in order where another port gave other names; a classifier is left aside."""
+    one, two, three = Teacher(TRUNK), Teacher(TRUNK), Teacher(TRUNK)
+    state = {**one.trunk.state_dict(), "classifier.weight": torch.zeros(10, 1280)}
+    torch.save({f"_net.{name}": value for name, value in state.items()}, tmp_path / "other.pth")
+    save_file(state, tmp_path / "same.safetensors")
+    load_pretrained(two, tmp_path / "same.safetensors")
+    load_pretrained(three, tmp_path / "other.pth")
+    for mine, named, ordered in zip(views(one), views(two), views(three), strict=True):
+        assert torch.equal(mine, named)
+        assert torch.equal(mine, ordered)
+    assert [view.shape[1] for view in views(one)] == list(one.widths)
+    assert [view.shape[-1] for view in views(one)[:2]] == [8, 4]
+
+
+def test_what_is_no_teacher_is_refused(tmp_path: Path) -> None:
+    """A name that timm lacks, a network without maps, files of something else: one line says what to give."""
+    with pytest.raises(TeacherError, match="timm has no such network; take one of"):
+        Teacher("resnext_from_mars")
+    with pytest.raises(TeacherError, match="no maps at an eighth"):
+        Teacher("vit_tiny_patch16_224")
+    (tmp_path / "text.pth").write_text("no weights")
+    save_file({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
+    for path in (tmp_path / "missing.pth", tmp_path / "text.pth", tmp_path / "other.safetensors", tmp_path):
+        with pytest.raises(TeacherError, match=f"give a state dict of {TRUNK}"):
+            load_pretrained(Teacher(TRUNK), path)
+    with pytest.raises(TeacherError, match="give the directory that `unmask train teacher` wrote"):
+        load_teacher(tmp_path)
+
+
+def test_a_teacher_is_trained_and_learned_from(clips: Path, tmp_path: Path) -> None:
+    """It is kept as it ended, a trunk learns from it, and the checkpoint says from whom."""
+    quiet = Console(quiet=True)
+    trained = fit_teacher([clips], tmp_path / "teacher", TRUNK, config=RUN, console=quiet)
+    kept, _ = load_teacher(tmp_path / "teacher")
+    for one, other in zip(views(trained), views(kept), strict=True):
+        assert torch.equal(one, other)
+    fit(
+        [clips], tmp_path / "run", model_config=SIZES, config=RUN, teacher=tmp_path / "teacher", console=quiet
+    )
+    assert '"teacher": "teacher"' in (tmp_path / "run/config.json").read_text()
+    with pytest.raises(ValueError, match="another configuration"):
+        fit([clips], tmp_path / "run", model_config=SIZES, config=RUN, console=quiet)
+
+
+def test_the_teachers_word_is_heeded(clips: Path, tmp_path: Path) -> None:
+    """Heeded alone, a teacher that calls everything fake makes a trunk that does, whatever the labels say."""
+    logits = []
+    for side, word in enumerate((-10.0, 10.0)):
+        teacher = Teacher(TRUNK)
+        logit = torch.nn.Linear(teacher.widths[-1], 1)
+        torch.nn.init.zeros_(logit.weight)
+        torch.nn.init.constant_(logit.bias, word)
+        save_teacher(tmp_path / f"teacher{side}", teacher, logit, {})
+        model = fit(
+            [clips],
+            tmp_path / f"run{side}",
+            model_config=SIZES,
+            config=replace(RUN, heed=1.0, ema_decay=0.5),
+            teacher=tmp_path / f"teacher{side}",
+            console=Console(quiet=True),
+        )
+        logits.append(_mean_logit(model, tmp_path / f"run{side}"))
+    assert logits[0] < -0.2
+    assert logits[1] > 0.2
+
+
+def _mean_logit(model: ResNeXtLSTM, run: Path) -> float:
+    """The trunk's own logit of grey crops: the head is trained on labels after it."""
+    state = torch.load(run / "resume.pt", weights_only=True)["average"]
+    logit = torch.nn.Linear(2048, 1)
+    logit.load_state_dict({name: state[f"module.logit.{name}"] for name in ("weight", "bias")})
+    with torch.inference_mode():
+        features = model.backbone(torch.from_numpy(np.full((2, 32, 32, 3), 128, np.uint8)))
+        return float(logit(features).mean())
