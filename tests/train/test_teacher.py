@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ import torch
 from rich.console import Console
 from safetensors.torch import save_file
 
+import unmask
 from train.config import FitConfig
-from train.fit import fit, fit_teacher
-from train.model import ModelConfig, ResNeXtLSTM
+from train.fit import fit
+from train.model import ModelConfig, ResNeXtLSTM, load_checkpoint
 from train.teacher import Teacher, TeacherError, load_pretrained, load_teacher, save_teacher
 
 TRUNK = "tf_efficientnet_lite0"
@@ -60,19 +62,36 @@ def test_what_is_no_teacher_is_refused(tmp_path: Path) -> None:
         load_teacher(tmp_path)
 
 
-def test_a_teacher_is_trained_and_learned_from(clips: Path, tmp_path: Path) -> None:
-    """It is kept as it ended, a trunk learns from it, and the checkpoint says from whom."""
-    quiet = Console(quiet=True)
-    trained = fit_teacher([clips], tmp_path / "teacher", TRUNK, config=RUN, console=quiet)
-    kept, _ = load_teacher(tmp_path / "teacher")
-    for one, other in zip(views(trained), views(kept), strict=True):
-        assert torch.equal(one, other)
-    fit(
-        [clips], tmp_path / "run", model_config=SIZES, config=RUN, teacher=tmp_path / "teacher", console=quiet
-    )
-    assert '"teacher": "teacher"' in (tmp_path / "run/config.json").read_text()
+def test_a_teacher_is_trained_and_learned_from(
+    clips: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """By the commands: a teacher is kept, a trunk learns from it, and the checkpoint says from whom."""
+    config = tmp_path / "run.json"
+    config.write_text(json.dumps({"model": asdict(SIZES), "fit": asdict(RUN)}))
+    taught = [
+        "train",
+        "fit",
+        clips,
+        "--out",
+        tmp_path / "run",
+        "--config",
+        config,
+        "--teacher",
+        tmp_path / "it",
+    ]
+    assert run(*taught) == 2
+    assert "give the directory that `unmask train teacher` wrote" in capfd.readouterr().err
+    assert run("train", "teacher", clips, "--out", tmp_path / "it", "--config", config) == 0
+    assert load_teacher(tmp_path / "it")[0].name == TRUNK
+    assert run(*taught) == 0
+    assert load_checkpoint(tmp_path / "run")[1]["teacher"] == "it"
     with pytest.raises(ValueError, match="another configuration"):
-        fit([clips], tmp_path / "run", model_config=SIZES, config=RUN, console=quiet)
+        fit([clips], tmp_path / "run", model_config=SIZES, config=RUN, console=Console(quiet=True))
+
+
+def run(*arguments: object) -> int:
+    """Run the command in this process."""
+    return unmask.run([str(argument) for argument in arguments])
 
 
 def test_the_teachers_word_is_heeded(clips: Path, tmp_path: Path) -> None:
