@@ -49,7 +49,7 @@ class FitConfig:
         strength: Strength of the made forgeries at the start and at the end.
         mask_weight: Weight of the region's loss.
         heed: Share of the teacher's word beside the label's, 0..1, where there is a teacher.
-        hint_weight: Weight of the loss of the teacher's maps and features.
+        hint_weight: Weight of the loss of the teacher's maps.
         ema_decay: Of the moving average of the trunk's weights, which is what is kept.
         check_every: Steps between two looks at the validation side, of which the best is kept; 0 for none.
         patience: Looks without a better one that end the trunk's training; 0 to go on.

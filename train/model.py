@@ -89,8 +89,9 @@ class Backbone(nn.Module):
 
     mean: Tensor
     deviation: Tensor
-    widths = (512, 1024, FEATURES)
-    """Channels of the maps at an eighth and a sixteenth of the crop, and of the features."""
+    widths = (512, 1024, 2048)
+    """Channels of the maps of the second, third and fourth stage."""
+    features = FEATURES
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,21 +110,22 @@ class Backbone(nn.Module):
         """Turn crops uint8 RGB (N, H, W, 3) into what the trunk takes, float32 (N, 3, H, W)."""
         return (crops.float().permute(0, 3, 1, 2) - self.mean) / self.deviation
 
-    def stages(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Turn crops uint8 RGB (N, H, W, 3) into maps of the second and third stage, and features (N, 2048).
+    def stages(self, crops: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Turn crops into the maps of the second, third and fourth stage, and features.
 
         Args:
             crops: What `forward` takes.
 
         Returns:
-            float32 (N, 512, H/8, W/8), (N, 1024, H/16, W/16) and (N, 2048).
+            float32 (N, 512, H/8, W/8), (N, 1024, H/16, W/16), (N, 2048, H/32, W/32), and (N, 2048).
         """
         trunk = self.trunk
         x = self.normalised(crops).contiguous(memory_format=torch.channels_last)
         x = trunk.maxpool(trunk.relu(trunk.bn1(trunk.conv1(x))))
         second = trunk.layer2(trunk.layer1(x))
         third = trunk.layer3(second)
-        return second, third, trunk.avgpool(trunk.layer4(third)).flatten(1)
+        fourth = trunk.layer4(third)
+        return [second, third, fourth], trunk.avgpool(fourth).flatten(1)
 
     def forward(self, crops: Tensor) -> Tensor:
         """Turn crops uint8 RGB (N, H, W, 3) into features (N, 2048)."""

@@ -6,7 +6,7 @@
 
 A trunk that starts from nothing learns the people of a small set by heart, and not everybody has pretrained
 weights of ours at hand. Those of a network of another form do: made to see forgeries, it hands over what it
-learned. Our trunk learns to give its maps, its features and its judgement of every crop.
+learned. Our trunk learns to give its maps and its judgement of every crop.
 
 Source: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015 (the judgement); Romero et al.,
 "FitNets", ICLR 2015 (the maps).
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 WEIGHTS = "teacher.safetensors"
 ABOUT = "teacher.json"
 REDUCTIONS = (8, 16)
-"""Of the maps that are taken: those of our trunk's second and third stage."""
+"""Of the maps that are taken beside the last: those of our trunk's second and third stage."""
 
 
 class TeacherError(ValueError):
@@ -52,14 +52,15 @@ class TeacherError(ValueError):
 
 
 class Teacher(nn.Module):
-    """A trunk of timm, seen as ours is: two maps and a vector of features.
+    """A trunk of timm, seen as ours is: three maps and a vector of features.
 
     Args:
         name: The network, as timm names it.
 
     Attributes:
         name: The same.
-        widths: Channels of the maps at an eighth and a sixteenth of the crop, and of the features.
+        widths: Channels of the maps at an eighth and a sixteenth of the crop, and of the last one.
+        features: Length of the features.
 
     Raises:
         TeacherError: There is no such network, or it has no such maps.
@@ -83,27 +84,29 @@ class Teacher(nn.Module):
         self.name = name
         self._levels = [levels[reduction] for reduction in REDUCTIONS]
         second, third = (int(self.trunk.feature_info[level]["num_chs"]) for level in self._levels)
-        self.widths = (second, third, int(self.trunk.head_hidden_size))
+        self.widths = (second, third, int(self.trunk.num_features))
+        self.features = int(self.trunk.head_hidden_size)
         for key, value in (
             ("mean", self.trunk.default_cfg["mean"]),
             ("deviation", self.trunk.default_cfg["std"]),
         ):
             self.register_buffer(key, 255 * torch.tensor(value).view(1, 3, 1, 1), persistent=False)
 
-    def stages(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def stages(self, crops: Tensor) -> tuple[list[Tensor], Tensor]:
         """Turn crops into maps and features.
 
         Args:
             crops: uint8 RGB (N, H, W, 3).
 
         Returns:
-            float32 (N, C, H/8, W/8), (N, D, H/16, W/16) and (N, F), of the channels that `widths` names.
+            float32 (N, C, H/8, W/8), (N, C, H/16, W/16), the last map (N, C, H', W'), of as many channels as
+            `widths` says, and the features (N, F).
         """
         x = (crops.float().permute(0, 3, 1, 2) - self.mean) / self.deviation
-        last, (second, third) = self.trunk.forward_intermediates(
+        last, maps = self.trunk.forward_intermediates(
             x.contiguous(memory_format=torch.channels_last), indices=self._levels
         )
-        return second, third, self.trunk.forward_head(last, pre_logits=True)
+        return [*maps, last], self.trunk.forward_head(last, pre_logits=True)
 
 
 def load_pretrained(teacher: Teacher, path: Path) -> None:
@@ -177,7 +180,7 @@ def load_teacher(folder: Path) -> tuple[Teacher, nn.Linear]:
         raise TeacherError(folder, f"holds no {ABOUT} and {WEIGHTS}", advice)
     try:
         teacher = Teacher(json.loads((folder / ABOUT).read_text(encoding="utf-8"))["trunk"])
-        logit = nn.Linear(teacher.widths[-1], 1)
+        logit = nn.Linear(teacher.features, 1)
         nn.ModuleDict({"trunk": teacher.trunk, "logit": logit}).load_state_dict(load_file(folder / WEIGHTS))
     except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise TeacherError(folder, f"cannot be read ({type(error).__name__})", advice) from error

@@ -3,7 +3,7 @@
 The trunk learns from real forgeries and from forgeries made of the real crops (`streams.forge`), strong ones
 first. Where the forged region is known, small convolutions on the trunk's second and third stage are trained
 to draw it: many labels a crop instead of one. They are not part of the detector. A teacher trains the same
-way, and beside one the trunk learns from its maps, its features and its judgement too.
+way, and beside one the trunk learns from its maps and its judgement too.
 
 Source: Shiohara & Yamasaki, CVPR 2022 (self-blended images); Li et al., "Face X-ray", CVPR 2020 (the region).
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
@@ -44,9 +44,10 @@ class Trunk(Protocol):
     """What can be trained: our trunk or a teacher."""
 
     widths: tuple[int, int, int]
+    features: int
 
-    def stages(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Turn crops uint8 RGB (N, H, W, 3) into maps at an eighth and a sixteenth of them, and features."""
+    def stages(self, crops: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Turn crops uint8 RGB (N, H, W, 3) into maps at an eighth, a sixteenth and the end, and features."""
 
 
 class Judged(NamedTuple):
@@ -62,31 +63,25 @@ class FrameTask(nn.Module):
 
     Args:
         trunk: `Backbone` or `Teacher`.
-        hints: Channels of the teacher's maps and features, which are guessed too; empty without a teacher.
+        hints: Channels of the teacher's maps, which are guessed too; empty without a teacher.
     """
 
     def __init__(self, trunk: nn.Module, hints: Sequence[int] = ()) -> None:
         super().__init__()
         self.trunk = trunk
-        second, third, features = cast(Trunk, trunk).widths
-        self.logit = nn.Linear(features, 1)
-        self.regions = nn.ModuleList(nn.Conv2d(channels, 1, 1) for channels in (second, third))
-        kinds: tuple[Callable[[int, int], nn.Module], ...] = (_pointwise, _pointwise, nn.Linear)
-        widths = (second, third, features)
+        shape = cast(Trunk, trunk)
+        self.logit = nn.Linear(shape.features, 1)
+        self.regions = nn.ModuleList(nn.Conv2d(own, 1, 1) for own in shape.widths[:2])
         self.hints = nn.ModuleList(
-            kind(own, theirs) for kind, own, theirs in zip(kinds, widths, hints, strict=False)
+            nn.Conv2d(own, theirs, 1) for own, theirs in zip(shape.widths, hints, strict=False)
         )
 
     def forward(self, crops: Tensor) -> Judged:
         """Judge crops uint8 RGB (N, H, W, 3)."""
-        stages = cast(Trunk, self.trunk).stages(crops)
-        drawn = [draw(stage).squeeze(1) for draw, stage in zip(self.regions, stages, strict=False)]
-        guessed = [guess(stage) for guess, stage in zip(self.hints, stages, strict=False)]
-        return Judged(self.logit(stages[-1]).squeeze(-1), drawn, guessed)
-
-
-def _pointwise(given: int, wanted: int) -> nn.Module:
-    return nn.Conv2d(given, wanted, 1)
+        maps, features = cast(Trunk, self.trunk).stages(crops)
+        drawn = [draw(seen).squeeze(1) for draw, seen in zip(self.regions, maps, strict=False)]
+        guessed = [guess(seen) for guess, seen in zip(self.hints, maps, strict=False)]
+        return Judged(self.logit(features).squeeze(-1), drawn, guessed)
 
 
 def fit_trunk(
@@ -196,12 +191,10 @@ def fit_trunk(
 
 
 @torch.no_grad()
-def _taught(
-    teacher: tuple[Teacher, nn.Linear], crops: Tensor
-) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+def _taught(teacher: tuple[Teacher, nn.Linear], crops: Tensor) -> tuple[Tensor, list[Tensor]]:
     network, logit = teacher
-    stages = network.stages(crops)
-    return torch.sigmoid(logit(stages[-1]).float()).squeeze(-1), stages
+    maps, features = network.stages(crops)
+    return torch.sigmoid(logit(features).float()).squeeze(-1), maps
 
 
 def _hint_loss(guessed: Tensor, shown: Tensor) -> Tensor:

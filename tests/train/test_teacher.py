@@ -29,7 +29,8 @@ CROPS = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8, generator=torch
 def views(teacher: Teacher) -> tuple[torch.Tensor, ...]:
     """What it sees in noise."""
     with torch.inference_mode():
-        return teacher.eval().stages(CROPS)
+        maps, features = teacher.eval().stages(CROPS)
+        return *maps, features
 
 
 def test_weights_of_any_port_are_taken_up(tmp_path: Path) -> None:
@@ -43,8 +44,8 @@ def test_weights_of_any_port_are_taken_up(tmp_path: Path) -> None:
     for mine, named, ordered in zip(views(one), views(two), views(three), strict=True):
         assert torch.equal(mine, named)
         assert torch.equal(mine, ordered)
-    assert [view.shape[1] for view in views(one)] == list(one.widths)
-    assert [view.shape[-1] for view in views(one)[:2]] == [8, 4]
+    assert [view.shape[1] for view in views(one)] == [*one.widths, one.features]
+    assert [view.shape[-1] for view in views(one)[:3]] == [8, 4, 2]
 
 
 def test_what_is_no_teacher_is_refused(tmp_path: Path) -> None:
@@ -99,7 +100,7 @@ def test_the_teachers_word_is_heeded(clips: Path, tmp_path: Path) -> None:
     logits = []
     for side, word in enumerate((-10.0, 10.0)):
         teacher = Teacher(TRUNK)
-        logit = torch.nn.Linear(teacher.widths[-1], 1)
+        logit = torch.nn.Linear(teacher.features, 1)
         torch.nn.init.zeros_(logit.weight)
         torch.nn.init.constant_(logit.bias, word)
         save_teacher(tmp_path / f"teacher{side}", teacher, logit, {})
