@@ -115,10 +115,10 @@ def fit_teacher(
         ValueError: The configuration does not fit the sets, or a set has no real clip to train on.
     """
     config = config or FitConfig()
+    fabric, console = _launched(config, console)
     teacher = Teacher(trunk)
     if init is not None:
         load_pretrained(teacher, init)
-    fabric, console = _launched(config, console)
     pools, checks = _read(data, crop_margin, config, console)
     logit = fit_trunk(fabric, teacher, pools, checks, config, out, console)
     if fabric.is_global_zero:

@@ -104,7 +104,7 @@ def fit_trunk(
         config: The run.
         out: Where the resume state and the TensorBoard log go; a run that was cut there goes on.
         console: Where progress goes.
-        teacher: Whose maps, features and judgement are learned too; None for none.
+        teacher: Whose maps and judgement are learned too; None for none.
 
     Returns:
         The layer from a frame's features to its logit that the trunk was trained with.
@@ -200,6 +200,8 @@ def _taught(teacher: tuple[Teacher, nn.Linear], crops: Tensor) -> tuple[Tensor, 
 def _hint_loss(guessed: Tensor, shown: Tensor) -> Tensor:
     """Give the share of the variance of the teacher's channels that the guess does not explain."""
     wanted = F.batch_norm(shown.float(), None, None, training=True)
+    # Networks differ in how they round the size of a map.
+    wanted = F.adaptive_avg_pool2d(wanted, (guessed.shape[-2], guessed.shape[-1]))
     return F.mse_loss(guessed.float(), wanted)
 
 
