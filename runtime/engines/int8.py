@@ -34,6 +34,8 @@ METADATA = "unmask.activation_ranges"
 _TAKES = ("Conv", "Add", "MaxPool", "ReduceMean")
 # Crops at once in calibration: every activation of the network is held for each.
 _BATCH = 8
+# Share of those batches whose extremes a range covers: the rarest outliers would make every step coarser.
+_COVERED = 0.9
 
 Ranges = Mapping[str, tuple[float, float]]
 
@@ -55,14 +57,15 @@ def calibrated(model: bytes, crops: NDArray[np.uint8]) -> bytes:
         raise ValueError("ranges cannot be measured on no crops")
     proto = onnx.load_model_from_string(model)
     names = sorted(_activations(proto))
-    lowest, highest = np.full(len(names), np.inf), np.full(len(names), -np.inf)
+    extremes = []
     session = _observed(model, names)
     for start in range(0, len(crops), _BATCH):
         values = session.run(names, {proto.graph.input[0].name: crops[start : start + _BATCH]})
-        lowest = np.minimum(lowest, [value.min() for value in values])
-        highest = np.maximum(highest, [value.max() for value in values])
-    if not (np.isfinite(lowest).all() and np.isfinite(highest).all()):
+        extremes.append([(value.min(), value.max()) for value in values])
+    if not np.isfinite(extremes).all():
         raise ValueError("the model gives activations that are not finite numbers")
+    lowest = np.quantile(extremes, 1 - _COVERED, axis=0)[:, 0]
+    highest = np.quantile(extremes, _COVERED, axis=0)[:, 1]
     ranges = {name: [float(low), float(high)] for name, low, high in zip(names, lowest, highest, strict=True)}
     kept = [item for item in proto.metadata_props if item.key != METADATA]
     del proto.metadata_props[:]
