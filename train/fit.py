@@ -72,15 +72,9 @@ def fit(
     frame_logit = fit_trunk(fabric, model.backbone, pools, checks, config, out, console, taught_by)
     begin_at_the_mean(model.head, frame_logit)
     fit_head(fabric, model, pools, config, console)
-    training: dict[str, Any] = {
-        "fit": asdict(config),
-        "init": None if init is None else init.resolve().name,
-        "teacher": None if teacher is None else teacher.resolve().name,
-        "sets": [folder.name for folder in data],
-        "torch": torch.__version__,
-    }
     if fabric.is_global_zero:
-        save_checkpoint(out, model.cpu().eval(), training)
+        taught = None if teacher is None else teacher.resolve().name
+        save_checkpoint(out, model.cpu().eval(), {**_stated(data, config, init), "teacher": taught})
     fabric.barrier()
     return model
 
@@ -122,8 +116,7 @@ def fit_teacher(
     pools, checks = _read(data, crop_margin, config, console)
     logit = fit_trunk(fabric, teacher, pools, checks, config, out, console)
     if fabric.is_global_zero:
-        about = {"fit": asdict(config), "init": None if init is None else init.resolve().name}
-        save_teacher(out, teacher, logit, {**about, "sets": [folder.name for folder in data]})
+        save_teacher(out, teacher, logit, _stated(data, config, init))
     fabric.barrier()
     return teacher
 
@@ -138,6 +131,16 @@ def _launched(config: FitConfig, console: Console | None) -> tuple[Fabric, Conso
     fabric.launch()
     torch.manual_seed(config.seed)
     return fabric, console or Console(stderr=True, quiet=not fabric.is_global_zero)
+
+
+def _stated(data: Sequence[Path], config: FitConfig, init: Path | None) -> dict[str, Any]:
+    """Say how a network was trained, as JSON values."""
+    return {
+        "fit": asdict(config),
+        "init": None if init is None else init.resolve().name,
+        "sets": [folder.name for folder in data],
+        "torch": torch.__version__,
+    }
 
 
 def _read(

@@ -65,7 +65,7 @@ def load_initial(backbone: Backbone, path: Path, crops: Tensor) -> None:
         raise InitialWeightsError(path, "holds no weights" if path.exists() else "no such file or directory")
 
 
-_NOT_A_TRUNK = (
+NO_WEIGHTS = (
     OSError,
     RuntimeError,
     SafetensorError,
@@ -74,17 +74,32 @@ _NOT_A_TRUNK = (
     EOFError,
     pickle.UnpicklingError,
 )
+"""What reading a file of weights, and loading them into a network that they are not of, may raise."""
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read a state dict.
+
+    Args:
+        path: `.safetensors`, or what torch saved.
+
+    Returns:
+        The weights by name, on the CPU.
+
+    Raises:
+        Exception: One of `NO_WEIGHTS`; the file cannot be read.
+    """
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    return dict(torch.load(path, map_location="cpu", weights_only=True).items())
 
 
 def _load_trunk(backbone: Backbone, path: Path) -> None:
     try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_state(path)
         kept = {name: value for name, value in state.items() if not name.startswith("fc.")}
         backbone.trunk.load_state_dict(kept)
-    except _NOT_A_TRUNK as error:
+    except NO_WEIGHTS as error:
         raise InitialWeightsError(path, f"is not of this trunk ({type(error).__name__})") from error
 
 

@@ -40,7 +40,7 @@ Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Pool:
-    """Holds the clips of one side of a set, uint8 RGB (T, 144, 144, 3) each, and what they are.
+    """Holds the clips of one side of a set, uint8 RGB (T, 160, 160, 3) each, and what they are.
 
     Attributes:
         name: Of the set.

@@ -15,7 +15,6 @@ Source: Hinton et al., "Distilling the Knowledge in a Neural Network", 2015 (the
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from train.initial import NO_WEIGHTS, read_state
 
 WEIGHTS = "teacher.safetensors"
 ABOUT = "teacher.json"
@@ -125,25 +126,14 @@ def load_pretrained(teacher: Teacher, path: Path) -> None:
     advice = f"give a state dict of {teacher.name} (.safetensors, .pth)"
     wanted = teacher.trunk.state_dict()
     try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        state = read_state(path)
         if not wanted.keys() <= state.keys():
             values = list(state.values())[: len(wanted)]
             state = dict(zip(wanted, values, strict=True))
         teacher.trunk.load_state_dict({name: state[name] for name in wanted})
     except FileNotFoundError as error:
         raise TeacherError(path, "no such file", advice) from error
-    except (
-        OSError,
-        RuntimeError,
-        SafetensorError,
-        ValueError,
-        AttributeError,
-        EOFError,
-        pickle.UnpicklingError,
-    ) as error:
+    except NO_WEIGHTS as error:
         raise TeacherError(path, f"is not of this network ({type(error).__name__})", advice) from error
 
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from train.config import FitConfig
 from train.metrics import auc
+from train.model import Backbone
 from train.pools import Batches, Clip, Pool
 from train.scores import recrop
 from train.teacher import Teacher
@@ -38,16 +39,6 @@ RESUME = "resume.pt"
 SHOW_S, SAVE_S = 15.0, 240.0
 CHECKED_CLIPS, CHECKED_FRAMES = 600, 4
 """Of each set at most so many clips are looked at, and so many frames of each."""
-
-
-class Trunk(Protocol):
-    """What can be trained: our trunk or a teacher."""
-
-    widths: tuple[int, int, int]
-    features: int
-
-    def stages(self, crops: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Turn crops uint8 RGB (N, H, W, 3) into maps at an eighth, a sixteenth and the end, and features."""
 
 
 class Judged(NamedTuple):
@@ -62,23 +53,22 @@ class FrameTask(nn.Module):
     """A logit a crop, the forged region at an eighth and a sixteenth of the crop's size, a teacher's view.
 
     Args:
-        trunk: `Backbone` or `Teacher`.
+        trunk: Ours or a teacher.
         hints: Channels of the teacher's maps, which are guessed too; empty without a teacher.
     """
 
-    def __init__(self, trunk: nn.Module, hints: Sequence[int] = ()) -> None:
+    def __init__(self, trunk: Backbone | Teacher, hints: Sequence[int] = ()) -> None:
         super().__init__()
         self.trunk = trunk
-        shape = cast(Trunk, trunk)
-        self.logit = nn.Linear(shape.features, 1)
-        self.regions = nn.ModuleList(nn.Conv2d(own, 1, 1) for own in shape.widths[:2])
+        self.logit = nn.Linear(trunk.features, 1)
+        self.regions = nn.ModuleList(nn.Conv2d(own, 1, 1) for own in trunk.widths[:2])
         self.hints = nn.ModuleList(
-            nn.Conv2d(own, theirs, 1) for own, theirs in zip(shape.widths, hints, strict=False)
+            nn.Conv2d(own, theirs, 1) for own, theirs in zip(trunk.widths, hints, strict=False)
         )
 
     def forward(self, crops: Tensor) -> Judged:
         """Judge crops uint8 RGB (N, H, W, 3)."""
-        maps, features = cast(Trunk, self.trunk).stages(crops)
+        maps, features = self.trunk.stages(crops)
         drawn = [draw(seen).squeeze(1) for draw, seen in zip(self.regions, maps, strict=False)]
         guessed = [guess(seen) for guess, seen in zip(self.hints, maps, strict=False)]
         return Judged(self.logit(features).squeeze(-1), drawn, guessed)
@@ -86,7 +76,7 @@ class FrameTask(nn.Module):
 
 def fit_trunk(
     fabric: Fabric,
-    trunk: nn.Module,
+    trunk: Backbone | Teacher,
     pools: Sequence[Pool],
     checks: Sequence[Pool],
     config: FitConfig,
@@ -98,7 +88,7 @@ def fit_trunk(
 
     Args:
         fabric: Launched.
-        trunk: `Backbone` or `Teacher`, trained in place.
+        trunk: Ours or a teacher, trained in place.
         pools: The training sets.
         checks: Their validation sides.
         config: The run.

@@ -57,15 +57,16 @@ def calibrated(model: bytes, crops: NDArray[np.uint8]) -> bytes:
         raise ValueError("ranges cannot be measured on no crops")
     proto = onnx.load_model_from_string(model)
     names = sorted(_activations(proto))
-    extremes = []
+    found = []
     session = _observed(model, names)
     for start in range(0, len(crops), _BATCH):
         values = session.run(names, {proto.graph.input[0].name: crops[start : start + _BATCH]})
-        extremes.append([(value.min(), value.max()) for value in values])
+        found.append([(value.min(), value.max()) for value in values])
+    extremes = np.array(found)
     if not np.isfinite(extremes).all():
         raise ValueError("the model gives activations that are not finite numbers")
-    lowest = np.quantile(extremes, 1 - _COVERED, axis=0)[:, 0]
-    highest = np.quantile(extremes, _COVERED, axis=0)[:, 1]
+    lowest = np.quantile(extremes[..., 0], 1 - _COVERED, axis=0)
+    highest = np.quantile(extremes[..., 1], _COVERED, axis=0)
     ranges = {name: [float(low), float(high)] for name, low, high in zip(names, lowest, highest, strict=True)}
     kept = [item for item in proto.metadata_props if item.key != METADATA]
     del proto.metadata_props[:]
