@@ -8,7 +8,7 @@ import platform
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -200,20 +200,21 @@ def write_bundle(
         write_manifest(draft, replace(manifest, parity=figures))
         if fit is not None and computes_int8(cpu_features()):
             step("int8 arithmetic against float32")
-            figures["int8"] = _int8(draft, stored, fit, faces)
+            # Of the own faces alone, as in `--check`: the portrait is one face, and stands or falls as one.
+            figures["int8"] = _int8(draft, stored, fit, faces[-1])
             write_manifest(draft, replace(manifest, parity=figures))
         _install(draft, out)
     return load_bundle(out)
 
 
-def _int8(draft: Path, stored: Networks, fit: Clips, faces: Sequence[Clips]) -> dict[str, Any]:
+def _int8(draft: Path, stored: Networks, fit: Clips, clips: Clips) -> dict[str, Any]:
     """Calibrate a bundle for int8 arithmetic, and leave it so if its verdicts stay.
 
     Args:
         draft: The bundle's directory.
         stored: Torch with the stored weights.
         fit: Clips of real faces for the ranges.
-        faces: Groups of clips to compare on.
+        clips: Others to compare on.
 
     Returns:
         What was measured, for the manifest, which is to be written again.
@@ -223,7 +224,7 @@ def _int8(draft: Path, stored: Networks, fit: Clips, faces: Sequence[Clips]) -> 
     crops = _few(fit).flatten(0, 1).numpy()
     bundle.backbone.write_bytes(calibrated(plain, crops))
     write_manifest(draft, bundle)
-    clips, least = np.concatenate(faces), bundle.min_frames
+    least = bundle.min_frames
     with OnnxRuntimeEngine(load_bundle(draft), precision="int8") as engine:
         given = answers_of(engine, clips, precision="int8", digest=bundle.digest, min_frames=least).logits
     parity = verdict_parity(
