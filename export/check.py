@@ -52,7 +52,8 @@ class CheckOptions:
     """Holds what `unmask export --check` was asked for.
 
     Args:
-        crops: Face crops as `read_clips` takes them; None for a portrait, which proves little.
+        crops: Face crops as `read_clips` takes them; None for a portrait, which proves little: below float32
+            its verdicts are counted, but may turn.
         answers: Files of engines that ran elsewhere.
         save: Where to write the crops for such an engine; None for nowhere.
         json_out: Where to write the figures; None for nowhere.
@@ -118,6 +119,9 @@ def run_check(
 
     def row(answers: Answers) -> Row:
         allowed = allowed_figures(bundle, answers.precision, trained=trained is not None)
+        if options.crops is None and answers.precision != "fp32":
+            # The portrait is one face: where its score lies near 0.5, all its verdicts turn at once.
+            del allowed["flipped"]
         parity = verdict_parity(
             expected,
             answers.logits,
