@@ -118,10 +118,9 @@ def run_check(
     expected = torch_window_logits(networks, torch_features(networks, clips), bundle.min_frames)
 
     def row(answers: Answers) -> Row:
-        allowed = allowed_figures(bundle, answers.precision, trained=trained is not None)
-        if options.crops is None and answers.precision != "fp32":
-            # The portrait is one face: where its score lies near 0.5, all its verdicts turn at once.
-            del allowed["flipped"]
+        allowed = allowed_figures(
+            bundle, answers.precision, trained=trained is not None, portrait=options.crops is None
+        )
         parity = verdict_parity(
             expected,
             answers.logits,

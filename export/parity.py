@@ -161,25 +161,28 @@ class VerdictParity:
         return [name for name, allowed in self.allowed.items() if not getattr(self, name) <= allowed]
 
 
-def allowed_figures(manifest: Manifest, precision: str, *, trained: bool) -> dict[str, float]:
+def allowed_figures(
+    manifest: Manifest, precision: str, *, trained: bool, portrait: bool = False
+) -> dict[str, float]:
     """Say what an engine is held to: the figures in the manifest, or those of this version.
 
     Args:
         manifest: The model's.
         precision: What the engine computes in: `fp32`, or less.
         trained: Whether torch has the trained weights, not the stored ones that the engine has.
+        portrait: Whether the crops are of one face alone, whose verdicts all turn at once if it lies at 0.5.
 
     Returns:
         Limits, as `VerdictParity` takes them. Equal weights in float32 must give the same logits. Rounded
         weights may move `p_fake`, and lower precision may move it by so much in the mean; no engine may flip
-        more than so many verdicts.
+        more than so many verdicts, but that lower precision is not judged by those of a portrait.
     """
     gates = {gate: manifest.parity.get(gate, {}) for gate in ("gate_a", "gate_b")}
     logit = gates["gate_a"].get("allowed", ENGINE_LOGIT)
     p_fake = gates["gate_b"].get("p_fake_allowed", ROUNDING_P_FAKE)
     flipped = {"flipped": float(gates["gate_b"].get("flipped_allowed", ROUNDING_FLIPPED))}
     if precision != "fp32":
-        return {"p_fake_mean": float(p_fake), **flipped}
+        return {"p_fake_mean": float(p_fake), **({} if portrait else flipped)}
     return {"p_fake_max": float(p_fake), **flipped} if trained else {"logit_max": float(logit), **flipped}
 
 

@@ -181,6 +181,8 @@ def test_the_manifest_says_how_much_is_allowed(bundle: Bundle) -> None:
     assert allowed_figures(strict, "fp32", trained=False) == {"logit_max": 5e-4, "flipped": 0.001}
     assert allowed_figures(strict, "fp32", trained=True) == {"p_fake_max": 0.02, "flipped": 0.001}
     assert allowed_figures(strict, "int8", trained=False) == {"p_fake_mean": 0.02, "flipped": 0.001}
+    assert allowed_figures(strict, "int8", trained=False, portrait=True) == {"p_fake_mean": 0.02}
+    assert "flipped" in allowed_figures(strict, "fp32", trained=False, portrait=True)
     assert allowed_figures(replace(bundle, parity={}), "fp32", trained=False)["logit_max"] == 1e-3
 
 
