@@ -325,7 +325,10 @@ def teacher(
     ],
     init: Annotated[
         Path | None,
-        typer.Option(help="The network's pretrained weights, a state dict.", show_default="random"),
+        typer.Option(
+            help="Weights to start from: a state dict of the network, or another teacher's directory.",
+            show_default="random",
+        ),
     ] = None,
     trunk: Annotated[str, typer.Option(help="The network, as timm names it.")] = "tf_efficientnet_lite0",
     config: RunConfig = None,

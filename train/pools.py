@@ -26,7 +26,7 @@ from train.config import FitConfig
 from train.pairing import Origin, find_origins
 from train.scores import recrop
 
-POOL_PX = 160
+POOL_PX = 192
 """Side at which crops are held and forged: more than any input size, less to hold than the files' 224."""
 PARTIAL = 0.75
 """Share of the registered forgeries of which only a part is put into the original."""
@@ -40,7 +40,7 @@ Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Pool:
-    """Holds the clips of one side of a set, uint8 RGB (T, 160, 160, 3) each, and what they are.
+    """Holds the clips of one side of a set, uint8 RGB (T, 192, 192, 3) each, and what they are.
 
     Attributes:
         name: Of the set.

@@ -118,12 +118,18 @@ def load_pretrained(teacher: Teacher, path: Path) -> None:
 
     Args:
         teacher: Is changed in place.
-        path: A state dict, `.safetensors`, `.pth` or `.pt`.
+        path: A state dict, `.safetensors`, `.pth` or `.pt`; or a teacher's directory, to train it on.
 
     Raises:
-        TeacherError: The file cannot be read, or is not of this network.
+        TeacherError: The file or the teacher cannot be read, or is not of this network.
     """
-    advice = f"give a state dict of {teacher.name} (.safetensors, .pth)"
+    advice = f"give a state dict of {teacher.name} (.safetensors, .pth), or a teacher's directory"
+    if path.is_dir():
+        trained, _ = load_teacher(path)
+        if trained.name != teacher.name:
+            raise TeacherError(path, f"is a {trained.name}", advice)
+        teacher.trunk.load_state_dict(trained.trunk.state_dict())
+        return
     wanted = teacher.trunk.state_dict()
     try:
         state = read_state(path)

@@ -34,16 +34,17 @@ def views(teacher: Teacher) -> tuple[torch.Tensor, ...]:
 
 
 def test_weights_of_any_port_are_taken_up(tmp_path: Path) -> None:
-    """By name, and in order where another port gave other names; a classifier is left aside."""
-    one, two, three = Teacher(TRUNK), Teacher(TRUNK), Teacher(TRUNK)
+    """By name, in order where a port gave other names, and from a teacher; a classifier is left aside."""
+    one, two, three, four = (Teacher(TRUNK) for _ in range(4))
     state = {**one.trunk.state_dict(), "classifier.weight": torch.zeros(10, 1280)}
     torch.save({f"_net.{name}": value for name, value in state.items()}, tmp_path / "other.pth")
     save_file(state, tmp_path / "same.safetensors")
     load_pretrained(two, tmp_path / "same.safetensors")
     load_pretrained(three, tmp_path / "other.pth")
-    for mine, named, ordered in zip(views(one), views(two), views(three), strict=True):
-        assert torch.equal(mine, named)
-        assert torch.equal(mine, ordered)
+    save_teacher(tmp_path / "teacher", one, torch.nn.Linear(one.features, 1), {})
+    load_pretrained(four, tmp_path / "teacher")
+    for mine, *others in zip(*map(views, (one, two, three, four)), strict=True):
+        assert all(torch.equal(mine, other) for other in others)
     assert [view.shape[1] for view in views(one)] == [*one.widths, one.features]
     assert [view.shape[-1] for view in views(one)[:3]] == [8, 4, 2]
 
@@ -56,11 +57,16 @@ def test_what_is_no_teacher_is_refused(tmp_path: Path) -> None:
         Teacher("vit_tiny_patch16_224")
     (tmp_path / "text.pth").write_text("no weights")
     save_file({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
-    for path in (tmp_path / "missing.pth", tmp_path / "text.pth", tmp_path / "other.safetensors", tmp_path):
+    for path in (tmp_path / "missing.pth", tmp_path / "text.pth", tmp_path / "other.safetensors"):
         with pytest.raises(TeacherError, match=f"give a state dict of {TRUNK}"):
             load_pretrained(Teacher(TRUNK), path)
-    with pytest.raises(TeacherError, match="give the directory that `unmask train teacher` wrote"):
-        load_teacher(tmp_path)
+    for load in (load_teacher, lambda path: load_pretrained(Teacher(TRUNK), path)):
+        with pytest.raises(TeacherError, match="give the directory that `unmask train teacher` wrote"):
+            load(tmp_path)
+    other = Teacher("tf_efficientnet_lite1")
+    save_teacher(tmp_path / "lite1", other, torch.nn.Linear(other.features, 1), {})
+    with pytest.raises(TeacherError, match=f"is a tf_efficientnet_lite1; give a state dict of {TRUNK}"):
+        load_pretrained(Teacher(TRUNK), tmp_path / "lite1")
 
 
 def test_a_teacher_is_trained_and_learned_from(
