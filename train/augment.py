@@ -1,4 +1,4 @@
-"""Varies crops as the runtime's crops vary: position, scale, mirror, light, blur, noise, compression.
+"""Varies crops as the runtime's crops vary: position, scale, mirror, light, colour, blur, noise, compression.
 
 A variation is drawn once and applied alike to all frames of a clip, to a crop and its forgery, and (its
 geometry) to the forgery's region.
@@ -24,6 +24,7 @@ class Variation:
         size: Side of the result in pixels.
         turn: Affine map from source to result, (2, 3).
         light: Look-up table (1, 256, 3), or None.
+        cast: Matrix (3, 3) from colours to colours, or None.
         blur: Deviation of the blur in pixels of the result; 0 for none.
         shrink: Scale that the result is taken down to and up again; 1 for none.
         noise: Deviation of the noise in grey levels; 0 for none.
@@ -35,6 +36,7 @@ class Variation:
     size: int
     turn: NDArray[np.float32]
     light: Image | None
+    cast: NDArray[np.float32] | None
     blur: float
     shrink: float
     noise: float
@@ -69,11 +71,13 @@ class Variation:
         return np.asarray(placed, np.uint8)
 
     def tone(self, placed: Image, index: int = 0) -> Image:
-        """Do the rest: light, blur, noise and compression of a placed frame."""
+        """Do the rest: light, colour, blur, noise and compression of a placed frame."""
         size = (self.size, self.size)
         image: NDArray[Any] = placed
         if self.light is not None:
             image = cv2.LUT(image, self.light)
+        if self.cast is not None:
+            image = cv2.transform(image, self.cast)
         if self.blur:
             image = cv2.GaussianBlur(image, (0, 0), self.blur)
         if self.shrink < 1:
@@ -136,13 +140,25 @@ def draw_variation(side: int, size: int, rng: np.random.Generator, *, zoom: floa
         size=size,
         turn=np.array(turn, np.float32),
         light=light,
-        blur=rng.uniform(0.3, 0.9) if rng.random() < 0.12 else 0.0,
-        shrink=rng.uniform(0.5, 0.95) if rng.random() < 0.15 else 1.0,
+        cast=_draw_cast(rng) if rng.random() < 0.5 else None,
+        blur=rng.uniform(0.003, 0.008) * size if rng.random() < 0.18 else 0.0,
+        shrink=rng.uniform(0.4, 0.95) if rng.random() < 0.2 else 1.0,
         noise=rng.uniform(1, 5) if rng.random() < 0.12 else 0.0,
         grain=int(rng.integers(1 << 32)),
         quality=int(rng.integers(40, 96)) if rng.random() < 0.4 else 0,
         halved=bool(rng.random() < 0.7),
     )
+
+
+def _draw_cast(rng: np.random.Generator) -> NDArray[np.float32]:
+    """Draw a camera's white balance and saturation, and a turn of the hue; at night there are no colours."""
+    saturation = 0.0 if rng.random() < 0.06 else float(np.clip(np.exp(rng.normal(0, 0.35)), 0.3, 2.2))
+    hue = rng.normal(0, 0.12)
+    # A turn about the grey axis, as Rodrigues has it; greys stay what they are.
+    turn = cv2.Rodrigues(np.full(3, hue / np.sqrt(3)))[0]
+    grey = np.full((3, 3), 1 / 3)
+    balance = np.exp(rng.normal(0, 0.12, 3))
+    return np.asarray(balance[:, None] * (grey + saturation * (turn - grey)), np.float32)
 
 
 def varied(frames: Image, size: int, rng: np.random.Generator) -> Image:
