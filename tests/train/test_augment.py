@@ -26,10 +26,22 @@ def test_frames_of_a_clip_vary_alike() -> None:
 def test_a_region_moves_with_the_picture(seed: int) -> None:
     """A bright square is where its region says, whichever way the crop was turned and enlarged."""
     variation = draw_variation(144, 112, np.random.default_rng(seed), zoom=1.6)
-    variation = replace(variation, light=None, blur=0.0, shrink=1.0, noise=0.0, quality=0)
+    variation = replace(variation, light=None, cast=None, blur=0.0, shrink=1.0, noise=0.0, quality=0)
     frame, region = np.zeros((144, 144, 3), np.uint8), np.zeros((144, 144), np.float32)
     frame[60:90, 50:70], region[60:90, 50:70] = 255, 1
     assert np.abs(variation.apply(frame)[..., 0] / 255 - variation.move(region)).max() < 0.02
+
+
+def test_colours_are_cast_as_by_a_camera() -> None:
+    """Half of the crops keep their colours; of the others a few lose all, none turns its light around."""
+    rng = np.random.default_rng(0)
+    casts = [draw_variation(144, 64, rng).cast for _ in range(400)]
+    drawn = np.stack([cast for cast in casts if cast is not None])
+    assert 150 < len(drawn) < 250
+    # Without colours every pixel is the same tint, lighter or darker.
+    assert 2 <= (np.linalg.matrix_rank(drawn, tol=1e-5) == 1).sum() <= 30
+    lights = FACE.reshape(-1, 3) @ drawn.mean(1).T
+    assert min(np.corrcoef(FACE.mean(-1).ravel(), light)[0, 1] for light in lights.T) > 0.9
 
 
 def test_enlarged_crops_stay_within_the_face() -> None:
