@@ -55,7 +55,7 @@ RunConfig = Annotated[
     Path | None,
     typer.Option(metavar="JSON", help="A run's config.json, to repeat or change it.", show_default=False),
 ]
-Sizes = Annotated[str | None, typer.Option(help="Input sizes of the stages.", show_default="64,112")]
+Sizes = Annotated[str | None, typer.Option(help="Input sizes of the stages.", show_default="96,160")]
 Crops = Annotated[str | None, typer.Option(help="Crops that each stage sees.", show_default="100000,100000")]
 ValGroups = Annotated[
     str | None, typer.Option(help="Groups to keep out of sets that state no split.", show_default=False)

@@ -69,7 +69,7 @@ class FitConfig:
         ValueError: Values disagree or are out of their range.
     """
 
-    sizes: tuple[int, ...] = (64, 112)
+    sizes: tuple[int, ...] = (96, 160)
     crops: tuple[int, ...] = (100_000, 100_000)
     batch: int = 32
     lr: float = 1e-3

@@ -62,7 +62,7 @@ class ModelConfig:
         ValueError: A value is out of its range.
     """
 
-    input_size: int = 112
+    input_size: int = 160
     crop_margin: float = 1.02
     sample_hz: float = 8.0
     window: int = 16

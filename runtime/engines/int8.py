@@ -34,9 +34,6 @@ METADATA = "unmask.activation_ranges"
 _TAKES = ("Conv", "Add", "MaxPool", "ReduceMean")
 # Crops at once in calibration: every activation of the network is held for each.
 _BATCH = 8
-# Share of those batches whose extremes a range covers: the rarest outliers would make every step coarser, and
-# what is cut off moves every verdict to the same side.
-_COVERED = 0.97
 
 Ranges = Mapping[str, tuple[float, float]]
 
@@ -58,17 +55,17 @@ def calibrated(model: bytes, crops: NDArray[np.uint8]) -> bytes:
         raise ValueError("ranges cannot be measured on no crops")
     proto = onnx.load_model_from_string(model)
     names = sorted(_activations(proto))
-    found = []
     session = _observed(model, names)
+    found = []
     for start in range(0, len(crops), _BATCH):
         values = session.run(names, {proto.graph.input[0].name: crops[start : start + _BATCH]})
         found.append([(value.min(), value.max()) for value in values])
     extremes = np.array(found)
     if not np.isfinite(extremes).all():
         raise ValueError("the model gives activations that are not finite numbers")
-    lowest = np.quantile(extremes[..., 0], 1 - _COVERED, axis=0)
-    highest = np.quantile(extremes[..., 1], _COVERED, axis=0)
-    ranges = {name: [float(low), float(high)] for name, low, high in zip(names, lowest, highest, strict=True)}
+    # Nothing is cut off: that would move all verdicts to the same side.
+    lows, highs = extremes[..., 0].min(axis=0), extremes[..., 1].max(axis=0)
+    ranges = {name: [float(low), float(high)] for name, low, high in zip(names, lows, highs, strict=True)}
     kept = [item for item in proto.metadata_props if item.key != METADATA]
     del proto.metadata_props[:]
     proto.metadata_props.extend([*kept, onnx.StringStringEntryProto(key=METADATA, value=json.dumps(ranges))])
