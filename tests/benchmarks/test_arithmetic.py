@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.arithmetic import Work, count_work
-from runtime.bundle import BACKBONE, DEFAULT_BUNDLE
+from runtime.bundle import BACKBONE, DEFAULT_BUNDLE, load_bundle
 
 
 def write(path: Path, nodes: list[Any], weights: dict[str, np.ndarray], taken: list[Any]) -> Path:
@@ -96,7 +96,8 @@ def test_the_backbone_as_torch_counts_it() -> None:
         if isinstance(module, torch.nn.Conv2d):
             module.register_forward_hook(count)
     with torch.inference_mode():
-        network(torch.zeros(1, 112, 112, 3, dtype=torch.uint8))
+        size = load_bundle(DEFAULT_BUNDLE).input_size
+        network(torch.zeros(1, size, size, 3, dtype=torch.uint8))
     work = count_work(DEFAULT_BUNDLE / BACKBONE)
     assert work.flop_per_item == 2 * macs
     # 23 million weights, as published, without the classifier.

@@ -86,7 +86,7 @@ def test_the_record(
     out = tmp_path / "roofline.json"
     assert run_roofline(batches=[1, 2], repeats=2, model=DEFAULT_BUNDLE, json_out=out) == 0
     record = json.loads(out.read_text())
-    assert record["backbone"]["flop_per_crop"] == 2_215_223_296
+    assert record["backbone"]["flop_per_crop"] == 4_314_726_400
     shares = {name: figure for name, figure in record["figures"].items() if name.endswith("share of GEMM")}
     assert [name.rpartition(":")[0][-3:] for name in shares] == [", 1", ", 2"]
     assert all(len(figure["repeats"]["value"]) == 2 and figure["value"] > 0 for figure in shares.values())
