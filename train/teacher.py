@@ -24,6 +24,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from train.initial import NO_WEIGHTS, read_state
 
@@ -87,6 +88,7 @@ class Teacher(nn.Module):
         second, third = (int(self.trunk.feature_info[level]["num_chs"]) for level in self._levels)
         self.widths = (second, third, int(self.trunk.num_features))
         self.features = int(self.trunk.head_hidden_size)
+        self._border = self._lost()
         for key, value in (
             ("mean", self.trunk.default_cfg["mean"]),
             ("deviation", self.trunk.default_cfg["std"]),
@@ -104,10 +106,23 @@ class Teacher(nn.Module):
             `widths` says, and the features (N, F).
         """
         x = (crops.float().permute(0, 3, 1, 2) - self.mean) / self.deviation
+        if self._border:
+            x = F.pad(x, [self._border] * 4, mode="replicate")
         last, maps = self.trunk.forward_intermediates(
             x.contiguous(memory_format=torch.channels_last), indices=self._levels
         )
         return [*maps, last], self.trunk.forward_head(last, pre_logits=True)
+
+    @torch.inference_mode()
+    def _lost(self) -> int:
+        """Say how wide a border makes up for convolutions without padding: maps then lie where ours do."""
+        cells = 24
+        side = cells * REDUCTIONS[0]
+        _, (seen, _) = self.trunk.eval().forward_intermediates(
+            torch.zeros(1, 3, side, side), indices=self._levels
+        )
+        self.trunk.train()
+        return (cells - int(seen.shape[-1])) * REDUCTIONS[0] // 2
 
 
 def load_pretrained(teacher: Teacher, path: Path) -> None:
