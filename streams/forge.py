@@ -2,7 +2,8 @@
 
 A face swap leaves the same three traces whatever made it: a blending boundary, colours that do not
 quite agree across it, and texture of another resolution inside it. A face blended with a changed copy
-of itself has all three and nothing else, so a detector trained on it learns the traces.
+of itself has all three and nothing else, so a detector trained on it learns the traces. A reenactment
+moves the mouth or the brows of a face that stays its owner's: its traces are texture that was stretched.
 
     rng = np.random.default_rng(0)
     forgery = sample_forgery(rng)
@@ -10,7 +11,8 @@ of itself has all three and nothing else, so a detector trained on it learns the
     fake, mask = forge(face, forgery.flicker(rng))           # the same forgery, one frame later
 
 Source: Shiohara & Yamasaki, "Detecting Deepfakes with Self-Blended Images", CVPR 2022; the boundary as
-a cue is from Li et al., "Face X-ray for More General Face Forgery Detection", CVPR 2020.
+a cue is from Li et al., "Face X-ray for More General Face Forgery Detection", CVPR 2020; what a
+reenactment does from Thies et al., "Face2Face", CVPR 2016.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
 Mask = NDArray[np.float32]
-Region = Literal["face", "lower", "upper"]
+Region = Literal["face", "lower", "upper", "mouth", "brows"]
 
 _GRID = 5
 """Control points a side of the elastic warp: coarse enough to move a cheek, not a pore."""
@@ -34,7 +36,11 @@ _REGIONS: dict[Region, tuple[float, float, float, float]] = {
     "face": (0.50, 0.52, 0.34, 0.42),
     "lower": (0.50, 0.72, 0.28, 0.22),
     "upper": (0.50, 0.38, 0.33, 0.18),
+    "mouth": (0.50, 0.74, 0.22, 0.16),
+    "brows": (0.50, 0.34, 0.31, 0.14),
 }
+EXPRESSIVE: tuple[Region, ...] = ("mouth", "brows")
+"""The regions that a reenactment moves: the copy is bent there, not laid upon the face."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +62,8 @@ class Forgery:
         saturation: Factor on the copy's distance from grey.
         detail: Below 1, the copy is resampled through that scale (blurred); above 1, sharpened by the excess.
         outside: Whether the change is made to what lies around the region instead of to the copy inside it.
+        bends: Whether the copy's displacement fades out towards the region's edge, as that of skin does.
+        colour_scale: Scale at which a donor's colours are matched to the face's; 0 for as a whole.
     """
 
     centre: tuple[float, float]
@@ -72,6 +80,8 @@ class Forgery:
     saturation: float
     detail: float
     outside: bool
+    bends: bool
+    colour_scale: float
 
     def flicker(self, rng: np.random.Generator, amount: float = 1.0) -> Forgery:
         """Vary the forgery a little, as a generator that treats every frame on its own does.
@@ -110,7 +120,7 @@ def sample_forgery(
         rng: Where everything is drawn from; the same state gives the same forgery.
         strength: Scale of the differences between the copy and the face: 1 is about the published
             recipe, 2 is visible at a glance, 0.5 is subtle.
-        region: What is blended; drawn when None (mostly the whole face).
+        region: What is blended; when None mostly the whole face, and none of `EXPRESSIVE`.
         outside: Whether the surroundings are changed instead of the copy; drawn when None.
     """
     if strength <= 0:
@@ -121,6 +131,9 @@ def sample_forgery(
     cx, cy, rx, ry = _REGIONS[region]
     size = rng.uniform(0.8, 1.12)
     s = strength
+    bends = region in EXPRESSIVE
+    # Of a region that bends, a mouth that opens stretches most: downwards.
+    stretching, sliding, bending = ((0.06, 0.20), 0.020, 0.022) if bends else ((0.025, 0.025), 0.012, 0.010)
 
     detail = 1.0
     kind = rng.random()
@@ -128,24 +141,34 @@ def sample_forgery(
         detail = float(np.clip(rng.uniform(0.25, 0.8) ** (0.5 + 0.5 * s), 0.12, 1.0))
     elif kind < 0.75:
         detail = 1.0 + rng.uniform(0.2, 0.8) * s
-    colour = rng.normal(0.0, 8.0 * s, 3) + rng.normal(0.0, 6.0 * s)
-    gain = 1.0 + rng.normal(0.0, 0.05 * s, 3) + rng.normal(0.0, 0.05 * s)
+    # Skin that is moved keeps its colour but for the light.
+    c = 0.4 * s if bends else s
+    colour = rng.normal(0.0, 8.0 * c, 3) + rng.normal(0.0, 6.0 * c)
+    gain = 1.0 + rng.normal(0.0, 0.05 * c, 3) + rng.normal(0.0, 0.05 * c)
     return Forgery(
         centre=(cx + rng.normal(0, 0.02), cy + rng.normal(0, 0.02)),
         radii=(rx * size * rng.uniform(0.88, 1.12), ry * size * rng.uniform(0.88, 1.1)),
         ripple=tuple((float(rng.uniform(0, 0.10)), float(rng.uniform(0, 2 * np.pi))) for _ in range(4)),
-        feather=float(rng.choice([0.06, 0.12, 0.2, 0.35])),
+        feather=float(rng.choice([0.35, 0.5, 0.7, 0.9] if bends else [0.06, 0.12, 0.2, 0.35])),
         opacity=float(rng.choice([0.5, 0.75, 1.0, 1.0, 1.0])),
-        shift=(float(rng.normal(0, 0.014 * s)), float(rng.normal(0, 0.012 * s))),
-        stretch=(float(1 + rng.normal(0, 0.025 * s)), float(1 + rng.normal(0, 0.025 * s))),
+        shift=(float(rng.normal(0, 0.014 * s)), float(rng.normal(0, sliding * s))),
+        stretch=_stretch(rng, stretching[0] * s, stretching[1] * s),
         rotation_deg=float(rng.normal(0, 1.2 * s)),
-        warp=rng.normal(0, 0.010 * s, (2, _GRID, _GRID)).astype(np.float32),
+        warp=rng.normal(0, bending * s, (2, _GRID, _GRID)).astype(np.float32),
         gain=(float(gain[0]), float(gain[1]), float(gain[2])),
         offset=(float(colour[0]), float(colour[1]), float(colour[2])),
-        saturation=float(np.clip(1 + rng.normal(0, 0.12 * s), 0.2, 2.5)),
+        saturation=float(np.clip(1 + rng.normal(0, 0.12 * c), 0.2, 2.5)),
         detail=detail,
-        outside=bool(rng.random() < 0.3) if outside is None else outside,
+        outside=bool(rng.random() < 0.3) and not bends if outside is None else outside,
+        bends=bends,
+        colour_scale=float(rng.uniform(0.06, 0.3)) if rng.random() < 0.5 else 0.0,
     )
+
+
+def _stretch(rng: np.random.Generator, across: float, down: float) -> tuple[float, float]:
+    """Draw two scales about 1 with these deviations; at most a face and a half, at least half a one."""
+    x, y = 1 + across * rng.standard_normal(), 1 + down * rng.standard_normal()
+    return float(np.clip(x, 0.5, 1.5)), float(np.clip(y, 0.5, 1.5))
 
 
 def forge(face: Image, forgery: Forgery, *, donor: Image | None = None) -> tuple[Image, Mask]:
@@ -168,13 +191,18 @@ def forge(face: Image, forgery: Forgery, *, donor: Image | None = None) -> tuple
     if donor is not None and donor.shape != face.shape:
         raise ValueError(f"donor has shape {donor.shape}, the face {face.shape}")
     mask = blend_mask(face.shape[0], face.shape[1], forgery)
-    copy = face.astype(np.float32) if donor is None else _match_colours(donor, face)
+    if donor is None:
+        copy = face.astype(np.float32)
+    elif forgery.colour_scale:
+        copy = _match_shades(donor, face, forgery.colour_scale)
+    else:
+        copy = _match_colours(donor, face)
     base = face.astype(np.float32)
     if forgery.outside:
         base = _recolour(_resample(base, forgery.detail), forgery)
     else:
         copy = _recolour(_resample(copy, forgery.detail), forgery)
-    copy = _displace(copy, forgery)
+    copy = _displace(copy, forgery, mask / forgery.opacity if forgery.bends else None)
     blended = base + mask[:, :, None] * (copy - base)
     return np.clip(blended + 0.5, 0, 255).astype(np.uint8), mask
 
@@ -207,6 +235,23 @@ def _match_colours(donor: Image, face: Image) -> NDArray[np.float32]:
     return np.asarray((donor - theirs.mean(0)) * np.clip(scale, 0.5, 2.0) + ours.mean(0), np.float32)
 
 
+def _match_shades(donor: Image, face: Image, scale: float) -> NDArray[np.float32]:
+    """Give the donor the face's light and shade down to a scale, as swaps do that correct colours."""
+    height, width = face.shape[:2]
+    # Shades are smooth, so a sixteenth of the pixels shows them.
+    small = (max(width // 4, 1), max(height // 4, 1))
+    shades = [
+        cv2.GaussianBlur(
+            cv2.resize(image, small, interpolation=cv2.INTER_AREA).astype(np.float32),
+            (0, 0),
+            scale * small[1],
+        )
+        for image in (face, donor)
+    ]
+    ratio = np.clip((shades[0] + 8) / (shades[1] + 8), 0.25, 4.0)
+    return np.asarray(donor * cv2.resize(ratio, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+
+
 def _resample(image: NDArray[np.float32], detail: float) -> NDArray[np.float32]:
     height, width = image.shape[:2]
     if detail < 1.0:
@@ -227,8 +272,10 @@ def _recolour(image: NDArray[np.float32], forgery: Forgery) -> NDArray[np.float3
     )
 
 
-def _displace(image: NDArray[np.float32], forgery: Forgery) -> NDArray[np.float32]:
-    """Move, turn, scale and warp the copy in one resampling."""
+def _displace(
+    image: NDArray[np.float32], forgery: Forgery, share: NDArray[np.float32] | None
+) -> NDArray[np.float32]:
+    """Move, turn, scale and warp the copy in one resampling; everywhere in full, or by a share (H, W)."""
     height, width = image.shape[:2]
     turn = np.deg2rad(forgery.rotation_deg)
     cos, sin = np.float32(np.cos(turn)), np.float32(np.sin(turn))
@@ -241,6 +288,8 @@ def _displace(image: NDArray[np.float32], forgery: Forgery) -> NDArray[np.float3
     bend = [cv2.resize(plane, (width, height), interpolation=cv2.INTER_CUBIC) for plane in forgery.warp]
     u = (cos * x + sin * y) / np.float32(forgery.stretch[0]) - np.float32(forgery.shift[0]) + bend[0]
     v = (cos * y - sin * x) / np.float32(forgery.stretch[1]) - np.float32(forgery.shift[1]) + bend[1]
+    if share is not None:
+        u, v = x + share * (u - x), y + share * (v - y)
     map_x = (u + np.float32(forgery.centre[0])) * width
     map_y = (v + np.float32(forgery.centre[1])) * height
     return np.asarray(

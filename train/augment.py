@@ -26,6 +26,7 @@ class Variation:
         light: Look-up table (1, 256, 3), or None.
         cast: Matrix (3, 3) from colours to colours, or None.
         blur: Deviation of the blur in pixels of the result; 0 for none.
+        sharpen: Weight of what a blur takes away, added as cameras and broadcasters do; 0 for none.
         shrink: Scale that the result is taken down to and up again; 1 for none.
         noise: Deviation of the noise in grey levels; 0 for none.
         grain: Seed of the noise.
@@ -38,6 +39,7 @@ class Variation:
     light: Image | None
     cast: NDArray[np.float32] | None
     blur: float
+    sharpen: float
     shrink: float
     noise: float
     grain: int
@@ -83,6 +85,9 @@ class Variation:
         if self.shrink < 1:
             small = cv2.resize(image, None, fx=self.shrink, fy=self.shrink, interpolation=cv2.INTER_AREA)
             image = cv2.resize(small, size, interpolation=cv2.INTER_LINEAR)
+        if self.sharpen:
+            soft = cv2.GaussianBlur(image, (0, 0), 1.2)
+            image = cv2.addWeighted(image, 1 + self.sharpen, soft, -self.sharpen, 0)
         if self.noise:
             grain = np.random.default_rng((self.grain, index)).normal(0, self.noise, image.shape)
             image = np.clip(image + grain, 0, 255).astype(np.uint8)
@@ -135,14 +140,17 @@ def draw_variation(side: int, size: int, rng: np.random.Generator, *, zoom: floa
         ramp = np.arange(256) / 255.0
         gain, gamma = rng.normal(1, 0.12), np.exp(rng.normal(0, 0.2))
         tint = rng.normal(0, 5, 3)
+        if rng.random() < 0.2:  # too little light
+            gain, tint = gain * np.exp(rng.uniform(-1.7, -0.4)), 0.4 * tint
         light = np.clip(255 * gain * ramp[:, None] ** gamma + tint, 0, 255).astype(np.uint8)[None]
     return Variation(
         size=size,
         turn=np.array(turn, np.float32),
         light=light,
         cast=_draw_cast(rng) if rng.random() < 0.5 else None,
-        blur=rng.uniform(0.003, 0.008) * size if rng.random() < 0.18 else 0.0,
-        shrink=rng.uniform(0.4, 0.95) if rng.random() < 0.2 else 1.0,
+        blur=rng.uniform(0.003, 0.011) * size if rng.random() < 0.2 else 0.0,
+        sharpen=rng.uniform(0.3, 1.5) if rng.random() < 0.12 else 0.0,
+        shrink=rng.uniform(0.3, 0.95) if rng.random() < 0.22 else 1.0,
         noise=rng.uniform(1, 5) if rng.random() < 0.12 else 0.0,
         grain=int(rng.integers(1 << 32)),
         quality=int(rng.integers(40, 96)) if rng.random() < 0.4 else 0,

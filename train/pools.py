@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from streams.forge import blend_mask, forge, sample_forgery
+from streams.forge import EXPRESSIVE, blend_mask, forge, sample_forgery, self_blend
 from train.augment import Variation, draw_variation
 from train.clipset import Entry, load_clips, read_clip_set
 from train.config import FitConfig
@@ -30,6 +30,10 @@ POOL_PX = 192
 """Side at which crops are held and forged: more than any input size, less to hold than the files' 224."""
 PARTIAL = 0.75
 """Share of the registered forgeries of which only a part is put into the original."""
+SWAPPED, REENACTED = 0.3, 0.2
+"""Shares of the made forgeries that take another's face, and that move the mouth or the brows."""
+DONORS, DONOR_PX = 6, 12
+"""How many faces a donor is chosen from, and the side at which they are compared."""
 LEAST_REGION = 0.03
 """Share of the crop that a partial forgery must cover."""
 
@@ -181,8 +185,7 @@ def draw_batch(
             pair = _found(real, fake, origin, variation, rng)
         else:
             real = pool.real_frame(rng)
-            donor = pool.real_frame(rng) if rng.random() < 0.25 else None
-            fake, region = forge(real, sample_forgery(rng, strength=strength), donor=donor)
+            fake, region = _made(real, pool, strength, rng)
             pair = variation.place(real), variation.place(fake), variation.move(region)
         crops[index], crops[index + 1] = variation.tone(pair[0]), variation.tone(pair[1])
         regions[index + 1] = pair[2]
@@ -193,6 +196,31 @@ def draw_batch(
 def _frame(clip: Clip, rng: np.random.Generator) -> Frame:
     frame: Frame = clip[int(rng.integers(len(clip)))]
     return frame
+
+
+def _made(
+    real: Frame, pool: Pool, strength: float, rng: np.random.Generator
+) -> tuple[Frame, NDArray[np.float32]]:
+    """Forge a face as a swap does, as a reenactment does, or by blending it with itself."""
+    kind = rng.random()
+    if kind < SWAPPED:
+        donor = _alike(real, [pool.real_frame(rng) for _ in range(DONORS)])
+        return forge(real, sample_forgery(rng, strength=strength), donor=donor)
+    if kind < SWAPPED + REENACTED:
+        region = EXPRESSIVE[int(rng.integers(len(EXPRESSIVE)))]
+        return forge(real, sample_forgery(rng, strength=strength, region=region))
+    return self_blend(real, rng, strength=strength)
+
+
+def _alike(face: Frame, donors: Sequence[Frame]) -> Frame:
+    """Choose the donor whose features lie most as the face's do."""
+
+    def thumb(frame: Frame) -> NDArray[np.float32]:
+        grey = cv2.resize(frame, (DONOR_PX, DONOR_PX), interpolation=cv2.INTER_AREA).mean(-1)
+        return np.asarray((grey - grey.mean()) / (grey.std() + 1), np.float32)
+
+    own = thumb(face)
+    return max(donors, key=lambda donor: float((thumb(donor) * own).mean()))
 
 
 def _found(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from streams.forge import forge, sample_forgery, self_blend
+from streams.forge import EXPRESSIVE, Region, forge, sample_forgery, self_blend
 
 FACE = np.ascontiguousarray(astronaut()[60:204, 150:294])
+RAMP = np.tile(np.linspace(0, 255, 144).astype(np.uint8)[:, None, None], (1, 144, 3))
 
 
 def test_only_the_region_changes() -> None:
@@ -21,6 +24,43 @@ def test_only_the_region_changes() -> None:
         assert mask.max() > 0.3
         assert np.array_equal(fake[mask == 0], FACE[mask == 0])
         assert not np.array_equal(fake[mask > 0.3], FACE[mask > 0.3])
+
+
+@pytest.mark.parametrize("region", EXPRESSIVE)
+def test_an_expression_tears_nothing(region: Region) -> None:
+    """Skin moves the further the nearer the middle: a smooth face stays smooth, one blended with a moved
+    copy of itself does not.
+    """
+    forgery = replace(
+        sample_forgery(np.random.default_rng(0), region=region),
+        shift=(0.0, 0.06),
+        gain=(1.0, 1.0, 1.0),
+        offset=(0.0, 0.0, 0.0),
+        saturation=1.0,
+        detail=1.0,
+    )
+    bent, torn = (
+        forge(RAMP, replace(forgery, bends=bends, feather=feather))[0].astype(int)
+        for bends, feather in ((True, 0.9), (False, 0.06))
+    )
+    assert not np.array_equal(bent, RAMP)
+    assert np.abs(np.diff(bent, axis=1)).max() < 0.5 * np.abs(np.diff(torn, axis=1)).max()
+
+
+def test_a_donor_takes_on_light_and_shade() -> None:
+    """Matched at a scale, a donor lit from one side has the face's light on either side, as a whole not."""
+    dark = np.linspace(0.4, 1.6, FACE.shape[1])[None, :, None]
+    donor = np.clip(FACE * dark, 0, 255).astype(np.uint8)
+    forgery = replace(
+        sample_forgery(np.random.default_rng(0), strength=0.01, region="face", outside=False),
+        opacity=1.0,
+        detail=1.0,
+    )
+    near, whole = (
+        np.abs(forge(FACE, replace(forgery, colour_scale=scale), donor=donor)[0].astype(int) - FACE).mean()
+        for scale in (0.1, 0.0)
+    )
+    assert near < 0.7 * whole
 
 
 def test_the_seed_decides() -> None:

@@ -26,7 +26,9 @@ def test_frames_of_a_clip_vary_alike() -> None:
 def test_a_region_moves_with_the_picture(seed: int) -> None:
     """A bright square is where its region says, whichever way the crop was turned and enlarged."""
     variation = draw_variation(144, 112, np.random.default_rng(seed), zoom=1.6)
-    variation = replace(variation, light=None, cast=None, blur=0.0, shrink=1.0, noise=0.0, quality=0)
+    variation = replace(
+        variation, light=None, cast=None, blur=0.0, sharpen=0.0, shrink=1.0, noise=0.0, quality=0
+    )
     frame, region = np.zeros((144, 144, 3), np.uint8), np.zeros((144, 144), np.float32)
     frame[60:90, 50:70], region[60:90, 50:70] = 255, 1
     assert np.abs(variation.apply(frame)[..., 0] / 255 - variation.move(region)).max() < 0.02
@@ -42,6 +44,21 @@ def test_colours_are_cast_as_by_a_camera() -> None:
     assert 2 <= (np.linalg.matrix_rank(drawn, tol=1e-5) == 1).sum() <= 30
     lights = FACE.reshape(-1, 3) @ drawn.mean(1).T
     assert min(np.corrcoef(FACE.mean(-1).ravel(), light)[0, 1] for light in lights.T) > 0.9
+
+
+def test_some_crops_are_dark_and_some_sharpened() -> None:
+    """Neither says anything of a forgery, so both must be there of real faces and forged ones."""
+    rng = np.random.default_rng(0)
+    drawn = [draw_variation(144, 64, rng) for _ in range(400)]
+    assert 20 < sum(variation.sharpen > 0 for variation in drawn) < 80
+    whites = [int(variation.light[0, 255].max()) for variation in drawn if variation.light is not None]
+    assert 10 < sum(white < 150 for white in whites) < 80
+    plain = replace(drawn[0], light=None, cast=None, blur=0.0, sharpen=0.0, shrink=1.0, noise=0.0, quality=0)
+    edges = [
+        np.abs(np.diff(some.apply(FACE).astype(int), axis=0)).mean()
+        for some in (plain, replace(plain, sharpen=1.0))
+    ]
+    assert edges[1] > 1.3 * edges[0]
 
 
 def test_enlarged_crops_stay_within_the_face() -> None:

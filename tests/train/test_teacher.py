@@ -131,3 +131,20 @@ def _mean_logit(model: ResNeXtLSTM, run: Path) -> float:
     with torch.inference_mode():
         features = model.backbone(torch.from_numpy(np.full((2, 32, 32, 3), 128, np.uint8)))
         return float(logit(features).mean())
+
+
+@pytest.mark.parametrize("trunk", ["inception_v3", TRUNK])
+def test_maps_lie_where_ours_do(trunk: str) -> None:
+    """A mark is seen where it is, near the edge too, and in a network without padding."""
+    torch.manual_seed(0)
+    teacher = Teacher(trunk).eval()
+    plain = torch.full((1, 160, 160, 3), 128, dtype=torch.uint8)
+    for place in (1, 5, 10, 18):
+        marked = plain.clone()
+        marked[:, 8 * place : 8 * place + 8, 8 * place : 8 * place + 8] = 255
+        with torch.inference_mode():
+            changed = teacher.stages(marked)[0][0] - teacher.stages(plain)[0][0]
+        share = changed.abs().sum((0, 1))
+        assert share.shape == (20, 20)
+        assert abs(int(share.sum(0).argmax()) - place) <= 1
+        assert abs(int(share.sum(1).argmax()) - place) <= 1
