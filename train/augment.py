@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
 
+SHADE_GRID = 5
+"""Points a side at which light and shade are drawn: what is finer is not light, but the face."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Variation:
@@ -24,6 +27,7 @@ class Variation:
         size: Side of the result in pixels.
         turn: Affine map from source to result, (2, 3).
         light: Look-up table (1, 256, 3), or None.
+        shade: Factors on the colours at points of a grid over the result, (5, 5, 3), or None.
         cast: Matrix (3, 3) from colours to colours, or None.
         blur: Deviation of the blur in pixels of the result; 0 for none.
         sharpen: Weight of what a blur takes away, added as cameras and broadcasters do; 0 for none.
@@ -37,6 +41,7 @@ class Variation:
     size: int
     turn: NDArray[np.float32]
     light: Image | None
+    shade: NDArray[np.float32] | None
     cast: NDArray[np.float32] | None
     blur: float
     sharpen: float
@@ -78,6 +83,10 @@ class Variation:
         image: NDArray[Any] = placed
         if self.light is not None:
             image = cv2.LUT(image, self.light)
+        if self.shade is not None:
+            image = cv2.multiply(
+                image, cv2.resize(self.shade, size, interpolation=cv2.INTER_CUBIC), dtype=cv2.CV_8U
+            )
         if self.cast is not None:
             image = cv2.transform(image, self.cast)
         if self.blur:
@@ -147,6 +156,7 @@ def draw_variation(side: int, size: int, rng: np.random.Generator, *, zoom: floa
         size=size,
         turn=np.array(turn, np.float32),
         light=light,
+        shade=_draw_shade(rng) if rng.random() < 0.3 else None,
         cast=_draw_cast(rng) if rng.random() < 0.5 else None,
         blur=rng.uniform(0.003, 0.011) * size if rng.random() < 0.2 else 0.0,
         sharpen=rng.uniform(0.3, 1.5) if rng.random() < 0.12 else 0.0,
@@ -156,6 +166,18 @@ def draw_variation(side: int, size: int, rng: np.random.Generator, *, zoom: floa
         quality=int(rng.integers(40, 96)) if rng.random() < 0.4 else 0,
         halved=bool(rng.random() < 0.7),
     )
+
+
+def _draw_shade(rng: np.random.Generator) -> NDArray[np.float32]:
+    """Draw lamps of about one colour around the face: some of it is lit, some lies in the shade."""
+    places = np.linspace(-1, 1, SHADE_GRID)
+    field = np.zeros((SHADE_GRID, SHADE_GRID, 3))
+    for _ in range(int(rng.integers(1, 4))):
+        x, y = rng.uniform(-1.2, 1.2, 2)
+        reach = rng.uniform(0.5, 1.5)
+        near = np.exp(-((places[None, :] - x) ** 2 + (places[:, None] - y) ** 2) / (2 * reach**2))
+        field += near[..., None] * (rng.normal(0, 0.45) + rng.normal(0, 0.08, 3))
+    return np.asarray(np.exp(field - field.mean()), np.float32)
 
 
 def _draw_cast(rng: np.random.Generator) -> NDArray[np.float32]:

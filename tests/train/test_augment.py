@@ -8,9 +8,15 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from train.augment import draw_variation, varied
+from train.augment import Variation, draw_variation, varied
 
 FACE = np.ascontiguousarray(astronaut()[40:184, 150:294])  # type: ignore[no-untyped-call]
+
+
+def plain(variation: Variation) -> Variation:
+    """Leave of a variation its geometry alone."""
+    toneless = replace(variation, light=None, shade=None, cast=None, noise=0.0, quality=0)
+    return replace(toneless, blur=0.0, sharpen=0.0, shrink=1.0)
 
 
 def test_frames_of_a_clip_vary_alike() -> None:
@@ -27,7 +33,7 @@ def test_a_region_moves_with_the_picture(seed: int) -> None:
     """A bright square is where its region says, whichever way the crop was turned and enlarged."""
     variation = draw_variation(144, 112, np.random.default_rng(seed), zoom=1.6)
     variation = replace(
-        variation, light=None, cast=None, blur=0.0, sharpen=0.0, shrink=1.0, noise=0.0, quality=0
+        variation, light=None, shade=None, cast=None, blur=0.0, sharpen=0.0, shrink=1.0, noise=0.0, quality=0
     )
     frame, region = np.zeros((144, 144, 3), np.uint8), np.zeros((144, 144), np.float32)
     frame[60:90, 50:70], region[60:90, 50:70] = 255, 1
@@ -53,12 +59,25 @@ def test_some_crops_are_dark_and_some_sharpened() -> None:
     assert 20 < sum(variation.sharpen > 0 for variation in drawn) < 80
     whites = [int(variation.light[0, 255].max()) for variation in drawn if variation.light is not None]
     assert 10 < sum(white < 150 for white in whites) < 80
-    plain = replace(drawn[0], light=None, cast=None, blur=0.0, sharpen=0.0, shrink=1.0, noise=0.0, quality=0)
     edges = [
-        np.abs(np.diff(some.apply(FACE).astype(int), axis=0)).mean()
-        for some in (plain, replace(plain, sharpen=1.0))
+        np.abs(np.diff(replace(plain(drawn[0]), sharpen=weight).apply(FACE).astype(int), axis=0)).mean()
+        for weight in (0.0, 1.0)
     ]
     assert edges[1] > 1.3 * edges[0]
+
+
+def test_light_falls_from_a_side() -> None:
+    """Some crops are lit unevenly: smoothly, and as bright as before on the whole."""
+    rng = np.random.default_rng(0)
+    drawn = [draw_variation(144, 64, rng) for _ in range(400)]
+    shades = [variation.shade for variation in drawn if variation.shade is not None]
+    assert 80 < len(shades) < 160
+    assert 0.9 < np.mean([shade.mean() for shade in shades]) < 1.2
+    assert np.mean([shade.max() / shade.min() > 1.5 for shade in shades]) > 0.3
+    grey = np.full((144, 144, 3), 100, np.uint8)
+    lit = replace(plain(drawn[0]), shade=shades[0]).apply(grey)
+    assert lit.std() > 1
+    assert np.abs(np.diff(lit.astype(int), axis=0)).max() < 12
 
 
 def test_enlarged_crops_stay_within_the_face() -> None:
