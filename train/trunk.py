@@ -136,7 +136,8 @@ def fit_trunk(
         judged = wrapped(crops)
         hint = torch.zeros((), device=labels.device)
         if teacher:
-            told, seen_by_it = _taught(teacher, crops)
+            with fabric.autocast():
+                told, seen_by_it = _taught(teacher, crops)
             labels = (1 - config.heed) * labels + config.heed * told
             hint = torch.stack(
                 [_hint_loss(*pair) for pair in zip(judged.hints, seen_by_it, strict=True)]
