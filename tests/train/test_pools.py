@@ -60,6 +60,21 @@ def test_a_made_forgery_differs_only_in_its_region(clips: Path) -> None:
     assert np.median(inside) > 4 * np.median(outside)
 
 
+def test_a_donor_looks_where_the_face_looks() -> None:
+    """Half the faces are bright on the left, half on the right: who is swapped in is as the face was."""
+    ramp = np.tile(np.linspace(40, 210, 192).astype(np.uint8)[None, :, None], (192, 1, 3))
+    faces = (ramp, np.ascontiguousarray(ramp[:, ::-1]))
+    pool = Pool("ramps", {str(n): (faces[n % 2][None],) for n in range(20)}, {})
+    drawn = draw_batch([pool], 400, 64, np.random.default_rng(0), strength=0.05, made=1.0)
+    crops = drawn[0].float().mean(-1)
+    sides = crops[..., 40:].mean((1, 2)) - crops[..., :24].mean((1, 2))
+    lit = sides[::2].abs() > 20
+    assert lit.sum() > 150
+    # Some hundred pairs are no swaps; of sixty swaps with any face, thirty would be of the other kind.
+    centre = crops[:, 16:48, 40:48].mean((1, 2)) - crops[:, 16:48, 16:24].mean((1, 2))
+    assert (centre[1::2][lit] * sides[::2][lit] < 0).sum() <= 6
+
+
 def test_sets_give_their_shares(clips: Path) -> None:
     """A set with nearly all of the shares gives nearly all of the crops."""
     pool = read_pool(clips, (), 1.02)
