@@ -55,10 +55,10 @@ def find_origins(forged: NDArray[np.uint8], reals: Sequence[NDArray[np.uint8]]) 
         One origin per frame.
     """
     where = [(number, frame) for number, clip in enumerate(reals) for frame in range(len(clip))]
-    thumbs = np.stack([_grey(frame, THUMB_PX) for clip in reals for frame in clip]).astype(np.float32)
+    thumbs = np.stack([grey(frame, THUMB_PX) for clip in reals for frame in clip]).astype(np.float32)
     found = []
     for frame in forged:
-        distance = np.abs(thumbs - _grey(frame, THUMB_PX)).mean((1, 2))
+        distance = np.abs(thumbs - grey(frame, THUMB_PX)).mean((1, 2))
         clip, index = where[int(distance.argmin())]
         region, turn = forged_region(reals[clip][index], frame)
         found.append(Origin(clip=clip, frame=index, region=region, turn=turn))
@@ -82,7 +82,7 @@ def forged_region(
     stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 25, 1e-4)
     try:
         correlation, found = cv2.findTransformECC(
-            _grey(forged, REGION_PX), _grey(real, REGION_PX), turn, cv2.MOTION_AFFINE, stop
+            grey(forged, REGION_PX), grey(real, REGION_PX), turn, cv2.MOTION_AFFINE, stop
         )
     except cv2.error:  # it did not converge
         return None, None
@@ -103,6 +103,7 @@ def forged_region(
     return np.asarray(np.round(region * 255), np.uint8), of_unit_side
 
 
-def _grey(frame: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+def grey(frame: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Shrink a frame, uint8 RGB (H, W, 3), to a grey square, uint8 (size, size), to compare it by."""
     small = cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA)
     return np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)

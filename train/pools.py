@@ -23,7 +23,7 @@ from streams.forge import EXPRESSIVE, blend_mask, forge, sample_forgery, self_bl
 from train.augment import Variation, draw_variation
 from train.clipset import Entry, load_clips, read_clip_set
 from train.config import FitConfig
-from train.pairing import Origin, find_origins
+from train.pairing import Origin, find_origins, grey
 from train.scores import recrop
 
 POOL_PX = 192
@@ -216,8 +216,8 @@ def _alike(face: Frame, donors: Sequence[Frame]) -> Frame:
     """Choose the donor whose features lie most as the face's do."""
 
     def thumb(frame: Frame) -> NDArray[np.float32]:
-        grey = cv2.resize(frame, (DONOR_PX, DONOR_PX), interpolation=cv2.INTER_AREA).mean(-1)
-        return np.asarray((grey - grey.mean()) / (grey.std() + 1), np.float32)
+        small = grey(frame, DONOR_PX).astype(np.float32)
+        return np.asarray((small - small.mean()) / (small.std() + 1), np.float32)
 
     own = thumb(face)
     return max(donors, key=lambda donor: float((thumb(donor) * own).mean()))
