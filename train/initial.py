@@ -77,6 +77,10 @@ NO_WEIGHTS = (
 """What reading a file of weights, and loading them into a network that they are not of, may raise."""
 
 
+SORTED = ".safetensors"
+"""The format that keeps weights by name only, not in the order they were given in."""
+
+
 def read_state(path: Path) -> dict[str, Tensor]:
     """Read a state dict.
 
@@ -89,7 +93,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises:
         Exception: One of `NO_WEIGHTS`; the file cannot be read.
     """
-    if path.suffix == ".safetensors":
+    if path.suffix == SORTED:
         return load_file(path)
     return dict(torch.load(path, map_location="cpu", weights_only=True).items())
 

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from train.initial import NO_WEIGHTS, read_state
+from train.initial import NO_WEIGHTS, SORTED, read_state
 
 WEIGHTS = "teacher.safetensors"
 ABOUT = "teacher.json"
@@ -134,6 +134,7 @@ def load_pretrained(teacher: Teacher, path: Path) -> None:
     Args:
         teacher: Is changed in place.
         path: A state dict, `.safetensors`, `.pth` or `.pt`; or a teacher's directory, to train it on.
+            `.safetensors` sorts its layers, so its names must be timm's.
 
     Raises:
         TeacherError: The file or the teacher cannot be read, or is not of this network.
@@ -148,12 +149,15 @@ def load_pretrained(teacher: Teacher, path: Path) -> None:
     wanted = teacher.trunk.state_dict()
     try:
         state = read_state(path)
-        if not wanted.keys() <= state.keys():
+        if not wanted.keys() <= state.keys() and path.suffix != SORTED:
             values = list(state.values())[: len(wanted)]
             state = dict(zip(wanted, values, strict=True))
         teacher.trunk.load_state_dict({name: state[name] for name in wanted})
     except FileNotFoundError as error:
         raise TeacherError(path, "no such file", advice) from error
+    except KeyError as error:
+        reason = f"names its layers otherwise than timm's {teacher.name}"
+        raise TeacherError(path, reason, "give a .pth, which keeps the order of the layers") from error
     except NO_WEIGHTS as error:
         raise TeacherError(path, f"is not of this network ({type(error).__name__})", advice) from error
 

@@ -57,9 +57,11 @@ def test_what_is_no_teacher_is_refused(tmp_path: Path) -> None:
         Teacher("vit_tiny_patch16_224")
     (tmp_path / "text.pth").write_text("no weights")
     save_file({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
-    for path in (tmp_path / "missing.pth", tmp_path / "text.pth", tmp_path / "other.safetensors"):
+    for path in (tmp_path / "missing.pth", tmp_path / "text.pth"):
         with pytest.raises(TeacherError, match=f"give a state dict of {TRUNK}"):
             load_pretrained(Teacher(TRUNK), path)
+    with pytest.raises(TeacherError, match="names its layers otherwise"):
+        load_pretrained(Teacher(TRUNK), tmp_path / "other.safetensors")
     for load in (load_teacher, lambda path: load_pretrained(Teacher(TRUNK), path)):
         with pytest.raises(TeacherError, match="give the directory that `unmask train teacher` wrote"):
             load(tmp_path)
