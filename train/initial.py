@@ -70,6 +70,7 @@ NO_WEIGHTS = (
     RuntimeError,
     SafetensorError,
     ValueError,
+    KeyError,
     AttributeError,
     EOFError,
     pickle.UnpicklingError,

@@ -139,7 +139,10 @@ def load_pretrained(teacher: Teacher, path: Path) -> None:
     Raises:
         TeacherError: The file or the teacher cannot be read, or is not of this network.
     """
-    advice = f"give a state dict of {teacher.name} (.safetensors, .pth), or a teacher's directory"
+    advice = (
+        f"give a state dict of {teacher.name} (.pth, or .safetensors with timm's names), "
+        "or a teacher's directory"
+    )
     if path.is_dir():
         trained, _ = load_teacher(path)
         if trained.name != teacher.name:
@@ -155,11 +158,8 @@ def load_pretrained(teacher: Teacher, path: Path) -> None:
         teacher.trunk.load_state_dict({name: state[name] for name in wanted})
     except FileNotFoundError as error:
         raise TeacherError(path, "no such file", advice) from error
-    except KeyError as error:
-        reason = f"names its layers otherwise than timm's {teacher.name}"
-        raise TeacherError(path, reason, "give a .pth, which keeps the order of the layers") from error
     except NO_WEIGHTS as error:
-        raise TeacherError(path, f"is not of this network ({type(error).__name__})", advice) from error
+        raise TeacherError(path, f"does not fit this network ({type(error).__name__})", advice) from error
 
 
 def save_teacher(folder: Path, teacher: Teacher, logit: nn.Linear, training: Mapping[str, Any]) -> None:

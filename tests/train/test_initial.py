@@ -77,7 +77,8 @@ def test_a_bundle_is_unfolded(checkpoint: Path, crops: torch.Tensor, tmp_path: P
 def test_what_is_no_trunk_is_refused(tmp_path: Path, crops: torch.Tensor) -> None:
     """A missing file, a file of something else, an empty folder: one line says what to give."""
     (tmp_path / "text.pth").write_text("no weights")
+    (tmp_path / "broken.pth").write_bytes(b"h\x05.")  # a pickle that asks for what it never kept
     save_file({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
-    for path in (tmp_path / "missing", tmp_path / "text.pth", tmp_path / "other.safetensors", tmp_path):
+    for name in ("missing", "text.pth", "broken.pth", "other.safetensors", "."):
         with pytest.raises(InitialWeightsError, match="give a checkpoint, a bundle"):
-            load_initial(Backbone(), path, crops)
+            load_initial(Backbone(), tmp_path / name, crops)

@@ -56,12 +56,13 @@ def test_what_is_no_teacher_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TeacherError, match="no maps at an eighth"):
         Teacher("vit_tiny_patch16_224")
     (tmp_path / "text.pth").write_text("no weights")
+    (tmp_path / "broken.pth").write_bytes(b"h\x05.")  # a pickle that asks for what it never kept
+    names = {f"_net.{name}": value for name, value in Teacher(TRUNK).trunk.state_dict().items()}
+    save_file(names, tmp_path / "unordered.safetensors")
     save_file({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
-    for path in (tmp_path / "missing.pth", tmp_path / "text.pth"):
-        with pytest.raises(TeacherError, match=f"give a state dict of {TRUNK}"):
-            load_pretrained(Teacher(TRUNK), path)
-    with pytest.raises(TeacherError, match="names its layers otherwise"):
-        load_pretrained(Teacher(TRUNK), tmp_path / "other.safetensors")
+    for name in ("missing.pth", "text.pth", "broken.pth", "unordered.safetensors", "other.safetensors"):
+        with pytest.raises(TeacherError, match=f"give a state dict of {TRUNK} .* with timm's names"):
+            load_pretrained(Teacher(TRUNK), tmp_path / name)
     for load in (load_teacher, lambda path: load_pretrained(Teacher(TRUNK), path)):
         with pytest.raises(TeacherError, match="give the directory that `unmask train teacher` wrote"):
             load(tmp_path)
