@@ -296,6 +296,7 @@ def fit(
     # What these load does not say so well that PyTorch is missing.
     from train.calibrate import calibrate, held_out
     from train.calibration import CalibrationError
+    from train.flicker import FlickerError, fit_flicker
 
     with _explained(ClipSetError):
         kept = held_out(data, run.val_groups)
@@ -310,10 +311,48 @@ def fit(
         return 0
     if kept:
         try:
+            fit_flicker(out, data, val_groups=run.val_groups, seed=run.seed)
+        except (FlickerError, CalibrationError) as error:
+            typer.echo(f"the model does not look at flicker: {error}", err=True)
+        try:
             calibrate(out, kept, groups=run.val_groups or None)
         except CalibrationError as error:
             typer.echo(f"the model stays uncalibrated: {error}", err=True)
     typer.echo(f"written to {out}")
+    return 0
+
+
+@train.command()
+def flicker(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint or an exported model.")],
+    data: Sets,
+    val_groups: ValGroups = None,
+    name: Annotated[
+        str | None, typer.Option(help="What an exported model calls itself then.", show_default="as before")
+    ] = None,
+    seed: RunSeed = None,
+) -> int:
+    """Fit what a trained model makes of flicker to other clips, and calibrate it again.
+
+    The network stays as it is. `unmask train fit` does this too, at its end.
+    """
+    from runtime.bundle import MANIFEST, change_manifest
+    from train.calibrate import calibrate, held_out
+    from train.calibration import CalibrationError
+    from train.clipset import ClipSetError
+    from train.flicker import FlickerError, fit_flicker
+    from train.model import CheckpointError
+
+    exported = (model / MANIFEST).is_file()
+    if name is not None and not exported:
+        raise UserMistake("--name is for an exported model; a checkpoint is called by its directory")
+    groups = tuple(filter(None, (val_groups or "").split(",")))
+    with _explained(ClipSetError, CheckpointError, FlickerError, CalibrationError):
+        fit_flicker(model, data, val_groups=groups, seed=seed or 0)
+        calibrate(model, held_out(data, groups), groups=groups or None)
+    if name is not None:
+        change_manifest(model, name=name)
+    typer.echo(f"written to {model}")
     return 0
 
 

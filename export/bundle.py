@@ -37,8 +37,10 @@ from runtime.engines.answers import answers_of
 from runtime.engines.cores import computes_int8, cpu_features
 from runtime.engines.int8 import calibrated
 from runtime.engines.onnxruntime import OnnxRuntimeEngine
+from runtime.flicker import FLICKER_FILE
 from runtime.verdict import Calibration
 from train.calibration import read_calibration
+from train.flicker import read_judge
 from train.model import load_checkpoint
 
 # Of the user's clips, every other one goes to the rounding, the rest to the gates.
@@ -80,6 +82,7 @@ def export_bundle(
     Raises:
         CheckpointError: The checkpoint cannot be read.
         CalibrationError: Its calibration cannot be read.
+        FlickerError: Its judge of flicker cannot be read.
         UnmaskError: As `write_bundle` says.
     """
     model, training = load_checkpoint(checkpoint)
@@ -95,6 +98,7 @@ def export_bundle(
         weights=weights,
         training=training,
         metrics=metrics or {},
+        flicker=read_judge(checkpoint),
     )
     return write_bundle(Networks(model.backbone, model.head), manifest, out, crops=crops, step=step)
 
@@ -271,5 +275,7 @@ def _install(draft: Path, out: Path) -> None:
     if not out.exists():
         os.replace(draft, out)
         return
-    for file in (BACKBONE, HEAD, MANIFEST):
-        shutil.move(draft / file, out / file)
+    # A judge that the new model does not have must not stay beside it.
+    (out / FLICKER_FILE).unlink(missing_ok=True)
+    for file in sorted(draft.iterdir(), key=lambda file: file.name == MANIFEST):
+        shutil.move(file, out / file.name)

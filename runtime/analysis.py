@@ -28,6 +28,7 @@ from runtime.pace import Pace
 from runtime.verdict import STALE, Judge, State, Verdict
 from streams.crop import crop_face
 from streams.faces import Face
+from streams.flicker import FlickerMeter
 from streams.frame import Frame
 
 Box = tuple[float, float, float, float]
@@ -78,7 +79,7 @@ class Timings:
         detect: Finding and following the faces.
         crop: Cutting the faces out.
         backbone: From crops to features, waiting for other streams' included.
-        head: From the buffered features to logits, all faces.
+        head: From crops and features to logits, all faces: measuring the flicker, and the head.
         total: From capture to verdict for a live source; the time spent on the frame for a file.
     """
 
@@ -108,7 +109,7 @@ class FaceVerdict:
         face: The track's id, never reused within the stream.
         state: See `runtime.verdict`; `stale` once, when the face is gone.
         p_fake: Calibrated, 0..1; None if the state is `warming` or `stale`.
-        logit: The head's output that `p_fake` was made from; None if it was not asked.
+        logit: The head's output that `p_fake` was made from, flicker added; None if it was not asked.
         box: `(x, y, w, h)` in pixels of the frame.
         size: `(width, height)` of the frame in pixels.
         fill: The share of the window that is filled, 0..1.
@@ -176,7 +177,8 @@ class _Track:
     """What is remembered of one face from frame to frame."""
 
     def __init__(self, bundle: Bundle, expiry_s: float) -> None:
-        self.buffer = FaceBuffer(bundle.window, bundle.feature_dim)
+        meter = None if bundle.flicker is None else FlickerMeter(bundle.crop_margin)
+        self.buffer = FaceBuffer(bundle.window, bundle.feature_dim, meter)
         self.judge = Judge(bundle.calibration, min_fill=bundle.min_fill, expiry_s=expiry_s)
         self.misses = 0
         self.box: Box = (0.0, 0.0, 0.0, 0.0)
@@ -294,6 +296,7 @@ class StreamAnalysis:
             EngineFailed: The engine broke; there is no verdict then.
         """
         frame = sighting.frame
+        started = self._clock()
         if frame.gap:
             self._forget_samples()
         for row, face in enumerate(sighting.faces):
@@ -303,7 +306,7 @@ class StreamAnalysis:
         gone = self._miss({face.id for face in sighting.faces}, frame.missed)
         verdicts: list[FaceVerdict] = []
         if self._pace is None or self._pace.due(frame.pts_s):
-            verdicts += self._judge(sighting, backbone_ms)
+            verdicts += self._judge(sighting, backbone_ms, started)
         else:
             for face in sighting.faces:
                 self._tracks[face.id].judge.sampled(sighting.taken)
@@ -349,8 +352,7 @@ class StreamAnalysis:
             del self._tracks[face]
         return gone
 
-    def _judge(self, sighting: Sighting, backbone_ms: float) -> list[FaceVerdict]:
-        started = self._clock()
+    def _judge(self, sighting: Sighting, backbone_ms: float, started: float) -> list[FaceVerdict]:
         logits = self._logits([face.id for face in sighting.faces])
         now = self._clock()
         frame = sighting.frame
@@ -383,8 +385,13 @@ class StreamAnalysis:
                 by_length.setdefault(length, []).append(face)
         logits: dict[int, float] = {}
         for group in by_length.values():
-            windows = np.stack([self._tracks[face].buffer.window_features() for face in group])
-            logits.update(zip(group, self._head.logits(windows).tolist(), strict=True))
+            buffers = [self._tracks[face].buffer for face in group]
+            found = self._head.logits(np.stack([buffer.window_features() for buffer in buffers]))
+            if self._bundle.flicker is not None:
+                found = found + self._bundle.flicker.logits(
+                    np.stack([buffer.window_flicker() for buffer in buffers])
+                )
+            logits.update(zip(group, found.tolist(), strict=True))
         return logits
 
     def _farewell(self, face: int, track: _Track, frame: Frame) -> FaceVerdict:

@@ -1,4 +1,4 @@
-"""The rolling buffer of one face: the last samples, each with time, crop and what the backbone saw in it."""
+"""The rolling buffer of one face: the last samples, each with time, crop, features and flicker."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections import deque
 
 import numpy as np
 from numpy.typing import NDArray
+
+from streams.flicker import Flicker, FlickerMeter
 
 
 class FaceBuffer:
@@ -17,9 +19,10 @@ class FaceBuffer:
     Args:
         window: How many samples are kept.
         feature_dim: Length of a feature vector.
+        meter: Measures the flicker of this face, and of no other; None where it is not asked for.
     """
 
-    def __init__(self, window: int, feature_dim: int) -> None:
+    def __init__(self, window: int, feature_dim: int, meter: FlickerMeter | None = None) -> None:
         if window < 1 or feature_dim < 1:
             raise ValueError(f"window and feature_dim must be at least 1, not {window} and {feature_dim}")
         self.window = window
@@ -28,6 +31,8 @@ class FaceBuffer:
         self._rows = np.zeros((2 * window, feature_dim), np.float32)
         self._pushed = 0
         self._samples: deque[tuple[float, NDArray[np.uint8]]] = deque(maxlen=window)
+        self._meter = meter
+        self._flicker: deque[Flicker] = deque(maxlen=window)
 
     def __len__(self) -> int:
         """Count the buffered samples, 0..window."""
@@ -71,11 +76,16 @@ class FaceBuffer:
         self._rows[row + self.window] = feature
         self._pushed += 1
         self._samples.append((pts_s, crop))
+        if self._meter is not None:
+            self._flicker.append(self._meter.measure(crop))
 
     def clear(self) -> None:
         """Drop all samples: what comes next does not continue what was there."""
         self._pushed = 0
         self._samples.clear()
+        self._flicker.clear()
+        if self._meter is not None:
+            self._meter.clear()
 
     def window_features(self) -> NDArray[np.float32]:
         """Give the buffered features, oldest first, as the head wants them.
@@ -87,6 +97,17 @@ class FaceBuffer:
         view = self._rows[end - len(self._samples) : end]
         view.flags.writeable = False
         return view
+
+    def window_flicker(self) -> Flicker:
+        """Give the flicker of the buffered samples, oldest first.
+
+        Returns:
+            float32 `(len(self), FLICKER)`.
+
+        Raises:
+            ValueError: There is no meter, or no sample.
+        """
+        return np.stack(self._flicker)
 
     def crops(self) -> list[NDArray[np.uint8]]:
         """Give the buffered crops, uint8 RGB `(H, W, 3)` each, oldest first."""

@@ -1,5 +1,7 @@
 """The model bundle: a directory with two ONNX graphs and a manifest that says everything needed to run them.
 
+A model that judges flicker too has a third file, `flicker.json`.
+
     bundle = load_bundle()                    # the one that ships with unmask
     bundle.window, bundle.sample_hz           # what its training data looked like
     bundle.calibration.p_fake(logit)          # what its numbers mean
@@ -13,7 +15,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -21,9 +23,11 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from runtime.errors import BundleInvalid, BundleMismatch, BundleMissing, BundleUnsupported
+from runtime.flicker import FLICKER_FILE, FlickerJudge, read_flicker, write_flicker
 from runtime.verdict import Calibration
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The one that is written; those from 1 on are read. Version 1 had no flicker."""
 MANIFEST = "manifest.json"
 BACKBONE = "backbone.onnx"
 HEAD = "head.onnx"
@@ -50,6 +54,7 @@ class Manifest:
         training: Data, recipe and provenance, as JSON values.
         metrics: How it measured on held-out data, as JSON values.
         parity: What the gates measured and allowed when the bundle was made, as JSON values.
+        flicker: What the flicker of a window adds to its logit; None for a model that does not look at it.
 
     Raises:
         ValueError: A value is out of its range.
@@ -67,6 +72,7 @@ class Manifest:
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     parity: Mapping[str, Any] = field(default_factory=dict)
+    flicker: FlickerJudge | None = None
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -136,7 +142,7 @@ class Bundle(Manifest):
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> Path:
-    """Write the manifest of the graphs that lie in a directory.
+    """Write the manifest of the graphs that lie in a directory, and beside it the judge of flicker.
 
     Args:
         directory: Holds `backbone.onnx` and `head.onnx`.
@@ -149,9 +155,15 @@ def write_manifest(directory: Path, manifest: Manifest) -> Path:
         FileNotFoundError: A graph is missing.
         ValueError: A value cannot be told in JSON, such as a NaN.
     """
+    names = [BACKBONE, HEAD]
+    if manifest.flicker is None:
+        (directory / FLICKER_FILE).unlink(missing_ok=True)
+    else:
+        write_flicker(directory / FLICKER_FILE, manifest.flicker)
+        names.append(FLICKER_FILE)
     files = {
         file: {"sha256": _sha256(directory / file), "bytes": (directory / file).stat().st_size}
-        for file in (BACKBONE, HEAD)
+        for file in names
     }
     document = {
         "format_version": FORMAT_VERSION,
@@ -187,6 +199,26 @@ def write_manifest(directory: Path, manifest: Manifest) -> Path:
     return path
 
 
+def change_manifest(directory: Path, **changes: Any) -> Bundle:
+    """State something else about the graphs of a bundle.
+
+    Args:
+        directory: The bundle's.
+        changes: Values of `Manifest`, by their names.
+
+    Returns:
+        The bundle as it is now.
+
+    Raises:
+        BundleError: It is no bundle.
+        ValueError: A value is out of its range.
+    """
+    loaded = load_bundle(directory)
+    stated = {entry.name: getattr(loaded, entry.name) for entry in fields(Manifest)}
+    write_manifest(directory, Manifest(**{**stated, **changes}))
+    return load_bundle(directory)
+
+
 def load_bundle(path: Path | None = None) -> Bundle:
     """Read and check a bundle.
 
@@ -214,11 +246,17 @@ def load_bundle(path: Path | None = None) -> Bundle:
         raise BundleMissing(manifest_path, f"cannot be read ({error.strerror})") from error
     document = _Document(manifest_path, content)
     version = document.take("format_version", int)
-    if version != FORMAT_VERSION:
+    if not 1 <= version <= FORMAT_VERSION:
         raise BundleUnsupported(manifest_path, version, FORMAT_VERSION)
-    for file in (BACKBONE, HEAD):
+    judged = FLICKER_FILE in document.take("files", dict)
+    for file in (BACKBONE, HEAD, *([FLICKER_FILE] if judged else [])):
         _check_hash(directory / file, document.entry("files", file).take("sha256", str))
     facts = document.facts()
+    if judged:
+        try:
+            facts["flicker"] = read_flicker(directory / FLICKER_FILE)
+        except (OSError, ValueError) as error:
+            raise BundleInvalid(directory / FLICKER_FILE, str(error)) from error
     bundle = Bundle(
         **facts,
         path=directory,

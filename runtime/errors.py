@@ -71,11 +71,11 @@ class BundleUnsupported(BundleError, ValueError):
     Args:
         path: The bundle's manifest.
         version: The version found.
-        known: The version that this program reads.
+        known: The newest version that this program reads.
     """
 
     def __init__(self, path: Path, version: object, known: int) -> None:
-        super().__init__(path, f"format version {version!r} is not known here, only {known} is")
+        super().__init__(path, f"format version {version!r} is not known here, only 1..{known} are")
         self.version = version
         self.known = known
         newer = isinstance(version, int) and version > known

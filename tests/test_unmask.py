@@ -103,6 +103,8 @@ def busy_port() -> Iterator[int]:
         "train prepare",
         "train evaluate",
         "train fit",
+        "train flicker",
+        "train teacher",
         "export",
         "bench",
         "bench latency",
@@ -381,7 +383,12 @@ def test_a_wrong_path_on_a_camera(
 
 
 @pytest.mark.parametrize(
-    "command", [["train", "fit", "clips", "--out", "checkpoint"], ["export", "checkpoint", "--out", "bundle"]]
+    "command",
+    [
+        ["train", "fit", "clips", "--out", "checkpoint"],
+        ["train", "flicker", "bundle", "clips"],
+        ["export", "checkpoint", "--out", "bundle"],
+    ],
 )
 def test_without_torch_it_says_what_to_install(command: list[str]) -> None:
     """Commands that need PyTorch say so; the others do not ask for it."""

@@ -1,4 +1,4 @@
-"""Fits a model's calibration on videos that it was not trained on, and keeps it beside the checkpoint.
+"""Fits a model's calibration on videos that it was not trained on, and keeps it with the model.
 
 calibration = calibrate(Path("runs/first"), [Path("clips")])
 """
@@ -10,13 +10,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from runtime.bundle import MANIFEST, change_manifest
 from runtime.verdict import Calibration
 from train.calibration import CalibrationError, fit_calibration, with_thresholds, write_calibration
 from train.clipset import read_clip_set
 from train.evaluate import choose_entries, score_set
 from train.measure import video_weights
 from train.scorers import open_scorer
-from train.scores import ClipScores, of_windows
+from train.scores import ClipScores, Scorer, of_windows
 from train.splits import Split
 
 
@@ -38,7 +39,7 @@ def held_out(data: Sequence[Path], groups: Collection[str]) -> list[Path]:
 
 
 def calibrate(
-    checkpoint: Path,
+    model: Path,
     data: Sequence[Path],
     *,
     split: Split = "val",
@@ -46,12 +47,13 @@ def calibrate(
     error: float = 0.1,
     console: Console | None = None,
 ) -> Calibration:
-    """Fit temperature, bias and thresholds on full windows and write them into a checkpoint.
+    """Fit temperature, bias and thresholds on full windows and write them into a model.
 
     Each video weighs alike, and so do the classes. Sets of single crops have no window and add nothing.
 
     Args:
-        checkpoint: The model's directory.
+        model: A checkpoint's directory, or a bundle's: its measured figures are those of another calibration
+            then and are taken out.
         data: Sets of clips.
         split: The side to fit on in sets that state one, which must not be the training side.
         groups: The groups to fit on in sets that state no split; None for all of them.
@@ -65,18 +67,48 @@ def calibrate(
         CalibrationError: The scores cannot be calibrated.
         ClipSetError: A set cannot be read, or has nothing on that side.
     """
-    table: list[ClipScores] = []
-    with open_scorer(checkpoint) as scorer:
-        for folder in data:
-            clip_set = read_clip_set(folder)
-            if clip_set.splits():
-                entries = choose_entries(clip_set, split)
-            else:
-                entries = choose_entries(clip_set, "all", groups)
-            table += score_set(scorer, clip_set, entries, console=console, title="calibrating")
+    with open_scorer(model) as scorer:
+        table = score_held_out(scorer, data, split=split, groups=groups, console=console)
     calibration = fit(table, error=error)
-    write_calibration(checkpoint, calibration)
+    if (model / MANIFEST).is_file():
+        change_manifest(model, calibration=calibration, metrics={})
+    else:
+        write_calibration(model, calibration)
     return calibration
+
+
+def score_held_out(
+    scorer: Scorer,
+    data: Sequence[Path],
+    *,
+    split: Split = "val",
+    groups: Collection[str] | None = None,
+    console: Console | None = None,
+) -> list[ClipScores]:
+    """Score what was kept out of the training.
+
+    Args:
+        scorer: The model.
+        data: Sets of clips.
+        split: The side to score of sets that state one.
+        groups: The groups to score of sets that state no split; None for all of them.
+        console: Where the progress bar goes; standard error by default.
+
+    Returns:
+        The scores of the clips.
+
+    Raises:
+        ClipSetError: A set cannot be read, or has nothing on that side.
+    """
+    table: list[ClipScores] = []
+    for folder in data:
+        clip_set = read_clip_set(folder)
+        if clip_set.splits():
+            entries = choose_entries(clip_set, split)
+        else:
+            entries = choose_entries(clip_set, "all", groups)
+        table += score_set(scorer, clip_set, entries, console=console, title="scoring what was kept out")
+    return table
 
 
 def fit(table: Sequence[ClipScores], *, error: float = 0.1) -> Calibration:

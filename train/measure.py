@@ -164,13 +164,21 @@ def _methods(videos: Scored, calibration: Calibration, chance: Chance) -> dict[s
 
 
 def _sequence(table: Sequence[ClipScores], calibration: Calibration, chance: Chance) -> dict[str, Any]:
-    videos, means = of_videos(table, calibration), of_videos(table, calibration, "frame_mean")
+    """Compare a model with its parts: flicker left out, and the mean of the frames in the LSTM's place."""
+    videos = of_videos(table, calibration)
+    network, means = (of_videos(table, calibration, part) for part in ("network", "frame_mean"))
+
+    def better(one: Scored, other: Scored) -> Estimate:
+        return bootstrap_difference(auc, one.fake, one.logit, other.logit, one.groups, **asdict(chance))
+
     return {
         "auc_of_windows": auc(videos.fake, videos.logit),
+        "auc_of_network": auc(network.fake, network.logit),
         "auc_of_frame_means": auc(means.fake, means.logit),
-        "difference": bootstrap_difference(
-            auc, videos.fake, videos.logit, means.logit, videos.groups, **asdict(chance)
-        ),
+        "difference": better(network, means),
+        "flicker": None
+        if all(score.windows == score.network for score in table)
+        else better(videos, network),
     }
 
 

@@ -6,11 +6,10 @@ They are what the model says of itself; a test measures the bundled model again 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from runtime.bundle import Manifest, load_bundle, write_manifest
+from runtime.bundle import change_manifest, load_bundle
 
 FIGURES = (
     "auc",
@@ -58,7 +57,5 @@ def record(bundle: Path, found: Mapping[str, Any]) -> None:
     Raises:
         BundleError: It is no bundle.
     """
-    loaded = load_bundle(bundle)
-    manifest = Manifest(**{field.name: getattr(loaded, field.name) for field in fields(Manifest)})
-    metrics = {**manifest.metrics, found["data"]["name"]: summary(found)}
-    write_manifest(bundle, replace(manifest, metrics=metrics))
+    metrics = {**load_bundle(bundle).metrics, found["data"]["name"]: summary(found)}
+    change_manifest(bundle, metrics=metrics)

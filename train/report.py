@@ -91,21 +91,29 @@ def _methods(methods: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _sequence(sequence: Mapping[str, Any]) -> str:
-    difference = sequence["difference"]
+    said = (
+        f"AUC by video {_number(sequence['auc_of_network'])} with windows through the LSTM, "
+        f"{_number(sequence['auc_of_frame_means'])} with the mean of the frames' logits. "
+        + _better(sequence["difference"], "The LSTM", "averaging its frames would do better")
+    )
+    if sequence["flicker"] is not None:
+        said += f" With flicker {_number(sequence['auc_of_windows'])}. " + _better(
+            sequence["flicker"], "The model with flicker", "the network alone would do better"
+        )
+    return said
+
+
+def _better(difference: Mapping[str, Any], subject: str, otherwise: str) -> str:
     low, high = difference["low"], difference["high"]
     if low is None:
         verdict = "There are too few groups to tell whether one is better."
     elif low > 0:
-        verdict = "The LSTM is better."
+        verdict = f"{subject} is better."
     elif high < 0:
-        verdict = "The LSTM is worse: averaging its frames would do better."
+        verdict = f"{subject} is worse: {otherwise}."
     else:
         verdict = "No difference is shown."
-    return (
-        f"AUC by video {_number(sequence['auc_of_windows'])} with windows through the LSTM, "
-        f"{_number(sequence['auc_of_frame_means'])} with the mean of the frames' logits; difference "
-        f"{_estimate(difference)}. {verdict}"
-    )
+    return f"Difference {_estimate(difference)}. {verdict}"
 
 
 def _calibration(calibration: Mapping[str, Any]) -> str:

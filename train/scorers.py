@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from runtime.bundle import load_bundle
 from runtime.engines import open_engine
+from runtime.flicker import FlickerJudge
 from runtime.verdict import Calibration
 from train.scores import Scorer
 
@@ -43,6 +44,7 @@ def open_scorer(model: Path | None, *, engine: str = "auto") -> Iterator[Scorer]
     if model is not None and (model / "config.json").is_file():
         # Imported late: a bundle is scored without torch.
         from train.calibration import read_calibration
+        from train.flicker import read_judge
         from train.model import load_checkpoint
 
         network, training = load_checkpoint(model)
@@ -57,6 +59,7 @@ def open_scorer(model: Path | None, *, engine: str = "auto") -> Iterator[Scorer]
             min_frames=network.config.min_frames,
             calibration=read_calibration(model),
             training=training,
+            flicker=read_judge(model),
         )
         return
     bundle = load_bundle(model)
@@ -73,6 +76,7 @@ def open_scorer(model: Path | None, *, engine: str = "auto") -> Iterator[Scorer]
             training=bundle.training,
             features=opened.features,
             logits=opened.logits,
+            flicker=bundle.flicker,
         )
 
 
@@ -88,6 +92,7 @@ def module_scorer(
     min_frames: int,
     calibration: Calibration | None = None,
     training: Mapping[str, Any] | None = None,
+    flicker: FlickerJudge | None = None,
 ) -> Scorer:
     """Make a model in torch ready to score, on the device that it is on.
 
@@ -103,6 +108,7 @@ def module_scorer(
         min_frames: The fewest.
         calibration: None if it has none.
         training: How it was trained; None if that is not known.
+        flicker: What the flicker of a window adds to its logit; None for nothing.
 
     Returns:
         The model.
@@ -141,4 +147,5 @@ def module_scorer(
         training=training or {},
         features=lambda crops: run(backbone, crops),
         logits=lambda windows: run(head, windows),
+        flicker=flicker,
     )

@@ -1,8 +1,8 @@
 """Scores clips with a model, and gathers the scores of a video.
 
-The model is anything with the two calls of `runtime.engines.Engine`; features are computed once per crop, as
-live, and judged in windows. Nothing is ever padded: a clip shorter than `min_frames` has no window, as live
-it has no verdict.
+The model is anything with the two calls of `runtime.engines.Engine`, and maybe a judge of flicker. Features
+are computed once per crop, as live, and judged in windows. Nothing is ever padded: a clip shorter than
+`min_frames` has no window, as live it has no verdict.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.aggregate import FaceRecord, video_p_fake
+from runtime.flicker import FlickerJudge
 from runtime.verdict import Calibration
+from streams.flicker import measure_clip
 
 # Crops per backbone call: enough to keep a GPU busy, little enough for any memory.
 BATCH = 128
 
-Reading = Literal["windows", "short", "frame_mean"]
+Reading = Literal["windows", "network", "short", "frame_mean"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,7 @@ class Scorer:
         features: From uint8 RGB crops `(N, H, W, 3)` to float32 `(N, D)`.
         logits: From float32 windows `(N, T, D)` to float32 `(N,)`.
         training: How it was trained, as far as its checkpoint or manifest states it.
+        flicker: What the flicker of a window adds to its logit; None for nothing.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Scorer:
     features: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
     logits: Callable[[NDArray[np.float32]], NDArray[np.float32]]
     training: Mapping[str, Any] = field(default_factory=dict)
+    flicker: FlickerJudge | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +98,7 @@ class ClipScores:
         height: Of the face box in pixels of the video.
         samples: How many crops it has.
         windows: One per window of the model's full length (of the clip's, where it is shorter).
+        network: The same without what flicker adds.
         short: One per window of `min_frames`.
         frames: One per crop; see `score_clips` for what that is.
     """
@@ -106,6 +111,7 @@ class ClipScores:
     height: float
     samples: int
     windows: tuple[float, ...]
+    network: tuple[float, ...]
     short: tuple[float, ...]
     frames: tuple[float, ...]
 
@@ -163,7 +169,7 @@ def score_clips(
 
     A frame's own score is the head's answer to that frame alone where the model takes windows of one;
     otherwise to a window of the same crop over and over. The latter is nothing that happens live: it is a
-    diagnosis of the backbone and counts in no verdict.
+    diagnosis of the backbone and counts in no verdict. A single frame has no flicker.
 
     Args:
         clips: What to score.
@@ -193,6 +199,14 @@ def _score(batch: Sequence[tuple[LabelledClip, NDArray[np.uint8]]], scorer: Scor
     for clip, of_clip in batch:
         own = features[start : start + len(of_clip)]
         start += len(of_clip)
+        full = min(scorer.window, len(own))
+        network = _logits(scorer, _windows(own, full, scorer.min_frames))
+        short = _logits(scorer, _windows(own, scorer.min_frames, scorer.min_frames))
+        judged = network
+        if scorer.flicker is not None and network:
+            flicker = measure_clip(of_clip, scorer.crop_margin)
+            judged = _added(network, scorer.flicker, _windows(flicker, full, scorer.min_frames))
+            short = _added(short, scorer.flicker, _windows(flicker, scorer.min_frames, scorer.min_frames))
         yield ClipScores(
             clip=clip.clip,
             video=clip.video,
@@ -201,8 +215,9 @@ def _score(batch: Sequence[tuple[LabelledClip, NDArray[np.uint8]]], scorer: Scor
             group=clip.group,
             height=clip.height,
             samples=len(own),
-            windows=_logits(scorer, _windows(own, min(scorer.window, len(own)), scorer.min_frames)),
-            short=_logits(scorer, _windows(own, scorer.min_frames, scorer.min_frames)),
+            windows=judged,
+            network=network,
+            short=short,
             frames=_logits(scorer, np.repeat(own[:, None], still, axis=1)),
         )
 
@@ -239,8 +254,8 @@ def of_videos(scores: Iterable[ClipScores], calibration: Calibration, reading: R
     Args:
         scores: Of clips; those of a video need not be neighbours.
         calibration: From logit to probability.
-        reading: Which logits: of full windows, of windows of `min_frames`, or each clip's mean over its
-            frames.
+        reading: Which logits: of full windows, of the same without flicker, of windows of `min_frames`, or
+            each clip's mean over its frames.
 
     Returns:
         One score per video that has any.
@@ -266,14 +281,16 @@ def of_videos(scores: Iterable[ClipScores], calibration: Calibration, reading: R
 
 
 def of_windows(
-    scores: Iterable[ClipScores], calibration: Calibration, reading: Literal["windows", "short"] = "windows"
+    scores: Iterable[ClipScores],
+    calibration: Calibration,
+    reading: Literal["windows", "network", "short"] = "windows",
 ) -> Scored:
     """Give the score of each window by itself: what a live verdict is made of.
 
     Args:
         scores: Of clips.
         calibration: From logit to probability.
-        reading: Full windows, or windows of `min_frames`.
+        reading: Full windows, the same without flicker, or windows of `min_frames`.
 
     Returns:
         One score per window.
@@ -316,7 +333,8 @@ def _read(score: ClipScores, reading: Reading) -> tuple[float, ...]:
     if reading == "frame_mean":
         # Only where there is a window too, or the comparison with windows would be one of different videos.
         return (float(np.mean(score.frames)),) if score.windows else ()
-    return score.windows if reading == "windows" else score.short
+    by_name = {"windows": score.windows, "network": score.network, "short": score.short}
+    return by_name[reading]
 
 
 def _scored(rows: Sequence[tuple[str, ClipScores, float, float]]) -> Scored:
@@ -344,3 +362,7 @@ def _logits(scorer: Scorer, windows: NDArray[np.float32]) -> tuple[float, ...]:
     if len(windows) == 0:
         return ()
     return tuple(float(logit) for logit in scorer.logits(np.ascontiguousarray(windows)))
+
+
+def _added(logits: Sequence[float], judge: FlickerJudge, flicker: NDArray[np.float32]) -> tuple[float, ...]:
+    return tuple((np.asarray(logits) + judge.logits(flicker)).tolist())

@@ -14,7 +14,7 @@ import torchvision
 from torch import Tensor, nn
 
 import export.bundle
-from export.bundle import write_bundle
+from export.bundle import export_bundle, write_bundle
 from export.errors import OutputOccupied, ParityFailed, WeightsUnusable
 from export.parity import Networks
 from runtime.buffer import FaceBuffer
@@ -22,8 +22,11 @@ from runtime.bundle import Manifest, Weights, load_bundle
 from runtime.engines import open_engine
 from runtime.engines.cores import computes_int8, cpu_features
 from runtime.engines.int8 import ranges_of
+from runtime.flicker import FLICKER_FILE, TELLS, FlickerJudge, write_flicker
 from runtime.verdict import Calibration
+from streams.flicker import FLICKER
 from tests.export.conftest import DIM, SIZE, WINDOW, SmallHead, SmallModel, make_clips
+from train.model import ModelConfig, ResNeXtLSTM, save_checkpoint
 
 MANIFEST = Manifest(
     name="small",
@@ -160,6 +163,21 @@ def test_a_bundle_is_replaced_and_its_card_stays(networks: Networks, tmp_path: P
     assert second.digest != first.digest
     assert load_bundle(out).name == "second"
     assert "README.md" in left(out)
+
+
+def test_a_judge_of_flicker_goes_from_the_checkpoint_into_the_bundle(tmp_path: Path) -> None:
+    """It is exported with the network; a model without one that takes the bundle's place leaves none."""
+    sizes = ModelConfig(input_size=32, hidden=8, window=4, min_frames=3)
+    save_checkpoint(tmp_path / "checkpoint", ResNeXtLSTM(sizes).eval(), {})
+    judge = FlickerJudge(
+        centre=(0.0,) * FLICKER, scale=(1.0,) * FLICKER, weights=(0.1,) * TELLS, bias=0.0, window=4
+    )
+    write_flicker(tmp_path / "checkpoint" / FLICKER_FILE, judge)
+    out = tmp_path / "bundle"
+    assert export_bundle(tmp_path / "checkpoint", out, weights="float16").flicker == judge
+    (tmp_path / "checkpoint" / FLICKER_FILE).unlink()
+    assert export_bundle(tmp_path / "checkpoint", out, weights="float16").flicker is None
+    assert left(out) == ["backbone.onnx", "head.onnx", "manifest.json"]
 
 
 def test_other_directories_are_left_alone(networks: Networks, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from runtime.analysis import FaceVerdict, StreamAnalysis
 from runtime.bundle import Bundle, load_bundle
 from runtime.engines import Engine, open_engine
 from runtime.errors import EngineFailed
+from runtime.flicker import TELLS, FlickerJudge
 from streams.faces import Face
+from streams.flicker import FLICKER, measure_clip
 from streams.frame import Frame
 
 HZ = 8
@@ -114,6 +117,37 @@ def test_a_verdict_equals_the_model_on_the_whole_clip(
     clip = engine.features(np.stack(crops[-bundle.window :]))
     assert verdict.logit == pytest.approx(float(engine.logits(clip[np.newaxis])[0]), abs=1e-5)
     assert verdict.p_fake == pytest.approx(bundle.calibration.p_fake(verdict.logit or 0.0))
+
+
+def test_flicker_is_added_to_the_network_s_logit(
+    bundle: Bundle, engine: Engine, frame_at: Callable[..., Frame]
+) -> None:
+    """A bundle with a judge of flicker adds what it says of the window's crops; a gap makes it start anew."""
+    judge = FlickerJudge(
+        centre=(0.0,) * FLICKER, scale=(1.0,) * FLICKER, weights=(0.02,) * TELLS, bias=0.5, window=8
+    )
+    told = {}
+    for flicker in (None, judge):
+        analysis = StreamAnalysis(
+            replace(bundle, flicker=flicker),
+            head=engine,
+            features=engine,
+            finder=Script(*[[(3, LEFT), (4, RIGHT)]] * 14),
+        )
+        crops, logits = [], []
+        for index in range(14):
+            sighting = analysis.observe(frame_at(index, gap=index == 9))
+            crops.append(sighting.crops)
+            verdicts = analysis.conclude(sighting, engine.features(sighting.crops))
+            logits.append([verdict.logit for verdict in verdicts])
+        told[flicker] = logits
+    for face in (0, 1):
+        for first, end in ((0, 6), (1, 9), (9, 13), (9, 14)):
+            own = measure_clip(np.stack([each[face] for each in crops[first:end]]), bundle.crop_margin)
+            added = told[judge][end - 1][face] - told[None][end - 1][face]
+            assert added == pytest.approx(float(judge.logits(own[np.newaxis])[0]), abs=1e-4)
+            assert abs(added) > 0.1
+    assert told[judge][9] == [None, None]
 
 
 def test_a_face_warms_up(analysis_of: Callable[..., StreamAnalysis], frame_at: Callable[..., Frame]) -> None:

@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from runtime.buffer import FaceBuffer
+from streams.flicker import FLICKER, FlickerMeter, measure_clip
 
 DIM = 4
 
@@ -87,3 +88,17 @@ def test_wrong_shapes_are_refused() -> None:
         buffer.push(0.0, np.zeros((3, 8, 8), np.uint8), feature(1))
     with pytest.raises(ValueError, match="at least 1"):
         FaceBuffer(0, DIM)
+
+
+def test_flicker_is_measured_in_the_order_of_the_crops() -> None:
+    """It rolls with the window, comes out as if measured at once, and starts anew after a gap."""
+    crops = np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), np.uint8)
+    buffer = FaceBuffer(4, DIM, FlickerMeter(1.3))
+    for i, one in enumerate(crops):
+        buffer.push(float(i), one, feature(i))
+    assert buffer.window_flicker().shape == (4, FLICKER)
+    np.testing.assert_array_equal(buffer.window_flicker(), measure_clip(crops, 1.3)[-4:])
+    buffer.clear()
+    for i, one in enumerate(crops[:3]):
+        buffer.push(float(i), one, feature(i))
+    np.testing.assert_array_equal(buffer.window_flicker(), measure_clip(crops[:3], 1.3))

@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from runtime.bundle import Bundle, Manifest, load_bundle, write_manifest
+from runtime.bundle import Bundle, Manifest, change_manifest, load_bundle, write_manifest
 from runtime.errors import (
     BundleError,
     BundleInvalid,
@@ -22,7 +22,12 @@ from runtime.errors import (
     BundleMissing,
     BundleUnsupported,
 )
+from runtime.flicker import TELLS, FlickerJudge
+from streams.flicker import FLICKER
 
+JUDGE = FlickerJudge(
+    centre=(0.5,) * FLICKER, scale=(2.0,) * FLICKER, weights=(0.01,) * TELLS, bias=-0.25, window=8
+)
 Edit = Callable[[dict[str, Any]], object]
 
 
@@ -67,6 +72,33 @@ def test_what_is_written_is_read_back(small_bundle: Path) -> None:
     assert {field.name for field in fields(Manifest)} <= {field.name for field in fields(Bundle)}
 
 
+def test_a_judge_of_flicker_travels_with_the_bundle(bundle: Path) -> None:
+    """It is a third file, hashed like the others; without it none is left behind."""
+    assert load_bundle(bundle).flicker is None
+    changed = change_manifest(bundle, flicker=JUDGE, name="judged")
+    assert (changed.flicker, changed.name) == (JUDGE, "judged")
+    assert changed.calibration == load_bundle(bundle).calibration
+    (bundle / "flicker.json").write_text("{}")
+    assert "flicker.json" in refused(bundle, BundleMismatch)
+    rehash(bundle)
+    assert "not a flicker judge" in refused(bundle, BundleInvalid)
+    (bundle / "flicker.json").unlink()
+    assert "flicker.json" in refused(bundle, BundleMissing)
+
+
+def test_taking_the_judge_out_takes_its_file_out(bundle: Path) -> None:
+    """A judge of another model must not lie about."""
+    change_manifest(bundle, flicker=JUDGE)
+    assert change_manifest(bundle, flicker=None).flicker is None
+    assert not (bundle / "flicker.json").exists()
+
+
+def test_a_bundle_of_the_first_version_is_read(bundle: Path) -> None:
+    """What was exported before there was flicker works as it did."""
+    edit_manifest(bundle, lambda document: document.update(format_version=1))
+    assert load_bundle(bundle).flicker is None
+
+
 def test_calibration_can_be_read_from_the_bundle(small_bundle: Path) -> None:
     """The facts that a verdict needs are attributes of the bundle."""
     bundle = load_bundle(small_bundle)
@@ -98,7 +130,7 @@ def test_one_changed_byte_is_noticed(bundle: Path, file: str) -> None:
     assert "SHA-256" in message
 
 
-@pytest.mark.parametrize(("version", "advice"), [(2, "update unmask"), (0, "export the bundle again")])
+@pytest.mark.parametrize(("version", "advice"), [(3, "update unmask"), (0, "export the bundle again")])
 def test_unknown_versions_are_refused_before_anything_else(bundle: Path, version: int, advice: str) -> None:
     """A bundle of another version is not guessed at, whatever else it holds."""
     (bundle / "manifest.json").write_text(json.dumps({"format_version": version}))

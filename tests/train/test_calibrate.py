@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from runtime.bundle import change_manifest, load_bundle
 from runtime.verdict import Calibration
 from train.calibrate import calibrate, fit
 from train.calibration import CALIBRATION, CalibrationError, read_calibration, write_calibration
@@ -31,6 +32,7 @@ def scores(video: str, fake: bool, windows: tuple[float, ...]) -> ClipScores:
         height=90,
         samples=16,
         windows=windows,
+        network=windows,
         short=(),
         frames=(),
     )
@@ -52,7 +54,7 @@ def test_stills_cannot_calibrate_windows() -> None:
 
 
 def test_calibrate_a_model_on_its_validation_side(tmp_path: Path, film: Film, dark_bundle: Path) -> None:
-    """The fit is on the side that was asked for, and lands beside the model."""
+    """The fit is on the side that was asked for, and lands in the model, whose figures no longer hold."""
     for side in ("train", "val"):
         for i in range(2):
             film(tmp_path / "videos" / side / "real" / f"{side}{i}.mp4", brightness=1.1 + i / 10)
@@ -62,8 +64,10 @@ def test_calibrate_a_model_on_its_validation_side(tmp_path: Path, film: Film, da
     prepare(tmp_path / "videos", tmp_path / "clips", spec=spec, workers=2)
     model = tmp_path / "model"
     shutil.copytree(dark_bundle, model)
+    change_manifest(model, metrics={"of another calibration": {}})
     found = calibrate(model, [tmp_path / "clips"])
-    assert read_calibration(model) == found
+    assert load_bundle(model).calibration == found
+    assert load_bundle(model).metrics == {}
     assert found.threshold_far1 is None
     assert found.threshold_real <= 0.5 <= found.threshold_fake
     assert found != calibrate(model, [tmp_path / "clips"], split="train")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -35,6 +36,7 @@ def scores(
         height=100,
         samples=16,
         windows=windows,
+        network=windows,
         short=windows,
         frames=frames,
     )
@@ -104,9 +106,20 @@ def test_each_method_is_measured_against_all_reals() -> None:
 def test_the_sequence_is_compared_with_the_mean_of_its_frames() -> None:
     """Where windows tell classes apart and frames do not, the difference is above zero with its interval."""
     found = measure(drawn(80), None, min_frames=4, window=8, chance=CHANCE)["sequence"]
-    assert found["auc_of_windows"] > 0.9
+    assert found["auc_of_network"] == found["auc_of_windows"] > 0.9
     assert found["auc_of_frame_means"] < 0.7
     assert found["difference"].low > 0.1
+    assert found["flicker"] is None
+
+
+def test_the_network_is_compared_with_what_it_is_with_flicker() -> None:
+    """Flicker tells the classes apart, the network does not: that is seen, and the LSTM gets no credit."""
+    rng = np.random.default_rng(0)
+    table = [replace(score, network=tuple(rng.normal(0, 1, 3).tolist())) for score in drawn(80)]
+    found = measure(table, None, min_frames=4, window=8, chance=CHANCE)["sequence"]
+    assert found["auc_of_network"] < 0.7 < 0.9 < found["auc_of_windows"]
+    assert found["flicker"].low > 0.1
+    assert found["difference"].low < 0.1
 
 
 def test_calibration_is_measured_raw_as_stored_and_fitted_on_other_groups() -> None:

@@ -91,6 +91,7 @@ def test_every_kind_and_strength_is_a_line() -> None:
                     height=9,
                     samples=4,
                     windows=(float(clip.fake),),
+                    network=(float(clip.fake),),
                     short=(),
                     frames=(),
                 )

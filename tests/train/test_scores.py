@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from runtime.flicker import TELLS, FlickerJudge
 from runtime.verdict import Calibration
+from streams.flicker import FLICKER, measure_clip
 from train.scores import (
     BATCH,
     LabelledClip,
@@ -66,6 +70,24 @@ def test_a_clip_shorter_than_the_window_is_one_window_of_its_length() -> None:
     (found,) = score_clips([clip([0, 5, 20])], scorer())
     assert found.windows == pytest.approx([20.03])
     assert found.short == pytest.approx([5.02, 15.02])
+
+
+def test_flicker_is_added_to_windows_and_not_to_frames() -> None:
+    """What the judge says of each window's own crops is added, and the network's part is kept beside it."""
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (10, 8, 8, 3), np.uint8)
+    shaken = replace(clip([0]), frames=frames)
+    judge = FlickerJudge(
+        centre=(0.0,) * FLICKER, scale=(1.0,) * FLICKER, weights=(0.05,) * TELLS, bias=1.0, window=4
+    )
+    (plain,) = score_clips([shaken], scorer())
+    (found,) = score_clips([shaken], replace(scorer(), flicker=judge))
+    flicker = measure_clip(frames, 1.3)
+    added = [float(judge.logits(flicker[None, start : start + 4])[0]) for start in (0, 4, 6)]
+    assert all(added)
+    assert found.network == plain.windows
+    assert found.windows == pytest.approx(np.add(plain.windows, added), rel=1e-5)
+    assert (found.short, found.frames) == (plain.short, plain.frames)
 
 
 def test_a_clip_shorter_than_min_frames_has_no_window() -> None:

@@ -1,0 +1,144 @@
+"""The judge of flicker is fitted on clips, weighed on others, and written into the model."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tarfile
+from collections.abc import Collection
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from rich.console import Console
+from skimage.data import astronaut
+
+import unmask
+from runtime.bundle import load_bundle
+from runtime.verdict import Calibration
+from train.calibrate import score_held_out
+from train.clipset import ClipSetError
+from train.flicker import FlickerError, fit_flicker, read_judge
+from train.metrics import auc
+from train.scorers import open_scorer
+from train.scores import of_videos
+
+QUIET = Console(quiet=True)
+FRAMES = 8
+HELD = ("g6", "g7", "g8", "g9")
+
+
+def write_clips(
+    folder: Path, groups: Collection[str], *, frames: int = FRAMES, forged: Collection[bool] = (False, True)
+) -> Path:
+    """Write a set of moving faces, dark or light by chance; what is in the forged ones trembles."""
+    folder.mkdir()
+    portrait = np.asarray(astronaut(), np.uint8)[0:224, 110:334]  # type: ignore[no-untyped-call]
+    face = cv2.resize(portrait, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32)
+    middle = np.zeros((64, 64), np.float32)
+    cv2.circle(middle, (32, 32), 18, 1.0, -1)
+    middle = cv2.GaussianBlur(middle, (0, 0), 3)[..., None]
+    lines = ["shard,clip,fake,method,group,frames"]
+    with tarfile.open(folder / "000.tar", "w") as tar:
+        for number, (group, fake) in enumerate((group, fake) for group in groups for fake in forged):
+            rng = np.random.default_rng(number)
+            clip = f"{'swap' if fake else 'original'}{group}_0"
+            lines.append(f"000.tar,{clip},{int(fake)},{'swap' if fake else 'original'},{group},{frames}")
+            light, drift = rng.uniform(0.7, 1.0) - 0.12 * fake, rng.normal(0, 0.6, 2)
+            for index in range(frames):
+                turn = np.array([[1, 0, drift[0] * index], [0, 1, drift[1] * index]], np.float32)
+                moved = cv2.warpAffine(light * face, turn, (64, 64), borderMode=cv2.BORDER_REPLICATE)
+                shaken = moved + (rng.uniform(-10, 10) * middle if fake else 0)
+                picture = np.clip(shaken, 0, 255).astype(np.uint8)[..., ::-1]
+                data = cv2.imencode(".png", picture)[1].tobytes()
+                member = tarfile.TarInfo(f"{clip}/{index:02}.jpg")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    (folder / "clips.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture
+def model(tmp_path: Path, dark_bundle: Path) -> Path:
+    """A bundle whose network hears nothing but how dark a face is."""
+    return Path(shutil.copytree(dark_bundle, tmp_path / "model"))
+
+
+def video_auc(model: Path, data: Path, reading: str) -> float:
+    with open_scorer(model) as scorer:
+        table = score_held_out(scorer, [data], groups=HELD, console=QUIET)
+    videos = of_videos(table, Calibration(), reading)  # type: ignore[arg-type]
+    return auc(videos.fake, videos.logit)
+
+
+def test_what_trembles_is_learned_and_told_of_others(model: Path, tmp_path: Path) -> None:
+    """Fitted on some groups, it tells forgeries of other groups apart where the network cannot."""
+    data = write_clips(tmp_path / "clips", [f"g{i}" for i in range(10)])
+    judge = fit_flicker(model, [data], val_groups=HELD, console=QUIET)
+    assert load_bundle(model).flicker == judge
+    assert judge.window == FRAMES
+    assert video_auc(model, data, "network") < 0.95
+    assert video_auc(model, data, "windows") > 0.95
+
+
+def test_what_is_kept_out_is_only_for_weighing(model: Path, tmp_path: Path) -> None:
+    """Whatever the held-out clips show, the fit is one of the others, up to the common scale."""
+    whole = write_clips(tmp_path / "whole", [f"g{i}" for i in range(10)])
+    fewer = write_clips(tmp_path / "fewer", [f"g{i}" for i in range(8)])
+    one, other = (fit_flicker(model, [data], val_groups=HELD, console=QUIET) for data in (whole, fewer))
+    assert one.centre == other.centre
+    ratio = np.asarray(one.weights) / np.asarray(other.weights)
+    assert ratio == pytest.approx(np.full(len(ratio), ratio[0]), rel=1e-6)
+    assert ratio[0] > 0
+
+
+def test_what_cannot_be_fitted_is_named_and_changes_nothing(model: Path, tmp_path: Path) -> None:
+    """Nothing kept out, one kind only, clips too short for a window, or one group: each says what to do."""
+    before = (model / "manifest.json").read_bytes()
+    groups = [f"g{i}" for i in range(8)]
+    for name, data, held, message in (
+        ("whole", {"groups": groups}, (), "kept out"),
+        ("real", {"groups": groups, "forged": (False,)}, HELD, "real and forged"),
+        ("short", {"groups": groups, "frames": FRAMES - 1}, HELD, f"clips of {FRAMES} crops"),
+        ("one", {"groups": ["g0", "g6", "g7"]}, HELD, "two groups or more"),
+    ):
+        folder = write_clips(tmp_path / name, **data)  # type: ignore[arg-type]
+        with pytest.raises(FlickerError, match=message):
+            fit_flicker(model, [folder], val_groups=held, console=QUIET)
+    with pytest.raises(ClipSetError):
+        fit_flicker(model, [tmp_path / "nowhere"], val_groups=HELD, console=QUIET)
+    assert (model / "manifest.json").read_bytes() == before
+
+
+def test_the_command_fits_calibrates_and_names(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One command leaves a model that can be measured; a mistake is one line."""
+    data = write_clips(tmp_path / "clips", [f"g{i}" for i in range(10)])
+    held = ["--val-groups", ",".join(HELD)]
+    assert unmask.run(["train", "flicker", str(model), str(data), *held, "--name", "mine"]) == 0
+    bundle = load_bundle(model)
+    assert bundle.name == "mine"
+    assert bundle.flicker is not None
+    assert bundle.calibration != Calibration(
+        temperature=2.0, bias=0.5, threshold_fake=0.7, threshold_real=0.3
+    )
+    capsys.readouterr()
+    for wrong, told in (
+        ([str(model), str(data)], "kept out"),
+        ([str(tmp_path / "none"), str(data), *held], "none"),
+        ([str(model), str(tmp_path), *held], "clips.csv"),
+        ([str(tmp_path), str(data), *held, "--name", "mine"], "--name"),
+    ):
+        assert unmask.run(["train", "flicker", *wrong]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert told in line
+
+
+def test_a_checkpoint_without_a_judge_has_none_and_a_broken_one_is_named(tmp_path: Path) -> None:
+    """Flicker is optional; a file that cannot be read is not taken for none."""
+    assert read_judge(tmp_path) is None
+    (tmp_path / "flicker.json").write_text("{}")
+    with pytest.raises(FlickerError, match="unmask train flicker"):
+        read_judge(tmp_path)
