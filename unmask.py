@@ -60,7 +60,7 @@ Crops = Annotated[str | None, typer.Option(help="Crops that each stage sees.", s
 ValGroups = Annotated[
     str | None, typer.Option(help="Groups to keep out of sets that state no split.", show_default=False)
 ]
-RunSeed = Annotated[int | None, typer.Option(help="Seed of every draw.", show_default="0")]
+RunSeed = Annotated[int | None, typer.Option(min=0, help="Seed of every draw.", show_default="0")]
 Engine = Annotated[str, typer.Option(metavar="auto|onnxruntime|tensorrt", help="What runs the model.")]
 Repeats = Annotated[int, typer.Option(min=1, help="Repetitions, to see the noise.")]
 JsonOut = Annotated[
@@ -296,7 +296,7 @@ def fit(
     # What these load does not say so well that PyTorch is missing.
     from train.calibrate import calibrate, held_out
     from train.calibration import CalibrationError
-    from train.flicker import FlickerError, fit_flicker
+    from train.flicker import fit_flicker
 
     with _explained(ClipSetError):
         kept = held_out(data, run.val_groups)
@@ -311,13 +311,14 @@ def fit(
         return 0
     if kept:
         try:
+            # Calibrates too.
             fit_flicker(out, data, val_groups=run.val_groups, seed=run.seed)
-        except (FlickerError, CalibrationError) as error:
-            typer.echo(f"the model does not look at flicker: {error}", err=True)
-        try:
-            calibrate(out, kept, groups=run.val_groups or None)
         except CalibrationError as error:
-            typer.echo(f"the model stays uncalibrated: {error}", err=True)
+            typer.echo(f"the model does not look at flicker: {error}", err=True)
+            try:
+                calibrate(out, kept, groups=run.val_groups or None)
+            except CalibrationError as error:
+                typer.echo(f"the model stays uncalibrated: {error}", err=True)
     typer.echo(f"written to {out}")
     return 0
 
@@ -336,22 +337,19 @@ def flicker(
 
     The network stays as it is. `unmask train fit` does this too, at its end.
     """
-    from runtime.bundle import MANIFEST, change_manifest
-    from train.calibrate import calibrate, held_out
+    from runtime.bundle import MANIFEST
     from train.calibration import CalibrationError
     from train.clipset import ClipSetError
-    from train.flicker import FlickerError, fit_flicker
+    from train.flicker import fit_flicker
     from train.model import CheckpointError
 
-    exported = (model / MANIFEST).is_file()
-    if name is not None and not exported:
+    if name is not None and not (model / MANIFEST).is_file():
         raise UserMistake("--name is for an exported model; a checkpoint is called by its directory")
+    if name == "":
+        raise UserMistake("--name is empty; give the model a name or leave --name out")
     groups = tuple(filter(None, (val_groups or "").split(",")))
-    with _explained(ClipSetError, CheckpointError, FlickerError, CalibrationError):
-        fit_flicker(model, data, val_groups=groups, seed=seed or 0)
-        calibrate(model, held_out(data, groups), groups=groups or None)
-    if name is not None:
-        change_manifest(model, name=name)
+    with _explained(ClipSetError, CheckpointError, CalibrationError, OSError):
+        fit_flicker(model, data, val_groups=groups, seed=seed or 0, name=name)
     typer.echo(f"written to {model}")
     return 0
 
@@ -434,6 +432,7 @@ def evaluate(
 ) -> int:
     """Measure a model on labelled videos and write a report."""
     from runtime.bundle import MANIFEST
+    from train.calibration import CalibrationError
     from train.clipset import ClipSetError
     from train.evaluate import evaluate as measure
     from train.report import ReportError
@@ -442,7 +441,13 @@ def evaluate(
 
     if record and (model is None or not (model / MANIFEST).is_file()):
         raise UserMistake("--record writes into an exported model; name one with --model")
-    with _explained(PrepareError, LayoutError, ClipSetError, ReportError):
+    errors: list[type[Exception]] = [PrepareError, LayoutError, ClipSetError, ReportError, CalibrationError]
+    if model is not None and (model / "config.json").is_file():
+        # Of a bundle nothing is asked that needs PyTorch.
+        from train.model import CheckpointError
+
+        errors.append(CheckpointError)
+    with _explained(*errors):
         found = measure(
             model,
             data,

@@ -104,7 +104,6 @@ def _make(options: ExportOptions, *, say: Say, step: Say) -> Bundle:
         )
     from export.bundle import export_bundle
     from train.calibration import CalibrationError
-    from train.flicker import FlickerError
     from train.model import CheckpointError
 
     try:
@@ -116,7 +115,7 @@ def _make(options: ExportOptions, *, say: Say, step: Say) -> Bundle:
             name=options.name,
             step=step,
         )
-    except (CheckpointError, CalibrationError, FlickerError) as error:
+    except (CheckpointError, CalibrationError) as error:
         raise CheckpointUnusable(error) from error
     say(f"written to {options.out}: {bundle.name}, {options.weights}")
     return bundle

@@ -3,6 +3,8 @@
 Gate A holds the engine to torch with the same stored weights: it finds a wrong graph, operator or buffer.
 Gate B holds the stored weights to the trained ones: it finds rounding that changes verdicts.
 
+All of it is about the network: `p_fake` is here what it says alone. Flicker is added outside of the engines.
+
 `VerdictParity` holds any engine in any precision to torch, on a finished bundle: `unmask export --check`.
 """
 

@@ -79,7 +79,7 @@ class Timings:
         detect: Finding and following the faces.
         crop: Cutting the faces out.
         backbone: From crops to features, waiting for other streams' included.
-        head: From crops and features to logits, all faces: measuring the flicker, and the head.
+        head: From crops and features to logits, all faces: measuring the flicker, and the head itself.
         total: From capture to verdict for a live source; the time spent on the frame for a file.
     """
 

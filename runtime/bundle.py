@@ -23,7 +23,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from runtime.errors import BundleInvalid, BundleMismatch, BundleMissing, BundleUnsupported
-from runtime.flicker import FLICKER_FILE, FlickerJudge, read_flicker, write_flicker
+from runtime.flicker import FLICKER_FILE, FlickerJudge, read_flicker, to_json
 from runtime.verdict import Calibration
 
 FORMAT_VERSION = 2
@@ -155,16 +155,13 @@ def write_manifest(directory: Path, manifest: Manifest) -> Path:
         FileNotFoundError: A graph is missing.
         ValueError: A value cannot be told in JSON, such as a NaN.
     """
-    names = [BACKBONE, HEAD]
-    if manifest.flicker is None:
-        (directory / FLICKER_FILE).unlink(missing_ok=True)
-    else:
-        write_flicker(directory / FLICKER_FILE, manifest.flicker)
-        names.append(FLICKER_FILE)
     files = {
         file: {"sha256": _sha256(directory / file), "bytes": (directory / file).stat().st_size}
-        for file in names
+        for file in (BACKBONE, HEAD)
     }
+    judge = None if manifest.flicker is None else to_json(manifest.flicker).encode()
+    if judge is not None:
+        files[FLICKER_FILE] = {"sha256": hashlib.sha256(judge).hexdigest(), "bytes": len(judge)}
     document = {
         "format_version": FORMAT_VERSION,
         "name": manifest.name,
@@ -195,7 +192,12 @@ def write_manifest(directory: Path, manifest: Manifest) -> Path:
     }
     path = directory / MANIFEST
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    # Nothing is touched until everything can be told.
+    if judge is not None:
+        (directory / FLICKER_FILE).write_bytes(judge)
     path.write_text(text + "\n", encoding="utf-8", newline="\n")
+    if judge is None:
+        (directory / FLICKER_FILE).unlink(missing_ok=True)
     return path
 
 

@@ -104,9 +104,14 @@ def tell(
     )
 
 
+def to_json(judge: FlickerJudge) -> str:
+    """Give the form of a judge in a file."""
+    return json.dumps(asdict(judge), allow_nan=False) + "\n"
+
+
 def write_flicker(path: Path, judge: FlickerJudge) -> None:
     """Write a judge as JSON."""
-    path.write_text(json.dumps(asdict(judge), allow_nan=False) + "\n", encoding="utf-8", newline="\n")
+    path.write_text(to_json(judge), encoding="utf-8", newline="\n")
 
 
 def read_flicker(path: Path) -> FlickerJudge:

@@ -133,7 +133,7 @@ class Latency:
         decode: From packet to picture.
         detect: Finding and following the faces.
         backbone: From crop to features.
-        head: From the buffered features to the logit.
+        head: From the buffered features and the flicker to the logit; measuring the flicker is part of it.
         total: From capture to now for a live source; the time spent on the frame for a file.
     """
 

@@ -6,6 +6,7 @@ calibration = calibrate(Path("runs/first"), [Path("clips")])
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -13,7 +14,7 @@ from rich.console import Console
 from runtime.bundle import MANIFEST, change_manifest
 from runtime.verdict import Calibration
 from train.calibration import CalibrationError, fit_calibration, with_thresholds, write_calibration
-from train.clipset import read_clip_set
+from train.clipset import ClipSet, Entry, read_clip_set
 from train.evaluate import choose_entries, score_set
 from train.measure import video_weights
 from train.scorers import open_scorer
@@ -34,8 +35,16 @@ def held_out(data: Sequence[Path], groups: Collection[str]) -> list[Path]:
     Raises:
         ClipSetError: A set cannot be read.
     """
-    clips = [folder for folder in data if (folder / "clips.csv").is_file()]
-    return [folder for folder in clips if groups or "val" in read_clip_set(folder).splits()]
+    kept = []
+    for folder in data:
+        clip_set = read_clip_set(folder)
+        own = {entry.group for entry in clip_set.entries}
+        sides = clip_set.splits()
+        if clip_set.folder.joinpath("clips.csv").is_file() and (
+            "val" in sides or (not sides and own & {*groups})
+        ):
+            kept.append(folder)
+    return kept
 
 
 def calibrate(
@@ -101,14 +110,34 @@ def score_held_out(
         ClipSetError: A set cannot be read, or has nothing on that side.
     """
     table: list[ClipScores] = []
-    for folder in data:
+    for number, folder in enumerate(data):
         clip_set = read_clip_set(folder)
-        if clip_set.splits():
-            entries = choose_entries(clip_set, split)
-        else:
-            entries = choose_entries(clip_set, "all", groups)
-        table += score_set(scorer, clip_set, entries, console=console, title="scoring what was kept out")
+        entries = kept_entries(clip_set, split=split, groups=groups)
+        found = score_set(scorer, clip_set, entries, console=console, title="scoring what was kept out")
+        # Videos of two sets may have the same name.
+        table += [replace(score, video=f"{number}/{score.video}") for score in found]
     return table
+
+
+def kept_entries(
+    clip_set: ClipSet, *, split: Split = "val", groups: Collection[str] | None = None
+) -> list[Entry]:
+    """Choose what was kept out of the training.
+
+    Args:
+        clip_set: The set.
+        split: The side to choose if it states one.
+        groups: The groups to choose if it does not; None for all of them.
+
+    Returns:
+        The clips.
+
+    Raises:
+        ClipSetError: Nothing is there.
+    """
+    if clip_set.splits():
+        return choose_entries(clip_set, split)
+    return choose_entries(clip_set, "all", groups)
 
 
 def fit(table: Sequence[ClipScores], *, error: float = 0.1) -> Calibration:

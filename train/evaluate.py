@@ -267,6 +267,13 @@ def score_set(
         return list(score_clips(clips, scorer, damage=damage))
 
 
+def sampled_otherwise(entry: Entry, scorer: Scorer) -> bool:
+    """Tell whether a clip is known to hold more or fewer crops a second than a model takes."""
+    if not entry.sample_hz:
+        return False
+    return not SHORTEST_STEP <= scorer.sample_hz / entry.sample_hz <= LONGEST_STEP
+
+
 def _notes(
     clip_set: ClipSet, entries: Sequence[Entry], scorer: Scorer, counts: Mapping[str, int]
 ) -> list[str]:
@@ -286,8 +293,8 @@ def _notes(
             f"{counts['clips_too_short']} clips are too short for a window of {scorer.min_frames} samples; "
             f"{without} of {counts['videos']} videos have no score and are in the frames' figures only"
         )
-    step = [entry.sample_hz for entry in entries if entry.sample_hz]
-    if step and (scorer.sample_hz > LONGEST_STEP * min(step) or scorer.sample_hz < SHORTEST_STEP * max(step)):
+    if any(sampled_otherwise(entry, scorer) for entry in entries):
+        step = [entry.sample_hz for entry in entries if entry.sample_hz]
         notes.append(
             f"clips are sampled at {min(step):g} to {max(step):g} Hz, the model wants {scorer.sample_hz:g}"
         )
@@ -295,6 +302,11 @@ def _notes(
         notes.append(
             f"crops reach {clip_set.margin:g} face heights, live ones {scorer.crop_margin:g}: the model sees "
             "faces larger here than live, and the figures are of that"
+        )
+    if scorer.flicker is not None and not counts["videos_scored"]:
+        notes.append(
+            "single frames have no flicker, and the calibration is that of a model which looks at it: of "
+            "their figures those without a threshold hold"
         )
     if scorer.calibration is None:
         notes.append("the model is not calibrated: thresholds are those of raw logits")

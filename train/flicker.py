@@ -10,6 +10,7 @@ videos that it has not seen.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,21 +26,28 @@ from runtime.flicker import FLICKER_FILE, LEAST, FlickerJudge, read_flicker, tel
 from runtime.verdict import Calibration
 from streams.flicker import measure_clip
 from train.augment import varied
-from train.calibrate import held_out, score_held_out
-from train.calibration import fit_calibration
+from train.calibrate import fit, held_out, kept_entries, score_held_out
+from train.calibration import CalibrationError, fit_calibration, write_calibration
 from train.clipset import load_clips, read_clip_set
+from train.evaluate import sampled_otherwise, trained_on
+from train.head import pseudo_clip
 from train.pools import POOL_PX, in_training
 from train.scorers import open_scorer
 from train.scores import LabelledClip, Scorer, of_videos, recrop
 
 PASSES = 4
 """How often each clip is measured: once as it is, then varied as live crops vary."""
+STILL_WEIGHT, STRENGTH = 0.3, 0.7
+"""A frame of each real clip is made into clips too, untouched ones and forged ones: of faces that hardly move
+there are few. What each counts beside a measured clip, and how strong the forgery is."""
 FREEDOM = 0.3
-"""Inverse of the weights' penalty, as scikit-learn takes it, over all passes."""
+"""Inverse of the weights' penalty, as scikit-learn takes it."""
 FOLDS = 10
+MOST_CLIPS = 2000
+"""Of each set: for few numbers more clips only take time."""
 
 
-class FlickerError(ValueError):
+class FlickerError(CalibrationError):
     """Says that a judge of flicker cannot be fitted or read; `str()` is one line that says what to do."""
 
 
@@ -49,53 +57,65 @@ def fit_flicker(
     *,
     val_groups: Collection[str] = (),
     seed: int = 0,
+    name: str | None = None,
     console: Console | None = None,
 ) -> FlickerJudge:
-    """Fit the judge of flicker and write it into a model, whose calibration no longer fits then.
+    """Fit the judge of flicker, calibrate the model with it, and write both into the model at once.
 
     Args:
-        model: A checkpoint's or a bundle's directory.
-        data: Sets of clips. Their training sides are fitted on; on the others the network is weighed.
-        val_groups: Groups kept out of sets that state no split.
+        model: A checkpoint's directory, or a bundle's: its measured figures are those of another judge then
+            and are taken out.
+        data: Sets of clips. Their training sides are fitted on; on the others the network is weighed, and the
+            whole is calibrated.
+        val_groups: Groups kept out of sets that state no split; none for those that the model's own training
+            kept out.
         seed: Of how the clips are varied.
+        name: What a bundle calls itself then; None for as before.
         console: Where progress goes; standard error by default.
 
     Returns:
         What was written.
 
     Raises:
-        FlickerError: There are too few clips for it.
+        FlickerError: There are too few clips for it, or flicker tells nothing of them.
         CalibrationError: The network's scores of what was kept out say nothing.
         ClipSetError: A set cannot be read, or has nothing on a side.
         CheckpointError, BundleError: The model cannot be read.
     """
     console = console or Console(stderr=True)
-    with open_scorer(model) as scorer:
+    with open_scorer(model, flicker=False) as scorer:
         if scorer.window < LEAST:
             raise FlickerError(f"flicker needs windows of {LEAST} crops, the model's have {scorer.window}")
-        clips = _measured(scorer, data, val_groups, seed, console)
-        kept = held_out(data, val_groups)
-        if not kept:
-            raise FlickerError("nothing is kept out to weigh the network by; keep some groups out")
-        table = score_held_out(scorer, kept, groups=val_groups or None, console=console)
-    # Over a video: the network is wrong about a face for good, flicker about a moment of it.
-    network = of_videos(table, Calibration(), "network")
-    worth = fit_calibration(network.logit, network.fake)
-    own = fit_calibration(*_unseen(clips, scorer.window))
-    judge = _fit(clips.windows, clips.fake, scorer.window)
-    # In the units of the network's logits.
-    scale = worth.temperature / own.temperature
-    judge = FlickerJudge(
-        centre=judge.centre,
-        scale=judge.scale,
-        weights=tuple(scale * weight for weight in judge.weights),
-        bias=scale * (judge.bias + own.bias),
-        window=judge.window,
-    )
+        groups = val_groups or tuple(scorer.training.get("fit", {}).get("val_groups", ()))
+        kept = _kept_out(data, groups, scorer)
+        clips = _measured(scorer, data, groups, seed, console)
+        judge = _fit(clips.every(np.ones(len(clips.fake), np.bool_)), scorer.window)
+        try:
+            own = fit_calibration(*_unseen(clips, scorer.window))
+        except CalibrationError as error:
+            raise FlickerError(
+                "flicker tells nothing of clips that it was not fitted on; give more"
+            ) from error
+        # Over a video: the network is wrong about a face for good, flicker about a moment of it.
+        network = of_videos(
+            score_held_out(scorer, kept, groups=groups or None, console=console), Calibration()
+        )
+        worth = fit_calibration(network.logit, network.fake)
+        # In the units of the network's logits.
+        scale = worth.temperature / own.temperature
+        judge = replace(
+            judge,
+            weights=tuple(scale * weight for weight in judge.weights),
+            bias=scale * (judge.bias + own.bias),
+        )
+        judged = replace(scorer, flicker=judge)
+        calibration = fit(score_held_out(judged, kept, groups=groups or None, console=console))
     if (model / MANIFEST).is_file():
-        change_manifest(model, flicker=judge)
+        named = {} if name is None else {"name": name}
+        change_manifest(model, flicker=judge, calibration=calibration, metrics={}, **named)
     else:
         write_flicker(model / FLICKER_FILE, judge)
+        write_calibration(model, calibration)
     return judge
 
 
@@ -120,28 +140,59 @@ def read_judge(checkpoint: Path) -> FlickerJudge | None:
         raise FlickerError(f"{path} cannot be read ({error}); run `unmask train flicker` again") from error
 
 
-class _Clips(NamedTuple):
-    """The flicker (N, PASSES, T, FLICKER) of the clips to fit on, and what they are."""
+class _Examples(NamedTuple):
+    """Flicker (N, T, FLICKER) to fit on, its truth and what each window counts."""
 
     windows: NDArray[np.float32]
     fake: NDArray[np.bool_]
+    weight: NDArray[np.float64]
+
+
+class _Clips(NamedTuple):
+    """What each clip gives to fit on, as it is first, and what the clips are."""
+
+    examples: list[_Examples]
+    fake: NDArray[np.bool_]
     groups: NDArray[np.str_]
     videos: NDArray[np.str_]
+
+    def every(self, chosen: NDArray[np.bool_]) -> _Examples:
+        """Give all examples of the chosen clips."""
+        parts = [example for example, taken in zip(self.examples, chosen, strict=True) if taken]
+        return _Examples(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def _kept_out(data: Sequence[Path], groups: Collection[str], scorer: Scorer) -> list[Path]:
+    kept = held_out(data, groups)
+    if not kept:
+        raise FlickerError("nothing is kept out to weigh the network by; name groups that the sets have")
+    for folder in kept:
+        clip_set = read_clip_set(folder)
+        if trained_on(clip_set, kept_entries(clip_set, groups=groups or None), scorer.training):
+            raise FlickerError(
+                f"the model was trained on some clips of {folder} that are to be kept out; "
+                "keep those out that its training kept out"
+            )
+    return kept
 
 
 def _measured(
     scorer: Scorer, data: Sequence[Path], val_groups: Collection[str], seed: int, console: Console
 ) -> _Clips:
     rng = np.random.default_rng((seed, 0xF11C))
-    measured, fake, groups, videos = [], [], [], []
-    for folder in data:
+    examples, fake, groups, videos = [], [], [], []
+    for number, folder in enumerate(data):
         clip_set = read_clip_set(folder)
         stated = bool(clip_set.splits())
         entries = [
             entry
             for entry in clip_set.entries
-            if entry.frames >= scorer.window and in_training(entry, stated, tuple(val_groups))
+            if entry.frames >= scorer.window
+            and in_training(entry, stated, tuple(val_groups))
+            and not sampled_otherwise(entry, scorer)
         ]
+        if len(entries) > MOST_CLIPS:
+            entries = [entries[i] for i in np.sort(rng.permutation(len(entries))[:MOST_CLIPS])]
         for clip in track(
             load_clips(clip_set, entries),
             "measuring flicker",
@@ -150,36 +201,46 @@ def _measured(
             transient=True,
             disable=not console.is_terminal,
         ):
-            measured.append(_passes(clip, scorer, rng))
+            examples.append(_examples(clip, scorer, rng))
             fake.append(clip.fake)
-            groups.append(f"{folder.name}/{clip.group}")
-            videos.append(f"{folder.name}/{clip.video}")
+            groups.append(clip.group)
+            videos.append(f"{number}/{clip.video}")
     if len(set(groups)) < 2 or len(set(fake)) < 2:
         raise FlickerError(
-            f"flicker needs real and forged clips of {scorer.window} crops, of two groups or more; "
-            "give sets that have some"
+            f"flicker needs real and forged clips of {scorer.window} crops, of two groups or more, at about "
+            f"{scorer.sample_hz:g} crops a second; give sets that have some"
         )
-    return _Clips(np.stack(measured), np.array(fake), np.array(groups), np.array(videos))
+    return _Clips(examples, np.array(fake), np.array(groups), np.array(videos))
 
 
-def _passes(clip: LabelledClip, scorer: Scorer, rng: np.random.Generator) -> NDArray[np.float32]:
+def _examples(clip: LabelledClip, scorer: Scorer, rng: np.random.Generator) -> _Examples:
     frames, size, margin = clip.frames[: scorer.window], scorer.input_size, scorer.crop_margin
     plain = recrop(frames, margin=clip.margin, to_margin=margin, size=size)
     large = recrop(frames, margin=clip.margin, to_margin=margin, size=POOL_PX)
     crops = [plain, *(varied(large, size, rng) for _ in range(PASSES - 1))]
-    return np.stack([measure_clip(some, margin) for some in crops])
+    fake = [clip.fake] * PASSES
+    if not clip.fake:
+        for strength in (None, STRENGTH):
+            still = large[int(rng.integers(len(large)))]
+            made = pseudo_clip(still, len(frames), rng, strength=strength)
+            crops += [recrop(made, margin=1, to_margin=1, size=size), varied(made, size, rng)]
+            fake += [strength is not None] * 2
+    weight = np.where(np.arange(len(crops)) < PASSES, 1.0, STILL_WEIGHT) / PASSES
+    return _Examples(np.stack([measure_clip(some, margin) for some in crops]), np.array(fake), weight)
 
 
-def _fit(windows: NDArray[np.float32], fake: NDArray[np.bool_], window: int) -> FlickerJudge:
-    """Fit on windows (N, PASSES, T, FLICKER); the logits are as sure as those of the clips fitted on."""
-    every = windows.reshape(-1, *windows.shape[2:])
-    centre = np.asarray(np.nanmean(every, axis=(0, 1), dtype=np.float64))
+def _fit(examples: _Examples, window: int) -> FlickerJudge:
+    """Fit; the logits are as sure as those of the examples."""
+    windows, fake = examples.windows, examples.fake
+    centre = np.asarray(np.nanmean(windows, axis=(0, 1), dtype=np.float64))
     # What never changes tells nothing, and must not be divided by.
-    scale = np.maximum(np.nanstd(every, axis=(0, 1), dtype=np.float64), 1e-3)
-    told = tell(every, centre, scale)
+    scale = np.maximum(np.nanstd(windows, axis=(0, 1), dtype=np.float64), 1e-3)
+    told = tell(windows, centre, scale)
     middle, spread = told.mean(0), np.maximum(told.std(0), 1e-3)
-    found = LogisticRegression(C=FREEDOM / windows.shape[1], class_weight="balanced", max_iter=2000)
-    found.fit((told - middle) / spread, np.repeat(fake, windows.shape[1]))
+    # Both classes weigh alike, and together as much as there are clips.
+    share = np.where(fake, 0.5 / examples.weight[fake].sum(), 0.5 / examples.weight[~fake].sum())
+    found = LogisticRegression(C=FREEDOM, max_iter=2000)
+    found.fit((told - middle) / spread, fake, share * examples.weight * examples.weight.sum())
     weights = found.coef_[0] / spread
     return FlickerJudge(
         centre=tuple(centre.tolist()),
@@ -192,12 +253,13 @@ def _fit(windows: NDArray[np.float32], fake: NDArray[np.bool_], window: int) -> 
 
 def _unseen(clips: _Clips, window: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Give each video's mean logit by judges that were fitted without its group, and its truth."""
-    logits = np.empty(len(clips.windows))
+    logits = np.empty(len(clips.fake))
+    plain = np.stack([example.windows[0] for example in clips.examples])
     folds = GroupKFold(min(FOLDS, len(set(clips.groups.tolist()))))
-    for learnt, held in folds.split(clips.windows, groups=clips.groups):
+    for learnt, held in folds.split(plain, groups=clips.groups):
         if len(set(clips.fake[learnt].tolist())) < 2:
             raise FlickerError("flicker needs real and forged clips in most of the groups; give more clips")
-        judge = _fit(clips.windows[learnt], clips.fake[learnt], window)
-        logits[held] = judge.logits(clips.windows[held, 0])
+        chosen = np.isin(np.arange(len(plain)), learnt)
+        logits[held] = _fit(clips.every(chosen), window).logits(plain[held])
     rows = [clips.videos == name for name in sorted(set(clips.videos.tolist()))]
     return np.array([logits[own].mean() for own in rows]), np.array([clips.fake[own][0] for own in rows])

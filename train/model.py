@@ -22,6 +22,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.models import resnext50_32x4d
 
+from runtime.flicker import FLICKER_FILE
+from train.calibration import CALIBRATION
+
 FEATURES = 2048
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -170,7 +173,7 @@ class ResNeXtLSTM(nn.Module):
 
 
 def save_checkpoint(folder: Path, model: ResNeXtLSTM, training: Mapping[str, Any]) -> None:
-    """Write weights and configuration.
+    """Write weights and configuration; what was fitted to other weights there goes.
 
     Args:
         folder: Is made if it is missing.
@@ -178,6 +181,8 @@ def save_checkpoint(folder: Path, model: ResNeXtLSTM, training: Mapping[str, Any
         training: How it was trained, as JSON values.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for fitted in (CALIBRATION, FLICKER_FILE):
+        (folder / fitted).unlink(missing_ok=True)
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     save_file(weights, folder / WEIGHTS)
     about = {"model": asdict(model.config), "training": dict(training)}

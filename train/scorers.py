@@ -26,18 +26,21 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def open_scorer(model: Path | None, *, engine: str = "auto") -> Iterator[Scorer]:
+def open_scorer(model: Path | None, *, engine: str = "auto", flicker: bool = True) -> Iterator[Scorer]:
     """Open a model.
 
     Args:
         model: A bundle's or a checkpoint's directory; None for the bundle that ships with unmask.
         engine: For a bundle: `auto`, `onnxruntime` or `tensorrt`.
+        flicker: Whether to judge flicker if the model does.
 
     Returns:
         The model, within `with`.
 
     Raises:
         CheckpointError: It is a checkpoint that cannot be read.
+        CalibrationError: Its calibration cannot be read.
+        FlickerError: Its judge of flicker cannot be read.
         BundleError: It is a bundle that cannot be used.
         EngineError: The engine cannot run.
     """
@@ -59,7 +62,7 @@ def open_scorer(model: Path | None, *, engine: str = "auto") -> Iterator[Scorer]
             min_frames=network.config.min_frames,
             calibration=read_calibration(model),
             training=training,
-            flicker=read_judge(model),
+            flicker=read_judge(model) if flicker else None,
         )
         return
     bundle = load_bundle(model)
@@ -76,7 +79,7 @@ def open_scorer(model: Path | None, *, engine: str = "auto") -> Iterator[Scorer]
             training=bundle.training,
             features=opened.features,
             logits=opened.logits,
-            flicker=bundle.flicker,
+            flicker=bundle.flicker if flicker else None,
         )
 
 

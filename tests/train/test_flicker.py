@@ -11,16 +11,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 from skimage.data import astronaut
 
 import unmask
-from runtime.bundle import load_bundle
+from runtime.bundle import change_manifest, load_bundle
 from runtime.verdict import Calibration
 from train.calibrate import score_held_out
 from train.clipset import ClipSetError
 from train.flicker import FlickerError, fit_flicker, read_judge
 from train.metrics import auc
+from train.model import ModelConfig, ResNeXtLSTM, save_checkpoint
 from train.scorers import open_scorer
 from train.scores import of_videos
 
@@ -93,6 +95,25 @@ def test_what_is_kept_out_is_only_for_weighing(model: Path, tmp_path: Path) -> N
     assert ratio[0] > 0
 
 
+def test_what_the_training_kept_out_is_kept_out_again(model: Path, tmp_path: Path) -> None:
+    """A model that says what it was trained on is not weighed on that; what it kept out is the default."""
+    data = write_clips(tmp_path / "clips", [f"g{i}" for i in range(10)])
+    change_manifest(model, training={"sets": ["clips"], "fit": {"val_groups": list(HELD)}})
+    with pytest.raises(FlickerError, match="was trained on some clips"):
+        fit_flicker(model, [data], val_groups=["g0", "g1"], console=QUIET)
+    found = fit_flicker(model, [data], console=QUIET)
+    assert fit_flicker(model, [data], val_groups=HELD, console=QUIET) == found
+
+
+def test_videos_of_one_name_in_two_sets_are_two(model: Path, tmp_path: Path) -> None:
+    """Sets that were prepared apart may name their videos alike."""
+    (tmp_path / "a").mkdir()
+    sets = [write_clips(tmp_path / name, HELD) for name in ("a/clips", "clips")]
+    with open_scorer(model) as scorer:
+        table = score_held_out(scorer, sets, groups=HELD, console=QUIET)
+    assert len(of_videos(table, Calibration())) == len(table) == 4 * len(HELD)
+
+
 def test_what_cannot_be_fitted_is_named_and_changes_nothing(model: Path, tmp_path: Path) -> None:
     """Nothing kept out, one kind only, clips too short for a window, or one group: each says what to do."""
     before = (model / "manifest.json").read_bytes()
@@ -102,6 +123,7 @@ def test_what_cannot_be_fitted_is_named_and_changes_nothing(model: Path, tmp_pat
         ("real", {"groups": groups, "forged": (False,)}, HELD, "real and forged"),
         ("short", {"groups": groups, "frames": FRAMES - 1}, HELD, f"clips of {FRAMES} crops"),
         ("one", {"groups": ["g0", "g6", "g7"]}, HELD, "two groups or more"),
+        ("typo", {"groups": groups}, ("g66",), "groups that the sets have"),
     ):
         folder = write_clips(tmp_path / name, **data)  # type: ignore[arg-type]
         with pytest.raises(FlickerError, match=message):
@@ -127,6 +149,8 @@ def test_the_command_fits_calibrates_and_names(
     capsys.readouterr()
     for wrong, told in (
         ([str(model), str(data)], "kept out"),
+        ([str(model), str(data), *held, "--seed", "-1"], "--seed"),
+        ([str(model), str(data), *held, "--name", ""], "--name is empty"),
         ([str(tmp_path / "none"), str(data), *held], "none"),
         ([str(model), str(tmp_path), *held], "clips.csv"),
         ([str(tmp_path), str(data), *held, "--name", "mine"], "--name"),
@@ -136,9 +160,39 @@ def test_the_command_fits_calibrates_and_names(
         assert told in line
 
 
-def test_a_checkpoint_without_a_judge_has_none_and_a_broken_one_is_named(tmp_path: Path) -> None:
-    """Flicker is optional; a file that cannot be read is not taken for none."""
+def test_a_checkpoint_without_a_judge_has_none_and_a_broken_one_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Flicker is optional; a file that cannot be read is not taken for none, and fitting again mends it."""
     assert read_judge(tmp_path) is None
-    (tmp_path / "flicker.json").write_text("{}")
+    sizes = ModelConfig(input_size=32, hidden=8, window=FRAMES, min_frames=4, sample_hz=10)
+    checkpoint = tmp_path / "checkpoint"
+    torch.manual_seed(0)
+    save_checkpoint(checkpoint, ResNeXtLSTM(sizes), {})
+    (checkpoint / "flicker.json").write_text("{}")
     with pytest.raises(FlickerError, match="unmask train flicker"):
-        read_judge(tmp_path)
+        read_judge(checkpoint)
+    data = write_clips(tmp_path / "clips", [f"g{i}" for i in range(10)])
+    arguments = [
+        "train",
+        "evaluate",
+        str(data),
+        "--model",
+        str(checkpoint),
+        "--out",
+        str(tmp_path / "report"),
+    ]
+    assert unmask.run(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "flicker.json" in line
+    with open_scorer(checkpoint, flicker=False) as scorer:
+        assert scorer.flicker is None
+
+
+def test_a_new_network_leaves_no_judge_of_the_old_one(tmp_path: Path) -> None:
+    """What was fitted to other weights must not speak beside these."""
+    for name in ("flicker.json", "calibration.json"):
+        (tmp_path / name).write_text("{}")
+    sizes = ModelConfig(input_size=32, hidden=8, window=FRAMES, min_frames=4)
+    save_checkpoint(tmp_path, ResNeXtLSTM(sizes), {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
