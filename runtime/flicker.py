@@ -38,6 +38,7 @@ class FlickerJudge:
         scale: (FLICKER,) its deviation, above 0.
         weights: (TELLS,) of the quantiles, in the order of `tell`.
         bias: Is added to their sum.
+        surest: What the logit is held below, on either side: it bends towards it. Above 0.
         window: Samples of the windows it was trained on, at least `LEAST`. Shorter ones are noisier and count
             for less: the noise falls with the root of how many pairs of crops there are.
 
@@ -49,16 +50,19 @@ class FlickerJudge:
     scale: tuple[float, ...]
     weights: tuple[float, ...]
     bias: float
+    surest: float
     window: int
 
     def __post_init__(self) -> None:
         for name, length in (("centre", FLICKER), ("scale", FLICKER), ("weights", TELLS)):
             if len(getattr(self, name)) != length:
                 raise ValueError(f"{name} must have {length} values, not {len(getattr(self, name))}")
-        if not np.isfinite((*self.centre, *self.scale, *self.weights, self.bias)).all():
-            raise ValueError("centre, scale, weights and bias must be finite")
+        if not np.isfinite((*self.centre, *self.scale, *self.weights, self.bias, self.surest)).all():
+            raise ValueError("centre, scale, weights, bias and surest must be finite")
         if min(self.scale) <= 0:
             raise ValueError(f"scale must be above 0, not {min(self.scale)}")
+        if self.surest <= 0:
+            raise ValueError(f"surest must be above 0, not {self.surest}")
         if self.window < LEAST:
             raise ValueError(f"window must be at least {LEAST}, not {self.window}")
 
@@ -77,7 +81,8 @@ class FlickerJudge:
             return np.zeros(count, np.float32)
         told = tell(windows, np.asarray(self.centre), np.asarray(self.scale))
         trust = min(1.0, (samples - LEAST + 1) / (self.window - LEAST + 1)) ** 0.5
-        return np.asarray(trust * (told @ np.asarray(self.weights) + self.bias), np.float32)
+        said = told @ np.asarray(self.weights) + self.bias
+        return np.asarray(trust * self.surest * np.tanh(said / self.surest), np.float32)
 
 
 def tell(
@@ -125,6 +130,11 @@ def read_flicker(path: Path) -> FlickerJudge:
         stated = json.loads(path.read_text(encoding="utf-8"))
         values = {field.name: stated[field.name] for field in fields(FlickerJudge)}
         lists = {name: tuple(map(float, values[name])) for name in ("centre", "scale", "weights")}
-        return FlickerJudge(**lists, bias=float(values["bias"]), window=int(values["window"]))
+        return FlickerJudge(
+            **lists,
+            bias=float(values["bias"]),
+            surest=float(values["surest"]),
+            window=int(values["window"]),
+        )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a flicker judge ({type(error).__name__}: {error})") from error

@@ -42,6 +42,10 @@ STILL_WEIGHT, STRENGTH = 0.3, 0.7
 there are few. What each counts beside a measured clip, and how strong the forgery is."""
 FREEDOM = 0.3
 """Inverse of the weights' penalty, as scikit-learn takes it."""
+SUREST, UNHELD = 4.0, 1e6
+"""The log-odds that flicker may reach: few videos bear out no more. And what holds it back in nothing."""
+NETWORK_SHARE = 0.5
+"""How far the network is taken at its word about what was kept out: its best weights were chosen on it."""
 FOLDS = 10
 MOST_CLIPS = 2000
 """Of each set: for few numbers more clips only take time."""
@@ -102,11 +106,12 @@ def fit_flicker(
         )
         worth = fit_calibration(network.logit, network.fake)
         # In the units of the network's logits.
-        scale = worth.temperature / own.temperature
+        scale = worth.temperature / own.temperature / NETWORK_SHARE
         judge = replace(
             judge,
             weights=tuple(scale * weight for weight in judge.weights),
             bias=scale * (judge.bias + own.bias),
+            surest=scale * own.temperature * SUREST,
         )
         judged = replace(scorer, flicker=judge)
         calibration = fit(score_held_out(judged, kept, groups=groups or None, console=console))
@@ -247,6 +252,7 @@ def _fit(examples: _Examples, window: int) -> FlickerJudge:
         scale=tuple(scale.tolist()),
         weights=tuple(weights.tolist()),
         bias=float(found.intercept_[0] - weights @ middle),
+        surest=UNHELD,
         window=window,
     )
 

@@ -170,7 +170,12 @@ def test_a_judge_of_flicker_goes_from_the_checkpoint_into_the_bundle(tmp_path: P
     sizes = ModelConfig(input_size=32, hidden=8, window=4, min_frames=3)
     save_checkpoint(tmp_path / "checkpoint", ResNeXtLSTM(sizes).eval(), {})
     judge = FlickerJudge(
-        centre=(0.0,) * FLICKER, scale=(1.0,) * FLICKER, weights=(0.1,) * TELLS, bias=0.0, window=4
+        centre=(0.0,) * FLICKER,
+        scale=(1.0,) * FLICKER,
+        weights=(0.1,) * TELLS,
+        bias=0.0,
+        surest=9.0,
+        window=4,
     )
     write_flicker(tmp_path / "checkpoint" / FLICKER_FILE, judge)
     out = tmp_path / "bundle"

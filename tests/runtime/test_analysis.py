@@ -124,7 +124,12 @@ def test_flicker_is_added_to_the_network_s_logit(
 ) -> None:
     """A bundle with a judge of flicker adds what it says of the window's crops; a gap makes it start anew."""
     judge = FlickerJudge(
-        centre=(0.0,) * FLICKER, scale=(1.0,) * FLICKER, weights=(0.02,) * TELLS, bias=0.5, window=8
+        centre=(0.0,) * FLICKER,
+        scale=(1.0,) * FLICKER,
+        weights=(0.02,) * TELLS,
+        bias=0.5,
+        surest=9.0,
+        window=8,
     )
     told = {}
     for flicker in (None, judge):

@@ -26,7 +26,12 @@ from runtime.flicker import TELLS, FlickerJudge
 from streams.flicker import FLICKER
 
 JUDGE = FlickerJudge(
-    centre=(0.5,) * FLICKER, scale=(2.0,) * FLICKER, weights=(0.01,) * TELLS, bias=-0.25, window=8
+    centre=(0.5,) * FLICKER,
+    scale=(2.0,) * FLICKER,
+    weights=(0.01,) * TELLS,
+    bias=-0.25,
+    surest=9.0,
+    window=8,
 )
 Edit = Callable[[dict[str, Any]], object]
 

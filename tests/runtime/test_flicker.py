@@ -18,6 +18,7 @@ JUDGE = FlickerJudge(
     scale=tuple(RNG.uniform(0.5, 2, FLICKER).tolist()),
     weights=tuple(RNG.normal(0, 0.1, TELLS).tolist()),
     bias=0.3,
+    surest=5.0,
     window=16,
 )
 HALF = FLICKER // 2
@@ -37,7 +38,18 @@ def test_the_logit_is_the_weighed_quantiles() -> None:
                 level = np.clip((window[0, lag:, i] - JUDGE.centre[i]) / JUDGE.scale[i], -FARTHEST, FARTHEST)
                 at = (lag - 1) * len(QUANTILES) * HALF + q * HALF + i % HALF
                 expected += JUDGE.weights[at] * np.quantile(level, quantile)
-    assert JUDGE.logits(window)[0] == pytest.approx(expected, abs=1e-4)
+    held = JUDGE.surest * np.tanh(expected / JUDGE.surest)
+    assert JUDGE.logits(window)[0] == pytest.approx(held, abs=1e-4)
+
+
+def test_no_window_is_surer_than_it_may_be() -> None:
+    """Weights however large move the logit up to the limit, and small ones are left as they are."""
+    large = replace(JUDGE, weights=tuple(1e6 * weight for weight in JUDGE.weights))
+    assert np.abs(large.logits(windows(20, 16))) == pytest.approx(np.full(20, JUDGE.surest))
+    small = replace(JUDGE, surest=1e9)
+    told = tell(windows(3, 16), np.asarray(JUDGE.centre), np.asarray(JUDGE.scale))
+    plain = told @ np.asarray(JUDGE.weights) + JUDGE.bias
+    assert small.logits(windows(3, 16)) == pytest.approx(plain, abs=1e-4)
 
 
 def test_what_lies_before_a_window_does_not_count() -> None:
@@ -84,6 +96,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         ({"scale": [0.0] * FLICKER}, "scale must be above 0"),
         ({"weights": [1.0]}, f"weights must have {TELLS} values"),
         ({"bias": float("nan")}, "must be finite"),
+        ({"surest": 0}, "surest must be above 0"),
         ({"window": 2}, f"window must be at least {LEAST}"),
         ({"centre": None}, "not a flicker judge"),
         ({"bias": "much"}, "could not convert"),

@@ -78,7 +78,12 @@ def test_flicker_is_added_to_windows_and_not_to_frames() -> None:
     frames = rng.integers(0, 256, (10, 8, 8, 3), np.uint8)
     shaken = replace(clip([0]), frames=frames)
     judge = FlickerJudge(
-        centre=(0.0,) * FLICKER, scale=(1.0,) * FLICKER, weights=(0.05,) * TELLS, bias=1.0, window=4
+        centre=(0.0,) * FLICKER,
+        scale=(1.0,) * FLICKER,
+        weights=(0.05,) * TELLS,
+        bias=1.0,
+        surest=9.0,
+        window=4,
     )
     (plain,) = score_clips([shaken], scorer())
     (found,) = score_clips([shaken], replace(scorer(), flicker=judge))
