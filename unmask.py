@@ -338,15 +338,18 @@ def flicker(
     The network stays as it is. `unmask train fit` does this too, at its end.
     """
     from runtime.bundle import MANIFEST
-    from train.calibration import CalibrationError
     from train.clipset import ClipSetError
-    from train.flicker import fit_flicker
     from train.model import CheckpointError
 
     if name is not None and not (model / MANIFEST).is_file():
         raise UserMistake("--name is for an exported model; a checkpoint is called by its directory")
     if name == "":
         raise UserMistake("--name is empty; give the model a name or leave --name out")
+
+    # What these load does not say so well that PyTorch is missing.
+    from train.calibration import CalibrationError
+    from train.flicker import fit_flicker
+
     groups = tuple(filter(None, (val_groups or "").split(",")))
     with _explained(ClipSetError, CheckpointError, CalibrationError, OSError):
         fit_flicker(model, data, val_groups=groups, seed=seed or 0, name=name)

@@ -29,14 +29,17 @@ from train.augment import varied
 from train.calibrate import fit, held_out, kept_entries, score_held_out
 from train.calibration import CalibrationError, fit_calibration, write_calibration
 from train.clipset import load_clips, read_clip_set
+from train.corruptions import CORRUPTIONS, corrupt
 from train.evaluate import sampled_otherwise, trained_on
 from train.head import pseudo_clip
 from train.pools import POOL_PX, in_training
 from train.scorers import open_scorer
 from train.scores import LabelledClip, Scorer, of_videos, recrop
 
-PASSES = 4
-"""How often each clip is measured: once as it is, then varied as live crops vary."""
+VARIED, DAMAGED = 3, ("h264", "blur", "resize", "noise")
+"""Each clip is measured as it is, varied as live crops vary, and damaged: once coded as H.264, once in one of
+these ways. What cameras and calls do to a face must not be taken for a forgery."""
+PASSES = 1 + VARIED + 2
 STILL_WEIGHT, STRENGTH = 0.3, 0.7
 """A frame of each real clip is made into clips too, untouched ones and forged ones: of faces that hardly move
 there are few. What each counts beside a measured clip, and how strong the forgery is."""
@@ -222,7 +225,10 @@ def _examples(clip: LabelledClip, scorer: Scorer, rng: np.random.Generator) -> _
     frames, size, margin = clip.frames[: scorer.window], scorer.input_size, scorer.crop_margin
     plain = recrop(frames, margin=clip.margin, to_margin=margin, size=size)
     large = recrop(frames, margin=clip.margin, to_margin=margin, size=POOL_PX)
-    crops = [plain, *(varied(large, size, rng) for _ in range(PASSES - 1))]
+    crops = [plain, *(varied(large, size, rng) for _ in range(VARIED))]
+    for way in (DAMAGED[0], str(rng.choice(DAMAGED))):
+        severity = int(rng.integers(1, len(CORRUPTIONS[way].strengths) + 1))
+        crops.append(corrupt(plain, way, severity, seed=int(rng.integers(1 << 31))))
     fake = [clip.fake] * PASSES
     if not clip.fake:
         for strength in (None, STRENGTH):
