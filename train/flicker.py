@@ -97,8 +97,9 @@ def fit_flicker(
         kept = _kept_out(data, groups, scorer)
         clips = _measured(scorer, data, groups, seed, console)
         judge = _fit(clips.every(np.ones(len(clips.fake), np.bool_)), scorer.window)
+        unseen = _unseen(clips, scorer.window)
         try:
-            own = fit_calibration(*_unseen(clips, scorer.window))
+            own = fit_calibration(*unseen)
         except CalibrationError as error:
             raise FlickerError(
                 "flicker tells nothing of clips that it was not fitted on; give more"
