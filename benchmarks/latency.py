@@ -9,8 +9,8 @@ The stages are the runtime's own, told apart by what is passed into it (`benchma
     crop      cutting the faces out, with their conversion to RGB
     queue     to the batcher's thread and back, and waiting for its turn
     backbone  from crops to features
-    head      from the buffered features to logits
-    verdict   all the rest of the analysis: buffers, flicker, calibration, thresholds
+    head      from crops and features to logits: measuring the flicker, and the head itself
+    verdict   all the rest of the analysis: buffers, calibration, thresholds
     send      making the messages and handing them to the server's thread
 
 `total` is their sum. Waiting for the next frame is in none of them. Only frames with a scored verdict count.

@@ -281,16 +281,14 @@ def of_videos(scores: Iterable[ClipScores], calibration: Calibration, reading: R
 
 
 def of_windows(
-    scores: Iterable[ClipScores],
-    calibration: Calibration,
-    reading: Literal["windows", "network", "short"] = "windows",
+    scores: Iterable[ClipScores], calibration: Calibration, reading: Literal["windows", "short"] = "windows"
 ) -> Scored:
     """Give the score of each window by itself: what a live verdict is made of.
 
     Args:
         scores: Of clips.
         calibration: From logit to probability.
-        reading: Full windows, the same without flicker, or windows of `min_frames`.
+        reading: Full windows, or windows of `min_frames`.
 
     Returns:
         One score per window.

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from judged import flat_judge
 from torch import Tensor, nn
 
 import export.bundle
@@ -22,9 +23,8 @@ from runtime.bundle import Manifest, Weights, load_bundle
 from runtime.engines import open_engine
 from runtime.engines.cores import computes_int8, cpu_features
 from runtime.engines.int8 import ranges_of
-from runtime.flicker import FLICKER_FILE, TELLS, FlickerJudge, write_flicker
+from runtime.flicker import FLICKER_FILE, write_flicker
 from runtime.verdict import Calibration
-from streams.flicker import FLICKER
 from tests.export.conftest import DIM, SIZE, WINDOW, SmallHead, SmallModel, make_clips
 from train.model import ModelConfig, ResNeXtLSTM, save_checkpoint
 
@@ -169,14 +169,7 @@ def test_a_judge_of_flicker_goes_from_the_checkpoint_into_the_bundle(tmp_path: P
     """It is exported with the network; a model without one that takes the bundle's place leaves none."""
     sizes = ModelConfig(input_size=32, hidden=8, window=4, min_frames=3)
     save_checkpoint(tmp_path / "checkpoint", ResNeXtLSTM(sizes).eval(), {})
-    judge = FlickerJudge(
-        centre=(0.0,) * FLICKER,
-        scale=(1.0,) * FLICKER,
-        weights=(0.1,) * TELLS,
-        bias=0.0,
-        surest=9.0,
-        window=4,
-    )
+    judge = flat_judge(0.1, bias=0.0, window=4)
     write_flicker(tmp_path / "checkpoint" / FLICKER_FILE, judge)
     out = tmp_path / "bundle"
     assert export_bundle(tmp_path / "checkpoint", out, weights="float16").flicker == judge

@@ -10,15 +10,15 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from judged import flat_judge
 from numpy.typing import NDArray
 
 from runtime.analysis import FaceVerdict, StreamAnalysis
 from runtime.bundle import Bundle, load_bundle
 from runtime.engines import Engine, open_engine
 from runtime.errors import EngineFailed
-from runtime.flicker import TELLS, FlickerJudge
 from streams.faces import Face
-from streams.flicker import FLICKER, measure_clip
+from streams.flicker import measure_clip
 from streams.frame import Frame
 
 HZ = 8
@@ -123,14 +123,7 @@ def test_flicker_is_added_to_the_network_s_logit(
     bundle: Bundle, engine: Engine, frame_at: Callable[..., Frame]
 ) -> None:
     """A bundle with a judge of flicker adds what it says of the window's crops; a gap makes it start anew."""
-    judge = FlickerJudge(
-        centre=(0.0,) * FLICKER,
-        scale=(1.0,) * FLICKER,
-        weights=(0.02,) * TELLS,
-        bias=0.5,
-        surest=9.0,
-        window=8,
-    )
+    judge = flat_judge(0.02, bias=0.5, window=8)
     told = {}
     for flicker in (None, judge):
         analysis = StreamAnalysis(

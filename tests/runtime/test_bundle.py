@@ -12,6 +12,7 @@ from typing import Any
 
 import onnx
 import pytest
+from judged import flat_judge
 from onnx import TensorProto
 
 from runtime.bundle import Bundle, Manifest, change_manifest, load_bundle, write_manifest
@@ -22,17 +23,8 @@ from runtime.errors import (
     BundleMissing,
     BundleUnsupported,
 )
-from runtime.flicker import TELLS, FlickerJudge
-from streams.flicker import FLICKER
 
-JUDGE = FlickerJudge(
-    centre=(0.5,) * FLICKER,
-    scale=(2.0,) * FLICKER,
-    weights=(0.01,) * TELLS,
-    bias=-0.25,
-    surest=9.0,
-    window=8,
-)
+JUDGE = flat_judge(0.01, bias=-0.25, window=8, centre=0.5, scale=2.0)
 Edit = Callable[[dict[str, Any]], object]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import av
@@ -106,6 +106,19 @@ def dark_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def write_clip(
+    tar: tarfile.TarFile, clip: str, fake: bool, group: str, frames: Sequence[NDArray[np.uint8]], form: str
+) -> str:
+    """Write a clip's frames, BGR, into a shard, in a form such as `.jpg`; give its line of the index."""
+    for index, frame in enumerate(frames):
+        data = cv2.imencode(form, frame)[1].tobytes()
+        # Readers go by this name, and by the content for its form.
+        member = tarfile.TarInfo(f"{clip}/{index:02}.jpg")
+        member.size = len(data)
+        tar.addfile(member, io.BytesIO(data))
+    return f"000.tar,{clip},{int(fake)},{'swap' if fake else 'original'},{group},{len(frames)}"
+
+
 @pytest.fixture
 def clips(tmp_path: Path) -> Path:
     """A set of three pairs, one of them not for training."""
@@ -115,14 +128,9 @@ def clips(tmp_path: Path) -> Path:
     lines = ["shard,clip,fake,method,group,frames"]
     with tarfile.open(folder / "000.tar", "w") as tar:
         for group in ("a", "b", "kept-out"):
-            for fake in (0, 1):
+            for fake in (False, True):
                 clip = f"{'swap' if fake else 'original'}_{group}"
-                lines.append(f"000.tar,{clip},{fake},{'swap' if fake else 'original'},{group},4")
-                for index in range(4):
-                    moved = np.roll(face, index + 5 * fake, axis=1)
-                    data = cv2.imencode(".jpg", moved)[1].tobytes()
-                    member = tarfile.TarInfo(f"{clip}/{index:02}.jpg")
-                    member.size = len(data)
-                    tar.addfile(member, io.BytesIO(data))
+                moved = [np.roll(face, index + 5 * fake, axis=1) for index in range(4)]
+                lines.append(write_clip(tar, clip, fake, group, moved, ".jpg"))
     (folder / "clips.csv").write_text("\n".join(lines) + "\n")
     return folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 import tarfile
 from collections.abc import Collection
@@ -18,6 +17,7 @@ from skimage.data import astronaut
 import unmask
 from runtime.bundle import change_manifest, load_bundle
 from runtime.verdict import Calibration
+from tests.train.conftest import write_clip
 from train.calibrate import score_held_out
 from train.clipset import ClipSetError
 from train.flicker import FlickerError, fit_flicker, read_judge
@@ -46,17 +46,14 @@ def write_clips(
         for number, (group, fake) in enumerate((group, fake) for group in groups for fake in forged):
             rng = np.random.default_rng(number)
             clip = f"{'swap' if fake else 'original'}{group}_0"
-            lines.append(f"000.tar,{clip},{int(fake)},{'swap' if fake else 'original'},{group},{frames}")
             light, drift = rng.uniform(0.7, 1.0) - 0.12 * fake, rng.normal(0, 0.6, 2)
+            pictures = []
             for index in range(frames):
                 turn = np.array([[1, 0, drift[0] * index], [0, 1, drift[1] * index]], np.float32)
                 moved = cv2.warpAffine(light * face, turn, (64, 64), borderMode=cv2.BORDER_REPLICATE)
                 shaken = moved + (rng.uniform(-10, 10) * middle if fake else 0)
-                picture = np.clip(shaken, 0, 255).astype(np.uint8)[..., ::-1]
-                data = cv2.imencode(".png", picture)[1].tobytes()
-                member = tarfile.TarInfo(f"{clip}/{index:02}.jpg")
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
+                pictures.append(np.clip(shaken, 0, 255).astype(np.uint8)[..., ::-1])
+            lines.append(write_clip(tar, clip, fake, group, pictures, ".png"))
     (folder / "clips.csv").write_text("\n".join(lines) + "\n")
     return folder
 

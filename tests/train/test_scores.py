@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from judged import flat_judge
 from numpy.typing import NDArray
 
-from runtime.flicker import TELLS, FlickerJudge
 from runtime.verdict import Calibration
-from streams.flicker import FLICKER, measure_clip
+from streams.flicker import measure_clip
 from train.scores import (
     BATCH,
     LabelledClip,
@@ -77,14 +77,7 @@ def test_flicker_is_added_to_windows_and_not_to_frames() -> None:
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (10, 8, 8, 3), np.uint8)
     shaken = replace(clip([0]), frames=frames)
-    judge = FlickerJudge(
-        centre=(0.0,) * FLICKER,
-        scale=(1.0,) * FLICKER,
-        weights=(0.05,) * TELLS,
-        bias=1.0,
-        surest=9.0,
-        window=4,
-    )
+    judge = flat_judge(0.05, bias=1.0, window=4)
     (plain,) = score_clips([shaken], scorer())
     (found,) = score_clips([shaken], replace(scorer(), flicker=judge))
     flicker = measure_clip(frames, 1.3)
