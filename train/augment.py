@@ -6,6 +6,7 @@ geometry) to the forgery's region.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,9 +74,7 @@ class Variation:
         Returns:
             uint8 RGB (size, size, 3).
         """
-        size, turn = (self.size, self.size), self._after(first)
-        placed = cv2.warpAffine(frame, turn, size, flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE)
-        return np.asarray(placed, np.uint8)
+        return np.asarray(_warp(frame, self._after(first), self.size, cv2.BORDER_REPLICATE), np.uint8)
 
     def tone(self, placed: Image, index: int = 0) -> Image:
         """Do the rest: light, colour, blur, noise and compression of a placed frame."""
@@ -114,8 +113,7 @@ class Variation:
         self, region: NDArray[np.float32], first: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
         """Move a region as the frame moves: float32 (H, W) to (size, size), nothing outside."""
-        moved = cv2.warpAffine(region, self._after(first), (self.size, self.size), flags=cv2.INTER_AREA)
-        return np.asarray(moved, np.float32)
+        return np.asarray(_warp(region, self._after(first), self.size, cv2.BORDER_CONSTANT), np.float32)
 
     def _after(self, first: NDArray[np.float32] | None) -> NDArray[np.float32]:
         if first is None:
@@ -166,6 +164,23 @@ def draw_variation(side: int, size: int, rng: np.random.Generator, *, zoom: floa
         quality=int(rng.integers(40, 96)) if rng.random() < 0.4 else 0,
         halved=bool(rng.random() < 0.7),
     )
+
+
+def _warp(image: NDArray[Any], turn: NDArray[np.float32], size: int, border: int) -> NDArray[Any]:
+    """Warp with the filters of `streams.crop`: area when the scale is below 1, linear above.
+
+    `cv2.warpAffine` takes INTER_AREA and interpolates linearly all the same, which leaves crops sharper than
+    those of live video; so the image is scaled down first, and what is left of the map needs no filter.
+    """
+    scale = math.sqrt(abs(float(np.linalg.det(turn[:, :2]))))
+    side = max(1, round(image.shape[0] * scale))
+    if side < image.shape[0]:
+        # Pixel centres, not corners, lie at whole numbers.
+        ratio = image.shape[0] / side
+        image = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+        back = np.array([[ratio, 0, (ratio - 1) / 2], [0, ratio, (ratio - 1) / 2], [0, 0, 1]])
+        turn = np.asarray(turn @ back, np.float32)
+    return cv2.warpAffine(image, turn, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
 
 
 def _draw_shade(rng: np.random.Generator) -> NDArray[np.float32]:

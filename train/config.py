@@ -48,6 +48,8 @@ class FitConfig:
             forgeries of few people teach who they are.
         strength: Strength of the made forgeries at the start and at the end.
         mask_weight: Weight of the region's loss.
+        pair_weight: Weight of the ranking loss on each pair of a real crop and its forgery, which asks only
+            that the forgery scores higher and so does not depend on what the camera adds to both.
         heed: Share of the teacher's word beside the label's, 0..1, where there is a teacher.
         hint_weight: Weight of the loss of the teacher's maps.
         ema_decay: Of the moving average of the trunk's weights, which is what is kept.
@@ -82,6 +84,7 @@ class FitConfig:
     least_made: tuple[float, ...] = ()
     strength: tuple[float, float] = (2.5, 0.8)
     mask_weight: float = 1.0
+    pair_weight: float = 0.0
     heed: float = 0.5
     hint_weight: float = 1.0
     ema_decay: float = 0.998
@@ -110,6 +113,8 @@ class FitConfig:
             raise ValueError(
                 f"made and least_made must be within 0..1, not {self.made} and {self.least_made}"
             )
+        if self.pair_weight < 0:
+            raise ValueError(f"pair_weight must not be below 0, but is {self.pair_weight}")
         if not 0 <= self.heed <= 1:
             raise ValueError(f"heed must be within 0..1, not {self.heed}")
 

@@ -5,7 +5,8 @@ first. Where the forged region is known, small convolutions on the trunk's secon
 to draw it: many labels a crop instead of one. They are not part of the detector. A teacher trains the same
 way, and beside one the trunk learns from its maps and its judgement too.
 
-Source: Shiohara & Yamasaki, CVPR 2022 (self-blended images); Li et al., "Face X-ray", CVPR 2020 (the region).
+Source: Shiohara & Yamasaki, CVPR 2022 (self-blended images); Li et al., "Face X-ray", CVPR 2020 (the region);
+Burges et al., "Learning to rank using gradient descent", ICML 2005 (the ranking of pairs).
 """
 
 from __future__ import annotations
@@ -143,6 +144,8 @@ def fit_trunk(
                 [_hint_loss(*pair) for pair in zip(judged.hints, seen_by_it, strict=True)]
             ).mean()
         loss = F.binary_cross_entropy_with_logits(judged.logits.float(), labels)
+        if config.pair_weight:
+            loss = loss + config.pair_weight * _pair_loss(judged.logits.float())
         region = torch.stack([_region_loss(some, regions, known) for some in judged.regions]).mean()
         fabric.backward(loss + config.mask_weight * region + config.hint_weight * hint)
         fabric.clip_gradients(wrapped, optimizer, max_norm=config.clip_norm)
@@ -194,6 +197,12 @@ def _hint_loss(guessed: Tensor, shown: Tensor) -> Tensor:
     # Networks differ in how they round the size of a map.
     wanted = F.adaptive_avg_pool2d(wanted, (guessed.shape[-2], guessed.shape[-1]))
     return F.mse_loss(guessed.float(), wanted)
+
+
+def _pair_loss(logits: Tensor) -> Tensor:
+    """Return the ranking loss of a batch of pairs, a real crop and then its forgery (RankNet)."""
+    real, fake = logits.view(-1, 2).unbind(1)
+    return F.softplus(real - fake).mean()
 
 
 def _region_loss(drawn: Tensor, regions: Tensor, known: Tensor) -> Tensor:

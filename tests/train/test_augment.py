@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from skimage.data import astronaut
@@ -35,6 +36,16 @@ def test_a_region_moves_with_the_picture(seed: int) -> None:
     frame, region = np.zeros((144, 144, 3), np.uint8), np.zeros((144, 144), np.float32)
     frame[60:90, 50:70], region[60:90, 50:70] = 255, 1
     assert np.abs(variation.apply(frame)[..., 0] / 255 - variation.move(region)).max() < 0.02
+
+
+def test_crops_are_scaled_down_as_live_ones_are() -> None:
+    """A crop at half size is what an area filter makes of it: linear interpolation would leave fine lines."""
+    variation = plain(draw_variation(144, 72, np.random.default_rng(0)))
+    halved = replace(variation, turn=np.array([[0.5, 0, -0.25], [0, 0.5, -0.25]], np.float32))
+    lines = np.zeros((144, 144, 3), np.uint8)
+    lines[:, ::4] = 255
+    wanted = cv2.resize(lines, (72, 72), interpolation=cv2.INTER_AREA)
+    assert np.abs(halved.place(lines).astype(int) - wanted)[2:-2, 2:-2].max() <= 1
 
 
 def test_colours_are_cast_as_by_a_camera() -> None:
