@@ -21,8 +21,8 @@ import typer
 
 if TYPE_CHECKING:
     from runtime.client import watch as watch
-    from streams.source import Source
-    from train.config import FitConfig
+    from streams.input.source import Source
+    from train.models.config import FitConfig
 
 __all__ = ["watch"]
 
@@ -140,7 +140,7 @@ def monitor(
     # Also while the engine is still loading, the end is clean.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        from runtime.program import MonitorOptions, run_monitor
+        from runtime.commands.monitor import MonitorOptions, run_monitor
 
         if duration is not None and not duration > 0:
             raise UserMistake(f"--duration {duration:g}: give a number of seconds above 0")
@@ -178,7 +178,7 @@ def scan(
     Of each video the score of its most suspicious face is given. A file that cannot be read does not keep the
     others from being scored, but the exit code is 2 then.
     """
-    from runtime.report import run_scan
+    from runtime.commands.scan import run_scan
 
     return run_scan(files, as_json=as_json, model=model, engine=engine)
 
@@ -214,10 +214,10 @@ def prepare(
 
     Run again after an interruption, it goes on where it stopped.
     """
-    from train.clips import ClipSpec
-    from train.prepare import PrepareError
-    from train.prepare import prepare as prepare_clips
-    from train.videos import LayoutError
+    from train.data.clip_cutter import ClipSpec
+    from train.data.prepare import PrepareError
+    from train.data.prepare import prepare as prepare_clips
+    from train.data.videos import LayoutError
 
     with _explained(PrepareError, LayoutError):
         prepared = prepare_clips(
@@ -277,12 +277,12 @@ def fit(
 ) -> int:
     """Train a model on prepared clips and write a checkpoint."""
     from runtime.errors import UnmaskError
-    from train.clipset import ClipSetError
-    from train.config import FitConfig, RunUnreadable, read_run
-    from train.fit import fit as run_fit
-    from train.initial import InitialWeightsError
-    from train.model import CheckpointError, ModelConfig
-    from train.teacher import TeacherError
+    from train.data.clip_set import ClipSetError
+    from train.fitting.run import fit as run_fit
+    from train.models.config import FitConfig, RunUnreadable, read_run
+    from train.models.detector import CheckpointError, ModelConfig
+    from train.models.initial_weights import InitialWeightsError
+    from train.models.teacher import TeacherError
 
     with _explained(RunUnreadable):
         sizes_of, run = read_run(config) if config else (ModelConfig(), FitConfig())
@@ -294,9 +294,9 @@ def fit(
             sizes_of = replace(sizes_of, input_size=run.sizes[-1])
 
     # What these load does not say so well that PyTorch is missing.
-    from train.calibrate import calibrate, held_out
-    from train.calibration import CalibrationError
-    from train.flicker import fit_flicker
+    from train.fitting.calibrate import calibrate, held_out
+    from train.fitting.calibration import CalibrationError
+    from train.fitting.temporal_classifier import fit_flicker
 
     with _explained(ClipSetError):
         kept = held_out(data, run.val_groups)
@@ -337,9 +337,9 @@ def flicker(
 
     The network stays as it is. `unmask train fit` does this too, at its end.
     """
-    from runtime.bundle import MANIFEST
-    from train.clipset import ClipSetError
-    from train.model import CheckpointError
+    from runtime.model.bundle import MANIFEST
+    from train.data.clip_set import ClipSetError
+    from train.models.detector import CheckpointError
 
     if name is not None and not (model / MANIFEST).is_file():
         raise UserMistake("--name is for an exported model; a checkpoint is called by its directory")
@@ -347,8 +347,8 @@ def flicker(
         raise UserMistake("--name is empty; give the model a name or leave --name out")
 
     # What these load does not say so well that PyTorch is missing.
-    from train.calibration import CalibrationError
-    from train.flicker import fit_flicker
+    from train.fitting.calibration import CalibrationError
+    from train.fitting.temporal_classifier import fit_flicker
 
     groups = tuple(filter(None, (val_groups or "").split(",")))
     with _explained(ClipSetError, CheckpointError, CalibrationError, OSError):
@@ -378,11 +378,11 @@ def teacher(
     seed: RunSeed = None,
 ) -> int:
     """Train a pretrained network of another form, for `unmask train fit --teacher` to learn from."""
-    from train.clipset import ClipSetError
-    from train.config import FitConfig, RunUnreadable, read_run
-    from train.fit import fit_teacher
-    from train.model import ModelConfig
-    from train.teacher import TeacherError
+    from train.data.clip_set import ClipSetError
+    from train.fitting.run import fit_teacher
+    from train.models.config import FitConfig, RunUnreadable, read_run
+    from train.models.detector import ModelConfig
+    from train.models.teacher import TeacherError
 
     with _explained(RunUnreadable):
         sizes_of, run = read_run(config) if config else (ModelConfig(), FitConfig())
@@ -434,20 +434,20 @@ def evaluate(
     ] = False,
 ) -> int:
     """Measure a model on labelled videos and write a report."""
-    from runtime.bundle import MANIFEST
-    from train.calibration import CalibrationError
-    from train.clipset import ClipSetError
-    from train.evaluate import evaluate as measure
-    from train.report import ReportError
-    from train.shards import PrepareError
-    from train.videos import LayoutError
+    from runtime.model.bundle import MANIFEST
+    from train.data.clip_set import ClipSetError
+    from train.data.shards import PrepareError
+    from train.data.videos import LayoutError
+    from train.evaluation.evaluate import evaluate as measure
+    from train.evaluation.report import ReportError
+    from train.fitting.calibration import CalibrationError
 
     if record and (model is None or not (model / MANIFEST).is_file()):
         raise UserMistake("--record writes into an exported model; name one with --model")
     errors: list[type[Exception]] = [PrepareError, LayoutError, ClipSetError, ReportError, CalibrationError]
     if model is not None and (model / "config.json").is_file():
         # Of a bundle nothing is asked that needs PyTorch.
-        from train.model import CheckpointError
+        from train.models.detector import CheckpointError
 
         errors.append(CheckpointError)
     with _explained(*errors):
@@ -465,7 +465,7 @@ def evaluate(
             seed=seed,
         )
     if record and model is not None:
-        from train.record import record as write_record
+        from train.evaluation.record import record as write_record
 
         write_record(model, found)
     typer.echo(f"written to {out / 'report.md'}")
@@ -527,7 +527,7 @@ def export(
     An exported model can be given instead, with `--tensorrt` to build its engines for this machine's GPU
     ahead of time, and with `--check` to compare what PyTorch, onnxruntime and TensorRT answer.
     """
-    from export.command import ExportOptions, run_export
+    from export.commands import ExportOptions, run_export
 
     return run_export(
         ExportOptions(
@@ -564,7 +564,7 @@ def latency(
     compare: Compare = None,
 ) -> int:
     """Measure what a verdict costs, stage by stage, one frame after the other."""
-    from benchmarks.latency import run_latency
+    from benchmarks.suites.latency import run_latency
 
     return run_latency(
         source,
@@ -608,7 +608,7 @@ def throughput(
     compare: Compare = None,
 ) -> int:
     """Find how many live streams this machine sustains without a drop, and what stops it there."""
-    from benchmarks.throughput import run_throughput
+    from benchmarks.suites.throughput import run_throughput
 
     return run_throughput(
         source,
@@ -641,7 +641,7 @@ def baseline(
     compare: Compare = None,
 ) -> int:
     """Compare the CPU time of a verdict with the original method's: dlib, 80 crops, the whole clip."""
-    from benchmarks.baseline import run_baseline
+    from benchmarks.suites.baseline import run_baseline
 
     return run_baseline(
         video,
@@ -672,7 +672,7 @@ def roofline(
     compare: Compare = None,
 ) -> int:
     """Hold the backbone against the arithmetic and the memory of this machine."""
-    from benchmarks.roofline import run_roofline
+    from benchmarks.suites.roofline import run_roofline
 
     return run_roofline(
         batches=_whole_numbers("--batch", batch),
@@ -697,7 +697,7 @@ def fanout(
     compare: Compare = None,
 ) -> int:
     """Measure how fast a message reaches all subscribers, slow readers among them."""
-    from benchmarks.fanout import run_fanout
+    from benchmarks.suites.fanout import run_fanout
 
     return run_fanout(
         subscribers=_whole_numbers("--subscribers", subscribers),
@@ -740,7 +740,7 @@ def gpu(
     compare: Compare = None,
 ) -> int:
     """Measure everything that needs an NVIDIA GPU: TensorRT against PyTorch, and the GPU's own limits."""
-    from benchmarks.gpu import run_gpu
+    from benchmarks.suites.gpu import run_gpu
 
     return run_gpu(
         crops=crops,
@@ -767,7 +767,7 @@ def _whole_numbers(option: str, text: str) -> list[int]:
 def _parsed(texts: list[str], rtsp_transport: Literal["tcp", "udp"]) -> list[Source]:
     """Read the sources; of several, one that cannot be meant is told and left out."""
     from streams.errors import SourceError
-    from streams.source import parse_source
+    from streams.input.source import parse_source
 
     sources, mistakes = [], []
     for text in texts:
@@ -792,7 +792,7 @@ def _explained(*errors: type[Exception]) -> Iterator[None]:
 
 
 def _checked(origins: list[str]) -> list[str]:
-    from runtime.access import Access
+    from runtime.serving.access import Access
 
     try:
         Access(origins)

@@ -18,9 +18,10 @@ import onnx
 import torch
 
 from export.errors import OutputOccupied
-from export.folding import folded
-from export.graph import backbone_graph, head_graph
-from export.parity import (
+from export.onnx_graph.folding import folded
+from export.onnx_graph.graph import backbone_graph, head_graph
+from export.onnx_graph.rounding import CALIBRATION_PIXELS, StoredWeight, round_weights
+from export.parity.gates import (
     Networks,
     allowed_figures,
     engine_parity,
@@ -30,18 +31,26 @@ from export.parity import (
     torch_window_logits,
     verdict_parity,
 )
-from export.rounding import CALIBRATION_PIXELS, StoredWeight, round_weights
-from export.samples import Clips, noise_clips, portrait_clips, read_clips
-from runtime.bundle import BACKBONE, HEAD, MANIFEST, Bundle, Manifest, Weights, load_bundle, write_manifest
-from runtime.engines.answers import answers_of
-from runtime.engines.cores import computes_int8, cpu_features
-from runtime.engines.int8 import calibrated
-from runtime.engines.onnxruntime import OnnxRuntimeEngine
-from runtime.flicker import FLICKER_FILE
-from runtime.verdict import Calibration
-from train.calibration import read_calibration
-from train.flicker import read_judge
-from train.model import load_checkpoint
+from export.parity.samples import Clips, noise_clips, portrait_clips, read_clips
+from runtime.engines.cpu import computes_int8, cpu_features
+from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
+from runtime.engines.onnx_cpu.int8 import calibrated
+from runtime.engines.recorded_outputs import answers_of
+from runtime.model.bundle import (
+    BACKBONE,
+    HEAD,
+    MANIFEST,
+    Bundle,
+    Manifest,
+    Weights,
+    load_bundle,
+    write_manifest,
+)
+from runtime.model.temporal_classifier import FLICKER_FILE
+from runtime.pipeline.decision import Calibration
+from train.fitting.calibration import read_calibration
+from train.fitting.temporal_classifier import read_judge
+from train.models.detector import load_checkpoint
 
 # Of the user's clips, every other one goes to the rounding, the rest to the gates.
 MOST_CLIPS = 192
@@ -68,7 +77,7 @@ def export_bundle(
     """Write a checkpoint as a bundle, if it passes both gates.
 
     Args:
-        checkpoint: The directory that `train.fit.fit` wrote.
+        checkpoint: The directory that `train.fitting.run.fit` wrote.
         out: The directory to write.
         weights: How to store the weights.
         crops: Face crops to fit the rounding and for the gates, as `read_clips` takes them.

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from export.errors import CheckpointUnusable, SourceUnclear
-from runtime.bundle import MANIFEST, Bundle, Weights, load_bundle
-from runtime.engines.graphs import Precision
+from runtime.engines.tensorrt.graphs import Precision
+from runtime.model.bundle import MANIFEST, Bundle, Weights, load_bundle
 
 if TYPE_CHECKING:
-    from export.check import CheckOptions
+    from export.parity.check import CheckOptions
 
 Say = Callable[[str], None]
 
@@ -82,12 +82,12 @@ def run_export(options: ExportOptions, *, say: Say, step: Say) -> int:
     if options.tensorrt:
         _build(bundle, options, say=say, step=step)
     if options.check:
-        from export.check import run_check
-        from export.parity import Networks
+        from export.parity.check import run_check
+        from export.parity.gates import Networks
 
         trained = None
         if made:
-            from train.model import load_checkpoint
+            from train.models.detector import load_checkpoint
 
             model, _ = load_checkpoint(options.source)
             trained = Networks(model.backbone, model.head)
@@ -103,8 +103,8 @@ def _make(options: ExportOptions, *, say: Say, step: Say) -> Bundle:
             "give --out to export a checkpoint, or a model that is one",
         )
     from export.bundle import export_bundle
-    from train.calibration import CalibrationError
-    from train.model import CheckpointError
+    from train.fitting.calibration import CalibrationError
+    from train.models.detector import CheckpointError
 
     try:
         bundle = export_bundle(
@@ -122,9 +122,9 @@ def _make(options: ExportOptions, *, say: Say, step: Say) -> Bundle:
 
 
 def _build(bundle: Bundle, options: ExportOptions, *, say: Say, step: Say) -> None:
-    from runtime.engines.builder import engines_for
-    from runtime.engines.cache import EngineCache
-    from runtime.engines.prepared import write_prepared
+    from runtime.engines.tensorrt.builder import engines_for
+    from runtime.engines.tensorrt.engine_cache import EngineCache
+    from runtime.engines.tensorrt.prepared import write_prepared
 
     cache = EngineCache()
     step(f"preparing the graphs for TensorRT, {options.precision}")
@@ -144,7 +144,7 @@ def _build(bundle: Bundle, options: ExportOptions, *, say: Say, step: Say) -> No
 
 
 def _check_options(options: ExportOptions) -> CheckOptions:
-    from export.check import CheckOptions
+    from export.parity.check import CheckOptions
 
     return CheckOptions(
         crops=options.crops, answers=options.answers, save=options.save, json_out=options.json_out

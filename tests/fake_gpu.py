@@ -19,7 +19,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from runtime.engines.driver import Gpu
+from runtime.engines.tensorrt.driver import Gpu
 
 GPU = Gpu(name="Pretend 9000", capability=(9, 0), memory_bytes=1 << 30, cuda=(13, 0))
 MAGIC = b"engine:"

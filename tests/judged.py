@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from runtime.flicker import TELLS, FlickerJudge
-from streams.flicker import FLICKER
+from runtime.model.temporal_classifier import TELLS, FlickerJudge
+from streams.features.temporal_residuals import FLICKER
 
 
 def flat_judge(

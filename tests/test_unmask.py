@@ -16,7 +16,7 @@ import av
 import pytest
 
 import unmask
-from runtime.bundle import DEFAULT_BUNDLE
+from runtime.model.bundle import DEFAULT_BUNDLE
 
 ROOT = Path(__file__).parent.parent
 TIMEOUT_S = 60.0

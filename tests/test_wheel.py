@@ -74,11 +74,15 @@ def test_what_is_in_it(wheel: Path) -> None:
     modules = {str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
     data = {
         str(path.relative_to(ROOT))
-        for place in ("web", "models/default")
+        for place in ("serving/web", "model/default")
         for path in (ROOT / "runtime" / place).iterdir()
     }
-    assert {"runtime/web/asyncapi.yaml", "runtime/web/index.html", "runtime/web/overlay.js"} <= data
-    assert {"runtime/models/default/manifest.json", "runtime/models/default/backbone.onnx"} <= data
+    assert {
+        "runtime/serving/web/asyncapi.yaml",
+        "runtime/serving/web/index.html",
+        "runtime/serving/web/overlay.js",
+    } <= data
+    assert {"runtime/model/default/manifest.json", "runtime/model/default/backbone.onnx"} <= data
     assert names == {"unmask.py", *modules, *data}
 
 

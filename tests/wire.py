@@ -10,10 +10,10 @@ from typing import Any
 import jsonschema
 import yaml
 
-from runtime.hub import Hub
-from runtime.messages import Identity, Latency, VerdictMessage
+from runtime.serving.broadcaster import Hub
+from runtime.serving.protocol import Identity, Latency, VerdictMessage
 
-ASYNCAPI = Path(__file__).parents[1] / "runtime" / "web" / "asyncapi.yaml"
+ASYNCAPI = Path(__file__).parents[1] / "runtime" / "serving" / "web" / "asyncapi.yaml"
 LATENCY = Latency(decode=2.0, detect=18.5, backbone=31.25, head=4.0, total=85.0)
 IDENTITY = Identity(version="1.2.3", session="a run", model="small", engine="a CPU", thresholds=(0.4, 0.6))
 

@@ -27,8 +27,8 @@ from typing import Any, Self
 import av
 from av.packet import Packet
 
-from benchmarks.errors import HelperFailed
-from streams.source import Source
+from benchmarks.harness.errors import HelperFailed
+from streams.input.source import Source
 
 # Of a longer file only the beginning is sent.
 CLIP_S = 10.0

@@ -8,7 +8,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from runtime.engines.cores import usable_cores
+from runtime.engines.cpu import usable_cores
 
 LIBRARIES = (
     "av",

@@ -23,10 +23,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.compare import compare
-from benchmarks.errors import RecordNotWritten, RecordUnreadable
-from benchmarks.machine import describe_machine
-from runtime.bundle import Bundle
+from benchmarks.harness.compare import compare
+from benchmarks.harness.errors import RecordNotWritten, RecordUnreadable
+from benchmarks.harness.machine import describe_machine
+from runtime.model.bundle import Bundle
 
 FORMAT = 1
 WIDTH = 200

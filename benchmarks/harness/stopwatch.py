@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.analysis import FaceVerdict
-from streams.detector import Detection, Detector, Infer
-from streams.frame import Frame
+from runtime.pipeline.stream_analysis import FaceVerdict
+from streams.faces.detector import Detection, Detector, Infer
+from streams.input.frame import Frame
 
 
 class Stopwatch:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from benchmarks.errors import HelperFailed
+from benchmarks.harness.errors import HelperFailed
 from runtime.client import watch
 
 START_S = 60.0

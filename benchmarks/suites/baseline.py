@@ -32,20 +32,21 @@ import av
 import numpy as np
 from rich.console import Console
 
-from benchmarks.errors import NothingMeasured, SettingInvalid
-from benchmarks.original import CLIP, Crops, HogFaces, Judge, Network, pictures, whole_clip
-from benchmarks.record import Figure, Output, new_record, new_table, quantity
-from runtime.analysis import StreamAnalysis
-from runtime.batcher import Batcher
-from runtime.bundle import Bundle, load_bundle
-from runtime.engines import Engine, detector_infer, open_engine
-from streams.crop import crop_face
-from streams.detector import Detector, Infer
+from benchmarks.harness.errors import NothingMeasured, SettingInvalid
+from benchmarks.harness.record import Figure, Output, new_record, new_table, quantity
+from benchmarks.suites.original_method import CLIP, Crops, HogFaces, Judge, Network, pictures, whole_clip
+from runtime.engines.factory import detector_infer, open_engine
+from runtime.engines.interface import Engine
+from runtime.model.bundle import Bundle, load_bundle
+from runtime.pipeline.batcher import Batcher
+from runtime.pipeline.stream_analysis import StreamAnalysis
 from streams.errors import EndOfStream
-from streams.faces import FaceFinder
-from streams.frame import Frame
-from streams.reader import open_reader
-from streams.source import Source, parse_source
+from streams.faces.crop import crop_face
+from streams.faces.detector import Detector, Infer
+from streams.faces.finder import FaceFinder
+from streams.input.frame import Frame
+from streams.input.reader import open_reader
+from streams.input.source import Source, parse_source
 
 # Calls of our own network in one repetition: one alone is too short for the clock.
 NETWORK_CALLS = 20

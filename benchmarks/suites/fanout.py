@@ -20,14 +20,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.errors import SettingInvalid
-from benchmarks.load import Load
-from benchmarks.record import Figure, Output, distribution, new_record, new_table, percentiles, quantity
-from benchmarks.subscribers import Received, Subscribers
-from runtime.hub import Hub, new_session
-from runtime.messages import HEARTBEAT_S, HeartbeatMessage, Identity, Latency, VerdictMessage
-from runtime.metrics import Metrics
-from runtime.server import serve_in_thread
+from benchmarks.harness.errors import SettingInvalid
+from benchmarks.harness.load import Load
+from benchmarks.harness.record import (
+    Figure,
+    Output,
+    distribution,
+    new_record,
+    new_table,
+    percentiles,
+    quantity,
+)
+from benchmarks.harness.subscribers import Received, Subscribers
+from runtime.serving.broadcaster import Hub, new_session
+from runtime.serving.metrics import Metrics
+from runtime.serving.protocol import HEARTBEAT_S, HeartbeatMessage, Identity, Latency, VerdictMessage
+from runtime.serving.server import serve_in_thread
 from runtime.version import version
 
 WARMUP_S = 1.0

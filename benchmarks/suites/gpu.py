@@ -24,18 +24,18 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from benchmarks.arithmetic import Work, count_work
-from benchmarks.errors import BenchmarkError, SettingInvalid
-from benchmarks.record import Figure, Output, distribution, new_record, new_table, quantity
-from runtime.bundle import Bundle, load_bundle
-from runtime.engines.cache import EngineCache
-from runtime.engines.driver import Gpu, probe
-from runtime.engines.graphs import PRECISIONS
-from runtime.engines.prepared import write_prepared
+from benchmarks.harness.arithmetic import Work, count_work
+from benchmarks.harness.errors import BenchmarkError, SettingInvalid
+from benchmarks.harness.record import Figure, Output, distribution, new_record, new_table, quantity
+from runtime.engines.tensorrt.driver import Gpu, probe
+from runtime.engines.tensorrt.engine_cache import EngineCache
+from runtime.engines.tensorrt.graphs import PRECISIONS
+from runtime.engines.tensorrt.prepared import write_prepared
 from runtime.errors import EngineUnavailable
+from runtime.model.bundle import Bundle, load_bundle
 
-RESULTS = Path(__file__).parent / "results"
-ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parents[1] / "results"
+ROOT = Path(__file__).parents[2]
 BATCHES = (1, 8, 32, 64)
 VERDICT_HZ = 10.0
 WORKER_TIMEOUT_S = 1800.0
@@ -116,8 +116,8 @@ def run_gpu(
 
     if not torch.cuda.is_available():
         raise NoGpu("PyTorch does not reach the GPU (is it a build for CPUs?)")
-    from export.check import CheckOptions, run_check
     from export.errors import EnginesDiffer
+    from export.parity.check import CheckOptions, run_check
 
     json_out = results_path(gpu) if json_out is None else json_out
     output = Output("gpu", json_out=json_out, compare=compare)
@@ -194,7 +194,7 @@ def save_samples(bundle: Bundle, crops: Path | None, path: Path) -> None:
         crops: As for `run_gpu`.
         path: The `.npz` file.
     """
-    from export.check import checked_clips
+    from export.parity.check import checked_clips
 
     with path.open("wb") as file:
         np.savez(file, clips=checked_clips(bundle, crops))
@@ -231,7 +231,7 @@ def run_worker(
     answers, timings = folder / f"{precision}.npz", folder / f"{precision}.json"
     command = [
         str(python or sys.executable),
-        *("-m", "benchmarks.gpu_worker"),
+        *("-m", "benchmarks.suites.gpu_worker"),
         *("--prepared", str(prepared), "--precision", precision),
         *("--samples", str(samples), "--answers", str(answers), "--json", str(timings)),
         *("--batches", ",".join(map(str, batches)), "--seconds", str(seconds)),
@@ -273,9 +273,9 @@ def measure_torch(
     Returns:
         Matrix rates by type, copy rates by name, the timings, and which alternatives did not run and why.
     """
-    from benchmarks import gpu_torch
-    from benchmarks.gpu_worker import call_ms
-    from export.restored import stored_networks
+    from benchmarks.suites import gpu_torch
+    from benchmarks.suites.gpu_worker import call_ms
+    from export.parity.restored import stored_networks
 
     gpu_torch.fair_settings()
     limits = {name: quantity(rates, "TFLOP/s", better="higher") for name, rates in gpu_torch.gemm_rates()}

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.gpu_worker import call_ms
+from benchmarks.suites.gpu_worker import call_ms
 
 GEMM_SIDE = 8192
 COPY_BYTES = 1 << 30
@@ -54,7 +54,7 @@ class TypedBackbone(nn.Module):
     """Runs the trunk in another type: normalised in float32, features in float32, as the engines do.
 
     Args:
-        backbone: A `train.model.Backbone`, folded; it is changed.
+        backbone: A `train.models.detector.Backbone`, folded; it is changed.
         dtype: What the trunk computes in.
     """
 

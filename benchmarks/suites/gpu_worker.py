@@ -1,6 +1,6 @@
 """The TensorRT side of `unmask bench gpu`, in a process of its own: answers and timings of one precision.
 
-    python -m benchmarks.gpu_worker --prepared DIR --precision fp16 --samples IN --answers OUT --json TIMES
+    python -m benchmarks.suites.gpu_worker --prepared DIR --precision fp16 --samples IN --answers OUT --json TIMES
 
 The Python that runs it may be another one than the benchmark's: TensorRT 8.6 needs 3.10. It imports no more
 than the engine does: numpy, tensorrt and pycuda.
@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from runtime.engines.answers import answers_of
-from runtime.engines.cache import EngineCache
-from runtime.engines.graphs import PRECISIONS
-from runtime.engines.prepared import PreparedModel, read_prepared
-from runtime.engines.tensorrt import TensorRTEngine
+from runtime.engines.recorded_outputs import answers_of
+from runtime.engines.tensorrt.engine import TensorRTEngine
+from runtime.engines.tensorrt.engine_cache import EngineCache
+from runtime.engines.tensorrt.graphs import PRECISIONS
+from runtime.engines.tensorrt.prepared import PreparedModel, read_prepared
 from runtime.errors import UnmaskError
 
 # Before anything counts: kernels are loaded, clocks rise, CUDA graphs are captured in the second call.

@@ -33,24 +33,24 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.errors import NothingMeasured
-from benchmarks.record import Figure, Output, distribution, figure_table, new_record
-from benchmarks.stopwatch import Stopwatch, TimedBackbone, TimedDetector, split
-from benchmarks.subscribers import Subscribers
-from runtime.analysis import FaceVerdict, StreamAnalysis
-from runtime.batcher import Batcher
-from runtime.bundle import load_bundle
-from runtime.engines import detector_infer, open_engine
-from runtime.hub import Hub, new_session
-from runtime.messages import Identity
-from runtime.metrics import Metrics
-from runtime.server import serve_in_thread
+from benchmarks.harness.errors import NothingMeasured
+from benchmarks.harness.record import Figure, Output, distribution, figure_table, new_record
+from benchmarks.harness.stopwatch import Stopwatch, TimedBackbone, TimedDetector, split
+from benchmarks.harness.subscribers import Subscribers
+from runtime.engines.factory import detector_infer, open_engine
+from runtime.model.bundle import load_bundle
+from runtime.pipeline.batcher import Batcher
+from runtime.pipeline.stream_analysis import FaceVerdict, StreamAnalysis
+from runtime.serving.broadcaster import Hub, new_session
+from runtime.serving.metrics import Metrics
+from runtime.serving.protocol import Identity
+from runtime.serving.server import serve_in_thread
 from runtime.version import version
 from streams.errors import EndOfStream
-from streams.faces import FaceFinder
-from streams.frame import Frame
-from streams.reader import Event, TooSlow, open_reader
-from streams.source import Source, parse_source
+from streams.faces.finder import FaceFinder
+from streams.input.frame import Frame
+from streams.input.reader import Event, TooSlow, open_reader
+from streams.input.source import Source, parse_source
 
 # Of a live source, a face that has not been scored after this long will not be.
 PATIENCE_S = 30.0

@@ -1,7 +1,7 @@
 """The method that unmask set out to beat, as it was: dlib finds a face in every frame, and for one verdict
 the whole clip of 80 crops goes through a ResNeXt-50 and an LSTM of width 2048, in PyTorch.
 
-Its known mistakes are mended here (`train.model`), which changes no cost. The weights are random: the
+Its known mistakes are mended here (`train.models.detector`), which changes no cost. The weights are random: the
 arithmetic does not depend on them. The same clip can be judged in other ways, for the steps in between.
 """
 
@@ -21,13 +21,13 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.errors import TooShort
-from export.folding import folded
-from export.graph import backbone_graph, head_graph
-from runtime.bundle import BACKBONE, HEAD, Bundle, Manifest, load_bundle, write_manifest
-from streams.crop import crop_array
-from streams.source import Source
-from train.model import FEATURES, ORIGINAL, ResNeXtLSTM
+from benchmarks.harness.errors import TooShort
+from export.onnx_graph.folding import folded
+from export.onnx_graph.graph import backbone_graph, head_graph
+from runtime.model.bundle import BACKBONE, HEAD, Bundle, Manifest, load_bundle, write_manifest
+from streams.faces.crop import crop_array
+from streams.input.source import Source
+from train.models.detector import FEATURES, ORIGINAL, ResNeXtLSTM
 
 CLIP = ORIGINAL.window
 SIZE = ORIGINAL.input_size

@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from benchmarks.arithmetic import Work, count_work
-from benchmarks.errors import SettingInvalid
-from benchmarks.limits import Call, Product, copy_gb_per_s, fastest_s, products
-from benchmarks.record import Figure, Output, new_record, new_table, quantity
-from runtime.bundle import Bundle, load_bundle
-from runtime.engines import open_engine
-from runtime.engines.cores import usable_cores
+from benchmarks.harness.arithmetic import Work, count_work
+from benchmarks.harness.errors import SettingInvalid
+from benchmarks.harness.limits import Call, Product, copy_gb_per_s, fastest_s, products
+from benchmarks.harness.record import Figure, Output, new_record, new_table, quantity
+from runtime.engines.cpu import usable_cores
+from runtime.engines.factory import open_engine
+from runtime.model.bundle import Bundle, load_bundle
 
 BATCHES = (1, 2, 4, 8)
 WARMUP_CALLS = 2

@@ -18,27 +18,36 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.cameras import Cameras
-from benchmarks.errors import NothingMeasured, SettingInvalid
-from benchmarks.load import Load, memory_mib
-from benchmarks.ramp import climb
-from benchmarks.record import Figure, Output, distribution, new_record, new_table, percentiles, quantity
-from benchmarks.stopwatch import Stopwatch, TimedBackbone
-from runtime.analysis import StreamAnalysis
-from runtime.backlog import Parcel
-from runtime.batcher import Batcher
-from runtime.bundle import Bundle, load_bundle
-from runtime.engines import Engine, detector_infer, open_engine
-from runtime.engines.cores import usable_cores
-from runtime.hub import Hub, new_session
-from runtime.messages import HealthDict, Identity
-from runtime.metrics import Metrics
-from runtime.monitor import Monitor, Pace, stall_s
-from runtime.program import RateTooHigh
+from benchmarks.harness.cameras import Cameras
+from benchmarks.harness.errors import NothingMeasured, SettingInvalid
+from benchmarks.harness.load import Load, memory_mib
+from benchmarks.harness.ramp import climb
+from benchmarks.harness.record import (
+    Figure,
+    Output,
+    distribution,
+    new_record,
+    new_table,
+    percentiles,
+    quantity,
+)
+from benchmarks.harness.stopwatch import Stopwatch, TimedBackbone
+from runtime.commands.monitor import RateTooHigh
+from runtime.engines.cpu import usable_cores
+from runtime.engines.factory import detector_infer, open_engine
+from runtime.engines.interface import Engine
+from runtime.model.bundle import Bundle, load_bundle
+from runtime.pipeline.batcher import Batcher
+from runtime.pipeline.monitor import Monitor, Pace, stall_s
+from runtime.pipeline.stream_analysis import StreamAnalysis
+from runtime.serving.broadcaster import Hub, new_session
+from runtime.serving.client_queue import Parcel
+from runtime.serving.metrics import Metrics
+from runtime.serving.protocol import HealthDict, Identity
 from runtime.version import version
-from streams.detector import Detector, Infer
-from streams.faces import FaceFinder
-from streams.source import Source, parse_source
+from streams.faces.detector import Detector, Infer
+from streams.faces.finder import FaceFinder
+from streams.input.source import Source, parse_source
 
 HEIGHTS = (480, 720, 1080)
 # The share of the due samples that has to be analysed: the grid and the clock may be off by a frame.

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from export.errors import GraphUnsupported
-from export.lstm import onnx_stored, with_onnx_lstms
-from export.rounding import LEAST_STORED, StoredWeight
+from export.onnx_graph.lstm import onnx_stored, with_onnx_lstms
+from export.onnx_graph.rounding import LEAST_STORED, StoredWeight
 
 OPSET = 18
 # The oldest that has opset 18, so that old readers take it too.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from export.errors import GraphUnsupported
-from export.rounding import StoredWeight
+from export.onnx_graph.rounding import StoredWeight
 
 
 class OnnxLSTM(nn.Module):

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from export.errors import WeightsUnusable
-from runtime.bundle import Weights
+from runtime.model.bundle import Weights
 
 # Smaller tensors stay float32, the first convolution among them: together a few hundred kilobytes.
 LEAST_STORED = 16_384

@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from export.errors import AnswersForeign, EnginesDiffer
-from export.parity import (
+from export.parity.gates import (
     Networks,
     VerdictParity,
     allowed_figures,
@@ -31,14 +31,15 @@ from export.parity import (
     torch_window_logits,
     verdict_parity,
 )
-from export.restored import stored_networks
-from export.samples import Clips, portrait_clips, read_clips
-from runtime.bundle import Bundle
-from runtime.engines import Engine, open_engine
-from runtime.engines.answers import Answers, answers_of, fingerprint, load_answers
-from runtime.engines.graphs import PRECISIONS
-from runtime.engines.onnxruntime import OnnxRuntimeEngine
+from export.parity.restored import stored_networks
+from export.parity.samples import Clips, portrait_clips, read_clips
+from runtime.engines.factory import open_engine
+from runtime.engines.interface import Engine
+from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
+from runtime.engines.recorded_outputs import Answers, answers_of, fingerprint, load_answers
+from runtime.engines.tensorrt.graphs import PRECISIONS
 from runtime.errors import EngineUnavailable
+from runtime.model.bundle import Bundle
 
 LEAST_CROPS, LEAST_WINDOWS = 2000, 200
 PORTRAIT_CLIPS = 8

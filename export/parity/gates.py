@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from export.errors import ParityFailed
-from export.samples import Clips
-from runtime.buffer import FaceBuffer
-from runtime.bundle import Manifest
-from runtime.engines import Engine
-from runtime.verdict import Calibration, Judge
+from export.parity.samples import Clips
+from runtime.engines.interface import Engine
+from runtime.model.bundle import Manifest
+from runtime.pipeline.decision import Calibration, Judge
+from runtime.pipeline.window import FaceBuffer
 
 ENGINE_LOGIT = 1e-3
 ROUNDING_P_FAKE = 0.01
@@ -330,7 +330,7 @@ def torch_features(model: Networks, clips: Clips) -> NDArray[np.float32]:
 def torch_window_logits(
     model: Networks, features: NDArray[np.float32], min_frames: int
 ) -> NDArray[np.float32]:
-    """Judge every window that begins a clip, in the order of `runtime.engines.answers.window_logits`.
+    """Judge every window that begins a clip, in the order of `runtime.engines.recorded_outputs.window_logits`.
 
     Args:
         model: In evaluation mode.

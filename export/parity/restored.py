@@ -12,16 +12,16 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from export.errors import GraphUnsupported
-from export.folding import folded
-from export.lstm import names, torch_gates
-from export.parity import Networks
-from runtime.bundle import Bundle
-from runtime.engines.graphs import prepare
-from train.model import ModelConfig, ResNeXtLSTM
+from export.onnx_graph.folding import folded
+from export.onnx_graph.lstm import names, torch_gates
+from export.parity.gates import Networks
+from runtime.engines.tensorrt.graphs import prepare
+from runtime.model.bundle import Bundle
+from train.models.detector import ModelConfig, ResNeXtLSTM
 
 
 def stored_networks(bundle: Bundle) -> Networks:
-    """Make the detector of `train.model` with a bundle's weights.
+    """Make the detector of `train.models.detector` with a bundle's weights.
 
     Args:
         bundle: The model.

@@ -15,7 +15,7 @@ import skimage.data
 from numpy.typing import NDArray
 
 from export.errors import SamplesUnreadable
-from streams.crop import crop_array
+from streams.faces.crop import crop_array
 
 Clips = NDArray[np.uint8]
 """Face crops, uint8 RGB `(K, T, H, W, 3)`."""

@@ -11,10 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from runtime.backlog import Parcel
-from runtime.board import Board
-from runtime.messages import HealthDict, StreamDict, StreamState, VerdictDict
-from runtime.verdict import State
+from runtime.pipeline.decision import State
+from runtime.serving.client_queue import Parcel
+from runtime.serving.protocol import HealthDict, StreamDict, StreamState, VerdictDict
+from runtime.serving.snapshot import Board
 
 logger = logging.getLogger(__name__)
 

@@ -23,27 +23,28 @@ from rich.console import Console
 from rich.live import Live
 from rich.logging import RichHandler
 
-from runtime.analysis import StreamAnalysis
-from runtime.batcher import Batcher
-from runtime.bundle import Bundle, load_bundle
-from runtime.engines import Engine, detector_infer, open_engine
+from runtime.commands.console import ChangeLog, LiveTable
+from runtime.engines.factory import detector_infer, open_engine
+from runtime.engines.interface import Engine
 from runtime.errors import RecordingFailed, UnmaskError
-from runtime.hub import Hub, Sink, new_session
-from runtime.messages import Identity
-from runtime.metrics import Metrics
-from runtime.monitor import Monitor, stall_s
-from runtime.recording import STDOUT, Recording
-from runtime.server import DEFAULT_HOST, DEFAULT_PORT, Urls, serve
-from runtime.table import ChangeLog, LiveTable
+from runtime.model.bundle import Bundle, load_bundle
+from runtime.pipeline.batcher import Batcher
+from runtime.pipeline.monitor import Monitor, stall_s
+from runtime.pipeline.stream_analysis import StreamAnalysis
+from runtime.serving.broadcaster import Hub, Sink, new_session
+from runtime.serving.jsonl import STDOUT, Recording
+from runtime.serving.metrics import Metrics
+from runtime.serving.protocol import Identity
+from runtime.serving.server import DEFAULT_HOST, DEFAULT_PORT, Urls, serve
 from runtime.version import version
-from streams.detector import Detector
-from streams.faces import FaceFinder
-from streams.source import Source
+from streams.faces.detector import Detector
+from streams.faces.finder import FaceFinder
+from streams.input.source import Source
 
 logger = logging.getLogger(__name__)
 
 # Whose news a person gets; everyone else is heard from a warning on.
-SPEAKING = ("runtime.program", "runtime.monitor", "runtime.table")
+SPEAKING = ("runtime.commands.monitor", "runtime.pipeline.monitor", "runtime.commands.console")
 
 # How long the first lines wait for a source to be opened: that none can be read should be the only news.
 SETTLE_S = 1.0

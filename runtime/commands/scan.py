@@ -13,12 +13,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from runtime.batcher import Batcher
-from runtime.bundle import load_bundle
-from runtime.engines import detector_infer, open_engine
-from runtime.scan import Scanner, ScanResult, find_videos
-from runtime.table import FACE_STYLES
-from runtime.verdict import Calibration, State
+from runtime.commands.console import FACE_STYLES
+from runtime.engines.factory import detector_infer, open_engine
+from runtime.model.bundle import load_bundle
+from runtime.pipeline.batcher import Batcher
+from runtime.pipeline.decision import Calibration, State
+from runtime.pipeline.scan import Scanner, ScanResult, find_videos
 
 
 def run_scan(

@@ -10,75 +10,19 @@ Importing this package needs numpy and nothing else: the TensorRT engine lives w
 from __future__ import annotations
 
 import logging
-from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from runtime.errors import EngineUnavailable, EngineUnknown
 
 if TYPE_CHECKING:
-    from typing import Self
-
-    from runtime.bundle import Bundle
-    from runtime.engines.graphs import Precision
-    from streams.detector import Infer
+    from runtime.engines.interface import Engine
+    from runtime.engines.tensorrt.graphs import Precision
+    from runtime.model.bundle import Bundle
+    from streams.faces.detector import Infer
 
 CHOICES = ("auto", "onnxruntime", "tensorrt")
 
 _log = logging.getLogger(__name__)
-
-
-@runtime_checkable
-class Engine(Protocol):
-    """Runs a bundle's backbone and head; memory and threads are held only inside its `with` block.
-
-    Both calls may come from any thread, also at once.
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def features(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Run the backbone.
-
-        Args:
-            crops: uint8 RGB `(N, H, W, 3)` of the bundle's input size; N may be 0.
-
-        Returns:
-            float32 `(N, feature_dim)`.
-
-        Raises:
-            ValueError: The crops have another shape or type.
-            EngineFailed: The engine broke.
-        """
-        ...
-
-    def logits(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Run the head.
-
-        Args:
-            windows: float32 `(N, T, feature_dim)`, oldest first, T within `min_frames..window`; N may be 0.
-
-        Returns:
-            Uncalibrated logits, float32 `(N,)`, all finite.
-
-        Raises:
-            ValueError: The windows have another shape or type.
-            EngineFailed: The engine broke.
-        """
-        ...
-
-    def describe(self) -> str:
-        """Name the library, its version and the device in one line."""
-        ...
 
 
 def open_engine(
@@ -101,13 +45,13 @@ def open_engine(
         EngineUnavailable: It cannot run here.
     """
     # Imported late: `unmask --help` and the error for a wrong name need no inference library.
-    from runtime.engines.onnxruntime import OnnxRuntimeEngine
+    from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
 
     _known(choice)
     if choice == "onnxruntime":
         return OnnxRuntimeEngine(bundle, threads=threads)
 
-    from runtime.engines.tensorrt import TensorRTEngine
+    from runtime.engines.tensorrt.engine import TensorRTEngine
 
     if choice == "tensorrt":
         return TensorRTEngine(bundle, precision=precision)
@@ -135,19 +79,19 @@ def detector_infer(choice: str = "auto", *, threads: int | None = None) -> Infer
         threads: CPU threads; one when None.
 
     Returns:
-        A function from one float32 picture `(1, 3, H, W)` to the outputs, for `streams.detector.Detector`.
+        A function from one float32 picture `(1, 3, H, W)` to the outputs, for `streams.faces.detector.Detector`.
 
     Raises:
         EngineUnknown: There is no engine of this name.
         EngineUnavailable: It cannot run here.
     """
-    from runtime.engines.onnxruntime import session_infer
-    from streams.detector import centerface_model
+    from runtime.engines.onnx_cpu.engine import session_infer
+    from streams.faces.detector import centerface_model
 
     _known(choice)
     if choice == "tensorrt":
-        from runtime.engines.driver import probe
-        from runtime.engines.library import load_tensorrt
+        from runtime.engines.tensorrt.driver import probe
+        from runtime.engines.tensorrt.library import load_tensorrt
 
         probe()
         load_tensorrt()

@@ -16,13 +16,13 @@ from runtime.errors import EngineError, EngineUnavailable
 if TYPE_CHECKING:
     from typing import Self
 
-    from runtime.engines import Engine
+    from runtime.engines.interface import Engine
 
 _log = logging.getLogger(__name__)
 
 
 class FallbackEngine:
-    """Runs the first of two engines until it fails, then the second; see `runtime.engines.Engine`.
+    """Runs the first of two engines until it fails, then the second; see `runtime.engines.factory.Engine`.
 
     The call that finds the first one broken is answered by the second: no verdict is lost, only time.
 

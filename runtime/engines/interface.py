@@ -4,16 +4,71 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import EngineFailed
 
+if TYPE_CHECKING:
+    from typing import Self
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Runs a bundle's backbone and head; memory and threads are held only inside its `with` block.
+
+    Both calls may come from any thread, also at once.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def features(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Run the backbone.
+
+        Args:
+            crops: uint8 RGB `(N, H, W, 3)` of the bundle's input size; N may be 0.
+
+        Returns:
+            float32 `(N, feature_dim)`.
+
+        Raises:
+            ValueError: The crops have another shape or type.
+            EngineFailed: The engine broke.
+        """
+        ...
+
+    def logits(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Run the head.
+
+        Args:
+            windows: float32 `(N, T, feature_dim)`, oldest first, T within `min_frames..window`; N may be 0.
+
+        Returns:
+            Uncalibrated logits, float32 `(N,)`, all finite.
+
+        Raises:
+            ValueError: The windows have another shape or type.
+            EngineFailed: The engine broke.
+        """
+        ...
+
+    def describe(self) -> str:
+        """Name the library, its version and the device in one line."""
+        ...
+
 
 class Model(Protocol):
-    """Is what an engine needs to know of a bundle; `runtime.bundle.Bundle` has it, and more."""
+    """Is what an engine needs to know of a bundle; `runtime.model.bundle.Bundle` has it, and more."""
 
     @property
     def name(self) -> str: ...

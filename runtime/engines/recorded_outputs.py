@@ -1,6 +1,6 @@
 """Runs one engine over saved crops and saves what it answers, for a comparison in another process.
 
-    python -m runtime.engines.answers SAMPLES.npz ANSWERS.npz --prepared FOLDER --precision fp16
+    python -m runtime.engines.recorded_outputs SAMPLES.npz ANSWERS.npz --prepared FOLDER --precision fp16
 
 TensorRT 8.6 needs Python 3.10 and cannot share a process with a newer torch. Its answers are compared by
 `unmask export --check --answers`. Where only this runs, numpy, tensorrt and pycuda are installed, no more.
@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.engines.cache import EngineCache
-from runtime.engines.driver import NAME
-from runtime.engines.graphs import PRECISIONS
-from runtime.engines.prepared import read_prepared
-from runtime.engines.tensorrt import TensorRTEngine
+from runtime.engines.tensorrt.driver import NAME
+from runtime.engines.tensorrt.engine import TensorRTEngine
+from runtime.engines.tensorrt.engine_cache import EngineCache
+from runtime.engines.tensorrt.graphs import PRECISIONS
+from runtime.engines.tensorrt.prepared import read_prepared
 from runtime.errors import EngineUnavailable, UnmaskError
 
 if TYPE_CHECKING:
-    from runtime.engines import Engine
+    from runtime.engines.interface import Engine
 
 CROPS_AT_ONCE = 32
 
@@ -80,7 +80,9 @@ def load_answers(path: Path) -> Answers:
             return Answers(**words, features=saved["features"], logits=saved["logits"])
     except (OSError, ValueError, KeyError) as error:
         raise EngineUnavailable(
-            NAME, f"{path} holds no answers ({error})", "make it with `python -m runtime.engines.answers`"
+            NAME,
+            f"{path} holds no answers ({error})",
+            "make it with `python -m runtime.engines.recorded_outputs`",
         ) from error
 
 

@@ -23,15 +23,15 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from runtime.errors import BundleInvalid, BundleMismatch, BundleMissing, BundleUnsupported
-from runtime.flicker import FLICKER_FILE, FlickerJudge, read_flicker, to_json
-from runtime.verdict import Calibration
+from runtime.model.temporal_classifier import FLICKER_FILE, FlickerJudge, read_flicker, to_json
+from runtime.pipeline.decision import Calibration
 
 FORMAT_VERSION = 2
 """The one that is written; those from 1 on are read. Version 1 had no flicker."""
 MANIFEST = "manifest.json"
 BACKBONE = "backbone.onnx"
 HEAD = "head.onnx"
-DEFAULT_BUNDLE = Path(__file__).parent / "models" / "default"
+DEFAULT_BUNDLE = Path(__file__).parent / "default"
 
 Weights = Literal["int8", "float16", "float32"]
 T = TypeVar("T")

@@ -3,7 +3,7 @@
     judge = read_flicker(Path("bundle/flicker.json"))
     logit = network_logit + judge.logits(flicker)[0]
 
-Flicker is what `streams.flicker` measures. Over a window it is told by three quantiles of each measure, and
+Flicker is what `streams.features.temporal_residuals` measures. Over a window it is told by three quantiles of each measure, and
 those are weighed.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.flicker import FLICKER, LAGS
+from streams.features.temporal_residuals import FLICKER, LAGS
 
 FLICKER_FILE = "flicker.json"
 LEAST = max(LAGS) + 1

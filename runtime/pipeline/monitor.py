@@ -21,12 +21,12 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol, Self
 
-from runtime.analysis import StreamAnalysis
-from runtime.messages import HEARTBEAT_S, BroadcastMessage, HeartbeatMessage, StreamHealth
-from runtime.status import Messages, StreamStatus
+from runtime.pipeline.stream_analysis import StreamAnalysis
+from runtime.pipeline.stream_state import Messages, StreamStatus
+from runtime.serving.protocol import HEARTBEAT_S, BroadcastMessage, HeartbeatMessage, StreamHealth
 from streams.errors import EndOfStream, SourceError
-from streams.frame import Frame
-from streams.reader import (
+from streams.input.frame import Frame
+from streams.input.reader import (
     Backoff,
     Connected,
     Connecting,
@@ -40,7 +40,7 @@ from streams.reader import (
     TooSlow,
     open_reader,
 )
-from streams.source import Source
+from streams.input.source import Source
 
 logger = logging.getLogger(__name__)
 

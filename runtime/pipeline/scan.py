@@ -23,17 +23,17 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.aggregate import FaceRecord, face_p_fake, video_p_fake
-from runtime.analysis import FaceVerdict, Finder, Head, Sighting, StreamAnalysis
-from runtime.batcher import Batcher
-from runtime.bundle import Bundle
 from runtime.errors import UnmaskError
-from streams.detector import Detector, Infer
+from runtime.model.bundle import Bundle
+from runtime.model.video_score import FaceRecord, face_p_fake, video_p_fake
+from runtime.pipeline.batcher import Batcher
+from runtime.pipeline.stream_analysis import FaceVerdict, Finder, Head, Sighting, StreamAnalysis
 from streams.errors import EndOfStream, SourceError, redact
-from streams.faces import FaceFinder
-from streams.frame import Frame
-from streams.reader import Event, TooSlow, open_reader
-from streams.source import parse_source
+from streams.faces.detector import Detector, Infer
+from streams.faces.finder import FaceFinder
+from streams.input.frame import Frame
+from streams.input.reader import Event, TooSlow, open_reader
+from streams.input.source import parse_source
 
 ScanState: TypeAlias = Literal["scored", "no_face", "too_short", "too_slow", "unreadable"]
 
@@ -101,7 +101,7 @@ class ScanResult:
         file: Its path as it was given.
         state: `scored`; `no_face`; `too_short` (no face for `min_frames` samples in a row); `too_slow` (fewer
             frames a second than the model needs); `unreadable`. Only `scored` has a score.
-        p_fake: Of the video, calibrated, 0..1; see `runtime.aggregate`.
+        p_fake: Of the video, calibrated, 0..1; see `runtime.model.video_score`.
         faces: All that were seen, in the order of their ids.
         seconds: How much of it was analysed, in its own time.
         frames: How many of its frames were analysed: `sample_hz` of them a second.

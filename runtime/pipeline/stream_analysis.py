@@ -22,15 +22,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.buffer import FaceBuffer
-from runtime.bundle import Bundle
-from runtime.messages import Latency, VerdictMessage, relative_box
-from runtime.pace import Pace
-from runtime.verdict import STALE, Judge, State, Verdict
-from streams.crop import crop_face
-from streams.faces import Face
-from streams.flicker import FlickerMeter
-from streams.frame import Frame
+from runtime.model.bundle import Bundle
+from runtime.pipeline.decision import STALE, Judge, State, Verdict
+from runtime.pipeline.verdict_rate import Pace
+from runtime.pipeline.window import FaceBuffer
+from runtime.serving.protocol import Latency, VerdictMessage, relative_box
+from streams.faces.crop import crop_face
+from streams.faces.finder import Face
+from streams.features.temporal_residuals import FlickerMeter
+from streams.input.frame import Frame
 
 Box = tuple[float, float, float, float]
 
@@ -39,7 +39,7 @@ MISSES_TO_FORGET = 2
 
 
 class Finder(Protocol):
-    """Finds and follows the faces of one stream; `streams.faces.FaceFinder` is the one in use."""
+    """Finds and follows the faces of one stream; `streams.faces.finder.FaceFinder` is the one in use."""
 
     def find(self, frame: Frame) -> list[Face]:
         """Give the faces of the next frame."""
@@ -108,7 +108,7 @@ class FaceVerdict:
 
     Args:
         face: The track's id, never reused within the stream.
-        state: See `runtime.verdict`; `stale` once, when the face is gone.
+        state: See `runtime.pipeline.decision`; `stale` once, when the face is gone.
         p_fake: Calibrated, 0..1; None if the state is `warming` or `stale`.
         logit: The head's output that `p_fake` was made from, flicker added; None if it was not asked.
         box: `(x, y, w, h)` in pixels of the frame.

@@ -8,7 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from runtime.messages import BroadcastMessage, StreamHealth, StreamMessage, StreamState, VerdictMessage
+from runtime.serving.protocol import (
+    BroadcastMessage,
+    StreamHealth,
+    StreamMessage,
+    StreamState,
+    VerdictMessage,
+)
 
 Messages = list[BroadcastMessage]
 

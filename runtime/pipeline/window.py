@@ -7,7 +7,7 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.flicker import Flicker, FlickerMeter
+from streams.features.temporal_residuals import Flicker, FlickerMeter
 
 
 class FaceBuffer:

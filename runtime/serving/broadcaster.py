@@ -19,9 +19,8 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-from runtime.backlog import Backlog, Parcel
-from runtime.board import Board
-from runtime.messages import (
+from runtime.serving.client_queue import Backlog, Parcel
+from runtime.serving.protocol import (
     BroadcastMessage,
     HelloDict,
     Identity,
@@ -29,6 +28,7 @@ from runtime.messages import (
     encode,
     snapshot,
 )
+from runtime.serving.snapshot import Board
 
 Sink = Callable[[Parcel], None]
 

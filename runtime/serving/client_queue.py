@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from runtime.messages import BroadcastDict
+from runtime.serving.protocol import BroadcastDict
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from runtime.backlog import Parcel
 from runtime.errors import RecordingFailed
+from runtime.serving.client_queue import Parcel
 
 logger = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
-from runtime.backlog import Parcel
-from runtime.hub import Hub
-from runtime.messages import HealthDict, StreamState
-from runtime.verdict import State
+from runtime.pipeline.decision import State
+from runtime.serving.broadcaster import Hub
+from runtime.serving.client_queue import Parcel
+from runtime.serving.protocol import HealthDict, StreamState
 
 # From a fast GPU's stage to a camera that is seconds behind.
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0)

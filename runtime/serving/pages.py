@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from importlib import resources
 
-from runtime.access import Access, Authority
-from runtime.hub import Hub
-from runtime.metrics import Metrics
+from runtime.serving.access import Access, Authority
+from runtime.serving.broadcaster import Hub
+from runtime.serving.metrics import Metrics
 
 # Heartbeats come every second; after this long without any message the monitor hangs and wants a restart.
 SILENCE_S = 10.0
@@ -68,7 +68,7 @@ class Pages:
         self.hub = hub
         self.access = access
         self.metrics = metrics
-        web = resources.files("runtime") / "web"
+        web = resources.files("runtime.serving") / "web"
         self._files = {path: (web / name).read_bytes() for path, (name, _) in FILES.items()}
 
     def answer(self, method: str, target: str, headers: Mapping[str, str]) -> Answer | None:

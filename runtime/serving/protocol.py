@@ -18,7 +18,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias, TypedDict, get_args
 
-from runtime.verdict import State
+from runtime.pipeline.decision import State
 
 PROTOCOL_VERSION = 1
 HEARTBEAT_S = 1.0  # A client that hears nothing for several of these is right to think the connection dead.

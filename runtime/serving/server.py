@@ -28,11 +28,11 @@ from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from runtime.access import Access
 from runtime.errors import AddressUnusable, PortBusy
-from runtime.hub import Hub, Subscription
-from runtime.metrics import Metrics
-from runtime.pages import Answer, Pages
+from runtime.serving.access import Access
+from runtime.serving.broadcaster import Hub, Subscription
+from runtime.serving.metrics import Metrics
+from runtime.serving.pages import Answer, Pages
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ Pure: stamped messages go in, and what a client that joins must know comes out.
 
 from __future__ import annotations
 
-from runtime.messages import BroadcastDict, StreamDict, VerdictDict
+from runtime.serving.protocol import BroadcastDict, StreamDict, VerdictDict
 
 # Longer than the monitor lets a verdict live: what is older comes from a thread that hangs.
 EXPIRY_S = 5.0

@@ -20,7 +20,7 @@ import onnx
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from streams.crop import Box, known_colorspace
+from streams.faces.crop import Box, known_colorspace
 
 Infer = Callable[[NDArray[np.float32]], Sequence[NDArray[np.float32]]]
 """Runs the network: RGB float32 (1, 3, H, W) in 0..255, H and W multiples of 32, to its outputs in order."""

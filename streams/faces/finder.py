@@ -19,10 +19,10 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from streams.crop import Box, known_colorspace
-from streams.detector import Detector
-from streams.frame import Frame
-from streams.tracker import Tracker
+from streams.faces.crop import Box, known_colorspace
+from streams.faces.detector import Detector
+from streams.faces.tracker import Tracker
+from streams.input.frame import Frame
 
 FLOW_SIDE = 320  # long side, in pixels, of the gray picture in which motion is measured
 FLOW_GRID = 7  # points across and down a face

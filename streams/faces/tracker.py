@@ -13,8 +13,8 @@ from itertools import combinations, count
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.crop import Box
-from streams.detector import Detection
+from streams.faces.crop import Box
+from streams.faces.detector import Detection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

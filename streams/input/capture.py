@@ -15,7 +15,6 @@ import av.logging
 from av.packet import Packet
 from av.stream import Discard, Disposition
 
-from streams.anchor import Anchor, CatchUp
 from streams.errors import (
     SourceError,
     SourceInvalid,
@@ -23,7 +22,8 @@ from streams.errors import (
     SourceUnavailable,
     source_error,
 )
-from streams.source import Source, device_url, format_available
+from streams.input.clock import Anchor, CatchUp
+from streams.input.source import Source, device_url, format_available
 
 __all__ = ["Capture", "Picture", "Timeouts", "open_capture"]
 
@@ -348,7 +348,7 @@ class DemoCapture:
         Yields:
             One picture every 1 / fps seconds of the clock.
         """
-        from streams.demo import demo_frames  # loads the portrait
+        from streams.synthesis.demo import demo_frames  # loads the portrait
 
         time_base = Fraction(1, 25)
         frames = demo_frames(fps=25)

@@ -15,8 +15,8 @@ from collections import deque
 from dataclasses import replace
 
 from streams.errors import EndOfStream
-from streams.frame import Frame
-from streams.sampler import LONGEST_STEP
+from streams.input.frame import Frame
+from streams.input.sampler import LONGEST_STEP
 
 __all__ = ["Mailbox"]
 

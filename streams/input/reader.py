@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from streams.capture import Picture, Timeouts, open_capture
 from streams.errors import EndOfStream, SourceError, SourceMissing, SourceNotVideo
-from streams.events import (
+from streams.input.capture import Picture, Timeouts, open_capture
+from streams.input.events import (
     Connected,
     Connecting,
     Dropped,
@@ -31,11 +31,11 @@ from streams.events import (
     FastEnough,
     TooSlow,
 )
-from streams.frame import Frame
-from streams.mailbox import Mailbox
-from streams.rotation import Upright
-from streams.sampler import LONGEST_STEP, Sampler
-from streams.source import Source
+from streams.input.frame import Frame
+from streams.input.frame_queue import Mailbox
+from streams.input.rotation import Upright
+from streams.input.sampler import LONGEST_STEP, Sampler
+from streams.input.source import Source
 
 __all__ = [
     "Backoff",

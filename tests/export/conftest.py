@@ -52,7 +52,7 @@ class SmallHead(nn.Module):
 
 
 class SmallModel(nn.Module):
-    """Both parts, as `train.model.ResNeXtLSTM` has them."""
+    """Both parts, as `train.models.detector.ResNeXtLSTM` has them."""
 
     def __init__(self, layers: int = 1, *, bidirectional: bool = False) -> None:
         super().__init__()

@@ -17,16 +17,16 @@ from torch import Tensor, nn
 import export.bundle
 from export.bundle import export_bundle, write_bundle
 from export.errors import OutputOccupied, ParityFailed, WeightsUnusable
-from export.parity import Networks
-from runtime.buffer import FaceBuffer
-from runtime.bundle import Manifest, Weights, load_bundle
-from runtime.engines import open_engine
-from runtime.engines.cores import computes_int8, cpu_features
-from runtime.engines.int8 import ranges_of
-from runtime.flicker import FLICKER_FILE, write_flicker
-from runtime.verdict import Calibration
+from export.parity.gates import Networks
+from runtime.engines.cpu import computes_int8, cpu_features
+from runtime.engines.factory import open_engine
+from runtime.engines.onnx_cpu.int8 import ranges_of
+from runtime.model.bundle import Manifest, Weights, load_bundle
+from runtime.model.temporal_classifier import FLICKER_FILE, write_flicker
+from runtime.pipeline.decision import Calibration
+from runtime.pipeline.window import FaceBuffer
 from tests.export.conftest import DIM, SIZE, WINDOW, SmallHead, SmallModel, make_clips
-from train.model import ModelConfig, ResNeXtLSTM, save_checkpoint
+from train.models.detector import ModelConfig, ResNeXtLSTM, save_checkpoint
 
 MANIFEST = Manifest(
     name="small",

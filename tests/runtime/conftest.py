@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from runtime.bundle import BACKBONE, HEAD, Manifest, write_manifest
-from runtime.verdict import Calibration
+from runtime.model.bundle import BACKBONE, HEAD, Manifest, write_manifest
+from runtime.pipeline.decision import Calibration
 
 SMALL = Manifest(
     name="small",

@@ -27,9 +27,9 @@ from runtime.client import (
     watch,
     websocket_url,
 )
-from runtime.hub import Hub
-from runtime.messages import HeartbeatMessage, Identity, MessageDict, StreamMessage, encode, snapshot
-from runtime.server import serve
+from runtime.serving.broadcaster import Hub
+from runtime.serving.protocol import HeartbeatMessage, Identity, MessageDict, StreamMessage, encode, snapshot
+from runtime.serving.server import serve
 
 PATIENCE_S = 30
 

@@ -12,9 +12,9 @@ import pytest
 from browser import Browser, Page
 from wire import make_hub, verdict
 
-from runtime.hub import Hub
-from runtime.messages import HeartbeatMessage, StreamHealth, StreamMessage
-from runtime.server import Server, serve_in_thread
+from runtime.serving.broadcaster import Hub
+from runtime.serving.protocol import HeartbeatMessage, StreamHealth, StreamMessage
+from runtime.serving.server import Server, serve_in_thread
 
 # What the overlay shows, as lines of text: the badges in its shadow tree.
 BADGES = """[...document.querySelector('unmask-verdict').shadowRoot.querySelectorAll('li')].map(

@@ -15,8 +15,8 @@ import pytest
 import skimage.data
 from numpy.typing import NDArray
 
-from streams.detector import Infer, centerface_model
-from streams.frame import Frame
+from streams.faces.detector import Infer, centerface_model
+from streams.input.frame import Frame
 
 
 @pytest.fixture(scope="session")

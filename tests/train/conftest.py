@@ -16,8 +16,8 @@ import pytest
 from numpy.typing import NDArray
 from skimage.data import astronaut
 
-from runtime.bundle import Manifest, write_manifest
-from runtime.verdict import Calibration
+from runtime.model.bundle import Manifest, write_manifest
+from runtime.pipeline.decision import Calibration
 
 Film = Callable[..., Path]
 

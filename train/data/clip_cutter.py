@@ -17,19 +17,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.crop import crop_face
 from streams.errors import EndOfStream, SourceError
-from streams.faces import Face
-from streams.frame import Frame
-from streams.reader import open_reader
-from streams.source import parse_source
+from streams.faces.crop import crop_face
+from streams.faces.finder import Face
+from streams.input.frame import Frame
+from streams.input.reader import open_reader
+from streams.input.source import parse_source
 
 # A file is read as fast as it is taken; who waits this long waits for a disk that is gone.
 STALLED_S = 60.0
 
 
 class Finder(Protocol):
-    """Finds and follows the faces of one video; `streams.faces.FaceFinder` is the one in use."""
+    """Finds and follows the faces of one video; `streams.faces.finder.FaceFinder` is the one in use."""
 
     def find(self, frame: Frame) -> list[Face]:
         """Give the faces of the next frame."""

@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from train.published import DFDC_NOTE
-from train.scores import LabelledClip
+from train.data.published import DFDC_NOTE
+from train.scoring.scores import LabelledClip
 
 # Where a set has no `prepared.json`: what the sets of these forms that are about have.
 MARGINS = {"clips.csv": 1.3, "labels.csv": 1.02}

@@ -35,16 +35,16 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from runtime.engines import detector_infer
-from runtime.engines.cores import usable_cores
-from streams.detector import Detector
+from runtime.engines.cpu import usable_cores
+from runtime.engines.factory import detector_infer
 from streams.errors import SourceError
-from streams.faces import FaceFinder
-from train.clips import ClipSpec, FaceClip, NoClip, cut_clips
-from train.layouts import Dataset, Layout, find_videos
-from train.shards import PreparedWriter, PrepareError, label
-from train.splits import Split
-from train.videos import Video
+from streams.faces.detector import Detector
+from streams.faces.finder import FaceFinder
+from train.data.clip_cutter import ClipSpec, FaceClip, NoClip, cut_clips
+from train.data.layouts import Dataset, Layout, find_videos
+from train.data.shards import PreparedWriter, PrepareError, label
+from train.data.splits import Split
+from train.data.videos import Video
 
 __all__ = ["ClipSpec", "PrepareError", "Prepared", "prepare"]
 
@@ -100,7 +100,7 @@ def prepare(
     """Cut the faces out of every video of a data set.
 
     Args:
-        data: The data set; see `train.layouts` for what is understood.
+        data: The data set; see `train.data.layouts` for what is understood.
         out: The folder to write, or to continue.
         layout: Which layout the data set has; `auto` looks.
         split: `official`, or `group` for an own division by groups.

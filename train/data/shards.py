@@ -26,8 +26,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from train.clips import FaceClip
-from train.videos import Video
+from train.data.clip_cutter import FaceClip
+from train.data.videos import Video
 
 JOURNAL = "progress.jsonl"
 COLUMNS = (

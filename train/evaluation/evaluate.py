@@ -19,19 +19,19 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from runtime.verdict import Calibration
-from streams.sampler import LONGEST_STEP, SHORTEST_STEP
-from train.clips import ClipSpec
-from train.clipset import ClipSet, ClipSetError, Entry, is_clip_set, load_clips, read_clip_set
-from train.layouts import Layout, find_videos
-from train.measure import Chance, measure, plain
-from train.plots import plot_histogram, plot_reliability, plot_roc
-from train.prepare import prepare
-from train.report import ReportError, report
-from train.robustness import Damage, measure_robustness, one_clip_each
-from train.scorers import open_scorer
-from train.scores import ClipScores, Scorer, best_level, of_frames, of_windows, score_clips
-from train.splits import Split
+from runtime.pipeline.decision import Calibration
+from streams.input.sampler import LONGEST_STEP, SHORTEST_STEP
+from train.data.clip_cutter import ClipSpec
+from train.data.clip_set import ClipSet, ClipSetError, Entry, is_clip_set, load_clips, read_clip_set
+from train.data.layouts import Layout, find_videos
+from train.data.prepare import prepare
+from train.data.splits import Split
+from train.evaluation.measure import Chance, measure, plain
+from train.evaluation.plots import plot_histogram, plot_reliability, plot_roc
+from train.evaluation.report import ReportError, report
+from train.evaluation.robustness import Damage, measure_robustness, one_clip_each
+from train.scoring.scorers import open_scorer
+from train.scoring.scores import ClipScores, Scorer, best_level, of_frames, of_windows, score_clips
 
 # Crops tighter than this share of what the model wants show the face at another scale.
 TIGHTEST = 0.97
@@ -60,7 +60,7 @@ def evaluate(
 
     Args:
         model: A checkpoint's or a bundle's directory; None for the bundle that ships with unmask.
-        data: A set of clips, or a data set of videos in any layout of `train.layouts`; the latter is prepared
+        data: A set of clips, or a data set of videos in any layout of `train.data.layouts`; the latter is prepared
             into `out/clips` first, whole, as the model wants it.
         out: Where the report goes; made if it is not there.
         split: Which side to measure on; `auto` takes `test`, else `val`, else everything; of videos that no

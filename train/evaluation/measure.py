@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
-from runtime.verdict import Calibration
-from train.calibration import CalibrationError, fit_calibration
-from train.metrics import (
+from runtime.pipeline.decision import Calibration
+from train.fitting.calibration import CalibrationError, fit_calibration
+from train.scoring.metrics import (
     Estimate,
     accuracy_at,
     auc,
@@ -29,7 +29,7 @@ from train.metrics import (
     equal_error_rate,
     expected_calibration_error,
 )
-from train.scores import ClipScores, Scored, best_level, of_frames, of_videos, of_windows
+from train.scoring.scores import ClipScores, Scored, best_level, of_frames, of_videos, of_windows
 
 FOLDS = 5
 

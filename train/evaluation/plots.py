@@ -10,9 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
-from runtime.verdict import Calibration
-from train.metrics import auc, expected_calibration_error, reliability
-from train.scores import Scored
+from runtime.pipeline.decision import Calibration
+from train.scoring.metrics import auc, expected_calibration_error, reliability
+from train.scoring.scores import Scored
 
 REAL, FAKE = "#1b9e77", "#d95f02"
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from runtime.bundle import change_manifest, load_bundle
+from runtime.model.bundle import change_manifest, load_bundle
 
 FIGURES = (
     "auc",

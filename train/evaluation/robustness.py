@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.verdict import Calibration
-from train.clipset import Entry
-from train.corruptions import CORRUPTIONS, corrupt
-from train.measure import Chance, measure_line
-from train.scores import ClipScores, LabelledClip
+from runtime.pipeline.decision import Calibration
+from train.data.clip_set import Entry
+from train.evaluation.measure import Chance, measure_line
+from train.sampling.corruptions import CORRUPTIONS, corrupt
+from train.scoring.scores import ClipScores, LabelledClip
 
 Damage = Callable[[LabelledClip], NDArray[np.uint8]]
 

@@ -1,6 +1,6 @@
 """Trains the trunk on single crops: a label a crop, and the blended region where it is known.
 
-The trunk learns from real forgeries and from forgeries made of the real crops (`streams.forge`), strong ones
+The trunk learns from real forgeries and from forgeries made of the real crops (`streams.synthesis.forgery`), strong ones
 first. Where the forged region is known, small convolutions on the trunk's second and third stage are trained
 to draw it: many labels a crop instead of one. They are not part of the detector. A teacher trains the same
 way, and beside one the trunk learns from its maps and its judgement too.
@@ -29,12 +29,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset
 from torch.utils.tensorboard import SummaryWriter
 
-from train.config import FitConfig
-from train.metrics import auc
-from train.model import Backbone
-from train.pools import Batches, Clip, Pool
-from train.scores import recrop
-from train.teacher import Teacher
+from train.models.config import FitConfig
+from train.models.detector import Backbone
+from train.models.teacher import Teacher
+from train.sampling.pools import Batches, Clip, Pool
+from train.scoring.metrics import auc
+from train.scoring.scores import recrop
 
 RESUME = "resume.pt"
 SHOW_S, SAVE_S = 15.0, 240.0

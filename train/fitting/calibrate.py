@@ -11,15 +11,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from runtime.bundle import MANIFEST, change_manifest
-from runtime.verdict import Calibration
-from train.calibration import CalibrationError, fit_calibration, with_thresholds, write_calibration
-from train.clipset import ClipSet, Entry, read_clip_set
-from train.evaluate import choose_entries, score_set
-from train.measure import video_weights
-from train.scorers import open_scorer
-from train.scores import ClipScores, Scorer, of_windows
-from train.splits import Split
+from runtime.model.bundle import MANIFEST, change_manifest
+from runtime.pipeline.decision import Calibration
+from train.data.clip_set import ClipSet, Entry, read_clip_set
+from train.data.splits import Split
+from train.evaluation.evaluate import choose_entries, score_set
+from train.evaluation.measure import video_weights
+from train.fitting.calibration import CalibrationError, fit_calibration, with_thresholds, write_calibration
+from train.scoring.scorers import open_scorer
+from train.scoring.scores import ClipScores, Scorer, of_windows
 
 
 def held_out(data: Sequence[Path], groups: Collection[str]) -> list[Path]:

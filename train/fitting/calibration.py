@@ -1,7 +1,7 @@
 """Turns logits into probabilities at equal priors, and sets thresholds by their error rates.
 
 What is fitted here is kept beside the checkpoint, goes from there into the bundle, and is applied by
-`runtime.verdict.Calibration`; the two must mean the same, so this module returns that class.
+`runtime.pipeline.decision.Calibration`; the two must mean the same, so this module returns that class.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 
-from runtime.verdict import Calibration
+from runtime.pipeline.decision import Calibration
 
 CALIBRATION = "calibration.json"
 

@@ -20,11 +20,11 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from streams.forge import forge, sample_forgery
-from train.augment import varied
-from train.config import FitConfig
-from train.model import Head, ResNeXtLSTM
-from train.pools import Clip, Pool
+from streams.synthesis.forgery import forge, sample_forgery
+from train.models.config import FitConfig
+from train.models.detector import Head, ResNeXtLSTM
+from train.sampling.augmentation import varied
+from train.sampling.pools import Clip, Pool
 
 BATCH = 32
 CARRIERS, GENTLY, OPEN = 8, 0.1, 4.0

@@ -12,13 +12,13 @@ import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 
-from train.config import FitConfig
-from train.head import begin_at_the_mean, fit_head
-from train.initial import load_initial
-from train.model import ModelConfig, ResNeXtLSTM, save_checkpoint
-from train.pools import Pool, draw_batch, read_pool
-from train.teacher import Teacher, load_pretrained, load_teacher, save_teacher
-from train.trunk import fit_trunk
+from train.fitting.backbone import fit_trunk
+from train.fitting.head import begin_at_the_mean, fit_head
+from train.models.config import FitConfig
+from train.models.detector import ModelConfig, ResNeXtLSTM, save_checkpoint
+from train.models.initial_weights import load_initial
+from train.models.teacher import Teacher, load_pretrained, load_teacher, save_teacher
+from train.sampling.pools import Pool, draw_batch, read_pool
 
 STATISTICS = 128
 """Crops that a bundle's statistics are taken from."""

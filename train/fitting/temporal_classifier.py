@@ -21,20 +21,27 @@ from rich.progress import track
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
-from runtime.bundle import MANIFEST, change_manifest
-from runtime.flicker import FLICKER_FILE, LEAST, FlickerJudge, read_flicker, tell, write_flicker
-from runtime.verdict import Calibration
-from streams.flicker import measure_clip
-from train.augment import varied
-from train.calibrate import fit, held_out, kept_entries, score_held_out
-from train.calibration import CalibrationError, fit_calibration, write_calibration
-from train.clipset import load_clips, read_clip_set
-from train.corruptions import CORRUPTIONS, corrupt
-from train.evaluate import sampled_otherwise, trained_on
-from train.head import pseudo_clip
-from train.pools import POOL_PX, in_training
-from train.scorers import open_scorer
-from train.scores import LabelledClip, Scorer, of_videos, recrop
+from runtime.model.bundle import MANIFEST, change_manifest
+from runtime.model.temporal_classifier import (
+    FLICKER_FILE,
+    LEAST,
+    FlickerJudge,
+    read_flicker,
+    tell,
+    write_flicker,
+)
+from runtime.pipeline.decision import Calibration
+from streams.features.temporal_residuals import measure_clip
+from train.data.clip_set import load_clips, read_clip_set
+from train.evaluation.evaluate import sampled_otherwise, trained_on
+from train.fitting.calibrate import fit, held_out, kept_entries, score_held_out
+from train.fitting.calibration import CalibrationError, fit_calibration, write_calibration
+from train.fitting.head import pseudo_clip
+from train.sampling.augmentation import varied
+from train.sampling.corruptions import CORRUPTIONS, corrupt
+from train.sampling.pools import POOL_PX, in_training
+from train.scoring.scorers import open_scorer
+from train.scoring.scores import LabelledClip, Scorer, of_videos, recrop
 
 VARIED, DAMAGED = 3, ("h264", "blur", "resize", "noise")
 """Each clip is measured as it is, varied as live crops vary, and damaged: once coded as H.264, once in one of

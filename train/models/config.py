@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from train.model import ModelConfig
+from train.models.detector import ModelConfig
 
 
 class RunUnreadable(ValueError):

@@ -22,8 +22,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.models import resnext50_32x4d
 
-from runtime.flicker import FLICKER_FILE
-from train.calibration import CALIBRATION
+from runtime.model.temporal_classifier import FLICKER_FILE
+from train.fitting.calibration import CALIBRATION
 
 FEATURES = 2048
 WEIGHTS = "model.safetensors"

@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from runtime.bundle import MANIFEST, load_bundle
-from train.model import Backbone, is_checkpoint, load_checkpoint
+from runtime.model.bundle import MANIFEST, load_bundle
+from train.models.detector import Backbone, is_checkpoint, load_checkpoint
 
 
 class InitialWeightsError(ValueError):

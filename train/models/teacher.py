@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from train.initial import NO_WEIGHTS, SORTED, read_state
+from train.models.initial_weights import NO_WEIGHTS, SORTED, read_state
 
 WEIGHTS = "teacher.safetensors"
 ABOUT = "teacher.json"

@@ -167,7 +167,7 @@ def draw_variation(side: int, size: int, rng: np.random.Generator, *, zoom: floa
 
 
 def _warp(image: NDArray[Any], turn: NDArray[np.float32], size: int, border: int) -> NDArray[Any]:
-    """Warp with the filters of `streams.crop`: area when the scale is below 1, linear above.
+    """Warp with the filters of `streams.faces.crop`: area when the scale is below 1, linear above.
 
     `cv2.warpAffine` takes INTER_AREA and interpolates linearly all the same, which leaves crops sharper than
     those of live video; so the image is scaled down first, and what is left of the map needs no filter.

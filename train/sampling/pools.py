@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from streams.forge import EXPRESSIVE, blend_mask, forge, sample_forgery, self_blend
-from train.augment import Variation, draw_variation
-from train.clipset import Entry, load_clips, read_clip_set
-from train.config import FitConfig
-from train.pairing import Origin, find_origins, grey
-from train.scores import recrop
+from streams.synthesis.forgery import EXPRESSIVE, blend_mask, forge, sample_forgery, self_blend
+from train.data.clip_set import Entry, load_clips, read_clip_set
+from train.models.config import FitConfig
+from train.sampling.augmentation import Variation, draw_variation
+from train.sampling.pairing import Origin, find_origins, grey
+from train.scoring.scores import recrop
 
 POOL_PX = 192
 """Side at which crops are held and forged: more than any input size, less to hold than the files' 224."""

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.bundle import load_bundle
-from runtime.engines import open_engine
-from runtime.flicker import FlickerJudge
-from runtime.verdict import Calibration
-from train.scores import Scorer
+from runtime.engines.factory import open_engine
+from runtime.model.bundle import load_bundle
+from runtime.model.temporal_classifier import FlickerJudge
+from runtime.pipeline.decision import Calibration
+from train.scoring.scores import Scorer
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,9 +46,9 @@ def open_scorer(model: Path | None, *, engine: str = "auto", flicker: bool = Tru
     """
     if model is not None and (model / "config.json").is_file():
         # Imported late: a bundle is scored without torch.
-        from train.calibration import read_calibration
-        from train.flicker import read_judge
-        from train.model import load_checkpoint
+        from train.fitting.calibration import read_calibration
+        from train.fitting.temporal_classifier import read_judge
+        from train.models.detector import load_checkpoint
 
         network, training = load_checkpoint(model)
         yield module_scorer(

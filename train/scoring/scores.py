@@ -1,6 +1,6 @@
 """Scores clips with a model, and gathers the scores of a video.
 
-The model is anything with the two calls of `runtime.engines.Engine`, and maybe a judge of flicker. Features
+The model is anything with the two calls of `runtime.engines.factory.Engine`, and maybe a judge of flicker. Features
 are computed once per crop, as live, and judged in windows. Nothing is ever padded: a clip shorter than
 `min_frames` has no window, as live it has no verdict.
 """
@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.aggregate import FaceRecord, video_p_fake
-from runtime.flicker import FlickerJudge
-from runtime.verdict import Calibration
-from streams.flicker import measure_clip
+from runtime.model.temporal_classifier import FlickerJudge
+from runtime.model.video_score import FaceRecord, video_p_fake
+from runtime.pipeline.decision import Calibration
+from streams.features.temporal_residuals import measure_clip
 
 # Crops per backbone call: enough to keep a GPU busy, little enough for any memory.
 BATCH = 128

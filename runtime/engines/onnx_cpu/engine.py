@@ -35,13 +35,13 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-from runtime.bundle import Bundle
-from runtime.engines.cores import computes_int8, cpu_features, usable_cores
-from runtime.engines.int8 import METADATA, quantised, ranges_of
-from runtime.engines.optimised import LEAST_BYTES, GraphKey, OptimisedGraphs, cpu_name
-from runtime.engines.regroup import regrouped
+from runtime.engines.cpu import computes_int8, cpu_features, usable_cores
+from runtime.engines.onnx_cpu.graph_cache import LEAST_BYTES, GraphKey, OptimisedGraphs, cpu_name
+from runtime.engines.onnx_cpu.grouped_convolution import regrouped
+from runtime.engines.onnx_cpu.int8 import METADATA, quantised, ranges_of
 from runtime.errors import EngineFailed, EngineUnavailable
-from streams.detector import Infer
+from runtime.model.bundle import Bundle
+from streams.faces.detector import Infer
 
 NAME = "onnxruntime"
 
@@ -73,7 +73,7 @@ _ERRORS: tuple[type[Exception], ...] = (
 
 
 class OnnxRuntimeEngine:
-    """Runs a bundle on the CPU; see `runtime.engines.Engine` for the calls.
+    """Runs a bundle on the CPU; see `runtime.engines.factory.Engine` for the calls.
 
     Args:
         bundle: The model.

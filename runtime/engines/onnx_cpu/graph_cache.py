@@ -25,8 +25,8 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-from runtime.engines.cache import cache_dir
-from runtime.engines.cores import cpu_features
+from runtime.engines.cpu import cpu_features
+from runtime.engines.tensorrt.engine_cache import cache_dir
 
 GRAPH = "graph.onnx"
 WEIGHTS = "weights.bin"

@@ -25,12 +25,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runtime.engines.cache import EngineCache, EngineKey, write
-from runtime.engines.driver import ADVICE, NAME, Gpu, probe
-from runtime.engines.graphs import Precision
-from runtime.engines.library import is_rtx, load_tensorrt, start, the_logger, title
-from runtime.engines.prepared import PARTS, graph_of
-from runtime.engines.shapes import Model
+from runtime.engines.interface import Model
+from runtime.engines.tensorrt.driver import ADVICE, NAME, Gpu, probe
+from runtime.engines.tensorrt.engine_cache import EngineCache, EngineKey, write
+from runtime.engines.tensorrt.graphs import Precision
+from runtime.engines.tensorrt.library import is_rtx, load_tensorrt, start, the_logger, title
+from runtime.engines.tensorrt.prepared import PARTS, graph_of
 from runtime.errors import DeviceMemoryFull, EngineUnavailable
 
 MOST_BATCH = 64

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.engines.builder import MOST_BATCH, engines_for, profile_of, summarise
-from runtime.engines.cache import EngineCache, EngineKey
-from runtime.engines.device import Device, EngineRefused, Network
-from runtime.engines.driver import NAME, Gpu, probe
-from runtime.engines.graphs import PRECISIONS, Precision
-from runtime.engines.library import load_pycuda, load_tensorrt, title
-from runtime.engines.shapes import Model, check_crops, check_windows, finite
+from runtime.engines.interface import Model, check_crops, check_windows, finite
+from runtime.engines.tensorrt.builder import MOST_BATCH, engines_for, profile_of, summarise
+from runtime.engines.tensorrt.driver import NAME, Gpu, probe
+from runtime.engines.tensorrt.engine_cache import EngineCache, EngineKey
+from runtime.engines.tensorrt.graphs import PRECISIONS, Precision
+from runtime.engines.tensorrt.library import load_pycuda, load_tensorrt, title
+from runtime.engines.tensorrt.network import Device, EngineRefused, Network
 
 if TYPE_CHECKING:
     from typing import Self
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 class TensorRTEngine:
-    """Runs a model on an NVIDIA GPU; see `runtime.engines.Engine` for the calls.
+    """Runs a model on an NVIDIA GPU; see `runtime.engines.factory.Engine` for the calls.
 
     Backbone and head have a stream and a lock each, so that one does not wait for the other. Batches above
     `MOST_BATCH` go in pieces. Features come down to the host and go up again as windows: the windows are made

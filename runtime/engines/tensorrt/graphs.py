@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from runtime.engines.driver import NAME
+from runtime.engines.tensorrt.driver import NAME
 from runtime.errors import EngineUnavailable
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
-from runtime.engines.driver import ADVICE, NAME
+from runtime.engines.tensorrt.driver import ADVICE, NAME
 from runtime.errors import DeviceMemoryFull, EngineUnavailable
 
 # The full library comes first: it runs on every GPU, and its engines are tuned on the one at hand.

@@ -29,9 +29,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.engines.cache import write
-from runtime.engines.driver import ADVICE, NAME, leave_context
-from runtime.engines.library import is_rtx, start, the_logger
+from runtime.engines.tensorrt.driver import ADVICE, NAME, leave_context
+from runtime.engines.tensorrt.engine_cache import write
+from runtime.engines.tensorrt.library import is_rtx, start, the_logger
 from runtime.errors import DeviceLost, DeviceMemoryFull, EngineError, EngineFailed, EngineUnavailable
 
 # CU_STREAM_NON_BLOCKING: what another library does on the legacy stream does not wait for ours, nor break a

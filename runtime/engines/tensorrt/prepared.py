@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime.engines.cache import EngineCache, write
-from runtime.engines.driver import NAME
-from runtime.engines.graphs import VERSION, Precision, prepare
-from runtime.engines.shapes import Model
+from runtime.engines.interface import Model
+from runtime.engines.tensorrt.driver import NAME
+from runtime.engines.tensorrt.engine_cache import EngineCache, write
+from runtime.engines.tensorrt.graphs import VERSION, Precision, prepare
 from runtime.errors import EngineUnavailable
 
 CARD = "model.json"

@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.arithmetic import Work, count_work
-from runtime.bundle import BACKBONE, DEFAULT_BUNDLE, load_bundle
+from benchmarks.harness.arithmetic import Work, count_work
+from runtime.model.bundle import BACKBONE, DEFAULT_BUNDLE, load_bundle
 
 
 def write(path: Path, nodes: list[Any], weights: dict[str, np.ndarray], taken: list[Any]) -> Path:
@@ -83,7 +83,7 @@ def test_the_backbone_as_torch_counts_it() -> None:
     """Folding and rounding leave the arithmetic of the trained network as it was."""
     import torch
 
-    from train.model import Backbone
+    from train.models.detector import Backbone
 
     macs = 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.ramp import climb
+from benchmarks.harness.ramp import climb
 
 
 @pytest.mark.parametrize("limit", [0, 1, 2, 3, 5, 8, 13, 16, 40])

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.errors import RecordNotWritten, RecordUnreadable
-from benchmarks.record import (
+from benchmarks.harness.errors import RecordNotWritten, RecordUnreadable
+from benchmarks.harness.record import (
     Output,
     distribution,
     figure_table,

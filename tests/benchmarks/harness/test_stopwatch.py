@@ -10,9 +10,9 @@ import av
 import numpy as np
 import pytest
 
-from benchmarks.stopwatch import Stopwatch, TimedDetector, split
-from runtime.analysis import FaceVerdict, Timings
-from streams.frame import Frame
+from benchmarks.harness.stopwatch import Stopwatch, TimedDetector, split
+from runtime.pipeline.stream_analysis import FaceVerdict, Timings
+from streams.input.frame import Frame
 
 
 def frame(decode_ms: float) -> Frame:

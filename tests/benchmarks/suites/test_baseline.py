@@ -11,13 +11,14 @@ from typing import NoReturn
 
 import pytest
 
-from benchmarks import baseline, original
-from benchmarks.baseline import Method, run_baseline
-from benchmarks.errors import NothingMeasured, SettingInvalid, TooShort
-from benchmarks.original import Network, pictures, whole_clip
-from runtime.bundle import DEFAULT_BUNDLE
-from runtime.engines import open_engine
-from streams.source import parse_source
+from benchmarks.harness.errors import NothingMeasured, SettingInvalid, TooShort
+from benchmarks.suites import baseline
+from benchmarks.suites import original_method as original
+from benchmarks.suites.baseline import Method, run_baseline
+from benchmarks.suites.original_method import Network, pictures, whole_clip
+from runtime.engines.factory import open_engine
+from runtime.model.bundle import DEFAULT_BUNDLE
+from streams.input.source import parse_source
 
 FRAMES = 6
 LINES = [

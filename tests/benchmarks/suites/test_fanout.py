@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.errors import HelperFailed, SettingInvalid
-from benchmarks.fanout import Delivery, deliver, run_fanout
-from benchmarks.subscribers import Received, Subscribers
+from benchmarks.harness.errors import HelperFailed, SettingInvalid
+from benchmarks.harness.subscribers import Received, Subscribers
+from benchmarks.suites.fanout import Delivery, deliver, run_fanout
 
 
 def array(*rows: tuple[int, float]) -> np.ndarray:

@@ -17,18 +17,18 @@ import torch
 from rich.console import Console
 
 import unmask
-from benchmarks import gpu, gpu_worker
-from benchmarks.arithmetic import count_work
-from benchmarks.gpu import Series, faces_carried, results_path, run_gpu, run_worker, tensorrt_series
-from benchmarks.gpu_torch import TypedBackbone
-from benchmarks.gpu_worker import LEAST_CALLS, WARMUP_CALLS, call_ms
-from benchmarks.record import quantity
-from export import check
-from export.restored import stored_networks
-from runtime.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
-from runtime.engines.onnxruntime import OnnxRuntimeEngine
-from runtime.engines.tensorrt import TensorRTEngine
+from benchmarks.harness.arithmetic import count_work
+from benchmarks.harness.record import quantity
+from benchmarks.suites import gpu, gpu_worker
+from benchmarks.suites.gpu import Series, faces_carried, results_path, run_gpu, run_worker, tensorrt_series
+from benchmarks.suites.gpu_torch import TypedBackbone
+from benchmarks.suites.gpu_worker import LEAST_CALLS, WARMUP_CALLS, call_ms
+from export.parity import check
+from export.parity.restored import stored_networks
+from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
+from runtime.engines.tensorrt.engine import TensorRTEngine
 from runtime.errors import EngineUnavailable
+from runtime.model.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
 
 
 @pytest.fixture(scope="module")
@@ -128,21 +128,21 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def worker(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Run the worker in this process, on a pretended GPU."""
-    monkeypatch.setattr("runtime.engines.device.leave_context", lambda handle: None)
+    monkeypatch.setattr("runtime.engines.tensorrt.network.leave_context", lambda handle: None)
     pretended = partial(TensorRTEngine, trt=fake_gpu.Trt("11"), cuda=fake_gpu.Cuda(1 << 34), gpu=fake_gpu.GPU)
     monkeypatch.setattr(gpu_worker, "TensorRTEngine", pretended)
-    monkeypatch.setattr("runtime.engines.device._capture_api", lambda: None)
+    monkeypatch.setattr("runtime.engines.tensorrt.network._capture_api", lambda: None)
     monkeypatch.setattr(gpu_worker, "WARMUP_CALLS", 0)
     monkeypatch.setattr(gpu_worker, "LEAST_CALLS", 1)
 
     real = subprocess.run
 
     def run(command: list[str], **options: Any) -> Any:
-        if command[:3] != [sys.executable, "-m", "benchmarks.gpu_worker"]:
+        if command[:3] != [sys.executable, "-m", "benchmarks.suites.gpu_worker"]:
             return real(command, **options)
         return type("Done", (), {"returncode": gpu_worker.main(command[3:]), "stderr": ""})()
 
-    monkeypatch.setattr("benchmarks.gpu.subprocess.run", run)
+    monkeypatch.setattr("benchmarks.suites.gpu.subprocess.run", run)
     return run
 
 

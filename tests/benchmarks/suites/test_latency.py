@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.errors import NothingMeasured, RecordNotWritten
-from benchmarks.latency import Samples, run_latency
-from runtime.bundle import DEFAULT_BUNDLE
+from benchmarks.harness.errors import NothingMeasured, RecordNotWritten
+from benchmarks.suites.latency import Samples, run_latency
+from runtime.model.bundle import DEFAULT_BUNDLE
 
 STAGES = [
     "decode",

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import limits
-from benchmarks.arithmetic import Work
-from benchmarks.errors import SettingInvalid
-from benchmarks.limits import Product, copy_gb_per_s, fastest_s, products
-from benchmarks.roofline import Rates, Shares, fastest_product, run_roofline
-from runtime.bundle import DEFAULT_BUNDLE
+from benchmarks.harness import limits
+from benchmarks.harness.arithmetic import Work
+from benchmarks.harness.errors import SettingInvalid
+from benchmarks.harness.limits import Product, copy_gb_per_s, fastest_s, products
+from benchmarks.suites.roofline import Rates, Shares, fastest_product, run_roofline
+from runtime.model.bundle import DEFAULT_BUNDLE
 
 WORK = Work(flop_per_item=10**9, weight_bytes=4 * 10**6, activation_bytes_per_item=10**6)
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks.cameras import Cameras
-from benchmarks.errors import HelperFailed, NothingMeasured, SettingInvalid
-from benchmarks.throughput import Step, limit, run_throughput
-from runtime.bundle import DEFAULT_BUNDLE
-from runtime.program import RateTooHigh
-from streams.reader import Connected, Event, open_reader
+from benchmarks.harness.cameras import Cameras
+from benchmarks.harness.errors import HelperFailed, NothingMeasured, SettingInvalid
+from benchmarks.suites.throughput import Step, limit, run_throughput
+from runtime.commands.monitor import RateTooHigh
+from runtime.model.bundle import DEFAULT_BUNDLE
+from streams.input.reader import Connected, Event, open_reader
 
 
 def step(**changes: Any) -> Step:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from export.folding import folded
+from export.onnx_graph.folding import folded
 from tests.export.conftest import SmallModel, make_clips
 
 

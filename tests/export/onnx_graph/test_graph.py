@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from export.errors import GraphUnsupported
-from export.folding import folded
-from export.graph import backbone_graph, head_graph
-from export.lstm import OnnxLSTM
-from export.rounding import StoredWeight, round_weights
-from runtime.bundle import Weights
+from export.onnx_graph.folding import folded
+from export.onnx_graph.graph import backbone_graph, head_graph
+from export.onnx_graph.lstm import OnnxLSTM
+from export.onnx_graph.rounding import StoredWeight, round_weights
+from runtime.model.bundle import Weights
 from tests.export.conftest import DIM, SIZE, SmallModel, make_clips, small_model
 
 

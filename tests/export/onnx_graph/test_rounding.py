@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from export.folding import folded
-from export.rounding import conv_gram, round_weights, rounded
-from runtime.bundle import Weights
+from export.onnx_graph.folding import folded
+from export.onnx_graph.rounding import conv_gram, round_weights, rounded
+from runtime.model.bundle import Weights
 from tests.export.conftest import SmallModel, make_clips, small_model
 
 

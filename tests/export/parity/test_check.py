@@ -12,20 +12,21 @@ import numpy as np
 import pytest
 
 import unmask
-from export import check
-from export.check import CheckOptions, clips_needed, run_check
 from export.errors import AnswersForeign, EnginesDiffer, GraphUnsupported
-from export.parity import VerdictParity, allowed_figures, verdict_parity
-from export.restored import stored_networks
-from runtime.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
-from runtime.engines import Engine, open_engine
-from runtime.engines.answers import answers_of, load_answers, main
-from runtime.engines.cache import EngineCache
-from runtime.engines.onnxruntime import OnnxRuntimeEngine
-from runtime.engines.prepared import write_prepared
-from runtime.engines.tensorrt import TensorRTEngine
+from export.parity import check
+from export.parity.check import CheckOptions, clips_needed, run_check
+from export.parity.gates import VerdictParity, allowed_figures, verdict_parity
+from export.parity.restored import stored_networks
+from runtime.engines.factory import open_engine
+from runtime.engines.interface import Engine
+from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
+from runtime.engines.recorded_outputs import answers_of, load_answers, main
+from runtime.engines.tensorrt.engine import TensorRTEngine
+from runtime.engines.tensorrt.engine_cache import EngineCache
+from runtime.engines.tensorrt.prepared import write_prepared
 from runtime.errors import EngineUnavailable
-from runtime.verdict import Calibration
+from runtime.model.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
+from runtime.pipeline.decision import Calibration
 from tests.runtime.conftest import _make_bundle
 
 
@@ -43,7 +44,7 @@ def few_clips(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def on_fake_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """TensorRT on a pretended GPU beside the real onnxruntime."""
-    monkeypatch.setattr("runtime.engines.device.leave_context", lambda handle: None)
+    monkeypatch.setattr("runtime.engines.tensorrt.network.leave_context", lambda handle: None)
 
     def open_(bundle: Bundle, choice: str, **options: Any) -> Engine:
         if choice == "onnxruntime":
@@ -214,7 +215,7 @@ def test_the_other_process_says_why_it_cannot_run(
     def missing() -> None:
         raise EngineUnavailable("tensorrt", "there is no NVIDIA driver", "use another")
 
-    monkeypatch.setattr("runtime.engines.tensorrt.probe", missing)
+    monkeypatch.setattr("runtime.engines.tensorrt.engine.probe", missing)
     samples = tmp_path / "samples.npz"
     np.savez(samples, clips=np.zeros((1, bundle.window, 8, 8, 3), np.uint8))
     arguments = [str(samples), str(tmp_path / "answers.npz"), "--prepared"]
@@ -253,7 +254,7 @@ def test_engines_are_built_ahead_of_time(
     """`--tensorrt` leaves prepared graphs and engines in the cache; without TensorRT it leaves the graphs."""
     monkeypatch.setenv("UNMASK_CACHE", str(tmp_path))
     trt = fake_gpu.Trt("rtx")
-    monkeypatch.setattr("runtime.engines.builder.load_tensorrt", lambda: trt)
+    monkeypatch.setattr("runtime.engines.tensorrt.builder.load_tensorrt", lambda: trt)
     assert unmask.run(["export", str(DEFAULT_BUNDLE), "--tensorrt", "--precision", "fp32"]) == 0
     out = capfd.readouterr().out
     assert "TensorRT-RTX 1.7.1" in out
@@ -265,7 +266,7 @@ def test_engines_are_built_ahead_of_time(
     def missing() -> None:
         raise EngineUnavailable("tensorrt", "TensorRT is not installed", "install it")
 
-    monkeypatch.setattr("runtime.engines.builder.load_tensorrt", missing)
+    monkeypatch.setattr("runtime.engines.tensorrt.builder.load_tensorrt", missing)
     assert unmask.run(["export", str(DEFAULT_BUNDLE), "--tensorrt"]) == 2
     out, err = capfd.readouterr()
     assert "graphs for TensorRT in fp16" in out

@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from export.errors import ParityFailed
-from export.folding import folded
-from export.graph import backbone_graph, head_graph
-from export.parity import EngineParity, RoundingParity, engine_parity, report, rounding_parity
-from export.rounding import round_weights
-from runtime.bundle import Manifest, load_bundle, write_manifest
-from runtime.engines import Engine, open_engine
-from runtime.verdict import Calibration
+from export.onnx_graph.folding import folded
+from export.onnx_graph.graph import backbone_graph, head_graph
+from export.onnx_graph.rounding import round_weights
+from export.parity.gates import EngineParity, RoundingParity, engine_parity, report, rounding_parity
+from runtime.engines.factory import open_engine
+from runtime.engines.interface import Engine
+from runtime.model.bundle import Manifest, load_bundle, write_manifest
+from runtime.pipeline.decision import Calibration
 from tests.export.conftest import DIM, SIZE, WINDOW, SmallModel, make_clips
 
 MANIFEST = Manifest(

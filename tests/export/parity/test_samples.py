@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from export.errors import SamplesUnreadable
-from export.samples import noise_clips, portrait_clips, read_clips
+from export.parity.samples import noise_clips, portrait_clips, read_clips
 
 
 def write_image(path: Path, red: int) -> None:

@@ -9,8 +9,10 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from runtime.backlog import Parcel
-from runtime.messages import (
+from runtime.commands.console import ChangeLog, LiveTable
+from runtime.pipeline.decision import State
+from runtime.serving.client_queue import Parcel
+from runtime.serving.protocol import (
     BroadcastMessage,
     HeartbeatMessage,
     Latency,
@@ -19,8 +21,6 @@ from runtime.messages import (
     VerdictMessage,
     encode,
 )
-from runtime.table import ChangeLog, LiveTable
-from runtime.verdict import State
 
 NOW = 1000.0
 
@@ -107,7 +107,7 @@ def test_names_are_shown_as_they_are(table: LiveTable) -> None:
 
 def test_the_log_has_a_line_for_each_change(caplog: pytest.LogCaptureFixture) -> None:
     """Verdicts that repeat the last one are not logged, heartbeats neither."""
-    caplog.set_level(logging.INFO, logger="runtime.table")
+    caplog.set_level(logging.INFO, logger="runtime.commands.console")
     tell(
         ChangeLog(),
         StreamMessage(stream="cam", state="live"),

@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from runtime.buffer import FaceBuffer
-from runtime.bundle import Bundle, load_bundle, write_manifest
-from runtime.engines import Engine, detector_infer, open_engine
-from runtime.engines.cores import usable_cores
-from runtime.engines.driver import ADVICE
-from runtime.engines.graphs import Precision
-from runtime.engines.onnxruntime import OnnxRuntimeEngine
+from runtime.engines.cpu import usable_cores
+from runtime.engines.factory import detector_infer, open_engine
+from runtime.engines.interface import Engine
+from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
+from runtime.engines.tensorrt.driver import ADVICE
+from runtime.engines.tensorrt.graphs import Precision
 from runtime.errors import EngineFailed, EngineUnavailable, EngineUnknown
+from runtime.model.bundle import Bundle, load_bundle, write_manifest
+from runtime.pipeline.window import FaceBuffer
 
 
 @pytest.fixture
@@ -183,8 +184,8 @@ def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> NoReturn:
         raise EngineUnavailable("tensorrt", "there is no NVIDIA driver on this machine", ADVICE)
 
-    monkeypatch.setattr("runtime.engines.driver.probe", missing)
-    monkeypatch.setattr("runtime.engines.tensorrt.probe", missing)
+    monkeypatch.setattr("runtime.engines.tensorrt.driver.probe", missing)
+    monkeypatch.setattr("runtime.engines.tensorrt.engine.probe", missing)
 
 
 @pytest.mark.usefixtures("no_driver")
@@ -200,7 +201,7 @@ def test_unknown_and_unavailable_engines_say_what_to_do(bundle: Bundle) -> None:
 @pytest.mark.usefixtures("no_driver")
 def test_auto_says_what_it_chose(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
     """`auto` leaves a line in the log with the engine and the reason."""
-    with caplog.at_level(logging.INFO, logger="runtime.engines"):
+    with caplog.at_level(logging.INFO, logger="runtime.engines.factory"):
         engine = open_engine(bundle, "auto", threads=2)
     (line,) = caplog.messages
     assert engine.describe() in line

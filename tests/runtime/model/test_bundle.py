@@ -15,7 +15,6 @@ import pytest
 from judged import flat_judge
 from onnx import TensorProto
 
-from runtime.bundle import Bundle, Manifest, change_manifest, load_bundle, write_manifest
 from runtime.errors import (
     BundleError,
     BundleInvalid,
@@ -23,6 +22,7 @@ from runtime.errors import (
     BundleMissing,
     BundleUnsupported,
 )
+from runtime.model.bundle import Bundle, Manifest, change_manifest, load_bundle, write_manifest
 
 JUDGE = flat_judge(0.01, bias=-0.25, window=8, centre=0.5, scale=2.0)
 Edit = Callable[[dict[str, Any]], object]

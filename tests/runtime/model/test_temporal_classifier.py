@@ -9,8 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.flicker import FARTHEST, LEAST, QUANTILES, TELLS, FlickerJudge, read_flicker, tell, write_flicker
-from streams.flicker import FLICKER
+from runtime.model.temporal_classifier import (
+    FARTHEST,
+    LEAST,
+    QUANTILES,
+    TELLS,
+    FlickerJudge,
+    read_flicker,
+    tell,
+    write_flicker,
+)
+from streams.features.temporal_residuals import FLICKER
 
 RNG = np.random.default_rng(0)
 JUDGE = FlickerJudge(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from runtime.batcher import Batcher, BatcherClosed
+from runtime.pipeline.batcher import Batcher, BatcherClosed
 
 TIMEOUT_S = 30.0
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from runtime.verdict import Calibration, Judge
+from runtime.pipeline.decision import Calibration, Judge
 
 
 def logit_of(p_fake: float) -> float:

@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from runtime.analysis import StreamAnalysis
-from runtime.bundle import Bundle, load_bundle
-from runtime.engines import Engine, open_engine
+from runtime.engines.factory import open_engine
+from runtime.engines.interface import Engine
 from runtime.errors import EngineFailed
-from runtime.messages import BroadcastMessage, HeartbeatMessage, StreamMessage, VerdictMessage
-from runtime.monitor import Monitor, Pace, Playback, stall_s, unique_names
-from streams.faces import Face
-from streams.frame import Frame
-from streams.reader import Backoff, Timeouts
-from streams.source import Source, parse_source
+from runtime.model.bundle import Bundle, load_bundle
+from runtime.pipeline.monitor import Monitor, Pace, Playback, stall_s, unique_names
+from runtime.pipeline.stream_analysis import StreamAnalysis
+from runtime.serving.protocol import BroadcastMessage, HeartbeatMessage, StreamMessage, VerdictMessage
+from streams.faces.finder import Face
+from streams.input.frame import Frame
+from streams.input.reader import Backoff, Timeouts
+from streams.input.source import Source, parse_source
 
 TIMEOUT_S = 30.0
 SCORED = ("real", "uncertain", "fake")

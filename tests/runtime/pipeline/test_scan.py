@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from runtime.batcher import Batcher
-from runtime.bundle import Bundle, load_bundle
-from runtime.engines import Engine, detector_infer, open_engine
+from runtime.commands.scan import run_scan
+from runtime.engines.factory import detector_infer, open_engine
+from runtime.engines.interface import Engine
 from runtime.errors import EngineFailed
-from runtime.report import run_scan
-from runtime.scan import BATCH_CROPS, NoVideos, Scanner, find_videos
-from streams.detector import Infer
+from runtime.model.bundle import Bundle, load_bundle
+from runtime.pipeline.batcher import Batcher
+from runtime.pipeline.scan import BATCH_CROPS, NoVideos, Scanner, find_videos
+from streams.faces.detector import Infer
 
 
 @pytest.fixture(scope="module")

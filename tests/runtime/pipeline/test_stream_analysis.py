@@ -13,13 +13,14 @@ import pytest
 from judged import flat_judge
 from numpy.typing import NDArray
 
-from runtime.analysis import FaceVerdict, StreamAnalysis
-from runtime.bundle import Bundle, load_bundle
-from runtime.engines import Engine, open_engine
+from runtime.engines.factory import open_engine
+from runtime.engines.interface import Engine
 from runtime.errors import EngineFailed
-from streams.faces import Face
-from streams.flicker import measure_clip
-from streams.frame import Frame
+from runtime.model.bundle import Bundle, load_bundle
+from runtime.pipeline.stream_analysis import FaceVerdict, StreamAnalysis
+from streams.faces.finder import Face
+from streams.features.temporal_residuals import measure_clip
+from streams.input.frame import Frame
 
 HZ = 8
 Box = tuple[float, float, float, float]

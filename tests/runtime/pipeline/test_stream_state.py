@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.messages import BroadcastMessage, Latency, StreamMessage, VerdictMessage
-from runtime.status import StreamStatus
-from runtime.verdict import State
+from runtime.pipeline.decision import State
+from runtime.pipeline.stream_state import StreamStatus
+from runtime.serving.protocol import BroadcastMessage, Latency, StreamMessage, VerdictMessage
 
 LATENCY = Latency(decode=1.0, detect=2.0, backbone=3.0, head=4.0, total=20.0)
 

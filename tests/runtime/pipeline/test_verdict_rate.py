@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from runtime.pace import Pace
+from runtime.pipeline.verdict_rate import Pace
 
 
 @pytest.mark.parametrize("rate_hz", [0.5, 1.0, 3.0, 5.0, 7.0, 7.9])

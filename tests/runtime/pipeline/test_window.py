@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from runtime.buffer import FaceBuffer
-from streams.flicker import FLICKER, FlickerMeter, measure_clip
+from runtime.pipeline.window import FaceBuffer
+from streams.features.temporal_residuals import FLICKER, FlickerMeter, measure_clip
 
 DIM = 4
 

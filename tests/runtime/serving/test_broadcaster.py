@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from wire import IDENTITY, make_hub, validate, verdict
 
-from runtime.backlog import Parcel
-from runtime.hub import Hub, new_session
-from runtime.messages import HeartbeatMessage, StreamMessage
+from runtime.serving.broadcaster import Hub, new_session
+from runtime.serving.client_queue import Parcel
+from runtime.serving.protocol import HeartbeatMessage, StreamMessage
 
 
 class Clock:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from wire import verdict
 
-from runtime.backlog import Backlog, Parcel
-from runtime.messages import BroadcastMessage, HeartbeatMessage, StreamMessage
+from runtime.serving.client_queue import Backlog, Parcel
+from runtime.serving.protocol import BroadcastMessage, HeartbeatMessage, StreamMessage
 
 
 def parcel(message: BroadcastMessage, seq: int) -> Parcel:

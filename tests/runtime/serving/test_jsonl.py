@@ -16,7 +16,7 @@ import pytest
 from wire import make_hub, validate, verdict
 
 from runtime.errors import RecordingFailed
-from runtime.recording import Recording
+from runtime.serving.jsonl import Recording
 
 
 def never(failure: RecordingFailed) -> None:
@@ -131,7 +131,7 @@ def test_standard_output_carries_the_lines_and_closes_without_a_word() -> None:
     program = """
 import sys, threading
 from wire import make_hub, verdict
-from runtime.recording import Recording
+from runtime.serving.jsonl import Recording
 closed = threading.Event()
 with Recording("-", on_failure=lambda failure: closed.set()) as recording:
     hub = make_hub(sinks=[recording])

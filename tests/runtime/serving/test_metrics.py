@@ -5,8 +5,8 @@ from __future__ import annotations
 from prometheus_client.parser import text_string_to_metric_families
 from wire import make_hub, verdict
 
-from runtime.messages import HeartbeatMessage, StreamHealth, StreamMessage
-from runtime.metrics import Metrics
+from runtime.serving.metrics import Metrics
+from runtime.serving.protocol import HeartbeatMessage, StreamHealth, StreamMessage
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

@@ -8,11 +8,11 @@ from http import HTTPStatus
 import pytest
 from wire import ASYNCAPI, IDENTITY, description, make_hub, validate, verdict
 
-from runtime.access import Access
-from runtime.hub import Hub
-from runtime.messages import StreamMessage
-from runtime.metrics import Metrics
-from runtime.pages import FILES, SILENCE_S, Answer, Pages
+from runtime.serving.access import Access
+from runtime.serving.broadcaster import Hub
+from runtime.serving.metrics import Metrics
+from runtime.serving.pages import FILES, SILENCE_S, Answer, Pages
+from runtime.serving.protocol import StreamMessage
 
 HOST = {"host": "127.0.0.1:8765"}
 UPGRADE = {**HOST, "connection": "Upgrade", "upgrade": "websocket"}

@@ -17,10 +17,10 @@ from websockets.exceptions import InvalidStatus
 from wire import make_hub, validate, verdict
 
 from runtime.errors import AddressUnusable, PortBusy
-from runtime.hub import Hub
-from runtime.messages import HeartbeatMessage, StreamMessage
-from runtime.metrics import Metrics
-from runtime.server import Server, Urls, serve, serve_in_thread
+from runtime.serving.broadcaster import Hub
+from runtime.serving.metrics import Metrics
+from runtime.serving.protocol import HeartbeatMessage, StreamMessage
+from runtime.serving.server import Server, Urls, serve, serve_in_thread
 
 # Far more than any of this takes, on any machine; a test that needs it has failed.
 PATIENCE_S = 30

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from wire import verdict
 
-from runtime.board import Board
-from runtime.messages import HeartbeatMessage, StreamMessage, StreamState
+from runtime.serving.protocol import HeartbeatMessage, StreamMessage, StreamState
+from runtime.serving.snapshot import Board
 
 
 def said(board: Board, now: float) -> list[tuple[str, int, str]]:

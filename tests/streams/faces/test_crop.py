@@ -11,7 +11,7 @@ import pytest
 from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 
-from streams.crop import PLANAR, Box, crop_array, crop_face, square
+from streams.faces.crop import PLANAR, Box, crop_array, crop_face, square
 
 SIZE = 112
 MARGIN = 1.3

@@ -13,8 +13,8 @@ import pytest
 import skimage.data
 from numpy.typing import NDArray
 
-from streams.detector import Detector, Infer, centerface_model, decode
-from streams.frame import Frame
+from streams.faces.detector import Detector, Infer, centerface_model, decode
+from streams.input.frame import Frame
 
 FACE = (105, 59, 87, 117)  # where the face is in the portrait fixture, read off the picture
 

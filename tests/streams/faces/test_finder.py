@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from streams.crop import crop_face
-from streams.detector import Detection, Detector, Infer
-from streams.faces import Cadence, FaceFinder
-from streams.frame import Frame
+from streams.faces.crop import crop_face
+from streams.faces.detector import Detection, Detector, Infer
+from streams.faces.finder import Cadence, FaceFinder
+from streams.input.frame import Frame
 
 Rgb = NDArray[np.uint8]
 MakeFrame = Callable[..., Frame]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from streams.crop import Box
-from streams.detector import Detection
-from streams.tracker import Tracker
+from streams.faces.crop import Box
+from streams.faces.detector import Detection
+from streams.faces.tracker import Tracker
 
 ANN: Box = (100, 100, 80, 100)
 BOB: Box = (400, 120, 90, 110)

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from skimage.data import astronaut
 
-from streams.flicker import FLICKER, FLOOR, KINDS, LAGS, PARTS, FlickerMeter, measure_clip
+from streams.features.temporal_residuals import FLICKER, FLOOR, KINDS, LAGS, PARTS, FlickerMeter, measure_clip
 
 MARGIN = 1.02
 

@@ -9,8 +9,8 @@ import av
 import pytest
 
 from streams.errors import EndOfStream, SourceUnavailable
-from streams.frame import Frame
-from streams.mailbox import Mailbox
+from streams.input.frame import Frame
+from streams.input.frame_queue import Mailbox
 
 PICTURE = av.VideoFrame(16, 16, "yuv420p")
 

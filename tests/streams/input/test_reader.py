@@ -28,8 +28,8 @@ from streams.errors import (
     SourceUnauthorized,
     SourceUnavailable,
 )
-from streams.frame import Frame
-from streams.reader import (
+from streams.input.frame import Frame
+from streams.input.reader import (
     Backoff,
     Connected,
     Connecting,
@@ -42,8 +42,8 @@ from streams.reader import (
     TooSlow,
     open_reader,
 )
-from streams.sampler import Sampler
-from streams.source import parse_source
+from streams.input.sampler import Sampler
+from streams.input.source import parse_source
 
 if TYPE_CHECKING:
     from tests.conftest import RtspServer

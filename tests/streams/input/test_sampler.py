@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from streams.sampler import LONGEST_STEP, SHORTEST_STEP, Sampler
+from streams.input.sampler import LONGEST_STEP, SHORTEST_STEP, Sampler
 
 
 def taken(sampler: Sampler, times_s: list[float]) -> list[float]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from streams.errors import SourceError, SourceInvalid, SourceMissing, SourceNotVideo
-from streams.source import device_url, format_available, parse_source
+from streams.input.source import device_url, format_available, parse_source
 
 SECRET = "rtsp://ada:s3cr3t@10.0.0.7:8554/live/cam"
 

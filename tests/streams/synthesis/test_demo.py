@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from streams.demo import CYCLE_S, demo_frames, demo_truth
-from streams.detector import Detector, Infer
-from streams.faces import FaceFinder
-from streams.frame import Frame
+from streams.faces.detector import Detector, Infer
+from streams.faces.finder import FaceFinder
+from streams.input.frame import Frame
+from streams.synthesis.demo import CYCLE_S, demo_frames, demo_truth
 
 Rgb = NDArray[np.uint8]
 FPS = 8  # the rate at which such a stream is analysed

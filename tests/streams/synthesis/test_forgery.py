@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from streams.forge import EXPRESSIVE, Region, forge, sample_forgery, self_blend
+from streams.synthesis.forgery import EXPRESSIVE, Region, forge, sample_forgery, self_blend
 
 FACE = np.ascontiguousarray(astronaut()[60:204, 150:294])
 RAMP = np.tile(np.linspace(0, 255, 144).astype(np.uint8)[:, None, None], (1, 144, 3))

@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
-from runtime.engines import detector_infer
-from streams.detector import Detector
+from runtime.engines.factory import detector_infer
 from streams.errors import SourceError
-from streams.faces import FaceFinder
-from train.clips import ClipSpec, NoClip, Sighting, choose, cut_clips, encode, runs
+from streams.faces.detector import Detector
+from streams.faces.finder import FaceFinder
+from train.data.clip_cutter import ClipSpec, NoClip, Sighting, choose, cut_clips, encode, runs
 
 Film = Callable[..., Path]
 

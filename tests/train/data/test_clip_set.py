@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from train.clips import encode
-from train.clipset import ClipSetError, is_clip_set, load_clips, read_clip_set
+from train.data.clip_cutter import encode
+from train.data.clip_set import ClipSetError, is_clip_set, load_clips, read_clip_set
 
 COLUMNS = "shard,clip,fake,method,target,source,group,frames,sample_hz,native_face_height_px"
 

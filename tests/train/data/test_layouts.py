@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from train.layouts import LayoutError, Video, find_videos
-from train.splits import check
+from train.data.layouts import LayoutError, Video, find_videos
+from train.data.splits import check
 
 
 def touch(root: Path, *names: str) -> None:

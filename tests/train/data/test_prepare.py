@@ -20,12 +20,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-import train.prepare
-from train.clips import ClipSpec
-from train.layouts import LayoutError
-from train.prepare import PrepareError, prepare
-from train.shards import JOURNAL
-from train.splits import check
+import train.data.prepare
+from train.data.clip_cutter import ClipSpec
+from train.data.layouts import LayoutError
+from train.data.prepare import PrepareError, prepare
+from train.data.shards import JOURNAL
+from train.data.splits import check
 
 Film = Callable[..., Path]
 
@@ -179,8 +179,8 @@ def test_every_layout_is_prepared(
 PROGRAM = """
 import sys
 from pathlib import Path
-from train.clips import ClipSpec
-from train.prepare import prepare
+from train.data.clip_cutter import ClipSpec
+from train.data.prepare import prepare
 
 if __name__ == "__main__":
     spec = ClipSpec(size=48, sample_hz=10, frames=8, min_frames=4, per_video=2)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from train.clips import FaceClip
-from train.shards import JOURNAL, PreparedWriter, PrepareError, ShardWriter
-from train.videos import Video
+from train.data.clip_cutter import FaceClip
+from train.data.shards import JOURNAL, PreparedWriter, PrepareError, ShardWriter
+from train.data.videos import Video
 
 SETTINGS = {"layout": "folder", "spec": {"size": 64}}
 

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from train.splits import SplitLeak, check, components, divide, untangle
+from train.data.splits import SplitLeak, check, components, divide, untangle
 
 
 def test_components_follow_links_of_links() -> None:

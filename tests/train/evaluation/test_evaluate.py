@@ -12,12 +12,12 @@ import pytest
 from rich.console import Console
 
 from runtime.errors import BundleMissing
-from train.clips import ClipSpec
-from train.clipset import ClipSetError
-from train.evaluate import evaluate
-from train.layouts import LayoutError
-from train.prepare import prepare
-from train.report import ReportError
+from train.data.clip_cutter import ClipSpec
+from train.data.clip_set import ClipSetError
+from train.data.layouts import LayoutError
+from train.data.prepare import prepare
+from train.evaluation.evaluate import evaluate
+from train.evaluation.report import ReportError
 
 Film = Callable[..., Path]
 

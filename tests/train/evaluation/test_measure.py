@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from runtime.verdict import Calibration
-from train.calibration import CalibrationError, fit_calibration
-from train.measure import Chance, cross_fitted, measure, measure_line, plain, video_weights
-from train.metrics import Estimate, expected_calibration_error
-from train.scores import ClipScores
+from runtime.pipeline.decision import Calibration
+from train.evaluation.measure import Chance, cross_fitted, measure, measure_line, plain, video_weights
+from train.fitting.calibration import CalibrationError, fit_calibration
+from train.scoring.metrics import Estimate, expected_calibration_error
+from train.scoring.scores import ClipScores
 
 CHANCE = Chance(replicates=100, seed=1)
 

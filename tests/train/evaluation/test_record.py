@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 import pytest
 
-from runtime.bundle import load_bundle
-from runtime.engines.cores import computes_int8, cpu_features
-from train.evaluate import evaluate
-from train.record import record
+from runtime.engines.cpu import computes_int8, cpu_features
+from runtime.model.bundle import load_bundle
+from train.evaluation.evaluate import evaluate
+from train.evaluation.record import record
 
 CLOSE = 0.005
 """Another processor rounds otherwise, and a pair of scores may change places."""

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from runtime.verdict import Calibration
-from train.clipset import Entry
-from train.corruptions import CORRUPTIONS
-from train.measure import Chance
-from train.robustness import Damage, measure_robustness, one_clip_each
-from train.scores import ClipScores, LabelledClip
+from runtime.pipeline.decision import Calibration
+from train.data.clip_set import Entry
+from train.evaluation.measure import Chance
+from train.evaluation.robustness import Damage, measure_robustness, one_clip_each
+from train.sampling.corruptions import CORRUPTIONS
+from train.scoring.scores import ClipScores, LabelledClip
 
 
 def entry(video: str, number: int, *, fake: bool, frames: int = 16) -> Entry:

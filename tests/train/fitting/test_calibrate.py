@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.bundle import change_manifest, load_bundle
-from runtime.verdict import Calibration
-from train.calibrate import calibrate, fit
-from train.calibration import CALIBRATION, CalibrationError, read_calibration, write_calibration
-from train.clips import ClipSpec
-from train.clipset import ClipSetError
-from train.prepare import prepare
-from train.scores import ClipScores
+from runtime.model.bundle import change_manifest, load_bundle
+from runtime.pipeline.decision import Calibration
+from train.data.clip_cutter import ClipSpec
+from train.data.clip_set import ClipSetError
+from train.data.prepare import prepare
+from train.fitting.calibrate import calibrate, fit
+from train.fitting.calibration import CALIBRATION, CalibrationError, read_calibration, write_calibration
+from train.scoring.scores import ClipScores
 
 Film = Callable[..., Path]
 

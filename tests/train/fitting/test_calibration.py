@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from runtime.verdict import Calibration
-from train.calibration import (
+from runtime.pipeline.decision import Calibration
+from train.fitting.calibration import (
     CalibrationError,
     fit_calibration,
     threshold_at_false_alarms,
     with_thresholds,
 )
-from train.metrics import auc, expected_calibration_error
+from train.scoring.metrics import auc, expected_calibration_error
 
 
 def drawn(

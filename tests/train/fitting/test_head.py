@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from skimage.data import astronaut
 
-from train.head import begin_at_the_mean, pseudo_clip
-from train.model import Head, ModelConfig
+from train.fitting.head import begin_at_the_mean, pseudo_clip
+from train.models.detector import Head, ModelConfig
 
 FACE = np.ascontiguousarray(astronaut()[40:184, 150:294])  # type: ignore[no-untyped-call]
 

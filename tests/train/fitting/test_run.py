@@ -14,10 +14,10 @@ import pytest
 import torch
 from rich.console import Console
 
-import train.trunk
-from train.config import FitConfig
-from train.fit import fit
-from train.model import ModelConfig, load_checkpoint
+import train.fitting.backbone
+from train.fitting.run import fit
+from train.models.config import FitConfig
+from train.models.detector import ModelConfig, load_checkpoint
 
 SIZES = ModelConfig(input_size=32, hidden=8, window=4, min_frames=2)
 RUN = FitConfig(

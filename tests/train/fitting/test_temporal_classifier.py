@@ -15,16 +15,16 @@ from rich.console import Console
 from skimage.data import astronaut
 
 import unmask
-from runtime.bundle import change_manifest, load_bundle
-from runtime.verdict import Calibration
+from runtime.model.bundle import change_manifest, load_bundle
+from runtime.pipeline.decision import Calibration
 from tests.train.conftest import write_clip
-from train.calibrate import score_held_out
-from train.clipset import ClipSetError
-from train.flicker import FlickerError, fit_flicker, read_judge
-from train.metrics import auc
-from train.model import ModelConfig, ResNeXtLSTM, save_checkpoint
-from train.scorers import open_scorer
-from train.scores import of_videos
+from train.data.clip_set import ClipSetError
+from train.fitting.calibrate import score_held_out
+from train.fitting.temporal_classifier import FlickerError, fit_flicker, read_judge
+from train.models.detector import ModelConfig, ResNeXtLSTM, save_checkpoint
+from train.scoring.metrics import auc
+from train.scoring.scorers import open_scorer
+from train.scoring.scores import of_videos
 
 QUIET = Console(quiet=True)
 FRAMES = 8

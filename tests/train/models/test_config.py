@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from train.config import FitConfig, RunUnreadable, read_run
-from train.model import ModelConfig
+from train.models.config import FitConfig, RunUnreadable, read_run
+from train.models.detector import ModelConfig
 
 
 def test_a_run_is_read_back(tmp_path: Path) -> None:

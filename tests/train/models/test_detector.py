@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from train.model import CheckpointError, ModelConfig, ResNeXtLSTM, load_checkpoint, save_checkpoint
+from train.models.detector import CheckpointError, ModelConfig, ResNeXtLSTM, load_checkpoint, save_checkpoint
 
 SMALL = ModelConfig(input_size=32, hidden=16, window=4, min_frames=2)
 

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from export.bundle import export_bundle
-from train.initial import InitialWeightsError, load_initial
-from train.model import Backbone, ModelConfig, ResNeXtLSTM, save_checkpoint
+from train.models.detector import Backbone, ModelConfig, ResNeXtLSTM, save_checkpoint
+from train.models.initial_weights import InitialWeightsError, load_initial
 
 CONFIG = ModelConfig(input_size=64, window=4, min_frames=2, hidden=8)
 

@@ -13,10 +13,10 @@ from rich.console import Console
 from safetensors.torch import save_file
 
 import unmask
-from train.config import FitConfig
-from train.fit import fit
-from train.model import ModelConfig, ResNeXtLSTM, load_checkpoint
-from train.teacher import Teacher, TeacherError, load_pretrained, load_teacher, save_teacher
+from train.fitting.run import fit
+from train.models.config import FitConfig
+from train.models.detector import ModelConfig, ResNeXtLSTM, load_checkpoint
+from train.models.teacher import Teacher, TeacherError, load_pretrained, load_teacher, save_teacher
 
 TRUNK = "tf_efficientnet_lite0"
 SIZES = ModelConfig(input_size=32, hidden=8, window=4, min_frames=2)

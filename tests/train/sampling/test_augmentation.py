@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from train.augment import Variation, draw_variation, varied
+from train.sampling.augmentation import Variation, draw_variation, varied
 
 FACE = np.ascontiguousarray(astronaut()[40:184, 150:294])  # type: ignore[no-untyped-call]
 

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from skimage.data import astronaut
 
-from train.corruptions import CORRUPTIONS, corrupt
+from train.sampling.corruptions import CORRUPTIONS, corrupt
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.data import astronaut
 
-from train.pairing import REGION_PX, find_origins, forged_region
+from train.sampling.pairing import REGION_PX, find_origins, forged_region
 
 FACE = np.ascontiguousarray(astronaut()[20:180, 140:300])  # type: ignore[no-untyped-call]
 

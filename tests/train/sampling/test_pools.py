@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from train.config import FitConfig
-from train.pools import Batches, Pool, draw_batch, read_pool
+from train.models.config import FitConfig
+from train.sampling.pools import Batches, Pool, draw_batch, read_pool
 
 
 def test_a_group_is_kept_out(clips: Path) -> None:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from train.metrics import (
+from train.scoring.metrics import (
     accuracy_at,
     auc,
     average_precision,

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from runtime.verdict import Calibration
-from train.scorers import module_scorer, open_scorer
+from runtime.pipeline.decision import Calibration
+from train.scoring.scorers import module_scorer, open_scorer
 
 
 class Backbone(nn.Module):

@@ -9,9 +9,9 @@ import pytest
 from judged import flat_judge
 from numpy.typing import NDArray
 
-from runtime.verdict import Calibration
-from streams.flicker import measure_clip
-from train.scores import (
+from runtime.pipeline.decision import Calibration
+from streams.features.temporal_residuals import measure_clip
+from train.scoring.scores import (
     BATCH,
     LabelledClip,
     Scorer,

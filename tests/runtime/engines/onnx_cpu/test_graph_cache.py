@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from runtime.bundle import Bundle, load_bundle
-from runtime.engines import onnxruntime as cpu
-from runtime.engines import optimised
-from runtime.engines.onnxruntime import OnnxRuntimeEngine
-from runtime.engines.optimised import CARD, GRAPH, WEIGHTS, GraphKey, OptimisedGraphs, cpu_name
+from runtime.engines.onnx_cpu import engine as cpu
+from runtime.engines.onnx_cpu import graph_cache as optimised
+from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
+from runtime.engines.onnx_cpu.graph_cache import CARD, GRAPH, WEIGHTS, GraphKey, OptimisedGraphs, cpu_name
+from runtime.model.bundle import Bundle, load_bundle
 
 KEY = GraphKey(digest="d" * 64, part="backbone", precision="fp32", library="1.2.3", cpu="x86_64 abc")
 
@@ -104,7 +104,7 @@ def test_what_others_can_write_is_not_trusted(
     path = graphs.keep(KEY, Optimiser())
     assert path is not None
     graphs.root.chmod(0o777)
-    with caplog.at_level(logging.WARNING, logger="runtime.engines.optimised"):
+    with caplog.at_level(logging.WARNING, logger="runtime.engines.onnx_cpu.graph_cache"):
         assert graphs.find(KEY) is None
     assert "can be written by others" in caplog.text
 

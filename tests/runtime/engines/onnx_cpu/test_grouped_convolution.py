@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from runtime.engines.regroup import regrouped
+from runtime.engines.onnx_cpu.grouped_convolution import regrouped
 
 
 def model_of(weight: NDArray[np.generic], groups: int, *, stored: str, readers: int = 1) -> bytes:

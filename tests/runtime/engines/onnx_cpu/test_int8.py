@@ -13,12 +13,12 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from runtime.bundle import BACKBONE, Bundle, load_bundle, write_manifest
-from runtime.engines import onnxruntime as cpu
-from runtime.engines.cores import computes_int8, cpu_features
-from runtime.engines.int8 import METADATA, calibrated, quantised, ranges_of
-from runtime.engines.onnxruntime import OnnxRuntimeEngine
+from runtime.engines.cpu import computes_int8, cpu_features
+from runtime.engines.onnx_cpu import engine as cpu
+from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
+from runtime.engines.onnx_cpu.int8 import METADATA, calibrated, quantised, ranges_of
 from runtime.errors import EngineUnavailable
+from runtime.model.bundle import BACKBONE, Bundle, load_bundle, write_manifest
 
 VNNI, PLAIN = frozenset({"avx2", "avx512_vnni"}), frozenset({"avx2"})
 

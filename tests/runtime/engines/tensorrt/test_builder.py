@@ -12,8 +12,7 @@ from typing import Any, NoReturn
 import fake_gpu
 import pytest
 
-from runtime.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
-from runtime.engines.builder import (
+from runtime.engines.tensorrt.builder import (
     MOST_BATCH,
     Profile,
     build,
@@ -22,10 +21,11 @@ from runtime.engines.builder import (
     summarise,
     target_of,
 )
-from runtime.engines.cache import EngineCache, EngineKey, cache_dir
-from runtime.engines.graphs import PRECISIONS, Precision, prepare
-from runtime.engines.library import is_rtx, load_tensorrt, title
+from runtime.engines.tensorrt.engine_cache import EngineCache, EngineKey, cache_dir
+from runtime.engines.tensorrt.graphs import PRECISIONS, Precision, prepare
+from runtime.engines.tensorrt.library import is_rtx, load_tensorrt, title
 from runtime.errors import EngineUnavailable
+from runtime.model.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
 
 RTX = ("tensorrt_rtx", "tensorrt_rtx_bindings")
 

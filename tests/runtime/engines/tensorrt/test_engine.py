@@ -18,15 +18,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from runtime.bundle import Bundle, load_bundle
-from runtime.engines import Engine, open_engine
-from runtime.engines.builder import MOST_BATCH
-from runtime.engines.cache import EngineCache
-from runtime.engines.device import MOST_GRAPHS, CaptureApi
-from runtime.engines.driver import probe
+from runtime.engines.factory import open_engine
 from runtime.engines.fallback import FallbackEngine
-from runtime.engines.tensorrt import TensorRTEngine
+from runtime.engines.interface import Engine
+from runtime.engines.tensorrt.builder import MOST_BATCH
+from runtime.engines.tensorrt.driver import probe
+from runtime.engines.tensorrt.engine import TensorRTEngine
+from runtime.engines.tensorrt.engine_cache import EngineCache
+from runtime.engines.tensorrt.network import MOST_GRAPHS, CaptureApi
 from runtime.errors import DeviceLost, DeviceMemoryFull, EngineFailed, EngineUnavailable
+from runtime.model.bundle import Bundle, load_bundle
 
 GENERATIONS = ("8.6", "10", "11", "rtx")
 
@@ -44,7 +45,7 @@ def cuda() -> fake_gpu.Cuda:
 @pytest.fixture(autouse=True)
 def no_driver_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is no driver whose context could be left."""
-    monkeypatch.setattr("runtime.engines.device.leave_context", lambda handle: None)
+    monkeypatch.setattr("runtime.engines.tensorrt.network.leave_context", lambda handle: None)
 
 
 @pytest.fixture
@@ -302,7 +303,7 @@ class Driver:
 @pytest.fixture
 def driver(cuda: fake_gpu.Cuda, monkeypatch: pytest.MonkeyPatch) -> Driver:
     driver = Driver(cuda)
-    monkeypatch.setattr("runtime.engines.device._capture_api", lambda: CaptureApi(driver))
+    monkeypatch.setattr("runtime.engines.tensorrt.network._capture_api", lambda: CaptureApi(driver))
     monkeypatch.setattr(fake_gpu._Context, "execute_async_v3", lambda *given: driver.execute(*given))
     return driver
 
@@ -500,7 +501,7 @@ def test_without_a_gpu_it_says_so(load: Callable[[str], Any], words: str) -> Non
     assert str(caught.value).endswith("use --engine onnxruntime or --engine auto")
 
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 LEAST = "import runtime.engines.tensorrt, runtime.engines.builder, runtime.engines.answers\n"
 
 

@@ -12,11 +12,11 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from runtime.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
-from runtime.engines.cache import EngineCache
-from runtime.engines.graphs import OPSET, Precision, prepare
-from runtime.engines.prepared import graph_of, read_prepared, write_prepared
+from runtime.engines.tensorrt.engine_cache import EngineCache
+from runtime.engines.tensorrt.graphs import OPSET, Precision, prepare
+from runtime.engines.tensorrt.prepared import graph_of, read_prepared, write_prepared
 from runtime.errors import EngineUnavailable
+from runtime.model.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
 
 
 @pytest.fixture(scope="module")
