@@ -296,7 +296,7 @@ def fit(
     # What these load does not say so well that PyTorch is missing.
     from train.fitting.calibrate import calibrate, held_out
     from train.fitting.calibration import CalibrationError
-    from train.fitting.temporal_classifier import fit_flicker
+    from train.fitting.temporal_classifier import fit_temporal_classifier
 
     with _explained(ClipSetError):
         kept = held_out(data, run.val_groups)
@@ -312,7 +312,7 @@ def fit(
     if kept:
         try:
             # Calibrates too.
-            fit_flicker(out, data, val_groups=run.val_groups, seed=run.seed)
+            fit_temporal_classifier(out, data, val_groups=run.val_groups, seed=run.seed)
         except CalibrationError as error:
             typer.echo(f"the model does not look at flicker: {error}", err=True)
             try:
@@ -324,7 +324,7 @@ def fit(
 
 
 @train.command()
-def flicker(
+def temporal(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint or an exported model.")],
     data: Sets,
     val_groups: ValGroups = None,
@@ -348,11 +348,11 @@ def flicker(
 
     # What these load does not say so well that PyTorch is missing.
     from train.fitting.calibration import CalibrationError
-    from train.fitting.temporal_classifier import fit_flicker
+    from train.fitting.temporal_classifier import fit_temporal_classifier
 
     groups = tuple(filter(None, (val_groups or "").split(",")))
     with _explained(ClipSetError, CheckpointError, CalibrationError, OSError):
-        fit_flicker(model, data, val_groups=groups, seed=seed or 0, name=name)
+        fit_temporal_classifier(model, data, val_groups=groups, seed=seed or 0, name=name)
     typer.echo(f"written to {model}")
     return 0
 

@@ -35,7 +35,7 @@ from export.parity.samples import Clips, noise_clips, portrait_clips, read_clips
 from runtime.engines.cpu import computes_int8, cpu_features
 from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
 from runtime.engines.onnx_cpu.int8 import calibrated
-from runtime.engines.recorded_outputs import answers_of
+from runtime.engines.recorded_outputs import record_outputs
 from runtime.model.bundle import (
     BACKBONE,
     HEAD,
@@ -46,14 +46,14 @@ from runtime.model.bundle import (
     load_bundle,
     write_manifest,
 )
-from runtime.model.temporal_classifier import FLICKER_FILE
-from runtime.pipeline.decision import Calibration
+from runtime.model.calibration import Calibration
+from runtime.model.temporal_classifier import TEMPORAL_FILE
 from train.fitting.calibration import read_calibration
-from train.fitting.temporal_classifier import read_judge
+from train.fitting.temporal_classifier import read_checkpoint_temporal_classifier
 from train.models.detector import load_checkpoint
 
 # Of the user's clips, every other one goes to the rounding, the rest to the gates.
-MOST_CLIPS = 192
+MAX_CLIPS = 192
 NOISE_CLIPS = 4
 PORTRAIT_CLIPS = 8
 # Gate A runs each crop three times; what it finds, it finds in few.
@@ -107,7 +107,7 @@ def export_bundle(
         weights=weights,
         training=training,
         metrics=metrics or {},
-        flicker=read_judge(checkpoint),
+        temporal=read_checkpoint_temporal_classifier(checkpoint),
     )
     return write_bundle(Networks(model.backbone, model.head), manifest, out, crops=crops, step=step)
 
@@ -149,7 +149,7 @@ def write_bundle(
     fit = None
     if crops is not None:
         step("reading crops")
-        own = read_clips(crops, window, size, MOST_CLIPS)
+        own = read_clips(crops, window, size, MAX_CLIPS)
         # A single clip has to serve for both.
         fit, held = own[::2], own[1::2] if len(own) > 1 else own
         faces.append(held)
@@ -239,7 +239,7 @@ def _int8(draft: Path, stored: Networks, fit: Clips, clips: Clips) -> dict[str, 
     write_manifest(draft, bundle)
     least = bundle.min_frames
     with OnnxRuntimeEngine(load_bundle(draft), precision="int8") as engine:
-        given = answers_of(engine, clips, precision="int8", digest=bundle.digest, min_frames=least).logits
+        given = record_outputs(engine, clips, precision="int8", digest=bundle.digest, min_frames=least).logits
     parity = verdict_parity(
         torch_window_logits(stored, torch_features(stored, clips), least),
         given,
@@ -285,6 +285,6 @@ def _install(draft: Path, out: Path) -> None:
         os.replace(draft, out)
         return
     # A judge that the new model does not have must not stay beside it.
-    (out / FLICKER_FILE).unlink(missing_ok=True)
+    (out / TEMPORAL_FILE).unlink(missing_ok=True)
     for file in sorted(draft.iterdir(), key=lambda file: file.name == MANIFEST):
         shutil.move(file, out / file.name)

@@ -139,7 +139,7 @@ class EnginesDiffer(ExportError, ValueError):
         )
 
 
-class AnswersForeign(ExportError, ValueError):
+class RecordedOutputsForeign(ExportError, ValueError):
     """Says that a file of answers has nothing to do with what is compared.
 
     Args:

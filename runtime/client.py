@@ -34,7 +34,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
 
 from runtime.errors import UnmaskError
-from runtime.serving.protocol import PROTOCOL_VERSION, HelloDict, MessageDict
+from runtime.messages import PROTOCOL_VERSION, HelloDict, MessageDict
 
 logger = logging.getLogger(__name__)
 

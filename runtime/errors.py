@@ -207,7 +207,7 @@ class AddressUnusable(ServerError):
         )
 
 
-class RecordingFailed(UnmaskError, OSError):
+class JsonlFailed(UnmaskError, OSError):
     """Says that messages can no longer be written where `--jsonl` asked for them.
 
     Args:

@@ -178,16 +178,16 @@ def test_a_browser_sees_the_verdict(
 ) -> None:
     """Dashboard and overlay, opened by the links that were printed, show what is thought of the face."""
     camera = rtsp_server(face_video)
-    judged = "['real', 'uncertain', 'fake'].includes"
+    outputs = "['real', 'uncertain', 'fake'].includes"
     with monitor(camera.url()) as running:
         dashboard = browser.open(running.links["dashboard"])
-        dashboard.wait_for(f"{judged}(document.querySelector('.face')?.dataset.state)")
+        dashboard.wait_for(f"{outputs}(document.querySelector('.face')?.dataset.state)")
         assert "cam" in dashboard.evaluate("document.body.innerText")
         assert dashboard.complaints == []
         dashboard.close()
         overlay = browser.open(running.links["overlay for OBS"])
         badge = "document.querySelector('unmask-verdict').shadowRoot.querySelector('li')"
-        overlay.wait_for(f"{judged}({badge}?.dataset.state)")
+        overlay.wait_for(f"{outputs}({badge}?.dataset.state)")
         assert overlay.complaints == []
         overlay.close()
 

@@ -103,7 +103,7 @@ def busy_port() -> Iterator[int]:
         "train prepare",
         "train evaluate",
         "train fit",
-        "train flicker",
+        "train temporal",
         "train teacher",
         "export",
         "bench",
@@ -386,7 +386,7 @@ def test_a_wrong_path_on_a_camera(
     "command",
     [
         ["train", "fit", "clips", "--out", "checkpoint"],
-        ["train", "flicker", "bundle", "clips"],
+        ["train", "temporal", "bundle", "clips"],
         ["export", "checkpoint", "--out", "bundle"],
     ],
 )

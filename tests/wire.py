@@ -10,8 +10,8 @@ from typing import Any
 import jsonschema
 import yaml
 
-from runtime.serving.broadcaster import Hub
-from runtime.serving.protocol import Identity, Latency, VerdictMessage
+from runtime.messages import Identity, Latency, VerdictMessage
+from runtime.serving.broadcaster import Broadcaster
 
 ASYNCAPI = Path(__file__).parents[1] / "runtime" / "serving" / "web" / "asyncapi.yaml"
 LATENCY = Latency(decode=2.0, detect=18.5, backbone=31.25, head=4.0, total=85.0)
@@ -52,6 +52,6 @@ def verdict(**changes: Any) -> VerdictMessage:
     return VerdictMessage(**{**values, **changes})
 
 
-def make_hub(**options: Any) -> Hub:
+def make_hub(**options: Any) -> Broadcaster:
     """Make a hub of a known identity."""
-    return Hub(IDENTITY, **options)
+    return Broadcaster(IDENTITY, **options)

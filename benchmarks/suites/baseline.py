@@ -34,7 +34,15 @@ from rich.console import Console
 
 from benchmarks.harness.errors import NothingMeasured, SettingInvalid
 from benchmarks.harness.record import Figure, Output, new_record, new_table, quantity
-from benchmarks.suites.original_method import CLIP, Crops, HogFaces, Judge, Network, pictures, whole_clip
+from benchmarks.suites.original_method import (
+    CLIP,
+    Crops,
+    FaceDecision,
+    HogFaces,
+    Network,
+    pictures,
+    whole_clip,
+)
 from runtime.engines.factory import detector_infer, open_engine
 from runtime.engines.interface import Engine
 from runtime.model.bundle import Bundle, load_bundle
@@ -182,18 +190,18 @@ def _ratio(original_s: float, ours_s: float) -> float:
 class _Bench:
     """Measures the methods on one video."""
 
-    def __init__(self, source: Source, bundle: Bundle, repeats: int, tell: Tell) -> None:
+    def __init__(self, source: Source, bundle: Bundle, repeats: int, temporal_features: Tell) -> None:
         self._source = source
         self._bundle = bundle
         self._repeats = repeats
-        self._tell = tell
+        self._tell = temporal_features
         self.notes = [
             f"{CLIP} frames make one verdict of the original; unmask gives {bundle.sample_hz:g} a second"
         ]
         self.dlib_faces = 0
         # Before anything is measured: it may not be installed.
         self._hog_faces = HogFaces()
-        tell("decoding")
+        temporal_features("decoding")
         decode_s = []
         for _ in range(repeats):
             started = time.process_time()
@@ -319,7 +327,7 @@ class _Bench:
 
         return self._cpu_s(judge, calls=NETWORK_CALLS)
 
-    def _cpu_s(self, call: Judge, *, calls: int = 1) -> list[float]:
+    def _cpu_s(self, call: FaceDecision, *, calls: int = 1) -> list[float]:
         """Give the CPU seconds of a call, after one to warm up, in each repetition."""
         call()
         spent = []

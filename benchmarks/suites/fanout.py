@@ -2,7 +2,7 @@
 
 For each number of subscribers there are two runs: all of them fast, and again with slow readers beside them,
 which read half of what is published. The delivery to the fast ones must not change. What the slow ones lose,
-and how old what they read is, is told apart. Delivery is from `Hub.publish` until `runtime.client.watch` has
+and how old what they read is, is told apart. Delivery is from `Broadcaster.publish` until `runtime.client.watch` has
 the message. The clients share one process, so with many of them their own reading is a part of it.
 """
 
@@ -32,9 +32,9 @@ from benchmarks.harness.record import (
     quantity,
 )
 from benchmarks.harness.subscribers import Received, Subscribers
-from runtime.serving.broadcaster import Hub, new_session
+from runtime.messages import HEARTBEAT_S, HeartbeatMessage, Identity, Latency, VerdictMessage
+from runtime.serving.broadcaster import Broadcaster, new_session
 from runtime.serving.metrics import Metrics
-from runtime.serving.protocol import HEARTBEAT_S, HeartbeatMessage, Identity, Latency, VerdictMessage
 from runtime.serving.server import serve_in_thread
 from runtime.version import version
 
@@ -196,16 +196,16 @@ def deliver(*, fast: int, slow: int, rate_hz: float, streams: int, seconds: floa
     Raises:
         HelperFailed: Not all could join.
     """
-    hub = Hub(Identity(version=version(), session=new_session()), sinks=[Metrics()])
+    broadcaster = Broadcaster(Identity(version=version(), session=new_session()), sinks=[Metrics()])
     pause_s = SLOWNESS / (rate_hz * streams)
-    with _served(hub, fast, slow, pause_s) as subscribers:
+    with _served(broadcaster, fast, slow, pause_s) as subscribers:
         joined = time.monotonic()
         if slow:
-            _publish(hub, rate_hz=CLOG / CLOG_S, streams=1, seconds=CLOG_S)
-        _publish(hub, rate_hz=rate_hz, streams=streams, seconds=WARMUP_S)
+            _publish(broadcaster, rate_hz=CLOG / CLOG_S, streams=1, seconds=CLOG_S)
+        _publish(broadcaster, rate_hz=rate_hz, streams=streams, seconds=WARMUP_S)
         with Load() as load:
-            published = _publish(hub, rate_hz=rate_hz, streams=streams, seconds=seconds)
-        _idle(hub, max(ARRIVAL_S, HELD * pause_s) if slow else ARRIVAL_S)
+            published = _publish(broadcaster, rate_hz=rate_hz, streams=streams, seconds=seconds)
+        _idle(broadcaster, max(ARRIVAL_S, HELD * pause_s) if slow else ARRIVAL_S)
         received = subscribers.collect()
         watched_s = time.monotonic() - joined
     return Delivery(
@@ -217,15 +217,17 @@ def deliver(*, fast: int, slow: int, rate_hz: float, streams: int, seconds: floa
 
 
 @contextmanager
-def _served(hub: Hub, fast: int, slow: int, pause_s: float) -> Iterator[Subscribers]:
+def _served(broadcaster: Broadcaster, fast: int, slow: int, pause_s: float) -> Iterator[Subscribers]:
     with (
-        serve_in_thread(hub, port=0) as server,
+        serve_in_thread(broadcaster, port=0) as server,
         Subscribers(server.urls.websocket, fast=fast, slow=slow, pause_s=pause_s) as subscribers,
     ):
         yield subscribers
 
 
-def _publish(hub: Hub, *, rate_hz: float, streams: int, seconds: float) -> list[tuple[float, float]]:
+def _publish(
+    broadcaster: Broadcaster, *, rate_hz: float, streams: int, seconds: float
+) -> list[tuple[float, float]]:
     """Publish verdicts evenly in time; give the number and the time of each."""
     published = []
     started = time.monotonic()
@@ -233,14 +235,14 @@ def _publish(hub: Hub, *, rate_hz: float, streams: int, seconds: float) -> list[
         time.sleep(max(0.0, started + count / (rate_hz * streams) - time.monotonic()))
         message = _verdict(f"camera-{count % streams + 1}", count / (rate_hz * streams))
         now = time.monotonic()
-        published.append((float(hub.publish(message)), now))
+        published.append((float(broadcaster.publish(message)), now))
     return published
 
 
-def _idle(hub: Hub, seconds: float) -> None:
+def _idle(broadcaster: Broadcaster, seconds: float) -> None:
     """Let messages arrive, with the heartbeats that clients expect."""
     for _ in range(math.ceil(seconds / HEARTBEAT_S)):
-        hub.publish(HeartbeatMessage(uptime_s=hub.uptime_s, streams=()))
+        broadcaster.publish(HeartbeatMessage(uptime_s=broadcaster.uptime_s, streams=()))
         time.sleep(HEARTBEAT_S)
 
 

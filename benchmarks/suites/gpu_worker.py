@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.engines.recorded_outputs import answers_of
+from runtime.engines.recorded_outputs import record_outputs
 from runtime.engines.tensorrt.engine import TensorRTEngine
 from runtime.engines.tensorrt.engine_cache import EngineCache
 from runtime.engines.tensorrt.graphs import PRECISIONS
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str]) -> int:
                 if graphs:
                     # The first time this builds.
                     record["open_s"] = round(time.monotonic() - started, 2)
-                    answers_of(
+                    record_outputs(
                         engine,
                         clips,
                         precision=options.precision,

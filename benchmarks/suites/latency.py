@@ -38,12 +38,12 @@ from benchmarks.harness.record import Figure, Output, distribution, figure_table
 from benchmarks.harness.stopwatch import Stopwatch, TimedBackbone, TimedDetector, split
 from benchmarks.harness.subscribers import Subscribers
 from runtime.engines.factory import detector_infer, open_engine
+from runtime.messages import Identity
 from runtime.model.bundle import load_bundle
 from runtime.pipeline.batcher import Batcher
 from runtime.pipeline.stream_analysis import FaceVerdict, StreamAnalysis
-from runtime.serving.broadcaster import Hub, new_session
+from runtime.serving.broadcaster import Broadcaster, new_session
 from runtime.serving.metrics import Metrics
-from runtime.serving.protocol import Identity
 from runtime.serving.server import serve_in_thread
 from runtime.version import version
 from streams.errors import EndOfStream
@@ -214,7 +214,7 @@ class _Outlet:
 
     def __init__(self, source: Source, stack: ExitStack) -> None:
         self._stream = source.name
-        self._hub = Hub(Identity(version=version(), session=new_session()), sinks=[Metrics()])
+        self._hub = Broadcaster(Identity(version=version(), session=new_session()), sinks=[Metrics()])
         self._subscribers: Subscribers | None = None
         self._expected: dict[int, float] = {}
         if source.live:

@@ -38,7 +38,7 @@ UPSAMPLINGS = 1
 BRANCH_GAIN = 0.3
 
 Crops = NDArray[np.uint8]
-Judge = Callable[[], object]
+FaceDecision = Callable[[], object]
 
 
 def pictures(source: Source, count: int) -> Iterator[av.VideoFrame]:
@@ -115,11 +115,11 @@ class Network:
                 torch.nn.init.constant_(weight, BRANCH_GAIN)
         return cls(model)
 
-    def eager(self, clip: Crops) -> Judge:
+    def eager(self, clip: Crops) -> FaceDecision:
         """Prepare to judge a clip as the original does."""
         return _inferring(self.model, torch.from_numpy(clip)[None])
 
-    def compiled(self, clip: Crops) -> Judge:
+    def compiled(self, clip: Crops) -> FaceDecision:
         """Prepare to judge a clip with `torch.compile`; compiles, which takes a minute.
 
         Raises:
@@ -130,7 +130,7 @@ class Network:
             judge()
         return judge
 
-    def new_crop(self, clip: Crops) -> Judge:
+    def new_crop(self, clip: Crops) -> FaceDecision:
         """Prepare to judge with a feature buffer: one new crop, and the features of the other 79 at hand."""
         crop = torch.from_numpy(clip[:1])
         features = torch.rand(1, CLIP, FEATURES)
@@ -164,7 +164,7 @@ class Network:
         return load_bundle(folder)
 
 
-def _inferring(model: Any, clip: torch.Tensor) -> Judge:
+def _inferring(model: Any, clip: torch.Tensor) -> FaceDecision:
     def judge() -> object:
         with torch.inference_mode():
             return model(clip)

@@ -36,14 +36,14 @@ from runtime.commands.monitor import RateTooHigh
 from runtime.engines.cpu import usable_cores
 from runtime.engines.factory import detector_infer, open_engine
 from runtime.engines.interface import Engine
+from runtime.messages import HealthDict, Identity
 from runtime.model.bundle import Bundle, load_bundle
 from runtime.pipeline.batcher import Batcher
 from runtime.pipeline.monitor import Monitor, Pace, stall_s
 from runtime.pipeline.stream_analysis import StreamAnalysis
-from runtime.serving.broadcaster import Hub, new_session
-from runtime.serving.client_queue import Parcel
+from runtime.serving.broadcaster import Broadcaster, new_session
+from runtime.serving.client_queue import EncodedMessage
 from runtime.serving.metrics import Metrics
-from runtime.serving.protocol import HealthDict, Identity
 from runtime.version import version
 from streams.faces.detector import Detector, Infer
 from streams.faces.finder import FaceFinder
@@ -372,7 +372,7 @@ class _Bench:
         """
         stopwatch, log = Stopwatch(), _Log()
         identity = Identity(version=version(), session=new_session())
-        hub = Hub(identity, sinks=[Metrics(), log])
+        broadcaster = Broadcaster(identity, sinks=[Metrics(), log])
         with ExitStack() as stack:
             batcher = stack.enter_context(Batcher(TimedBackbone(self._engine.features, stopwatch)))
 
@@ -391,7 +391,7 @@ class _Bench:
                     sources,
                     sample_hz=self._bundle.sample_hz,
                     analysis_of=analysis_of,
-                    publish=hub.publish,
+                    publish=broadcaster.publish,
                     pace=Pace(heartbeat_s=HEARTBEAT_S, tick_s=HEARTBEAT_S / 2),
                 )
             )
@@ -420,8 +420,8 @@ class _Log:
         self._verdicts: list[tuple[str, float, float]] = []
         self._measuring = False
 
-    def __call__(self, parcel: Parcel) -> None:
-        message = parcel.message
+    def __call__(self, encoded: EncodedMessage) -> None:
+        message = encoded.message
         with self._lock:
             if message["type"] == "heartbeat":
                 self._health = (message["time"], message["streams"])

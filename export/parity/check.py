@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from export.errors import AnswersForeign, EnginesDiffer
+from export.errors import EnginesDiffer, RecordedOutputsForeign
 from export.parity.gates import (
     Networks,
     VerdictParity,
@@ -36,7 +36,12 @@ from export.parity.samples import Clips, portrait_clips, read_clips
 from runtime.engines.factory import open_engine
 from runtime.engines.interface import Engine
 from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
-from runtime.engines.recorded_outputs import Answers, answers_of, fingerprint, load_answers
+from runtime.engines.recorded_outputs import (
+    RecordedOutputs,
+    fingerprint,
+    load_recorded_outputs,
+    record_outputs,
+)
 from runtime.engines.tensorrt.graphs import PRECISIONS
 from runtime.errors import EngineUnavailable
 from runtime.model.bundle import Bundle
@@ -111,14 +116,14 @@ def run_check(
     if options.save is not None:
         with options.save.open("wb") as file:
             np.savez(file, clips=clips)
-    foreign = [load_answers(path) for path in options.answers]
+    foreign = [load_recorded_outputs(path) for path in options.answers]
     for path, answers in zip(options.answers, foreign, strict=True):
         _belongs(path, answers, clips, bundle)
     step("torch, float32")
     networks = stored_networks(bundle) if trained is None else trained
     expected = torch_window_logits(networks, torch_features(networks, clips), bundle.min_frames)
 
-    def row(answers: Answers) -> Row:
+    def row(answers: RecordedOutputs) -> Row:
         allowed = allowed_figures(
             bundle, answers.precision, trained=trained is not None, portrait=options.crops is None
         )
@@ -138,7 +143,7 @@ def run_check(
             continue
         step(f"{name}, {precision}")
         with engine:
-            answers = answers_of(
+            answers = record_outputs(
                 engine, clips, precision=precision, digest=bundle.digest, min_frames=bundle.min_frames
             )
         rows.append(row(answers))
@@ -191,11 +196,11 @@ def checked_clips(bundle: Bundle, crops: Path | None) -> Clips:
     return read_clips(crops, window, size, clips_needed(window, bundle.min_frames))
 
 
-def _belongs(path: Path, answers: Answers, clips: Clips, bundle: Bundle) -> None:
+def _belongs(path: Path, answers: RecordedOutputs, clips: Clips, bundle: Bundle) -> None:
     if answers.digest != bundle.digest:
-        raise AnswersForeign(path, "another model")
+        raise RecordedOutputsForeign(path, "another model")
     if answers.samples != fingerprint(clips):
-        raise AnswersForeign(path, "other crops")
+        raise RecordedOutputsForeign(path, "other crops")
 
 
 def _engines(bundle: Bundle, *, tensorrt: bool) -> Iterator[tuple[str, str, Engine | EngineUnavailable]]:

@@ -24,8 +24,9 @@ from export.errors import ParityFailed
 from export.parity.samples import Clips
 from runtime.engines.interface import Engine
 from runtime.model.bundle import Manifest
-from runtime.pipeline.decision import Calibration, Judge
-from runtime.pipeline.window import FaceBuffer
+from runtime.model.calibration import Calibration
+from runtime.pipeline.decision import FaceDecision
+from runtime.pipeline.window import FaceWindow
 
 ENGINE_LOGIT = 1e-3
 ROUNDING_P_FAKE = 0.01
@@ -254,7 +255,7 @@ def engine_parity(
         clip_worst = _worse(clip_worst, engine.logits(seen) - expected)
         # The clips of a group in one go: the buffer rolls over from one into the next.
         run = features.reshape(1, -1, features.shape[-1])
-        buffer = FaceBuffer(length, features.shape[-1])
+        buffer = FaceWindow(length, features.shape[-1])
         for i, crop in enumerate(group.reshape(-1, *group.shape[2:])):
             buffer.push(float(i), crop, engine.features(crop[None])[0])
             if len(buffer) >= min_frames:
@@ -368,7 +369,7 @@ def _share(changed: NDArray[np.bool_], face: NDArray[np.bool_]) -> float:
 
 
 def _state(calibration: Calibration, logit: float) -> str:
-    return Judge(calibration, min_fill=0.0, expiry_s=1.0).judge(logit, 1.0, 0.0).state
+    return FaceDecision(calibration, min_fill=0.0, expiry_s=1.0).judge(logit, 1.0, 0.0).state
 
 
 def _short(value: Any) -> Any:

@@ -11,10 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from runtime.pipeline.decision import State
-from runtime.serving.client_queue import Parcel
-from runtime.serving.protocol import HealthDict, StreamDict, StreamState, VerdictDict
-from runtime.serving.snapshot import Board
+from runtime.messages import HealthDict, State, StreamDict, StreamState, VerdictDict
+from runtime.serving.client_queue import EncodedMessage
+from runtime.serving.snapshot import SnapshotStore
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ FACE_STYLES: dict[State, str] = {
 BAR_CELLS = 10
 
 
-class LiveTable:
+class LiveConsole:
     """Shows every stream and every face in it as they are now; a sink of the hub and something rich can draw.
 
     Args:
@@ -48,12 +47,12 @@ class LiveTable:
         self._wall = wall
         # Messages come from the streams' threads while rich draws on its own.
         self._lock = threading.Lock()
-        self._board = Board()
+        self._board = SnapshotStore()
         self._health: dict[str, HealthDict] = {}
 
-    def __call__(self, parcel: Parcel) -> None:
+    def __call__(self, encoded: EncodedMessage) -> None:
         """Take in a message."""
-        message = parcel.message
+        message = encoded.message
         with self._lock:
             self._board.apply(message)
             if message["type"] == "heartbeat":
@@ -119,9 +118,9 @@ class ChangeLog:
     def __init__(self) -> None:
         self._faces: dict[tuple[str, int], State] = {}
 
-    def __call__(self, parcel: Parcel) -> None:
+    def __call__(self, encoded: EncodedMessage) -> None:
         """Take in a message; a verdict that repeats the last one logs nothing."""
-        message = parcel.message
+        message = encoded.message
         if message["type"] == "stream":
             reason = message["reason"]
             logger.info("%s: %s%s", message["stream"], message["state"], f" ({reason})" if reason else "")

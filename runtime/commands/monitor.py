@@ -23,18 +23,18 @@ from rich.console import Console
 from rich.live import Live
 from rich.logging import RichHandler
 
-from runtime.commands.console import ChangeLog, LiveTable
+from runtime.commands.console import ChangeLog, LiveConsole
 from runtime.engines.factory import detector_infer, open_engine
 from runtime.engines.interface import Engine
-from runtime.errors import RecordingFailed, UnmaskError
+from runtime.errors import JsonlFailed, UnmaskError
+from runtime.messages import Identity
 from runtime.model.bundle import Bundle, load_bundle
 from runtime.pipeline.batcher import Batcher
 from runtime.pipeline.monitor import Monitor, stall_s
 from runtime.pipeline.stream_analysis import StreamAnalysis
-from runtime.serving.broadcaster import Hub, Sink, new_session
-from runtime.serving.jsonl import STDOUT, Recording
+from runtime.serving.broadcaster import Broadcaster, Sink, new_session
+from runtime.serving.jsonl import STDOUT, JsonlWriter
 from runtime.serving.metrics import Metrics
-from runtime.serving.protocol import Identity
 from runtime.serving.server import DEFAULT_HOST, DEFAULT_PORT, Urls, serve
 from runtime.version import version
 from streams.faces.detector import Detector
@@ -148,7 +148,7 @@ class _Run:
         self._engine = engine
         self._changed = asyncio.Event()
         self._interrupted = False
-        self._unrecorded: RecordingFailed | None = None
+        self._unrecorded: JsonlFailed | None = None
 
     async def serve(self, analysis_of: Callable[[], StreamAnalysis]) -> int:
         options = self._options
@@ -165,20 +165,24 @@ class _Run:
             screen = stack.enter_context(_Screen(table=self._has_screen()))
             sinks: list[Sink] = [metrics, screen.sink]
             if options.jsonl is not None:
-                recording = Recording(options.jsonl, on_failure=lambda error: self._lose(error, loop))
+                recording = JsonlWriter(options.jsonl, on_failure=lambda error: self._lose(error, loop))
                 sinks.append(recording)
                 stack.callback(
                     lambda: recording.close(timeout_s=INTERRUPTED_S if self._interrupted else FINISHED_S)
                 )
-            hub = Hub(identity, sinks=sinks)
+            broadcaster = Broadcaster(identity, sinks=sinks)
             async with serve(
-                hub, host=options.host, port=options.port, allow_origin=options.allow_origin, metrics=metrics
+                broadcaster,
+                host=options.host,
+                port=options.port,
+                allow_origin=options.allow_origin,
+                metrics=metrics,
             ) as server:
                 with Monitor(
                     options.sources,
                     sample_hz=self._bundle.sample_hz,
                     analysis_of=analysis_of,
-                    publish=hub.publish,
+                    publish=broadcaster.publish,
                     on_change=lambda: self._wake(loop),
                 ) as monitor:
                     await self._watch(monitor, lambda: screen.begin(server.urls, self._engine.describe()))
@@ -226,7 +230,7 @@ class _Run:
                 with contextlib.suppress(NotImplementedError):
                     loop.remove_signal_handler(number)
 
-    def _lose(self, error: RecordingFailed, loop: asyncio.AbstractEventLoop) -> None:
+    def _lose(self, error: JsonlFailed, loop: asyncio.AbstractEventLoop) -> None:
         self._unrecorded = error
         self._wake(loop)
 
@@ -247,7 +251,7 @@ class _Screen:
     def __init__(self, *, table: bool) -> None:
         self._console = Console(stderr=True)
         self._live: Live | None = None
-        self._table = LiveTable() if table else None
+        self._table = LiveConsole() if table else None
         self.sink: Sink = self._table or ChangeLog()
         self._handler: logging.Handler
         if table:

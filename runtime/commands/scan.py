@@ -15,9 +15,10 @@ from rich.text import Text
 
 from runtime.commands.console import FACE_STYLES
 from runtime.engines.factory import detector_infer, open_engine
+from runtime.messages import State
 from runtime.model.bundle import load_bundle
+from runtime.model.calibration import Calibration
 from runtime.pipeline.batcher import Batcher
-from runtime.pipeline.decision import Calibration, State
 from runtime.pipeline.scan import Scanner, ScanResult, find_videos
 
 

@@ -33,7 +33,7 @@ CROPS_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
-class Answers:
+class RecordedOutputs:
     """Holds what one engine made of some clips.
 
     Args:
@@ -62,8 +62,8 @@ class Answers:
             np.savez(file, **vars(self))
 
 
-def load_answers(path: Path) -> Answers:
-    """Read what `Answers.save` wrote.
+def load_recorded_outputs(path: Path) -> RecordedOutputs:
+    """Read what `RecordedOutputs.save` wrote.
 
     Args:
         path: Of the `.npz` file.
@@ -77,7 +77,7 @@ def load_answers(path: Path) -> Answers:
     try:
         with np.load(path, allow_pickle=False) as saved:
             words = {name: str(saved[name]) for name in ("engine", "precision", "samples", "digest")}
-            return Answers(**words, features=saved["features"], logits=saved["logits"])
+            return RecordedOutputs(**words, features=saved["features"], logits=saved["logits"])
     except (OSError, ValueError, KeyError) as error:
         raise EngineUnavailable(
             NAME,
@@ -86,9 +86,9 @@ def load_answers(path: Path) -> Answers:
         ) from error
 
 
-def answers_of(
+def record_outputs(
     engine: Engine, clips: NDArray[np.uint8], *, precision: str, digest: str, min_frames: int
-) -> Answers:
+) -> RecordedOutputs:
     """Run an engine over clips.
 
     Args:
@@ -106,7 +106,7 @@ def answers_of(
         engine.features(crops[start : start + CROPS_AT_ONCE]) for start in range(0, len(crops), CROPS_AT_ONCE)
     ]
     features = np.concatenate(parts).reshape(*clips.shape[:2], -1)
-    return Answers(
+    return RecordedOutputs(
         engine=engine.describe(),
         precision=precision,
         samples=fingerprint(clips),
@@ -160,7 +160,7 @@ def main(arguments: Sequence[str]) -> int:
         # A prepared folder is `<cache>/tensorrt/<digest>`.
         cache = EngineCache(options.prepared.resolve().parents[1])
         with TensorRTEngine(model, precision=options.precision, cache=cache) as engine:
-            answers_of(
+            record_outputs(
                 engine,
                 clips,
                 precision=options.precision,

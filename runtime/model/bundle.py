@@ -1,6 +1,6 @@
 """The model bundle: a directory with two ONNX graphs and a manifest that says everything needed to run them.
 
-A model that judges flicker too has a third file, `flicker.json`.
+A model that judges flicker too has a third file, `temporal.json`.
 
     bundle = load_bundle()                    # the one that ships with unmask
     bundle.window, bundle.sample_hz           # what its training data looked like
@@ -23,11 +23,16 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from runtime.errors import BundleInvalid, BundleMismatch, BundleMissing, BundleUnsupported
-from runtime.model.temporal_classifier import FLICKER_FILE, FlickerJudge, read_flicker, to_json
-from runtime.pipeline.decision import Calibration
+from runtime.model.calibration import Calibration
+from runtime.model.temporal_classifier import (
+    TEMPORAL_FILE,
+    TemporalClassifier,
+    read_temporal_classifier,
+    to_json,
+)
 
-FORMAT_VERSION = 2
-"""The one that is written; those from 1 on are read. Version 1 had no flicker."""
+FORMAT_VERSION = 3
+"""The only one that is written and read."""
 MANIFEST = "manifest.json"
 BACKBONE = "backbone.onnx"
 HEAD = "head.onnx"
@@ -72,7 +77,7 @@ class Manifest:
     training: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     parity: Mapping[str, Any] = field(default_factory=dict)
-    flicker: FlickerJudge | None = None
+    temporal: TemporalClassifier | None = None
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -113,9 +118,9 @@ class Manifest:
         return self.calibration.threshold_real
 
     @property
-    def threshold_far1(self) -> float | None:
+    def threshold_fpr1(self) -> float | None:
         """The `p_fake` that 1 % of real faces reached; None if not measured."""
-        return self.calibration.threshold_far1
+        return self.calibration.threshold_fpr1
 
     @property
     def min_fill(self) -> float:
@@ -159,9 +164,9 @@ def write_manifest(directory: Path, manifest: Manifest) -> Path:
         file: {"sha256": _sha256(directory / file), "bytes": (directory / file).stat().st_size}
         for file in (BACKBONE, HEAD)
     }
-    judge = None if manifest.flicker is None else to_json(manifest.flicker).encode()
+    judge = None if manifest.temporal is None else to_json(manifest.temporal).encode()
     if judge is not None:
-        files[FLICKER_FILE] = {"sha256": hashlib.sha256(judge).hexdigest(), "bytes": len(judge)}
+        files[TEMPORAL_FILE] = {"sha256": hashlib.sha256(judge).hexdigest(), "bytes": len(judge)}
     document = {
         "format_version": FORMAT_VERSION,
         "name": manifest.name,
@@ -194,10 +199,10 @@ def write_manifest(directory: Path, manifest: Manifest) -> Path:
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
     # Nothing is touched until everything can be told.
     if judge is not None:
-        (directory / FLICKER_FILE).write_bytes(judge)
+        (directory / TEMPORAL_FILE).write_bytes(judge)
     path.write_text(text + "\n", encoding="utf-8", newline="\n")
     if judge is None:
-        (directory / FLICKER_FILE).unlink(missing_ok=True)
+        (directory / TEMPORAL_FILE).unlink(missing_ok=True)
     return path
 
 
@@ -248,17 +253,17 @@ def load_bundle(path: Path | None = None) -> Bundle:
         raise BundleMissing(manifest_path, f"cannot be read ({error.strerror})") from error
     document = _Document(manifest_path, content)
     version = document.take("format_version", int)
-    if not 1 <= version <= FORMAT_VERSION:
+    if version != FORMAT_VERSION:
         raise BundleUnsupported(manifest_path, version, FORMAT_VERSION)
-    judged = FLICKER_FILE in document.take("files", dict)
-    for file in (BACKBONE, HEAD, *([FLICKER_FILE] if judged else [])):
+    outputs = TEMPORAL_FILE in document.take("files", dict)
+    for file in (BACKBONE, HEAD, *([TEMPORAL_FILE] if outputs else [])):
         _check_hash(directory / file, document.entry("files", file).take("sha256", str))
     facts = document.facts()
-    if judged:
+    if outputs:
         try:
-            facts["flicker"] = read_flicker(directory / FLICKER_FILE)
+            facts["temporal"] = read_temporal_classifier(directory / TEMPORAL_FILE)
         except (OSError, ValueError) as error:
-            raise BundleInvalid(directory / FLICKER_FILE, str(error)) from error
+            raise BundleInvalid(directory / TEMPORAL_FILE, str(error)) from error
     bundle = Bundle(
         **facts,
         path=directory,
@@ -317,7 +322,7 @@ class _Document:
             if crops.take(key, str) != value:
                 raise BundleInvalid(self.path, f"'input.{key}' is {crops.take(key, str)!r}, not {value!r}")
         sampling, scale = self.entry("sampling"), self.entry("calibration")
-        far1 = scale.take("threshold_far1", object)
+        far1 = scale.take("threshold_fpr1", object)
         try:
             facts: dict[str, Any] = {
                 "name": self.take("name", str),
@@ -333,7 +338,7 @@ class _Document:
                     threshold_fake=scale.take("threshold_fake", float),
                     threshold_real=scale.take("threshold_real", float),
                     hysteresis=scale.take("hysteresis", float),
-                    threshold_far1=None if far1 is None else scale.take("threshold_far1", float),
+                    threshold_fpr1=None if far1 is None else scale.take("threshold_fpr1", float),
                 ),
                 "weights": self.take("weights", str),
                 "training": self.take("training", dict),

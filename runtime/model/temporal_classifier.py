@@ -1,6 +1,6 @@
 """Judges a face by its flicker: the second voice beside the network, which sees each crop by itself.
 
-    judge = read_flicker(Path("bundle/flicker.json"))
+    judge = read_flicker(Path("bundle/temporal.json"))
     logit = network_logit + judge.logits(flicker)[0]
 
 Flicker is what `streams.features.temporal_residuals` measures. Over a window it is told by three quantiles of each measure, and
@@ -16,27 +16,27 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.features.temporal_residuals import FLICKER, LAGS
+from streams.features.temporal_residuals import LAGS, RESIDUALS
 
-FLICKER_FILE = "flicker.json"
+TEMPORAL_FILE = "temporal.json"
 LEAST = max(LAGS) + 1
 """The fewest samples that hold every lag."""
 
 QUANTILES = (0.15, 0.5, 0.85)
-TELLS = len(QUANTILES) * FLICKER
+TEMPORAL_FEATURES = len(QUANTILES) * RESIDUALS
 """How many numbers a window's flicker is told by."""
-FARTHEST = 3.0
+MAX_LEVEL = 3.0
 """Deviations beyond which a measure counts no more: nothing like it was trained on."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlickerJudge:
+class TemporalClassifier:
     """Gives what flicker adds to the network's logit.
 
     Args:
         centre: (FLICKER,) the mean of each measure in training.
         scale: (FLICKER,) its deviation, above 0.
-        weights: (TELLS,) of the quantiles, in the order of `tell`.
+        weights: (TELLS,) of the quantiles, in the order of `temporal_features`.
         bias: Is added to their sum.
         surest: What the logit is held below, on either side: it bends towards it. Above 0.
         window: Samples of the windows it was trained on, at least `LEAST`. Shorter ones are noisier and count
@@ -50,19 +50,19 @@ class FlickerJudge:
     scale: tuple[float, ...]
     weights: tuple[float, ...]
     bias: float
-    surest: float
+    max_logit: float
     window: int
 
     def __post_init__(self) -> None:
-        for name, length in (("centre", FLICKER), ("scale", FLICKER), ("weights", TELLS)):
+        for name, length in (("centre", RESIDUALS), ("scale", RESIDUALS), ("weights", TEMPORAL_FEATURES)):
             if len(getattr(self, name)) != length:
                 raise ValueError(f"{name} must have {length} values, not {len(getattr(self, name))}")
-        if not np.isfinite((*self.centre, *self.scale, *self.weights, self.bias, self.surest)).all():
+        if not np.isfinite((*self.centre, *self.scale, *self.weights, self.bias, self.max_logit)).all():
             raise ValueError("centre, scale, weights, bias and surest must be finite")
         if min(self.scale) <= 0:
             raise ValueError(f"scale must be above 0, not {min(self.scale)}")
-        if self.surest <= 0:
-            raise ValueError(f"surest must be above 0, not {self.surest}")
+        if self.max_logit <= 0:
+            raise ValueError(f"surest must be above 0, not {self.max_logit}")
         if self.window < LEAST:
             raise ValueError(f"window must be at least {LEAST}, not {self.window}")
 
@@ -79,13 +79,13 @@ class FlickerJudge:
         count, samples = windows.shape[:2]
         if samples < LEAST:
             return np.zeros(count, np.float32)
-        told = tell(windows, np.asarray(self.centre), np.asarray(self.scale))
+        told = temporal_features(windows, np.asarray(self.centre), np.asarray(self.scale))
         trust = min(1.0, (samples - LEAST + 1) / (self.window - LEAST + 1)) ** 0.5
         said = told @ np.asarray(self.weights) + self.bias
-        return np.asarray(trust * self.surest * np.tanh(said / self.surest), np.float32)
+        return np.asarray(trust * self.max_logit * np.tanh(said / self.max_logit), np.float32)
 
 
-def tell(
+def temporal_features(
     windows: NDArray[np.float32], centre: NDArray[np.floating], scale: NDArray[np.floating]
 ) -> NDArray[np.float64]:
     """Turn the flicker of windows into the numbers that are weighed.
@@ -98,8 +98,8 @@ def tell(
     Returns:
         (N, TELLS): for each lag the quantiles, each of all its measures.
     """
-    level = np.clip((windows - centre) / scale, -FARTHEST, FARTHEST)
-    own, count = FLICKER // len(LAGS), len(windows)
+    level = np.clip((windows - centre) / scale, -MAX_LEVEL, MAX_LEVEL)
+    own, count = RESIDUALS // len(LAGS), len(windows)
     parts = [
         np.quantile(level[:, lag:, number * own : (number + 1) * own], QUANTILES, axis=1)
         for number, lag in enumerate(LAGS)
@@ -109,18 +109,18 @@ def tell(
     )
 
 
-def to_json(judge: FlickerJudge) -> str:
+def to_json(judge: TemporalClassifier) -> str:
     """Give the form of a judge in a file."""
     return json.dumps(asdict(judge), allow_nan=False) + "\n"
 
 
-def write_flicker(path: Path, judge: FlickerJudge) -> None:
+def write_temporal_classifier(path: Path, judge: TemporalClassifier) -> None:
     """Write a judge as JSON."""
     path.write_text(to_json(judge), encoding="utf-8", newline="\n")
 
 
-def read_flicker(path: Path) -> FlickerJudge:
-    """Read what `write_flicker` wrote.
+def read_temporal_classifier(path: Path) -> TemporalClassifier:
+    """Read what `write_temporal_classifier` wrote.
 
     Raises:
         OSError: The file cannot be read.
@@ -128,12 +128,12 @@ def read_flicker(path: Path) -> FlickerJudge:
     """
     try:
         stated = json.loads(path.read_text(encoding="utf-8"))
-        values = {field.name: stated[field.name] for field in fields(FlickerJudge)}
+        values = {field.name: stated[field.name] for field in fields(TemporalClassifier)}
         lists = {name: tuple(map(float, values[name])) for name in ("centre", "scale", "weights")}
-        return FlickerJudge(
+        return TemporalClassifier(
             **lists,
             bias=float(values["bias"]),
-            surest=float(values["surest"]),
+            max_logit=float(values["max_logit"]),
             window=int(values["window"]),
         )
     except (KeyError, TypeError, AttributeError) as error:

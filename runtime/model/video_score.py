@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from runtime.pipeline.decision import Calibration
+from runtime.model.calibration import Calibration
 
 
 @dataclass(frozen=True, kw_only=True)

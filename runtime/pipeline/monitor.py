@@ -21,9 +21,9 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol, Self
 
+from runtime.messages import HEARTBEAT_S, BroadcastMessage, HeartbeatMessage, StreamHealth
 from runtime.pipeline.stream_analysis import StreamAnalysis
-from runtime.pipeline.stream_state import Messages, StreamStatus
-from runtime.serving.protocol import HEARTBEAT_S, BroadcastMessage, HeartbeatMessage, StreamHealth
+from runtime.pipeline.stream_state import Messages, StreamStateTracker
 from streams.errors import EndOfStream, SourceError
 from streams.input.frame import Frame
 from streams.input.reader import (
@@ -101,7 +101,7 @@ class Pace:
 
     timeouts: Timeouts = Timeouts()  # noqa: RUF009  frozen
     # Not longer, or a camera that is back would keep its viewers waiting for most of a quarter of a minute.
-    backoff: Backoff = Backoff(most_s=5.0)  # noqa: RUF009  frozen
+    backoff: Backoff = Backoff(max_s=5.0)  # noqa: RUF009  frozen
     heartbeat_s: float = HEARTBEAT_S
     tick_s: float = TICK_S
     clock: Callable[[], float] = time.monotonic
@@ -260,7 +260,7 @@ class _Watch:
         self._on_change = on_change
         self._stopping = stopping
         self._pace = pace
-        self._status = StreamStatus(source.name, stall_s=stall_s(sample_hz))
+        self._status = StreamStateTracker(source.name, stall_s=stall_s(sample_hz))
         # Held while messages are decided on and sent, so that they go out in the order they were decided.
         self._lock = threading.Lock()
         self._reader: Reader | None = None

@@ -22,14 +22,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.messages import Latency, State, VerdictMessage, relative_box
 from runtime.model.bundle import Bundle
-from runtime.pipeline.decision import STALE, Judge, State, Verdict
+from runtime.pipeline.decision import STALE, FaceDecision, Verdict
 from runtime.pipeline.verdict_rate import Pace
-from runtime.pipeline.window import FaceBuffer
-from runtime.serving.protocol import Latency, VerdictMessage, relative_box
+from runtime.pipeline.window import FaceWindow
 from streams.faces.crop import crop_face
 from streams.faces.finder import Face
-from streams.features.temporal_residuals import FlickerMeter
+from streams.features.temporal_residuals import ResidualMeter
 from streams.input.frame import Frame
 
 Box = tuple[float, float, float, float]
@@ -178,9 +178,9 @@ class _Track:
     """What is remembered of one face from frame to frame."""
 
     def __init__(self, bundle: Bundle, expiry_s: float) -> None:
-        meter = None if bundle.flicker is None else FlickerMeter(bundle.crop_margin)
-        self.buffer = FaceBuffer(bundle.window, bundle.feature_dim, meter)
-        self.judge = Judge(bundle.calibration, min_fill=bundle.min_fill, expiry_s=expiry_s)
+        meter = None if bundle.temporal is None else ResidualMeter(bundle.crop_margin)
+        self.buffer = FaceWindow(bundle.window, bundle.feature_dim, meter)
+        self.judge = FaceDecision(bundle.calibration, min_fill=bundle.min_fill, expiry_s=expiry_s)
         self.misses = 0
         self.box: Box = (0.0, 0.0, 0.0, 0.0)
 
@@ -213,7 +213,7 @@ class StreamAnalysis:
         features: Features,
         finder: Finder,
         verdict_hz: float | None = None,
-        most_faces: int = 8,
+        max_faces: int = 8,
         expiry_s: float = float("inf"),
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
@@ -226,7 +226,7 @@ class StreamAnalysis:
         self._features = features
         self._due_to_ask = features.due if isinstance(features, SharedFeatures) else nullcontext
         self._finder = finder
-        self._most_faces = most_faces
+        self._most_faces = max_faces
         self._expiry_s = expiry_s
         self._clock = clock
         self._wall = wall
@@ -391,9 +391,9 @@ class StreamAnalysis:
         for group in by_length.values():
             buffers = [self._tracks[face].buffer for face in group]
             found = self._head.logits(np.stack([buffer.window_features() for buffer in buffers]))
-            if self._bundle.flicker is not None:
-                found = found + self._bundle.flicker.logits(
-                    np.stack([buffer.window_flicker() for buffer in buffers])
+            if self._bundle.temporal is not None:
+                found = found + self._bundle.temporal.logits(
+                    np.stack([buffer.window_residuals() for buffer in buffers])
                 )
             logits.update(zip(group, found.tolist(), strict=True))
         return logits

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from runtime.serving.protocol import (
+from runtime.messages import (
     BroadcastMessage,
     StreamHealth,
     StreamMessage,
@@ -19,7 +19,7 @@ from runtime.serving.protocol import (
 Messages = list[BroadcastMessage]
 
 
-class StreamStatus:
+class StreamStateTracker:
     """Follows one stream from the first attempt to its end.
 
     A face has a verdict only while the stream is `live`: whatever takes it out of that state first makes

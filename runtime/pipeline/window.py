@@ -7,10 +7,10 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.features.temporal_residuals import Flicker, FlickerMeter
+from streams.features.temporal_residuals import ResidualMeter, Residuals
 
 
-class FaceBuffer:
+class FaceWindow:
     """Keeps the newest `window` samples of one face, oldest first.
 
     Judging the buffered features equals running the full clip through the model, since the backbone sees each
@@ -22,7 +22,7 @@ class FaceBuffer:
         meter: Measures the flicker of this face, and of no other; None where it is not asked for.
     """
 
-    def __init__(self, window: int, feature_dim: int, meter: FlickerMeter | None = None) -> None:
+    def __init__(self, window: int, feature_dim: int, meter: ResidualMeter | None = None) -> None:
         if window < 1 or feature_dim < 1:
             raise ValueError(f"window and feature_dim must be at least 1, not {window} and {feature_dim}")
         self.window = window
@@ -32,7 +32,7 @@ class FaceBuffer:
         self._pushed = 0
         self._samples: deque[tuple[float, NDArray[np.uint8]]] = deque(maxlen=window)
         self._meter = meter
-        self._flicker: deque[Flicker] = deque(maxlen=window)
+        self._flicker: deque[Residuals] = deque(maxlen=window)
 
     def __len__(self) -> int:
         """Count the buffered samples, 0..window."""
@@ -98,11 +98,11 @@ class FaceBuffer:
         view.flags.writeable = False
         return view
 
-    def window_flicker(self) -> Flicker:
+    def window_residuals(self) -> Residuals:
         """Give the flicker of the buffered samples, oldest first.
 
         Returns:
-            float32 `(len(self), FLICKER)`.
+            float32 `(len(self), RESIDUALS)`.
 
         Raises:
             ValueError: There is no meter, or no sample.

@@ -19,8 +19,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-from runtime.serving.client_queue import Backlog, Parcel
-from runtime.serving.protocol import (
+from runtime.messages import (
     BroadcastMessage,
     HelloDict,
     Identity,
@@ -28,9 +27,10 @@ from runtime.serving.protocol import (
     encode,
     snapshot,
 )
-from runtime.serving.snapshot import Board
+from runtime.serving.client_queue import EncodedMessage, OutboundQueue
+from runtime.serving.snapshot import SnapshotStore
 
-Sink = Callable[[Parcel], None]
+Sink = Callable[[EncodedMessage], None]
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def new_session() -> str:
 
 
 class Subscription:
-    """Receives what the hub broadcasts, from the moment it was made; `Hub.subscribe` makes it.
+    """Receives what the hub broadcasts, from the moment it was made; `Broadcaster.subscribe` makes it.
 
     Iterate over it in one coroutine. One that is slow loses old messages and keeps the newest.
 
@@ -52,11 +52,13 @@ class Subscription:
         capacity: How many messages may wait.
     """
 
-    def __init__(self, hub: Hub, hello: HelloDict, snapshot: SnapshotDict, capacity: int) -> None:
+    def __init__(
+        self, broadcaster: Broadcaster, hello: HelloDict, snapshot: SnapshotDict, capacity: int
+    ) -> None:
         self.hello = hello
         self.snapshot = snapshot
-        self._hub = hub
-        self._backlog = Backlog(capacity)
+        self._hub = broadcaster
+        self._backlog = OutboundQueue(capacity)
         self._filled = asyncio.Event()
 
     def __enter__(self) -> Self:
@@ -73,11 +75,11 @@ class Subscription:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Parcel:
-        while (parcel := self._backlog.pop()) is None:
+    async def __anext__(self) -> EncodedMessage:
+        while (encoded := self._backlog.pop()) is None:
             self._filled.clear()
             await self._filled.wait()
-        return parcel
+        return encoded
 
     @property
     def greeting(self) -> tuple[bytes, bytes]:
@@ -89,15 +91,15 @@ class Subscription:
         """Count the messages that gave way because this listener was slow."""
         return self._backlog.lost
 
-    def put(self, parcel: Parcel) -> None:
+    def put(self, encoded: EncodedMessage) -> None:
         """Queue a message; called by the hub, on the event loop."""
         # What was published before it joined, but handed round after, is already in its snapshot.
-        if parcel.seq > self.hello["seq"]:
-            self._backlog.push(parcel)
+        if encoded.seq > self.hello["seq"]:
+            self._backlog.push(encoded)
             self._filled.set()
 
 
-class Hub:
+class Broadcaster:
     """Numbers the broadcast messages, remembers what holds, and passes every message on.
 
     Args:
@@ -127,12 +129,12 @@ class Hub:
         # Guards all that follows; held for the time it takes to encode one message.
         self._lock = threading.Lock()
         self._seq = 0
-        self._board = Board()
+        self._board = SnapshotStore()
         self._subscriptions: set[Subscription] = set()
         self._lost_by_gone = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         # Between the publishing threads and the loop. Bounded, in case that the loop hangs.
-        self._outbox = Backlog(1024)
+        self._outbox = OutboundQueue(1024)
         self._hand_round_due = False
 
     def publish(self, message: BroadcastMessage) -> int:
@@ -147,15 +149,15 @@ class Hub:
         with self._lock:
             self._seq += 1
             stamped = message.stamp(self._seq, self._wall())
-            parcel = Parcel(stamped, encode(stamped).encode("ascii"))
+            encoded = EncodedMessage(stamped, encode(stamped).encode("ascii"))
             self._last_published = self._clock()
             self._board.apply(stamped)
             for sink in self._sinks:
-                sink(parcel)
+                sink(encoded)
             if self._subscriptions:
-                self._outbox.push(parcel)
+                self._outbox.push(encoded)
                 self._wake_loop()
-            return parcel.seq
+            return encoded.seq
 
     def subscribe(self) -> Subscription:
         """Join: receive every message from now on.
@@ -237,9 +239,9 @@ class Hub:
         with self._lock:
             self._hand_round_due = False
             subscriptions = tuple(self._subscriptions)
-            parcels = []
-            while (parcel := self._outbox.pop()) is not None:
-                parcels.append(parcel)
+            messages_ = []
+            while (encoded := self._outbox.pop()) is not None:
+                messages_.append(encoded)
         for subscription in subscriptions:
-            for parcel in parcels:
-                subscription.put(parcel)
+            for encoded in messages_:
+                subscription.put(encoded)

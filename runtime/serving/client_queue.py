@@ -9,11 +9,11 @@ from collections import Counter, deque
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from runtime.serving.protocol import BroadcastDict
+from runtime.messages import BroadcastDict
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class EncodedMessage:
     """Holds a broadcast message with its JSON, which is made once for everyone.
 
     Args:
@@ -39,7 +39,7 @@ class Parcel:
         return ("heartbeat",)
 
 
-class Backlog:
+class OutboundQueue:
     """Queues parcels in order, at most `capacity` of them.
 
     When it is full, the oldest parcel that a newer one supersedes gives way. Where every parcel is about
@@ -57,21 +57,21 @@ class Backlog:
             raise ValueError(f"a backlog must hold at least 1 message, not {capacity}")
         self.capacity = capacity
         self.lost = 0
-        self._parcels: deque[Parcel] = deque()
+        self._parcels: deque[EncodedMessage] = deque()
         self._waiting: Counter[Hashable] = Counter()
 
     def __len__(self) -> int:
         return len(self._parcels)
 
-    def push(self, parcel: Parcel) -> None:
+    def push(self, encoded: EncodedMessage) -> None:
         """Put a parcel at the end, whatever must give way for it."""
-        self._parcels.append(parcel)
-        self._waiting[parcel.topic] += 1
+        self._parcels.append(encoded)
+        self._waiting[encoded.topic] += 1
         if len(self._parcels) > self.capacity:
             self._give_way()
             self.lost += 1
 
-    def pop(self) -> Parcel | None:
+    def pop(self) -> EncodedMessage | None:
         """Take the oldest parcel; None when nothing waits."""
         return self._take(0) if self._parcels else None
 
@@ -79,18 +79,18 @@ class Backlog:
         oldest_verdict = None
         # The newest parcel is left out: it must get in even where it could be told from nothing else.
         for index in range(len(self._parcels) - 1):
-            parcel = self._parcels[index]
-            if self._waiting[parcel.topic] > 1:
+            encoded = self._parcels[index]
+            if self._waiting[encoded.topic] > 1:
                 self._take(index)
                 return
-            if oldest_verdict is None and parcel.message["type"] == "verdict":
+            if oldest_verdict is None and encoded.message["type"] == "verdict":
                 oldest_verdict = index
         self._take(oldest_verdict or 0)
 
-    def _take(self, index: int) -> Parcel:
-        parcel = self._parcels[index]
+    def _take(self, index: int) -> EncodedMessage:
+        encoded = self._parcels[index]
         del self._parcels[index]
-        self._waiting[parcel.topic] -= 1
-        if not self._waiting[parcel.topic]:
-            del self._waiting[parcel.topic]
-        return parcel
+        self._waiting[encoded.topic] -= 1
+        if not self._waiting[encoded.topic]:
+            del self._waiting[encoded.topic]
+        return encoded

@@ -13,15 +13,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from runtime.errors import RecordingFailed
-from runtime.serving.client_queue import Parcel
+from runtime.errors import JsonlFailed
+from runtime.serving.client_queue import EncodedMessage
 
 logger = logging.getLogger(__name__)
 
 STDOUT = "-"
 
 
-class Recording:
+class JsonlWriter:
     """Writes each message as one line, as soon as it is published; a sink of the hub.
 
     A thread of its own writes, so that a reader who pauses holds up neither the detector nor a client: what
@@ -36,9 +36,9 @@ class Recording:
         RecordingFailed: The file cannot be opened.
     """
 
-    def __init__(self, target: str | Path, *, on_failure: Callable[[RecordingFailed], None]) -> None:
+    def __init__(self, target: str | Path, *, on_failure: Callable[[JsonlFailed], None]) -> None:
         self.target = str(target)
-        self.failure: RecordingFailed | None = None
+        self.failure: JsonlFailed | None = None
         self._on_failure = on_failure
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         try:
@@ -49,15 +49,15 @@ class Recording:
                 else os.open(self.target, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
             )
         except OSError as error:
-            raise RecordingFailed(self.target, error) from error
+            raise JsonlFailed(self.target, error) from error
         # A daemon: a reader who never reads on must not keep the program from ending.
         self._thread = threading.Thread(target=self._write_all, name="recording", daemon=True)
         self._thread.start()
 
-    def __call__(self, parcel: Parcel) -> None:
+    def __call__(self, encoded: EncodedMessage) -> None:
         """Queue a message for writing; returns at once."""
         if self.failure is None:
-            self._lines.put(parcel.data)
+            self._lines.put(encoded.data)
 
     def __enter__(self) -> Self:
         return self
@@ -87,7 +87,7 @@ class Recording:
             while (line := self._lines.get()) is not None:
                 self._write(line + b"\n")
         except OSError as error:
-            self.failure = RecordingFailed(self.target, error)
+            self.failure = JsonlFailed(self.target, error)
             self._on_failure(self.failure)
         finally:
             with contextlib.suppress(OSError):

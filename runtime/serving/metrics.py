@@ -13,10 +13,9 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
-from runtime.pipeline.decision import State
-from runtime.serving.broadcaster import Hub
-from runtime.serving.client_queue import Parcel
-from runtime.serving.protocol import HealthDict, StreamState
+from runtime.messages import HealthDict, State, StreamState
+from runtime.serving.broadcaster import Broadcaster
+from runtime.serving.client_queue import EncodedMessage
 
 # From a fast GPU's stage to a camera that is seconds behind.
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0)
@@ -54,9 +53,9 @@ class Metrics:
         self.registry.register(self._present)
         ProcessCollector(registry=self.registry)
 
-    def __call__(self, parcel: Parcel) -> None:
+    def __call__(self, encoded: EncodedMessage) -> None:
         """Count a message."""
-        message = parcel.message
+        message = encoded.message
         self._messages.labels(message["type"]).inc()
         if message["type"] == "verdict":
             stream = message["stream"]
@@ -73,13 +72,13 @@ class Metrics:
         elif message["type"] == "heartbeat":
             self._present.health = message["streams"]
 
-    def watch(self, hub: Hub) -> None:
+    def watch(self, broadcaster: Broadcaster) -> None:
         """Report also what the hub itself knows: what holds now, its clients, and what slow ones lost.
 
         Args:
             hub: The hub whose sink this is.
         """
-        self._present.hub = hub
+        self._present.broadcaster = broadcaster
 
     def expose(self, accept: str | None = None) -> tuple[bytes, str]:
         """Write all metrics down.
@@ -98,7 +97,7 @@ class _Present:
     """Collects what is true at the moment of a scrape, rather than what has been counted."""
 
     def __init__(self) -> None:
-        self.hub: Hub | None = None
+        self.broadcaster: Broadcaster | None = None
         # Replaced whole by the publishing thread, so that the scraping one reads it without a lock.
         self.health: list[HealthDict] = []
 
@@ -117,12 +116,12 @@ class _Present:
             dropped.add_metric([health["stream"]], health["dropped"])
             reconnects.add_metric([health["stream"]], health["reconnects"])
         yield from (analysed, dropped, reconnects)
-        if self.hub is not None:
-            yield from _of_hub(self.hub)
+        if self.broadcaster is not None:
+            yield from _of_hub(self.broadcaster)
 
 
-def _of_hub(hub: Hub) -> Iterator[Metric]:
-    present = hub.snapshot()
+def _of_hub(broadcaster: Broadcaster) -> Iterator[Metric]:
+    present = broadcaster.snapshot()
     states = GaugeMetricFamily(
         "unmask_stream_state", "1 for the state that a stream is in.", labels=["stream", "state"]
     )
@@ -137,12 +136,14 @@ def _of_hub(hub: Hub) -> Iterator[Metric]:
                 faces.add_metric([name, state], tally[name, state])
     yield from (states, faces)
 
-    yield GaugeMetricFamily("unmask_clients", "Connected WebSocket clients.", hub.clients)
-    yield CounterMetricFamily("unmask_client_messages_lost", "Messages that slow clients lost.", hub.lost)
-    yield GaugeMetricFamily("unmask_uptime_seconds", "Seconds since the start.", hub.uptime_s)
+    yield GaugeMetricFamily("unmask_clients", "Connected WebSocket clients.", broadcaster.clients)
+    yield CounterMetricFamily(
+        "unmask_client_messages_lost", "Messages that slow clients lost.", broadcaster.lost
+    )
+    yield GaugeMetricFamily("unmask_uptime_seconds", "Seconds since the start.", broadcaster.uptime_s)
     info = GaugeMetricFamily(
         "unmask_build_info", "Who runs; always 1.", labels=["version", "model", "engine"]
     )
-    identity = hub.identity
+    identity = broadcaster.identity
     info.add_metric([identity.version, identity.model or "", identity.engine or ""], 1.0)
     yield info

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from importlib import resources
 
 from runtime.serving.access import Access, Authority
-from runtime.serving.broadcaster import Hub
+from runtime.serving.broadcaster import Broadcaster
 from runtime.serving.metrics import Metrics
 
 # Heartbeats come every second; after this long without any message the monitor hangs and wants a restart.
@@ -39,7 +39,7 @@ SHARED_PATHS = frozenset({"/overlay.js", "/asyncapi.yaml"})
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpAnswer:
     """Holds an HTTP response.
 
     Args:
@@ -55,7 +55,7 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-class Pages:
+class HttpRoutes:
     """Answers HTTP requests, and decides which of them may become a WebSocket.
 
     Args:
@@ -64,14 +64,14 @@ class Pages:
         metrics: What `/metrics` exposes; without it the path is unknown.
     """
 
-    def __init__(self, hub: Hub, access: Access, metrics: Metrics | None = None) -> None:
-        self.hub = hub
+    def __init__(self, broadcaster: Broadcaster, access: Access, metrics: Metrics | None = None) -> None:
+        self.broadcaster = broadcaster
         self.access = access
         self.metrics = metrics
         web = resources.files("runtime.serving") / "web"
         self._files = {path: (web / name).read_bytes() for path, (name, _) in FILES.items()}
 
-    def answer(self, method: str, target: str, headers: Mapping[str, str]) -> Answer | None:
+    def answer(self, method: str, target: str, headers: Mapping[str, str]) -> HttpAnswer | None:
         """Decide on one request.
 
         Args:
@@ -104,15 +104,15 @@ class Pages:
             return self._health()
         if path == "/metrics" and self.metrics is not None:
             body, content_type = self.metrics.expose(headers.get("accept"))
-            return Answer(HTTPStatus.OK, content_type, body)
+            return HttpAnswer(HTTPStatus.OK, content_type, body)
         if path in self._files:
-            return Answer(HTTPStatus.OK, FILES[path][1], self._files[path], self._policy(path, host))
+            return HttpAnswer(HTTPStatus.OK, FILES[path][1], self._files[path], self._policy(path, host))
         return _text(
             HTTPStatus.NOT_FOUND,
             "Nothing here; there are / /overlay /overlay.js /asyncapi.yaml /healthz /metrics /ws.",
         )
 
-    def _handshake(self, path: str, origin: str | None, host: str | None) -> Answer | None:
+    def _handshake(self, path: str, origin: str | None, host: str | None) -> HttpAnswer | None:
         if path not in SOCKET_PATHS:
             return _text(HTTPStatus.NOT_FOUND, "The WebSocket is at /ws.")
         if not self.access.allows_origin(origin, host):
@@ -122,23 +122,23 @@ class Pages:
             )
         return None
 
-    def _health(self) -> Answer:
-        silent_s = self.hub.silent_s
+    def _health(self) -> HttpAnswer:
+        silent_s = self.broadcaster.silent_s
         healthy = silent_s <= SILENCE_S
-        present = self.hub.snapshot()
+        present = self.broadcaster.snapshot()
         # A camera that is off is no reason to restart this program, so only silence makes it unhealthy.
         body = {
             "status": "ok" if healthy else "silent",
-            "version": self.hub.identity.version,
-            "session": self.hub.identity.session,
-            "uptime_s": round(self.hub.uptime_s, 3),
+            "version": self.broadcaster.identity.version,
+            "session": self.broadcaster.identity.session,
+            "uptime_s": round(self.broadcaster.uptime_s, 3),
             "silent_s": round(silent_s, 3),
             "seq": present["seq"],
-            "clients": self.hub.clients,
+            "clients": self.broadcaster.clients,
             "streams": {stream["stream"]: stream["state"] for stream in present["streams"]},
         }
         status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
-        return Answer(status, "application/json", json.dumps(body).encode("ascii"))
+        return HttpAnswer(status, "application/json", json.dumps(body).encode("ascii"))
 
     def _policy(self, path: str, host: str | None) -> dict[str, str]:
         if path in SHARED_PATHS:
@@ -164,5 +164,7 @@ class Pages:
         }
 
 
-def _text(status: HTTPStatus, text: str, headers: Mapping[str, str] | None = None) -> Answer:
-    return Answer(status, "text/plain; charset=utf-8", f"{text}\n".encode(errors="replace"), headers or {})
+def _text(status: HTTPStatus, text: str, headers: Mapping[str, str] | None = None) -> HttpAnswer:
+    return HttpAnswer(
+        status, "text/plain; charset=utf-8", f"{text}\n".encode(errors="replace"), headers or {}
+    )

@@ -3,7 +3,7 @@
     async with serve(hub, port=8765) as server:
         print(server.urls.dashboard)
 
-Only moves bytes: `pages.py` decides on requests, `backlog.py` on what a slow client loses.
+Only moves bytes: `pages.py` decides on requests, `queue.py` on what a slow client loses.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from websockets.http11 import Request, Response
 
 from runtime.errors import AddressUnusable, PortBusy
 from runtime.serving.access import Access
-from runtime.serving.broadcaster import Hub, Subscription
+from runtime.serving.broadcaster import Broadcaster, Subscription
 from runtime.serving.metrics import Metrics
-from runtime.serving.pages import Answer, Pages
+from runtime.serving.pages import HttpAnswer, HttpRoutes
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class Server:
 
 @asynccontextmanager
 async def serve(
-    hub: Hub,
+    broadcaster: Broadcaster,
     *,
     host: str = DEFAULT_HOST,
     port: int = DEFAULT_PORT,
@@ -123,9 +123,9 @@ async def serve(
     """
     machine = socket.gethostname()
     access = Access(allow_origin, names={host, machine, f"{machine}.local"})
-    pages = Pages(hub, access, metrics)
+    pages = HttpRoutes(broadcaster, access, metrics)
     if metrics is not None:
-        metrics.watch(hub)
+        metrics.watch(broadcaster)
     connections: set[ServerConnection] = set()
 
     class TrackedConnection(ServerConnection):
@@ -142,7 +142,7 @@ async def serve(
     async def talk(connection: ServerConnection) -> None:
         raw: socket.socket = connection.transport.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-        with hub.subscribe() as subscription:
+        with broadcaster.subscribe() as subscription:
             async with asyncio.TaskGroup() as tasks:
                 sending = tasks.create_task(_send_all(connection, subscription, send_timeout_s))
                 try:
@@ -193,7 +193,7 @@ async def serve(
 
 
 @contextmanager
-def serve_in_thread(hub: Hub, **options: Any) -> Iterator[Server]:
+def serve_in_thread(broadcaster: Broadcaster, **options: Any) -> Iterator[Server]:
     """Serve on an event loop in a thread of its own while the context lasts.
 
     Args:
@@ -210,7 +210,7 @@ def serve_in_thread(hub: Hub, **options: Any) -> Iterator[Server]:
 
     async def run() -> None:
         stop = asyncio.Event()
-        async with serve(hub, **options) as server:
+        async with serve(broadcaster, **options) as server:
             started.set_result((server, asyncio.get_running_loop(), stop))
             await stop.wait()
 
@@ -240,9 +240,9 @@ async def _send_all(connection: ServerConnection, subscription: Subscription, ti
             for data in subscription.greeting:
                 await connection.send(data, text=True)
             deadline.reschedule(None)
-            async for parcel in subscription:
+            async for encoded in subscription:
                 deadline.reschedule(asyncio.get_running_loop().time() + timeout_s)
-                await connection.send(parcel.data, text=True)
+                await connection.send(encoded.data, text=True)
                 deadline.reschedule(None)
     except TimeoutError:
         logger.info("a client has taken nothing for %g s and is cut off", timeout_s)
@@ -263,7 +263,7 @@ async def _close(listener: WebSocketServer, connections: set[ServerConnection]) 
         await listener.wait_closed()
 
 
-def _response(answer: Answer, *, with_body: bool) -> Response:
+def _response(answer: HttpAnswer, *, with_body: bool) -> Response:
     headers = Headers(
         {
             "Date": email.utils.formatdate(usegmt=True),

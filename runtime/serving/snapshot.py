@@ -5,13 +5,13 @@ Pure: stamped messages go in, and what a client that joins must know comes out.
 
 from __future__ import annotations
 
-from runtime.serving.protocol import BroadcastDict, StreamDict, VerdictDict
+from runtime.messages import BroadcastDict, StreamDict, VerdictDict
 
 # Longer than the monitor lets a verdict live: what is older comes from a thread that hangs.
 EXPIRY_S = 5.0
 
 
-class Board:
+class SnapshotStore:
     """Keeps the present out of the broadcast messages.
 
     A face leaves the board when its verdict is `stale`, when its stream is anything but `live`, or when

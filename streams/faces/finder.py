@@ -45,7 +45,7 @@ class Face:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cadence:
+class DetectionSchedule:
     """How often the detector looks, and how closely.
 
     Args:
@@ -86,14 +86,14 @@ class FaceFinder:
         self,
         detector: Detector,
         *,
-        cadence: Cadence | None = None,
+        schedule: DetectionSchedule | None = None,
         tracker: Tracker | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.detect_ms = 0.0
         """Milliseconds that the last call of `find` took."""
         self._detector = detector
-        self._cadence = cadence or Cadence()
+        self._cadence = schedule or DetectionSchedule()
         self._tracker = tracker or Tracker()
         self._clock = clock
         self._reformatter = VideoReformatter()
@@ -131,12 +131,12 @@ class FaceFinder:
         return faces
 
     def _long_side(self, picture: av.VideoFrame) -> int:
-        cadence, tracks = self._cadence, self._tracker.tracks
-        if not tracks or any(track.missed for track in tracks) or self._detections % cadence.wide_every == 0:
-            return cadence.wide_side
+        schedule, tracks = self._cadence, self._tracker.tracks
+        if not tracks or any(track.missed for track in tracks) or self._detections % schedule.wide_every == 0:
+            return schedule.wide_side
         smallest = min(track.box[3] for track in tracks)
-        needed = round(cadence.min_height * max(picture.width, picture.height) / smallest)
-        return min(max(needed, cadence.narrow_side), cadence.wide_side)
+        needed = round(schedule.min_height * max(picture.width, picture.height) / smallest)
+        return min(max(needed, schedule.narrow_side), schedule.wide_side)
 
     def _follow(self, picture: av.VideoFrame) -> None:
         """Move the tracks to where their faces went since the previous picture; those lost from sight end."""

@@ -28,7 +28,7 @@ KINDS = ("fine", "coarse", "texture", "motion", "warp", "colour")
 """What is measured: what differs within cells, cell by cell, the texture itself, how far cells moved, how
 unevenly, and how their colour differs."""
 PARTS = ("inner", "face", "edge", "mouth", "eyes", "nose")
-FLICKER = len(LAGS) * len(KINDS) * len(PARTS)
+RESIDUALS = len(LAGS) * len(KINDS) * len(PARTS)
 
 SIDE, CELLS = 112, 14
 """Crops are compared at so many pixels, so that a model's input size does not matter, in so many cells a
@@ -40,7 +40,7 @@ FLOOR = np.array([0.1, 0.1, 0.1, 0.1, 0.02, 0.1], np.float32)
 ASPECT = 0.76
 """Width of a face box over its height."""
 
-Flicker = NDArray[np.float32]
+Residuals = NDArray[np.float32]
 
 
 class _Seen(NamedTuple):
@@ -48,7 +48,7 @@ class _Seen(NamedTuple):
     grey: NDArray[np.uint8]
 
 
-class FlickerMeter:
+class ResidualMeter:
     """Measures the crops of one face in their order.
 
     Args:
@@ -61,14 +61,14 @@ class FlickerMeter:
         self._seen: deque[_Seen] = deque(maxlen=max(LAGS))
         self._grid = np.stack(np.meshgrid(np.arange(SIDE), np.arange(SIDE)), axis=-1).astype(np.float32)
 
-    def measure(self, crop: NDArray[np.uint8]) -> Flicker:
+    def measure(self, crop: NDArray[np.uint8]) -> Residuals:
         """Compare a crop with those before it.
 
         Args:
             crop: uint8 RGB `(H, H, 3)`.
 
         Returns:
-            float32 `(FLICKER,)`, logarithms: the kinds of the first lag, each in all parts, then those of the
+            float32 `(RESIDUALS,)`, logarithms: the kinds of the first lag, each in all parts, then those of the
             second. NaN for a lag that reaches before the first crop.
         """
         how = cv2.INTER_AREA if crop.shape[0] > SIDE else cv2.INTER_LINEAR
@@ -77,7 +77,7 @@ class FlickerMeter:
         measured = [
             self._compare(self._seen[-lag], now)
             if lag <= len(self._seen)
-            else np.full(FLICKER // len(LAGS), np.nan, np.float32)
+            else np.full(RESIDUALS // len(LAGS), np.nan, np.float32)
             for lag in LAGS
         ]
         self._seen.append(now)
@@ -87,7 +87,7 @@ class FlickerMeter:
         """Forget the crops: what comes next does not continue what was there."""
         self._seen.clear()
 
-    def _compare(self, before: _Seen, now: _Seen) -> Flicker:
+    def _compare(self, before: _Seen, now: _Seen) -> Residuals:
         flow = self._flow.calc(before.grey, now.grey, None)  # type: ignore[call-overload]
         there = self._grid + flow
         laid = cv2.remap(now.colour, there, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
@@ -110,7 +110,7 @@ class FlickerMeter:
         return np.asarray(np.log(in_parts + FLOOR[:, None]).ravel(), np.float32)
 
 
-def measure_clip(crops: NDArray[np.uint8], margin: float) -> Flicker:
+def clip_residuals(crops: NDArray[np.uint8], margin: float) -> Residuals:
     """Measure the crops of a clip.
 
     Args:
@@ -118,9 +118,9 @@ def measure_clip(crops: NDArray[np.uint8], margin: float) -> Flicker:
         margin: Side of the crops over the height of the face box.
 
     Returns:
-        float32 `(T, FLICKER)`.
+        float32 `(T, RESIDUALS)`.
     """
-    meter = FlickerMeter(margin)
+    meter = ResidualMeter(margin)
     return np.stack([meter.measure(crop) for crop in crops])
 
 

@@ -22,7 +22,7 @@ from streams.errors import (
     SourceUnavailable,
     source_error,
 )
-from streams.input.clock import Anchor, CatchUp
+from streams.input.clock import CaptureClock, CatchUp
 from streams.input.source import Source, device_url, format_available
 
 __all__ = ["Capture", "Picture", "Timeouts", "open_capture"]
@@ -209,7 +209,7 @@ class VideoCapture:
             packets = _whole(packets)
         untimed = source.live and self._container.format.name in _UNTIMED_FORMATS
         time_base = _ARRIVAL_TIME_BASE if untimed else self._stream.time_base or Fraction(1, 1000)
-        anchor, catch_up = Anchor(), CatchUp()
+        anchor, catch_up = CaptureClock(), CatchUp()
         next_pts: int | None = None if source.live else 0
         picture_s = self._clock()
         for packet, arrival_s in packets:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["Anchor", "CatchUp"]
+__all__ = ["CaptureClock", "CatchUp"]
 
 _DRIFT = 1e-4  # seconds per second: two quartz clocks differ by less, and a reader that is too slow by more
 _JUMP_S = 1.0  # reordered pictures step back by less, a source that starts anew by more
 
 
-class Anchor:
+class CaptureClock:
     """Ties a live source's media time to the reader's clock.
 
     The smallest delay between media time and arrival seen since connecting is taken for the path's own, so a

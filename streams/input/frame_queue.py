@@ -16,12 +16,12 @@ from dataclasses import replace
 
 from streams.errors import EndOfStream
 from streams.input.frame import Frame
-from streams.input.sampler import LONGEST_STEP
+from streams.input.sampler import MAX_STEP
 
-__all__ = ["Mailbox"]
+__all__ = ["FrameQueue"]
 
 
-class Mailbox:
+class FrameQueue:
     """Holds due samples between two threads.
 
     Args:
@@ -91,8 +91,8 @@ class Mailbox:
         long = False
         if self._taken_s is not None and not frame.gap:
             steps = (frame.pts_s - self._taken_s) / self._step_s - 1e-6
-            long = steps > LONGEST_STEP
-            if long and (frame.missed != 1 or self._bridged or steps > LONGEST_STEP + 1):
+            long = steps > MAX_STEP
+            if long and (frame.missed != 1 or self._bridged or steps > MAX_STEP + 1):
                 frame = replace(frame, gap=True)
         self._bridged = long and not frame.gap
         self._taken_s = frame.pts_s

@@ -32,9 +32,9 @@ from streams.input.events import (
     TooSlow,
 )
 from streams.input.frame import Frame
-from streams.input.frame_queue import Mailbox
-from streams.input.rotation import Upright
-from streams.input.sampler import LONGEST_STEP, Sampler
+from streams.input.frame_queue import FrameQueue
+from streams.input.rotation import UprightRotation
+from streams.input.sampler import MAX_STEP, Sampler
 from streams.input.source import Source
 
 __all__ = [
@@ -68,11 +68,11 @@ class Backoff:
     """
 
     first_s: float = 0.5
-    most_s: float = 10.0
+    max_s: float = 10.0
     jitter: float = 0.2
 
     def __post_init__(self) -> None:
-        if not 0 < self.first_s <= self.most_s:
+        if not 0 < self.first_s <= self.max_s:
             raise ValueError(f"first_s must be in (0, most_s], not {self.first_s}")
         if not 0 <= self.jitter <= 1:
             raise ValueError(f"jitter must be in [0, 1], not {self.jitter}")
@@ -85,7 +85,7 @@ class Backoff:
             chance: A random number in [0, 1).
         """
         doublings = min(failures - 1, 32)  # beyond any cap, and still a finite number
-        return min(self.most_s, self.first_s * 2.0**doublings) * (1 - self.jitter * chance)
+        return min(self.max_s, self.first_s * 2.0**doublings) * (1 - self.jitter * chance)
 
 
 def open_reader(
@@ -149,7 +149,7 @@ class Reader:
         self._retry = retry
         self._wall = wall
         self._clock = clock
-        self._mailbox = Mailbox(newest_wins=source.live, step_s=1 / sample_hz)
+        self._mailbox = FrameQueue(newest_wins=source.live, step_s=1 / sample_hz)
         self._stop = threading.Event()
         self._error: SourceError | None = None
         self._corrupt = 0
@@ -265,7 +265,7 @@ class Reader:
             self._opening = False
         lost_before = self._corrupt
         sampler = Sampler(self._sample_hz, fps=capture.fps)
-        upright = Upright()
+        upright = UprightRotation()
         connected = too_slow = False
         try:
             for picture in capture.pictures():
@@ -278,7 +278,7 @@ class Reader:
                 if sampler.too_slow != too_slow:
                     too_slow = sampler.too_slow
                     fps = sampler.fps or 0.0
-                    needed_hz = self._sample_hz / LONGEST_STEP
+                    needed_hz = self._sample_hz / MAX_STEP
                     self._tell(TooSlow(fps, needed_hz) if too_slow else FastEnough(fps))
                 if sample:
                     self._mailbox.put(self._frame(picture, upright, gap=sample.gap))
@@ -290,7 +290,7 @@ class Reader:
         if not connected and not self._stop.is_set():
             raise SourceNotVideo(self.source.spec, "no picture in it can be decoded")
 
-    def _frame(self, picture: Picture, upright: Upright, *, gap: bool) -> Frame:
+    def _frame(self, picture: Picture, upright: UprightRotation, *, gap: bool) -> Frame:
         captured = None
         if picture.captured_s is not None:
             # By way of the clock: a correction of the wall clock must not look like a latency.

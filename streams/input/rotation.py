@@ -7,7 +7,7 @@ from typing import cast
 import av
 import av.filter
 
-__all__ = ["Upright"]
+__all__ = ["UprightRotation"]
 
 # What FFmpeg's own player does for each counter-clockwise rotation its metadata asks for.
 _FILTERS = {
@@ -17,7 +17,7 @@ _FILTERS = {
 }
 
 
-class Upright:
+class UprightRotation:
     """Applies the rotation that a phone notes beside the picture; keeps the pixel format."""
 
     def __init__(self) -> None:

@@ -12,12 +12,12 @@ import statistics
 from collections import deque
 from dataclasses import dataclass
 
-__all__ = ["LONGEST_STEP", "SHORTEST_STEP", "Sample", "Sampler"]
+__all__ = ["MAX_STEP", "MIN_STEP", "Sample", "Sampler"]
 
-SHORTEST_STEP = 0.7
+MIN_STEP = 0.7
 """Shortest interval between two samples the model accepts, in nominal intervals."""
 
-LONGEST_STEP = 1.5
+MAX_STEP = 1.5
 """Longest interval between two samples the model accepts, in nominal intervals; more is a gap."""
 
 _TOLERANCE = 1e-6  # seconds: times that are equal but for rounding are equal
@@ -69,7 +69,7 @@ class Sampler:
     def too_slow(self) -> bool:
         """Return whether the source's own frames come too rarely for the model, as measured."""
         measured = len(self._intervals_s) >= _INTERVALS_NEEDED
-        return measured and self._interval_s > LONGEST_STEP * self._step_s + _TOLERANCE
+        return measured and self._interval_s > MAX_STEP * self._step_s + _TOLERANCE
 
     def offer(self, pts_s: float) -> Sample | None:
         """Decide on one decoded frame.
@@ -92,12 +92,12 @@ class Sampler:
             self._interval_s = statistics.median(self._intervals_s)
 
         elapsed_s = pts_s - self._sample_s
-        if elapsed_s > LONGEST_STEP * self._step_s + _TOLERANCE:
+        if elapsed_s > MAX_STEP * self._step_s + _TOLERANCE:
             return self._take(pts_s, gap=True, restart=True)
-        if elapsed_s < SHORTEST_STEP * self._step_s - _TOLERANCE:
+        if elapsed_s < MIN_STEP * self._step_s - _TOLERANCE:
             return None
         nearest = pts_s >= self._due_s - self._interval_s / 2 - _TOLERANCE
-        last_chance = elapsed_s + self._interval_s > LONGEST_STEP * self._step_s + _TOLERANCE
+        last_chance = elapsed_s + self._interval_s > MAX_STEP * self._step_s + _TOLERANCE
         return self._take(pts_s, gap=False, restart=False) if nearest or last_chance else None
 
     def _take(self, pts_s: float, *, gap: bool, restart: bool) -> Sample:

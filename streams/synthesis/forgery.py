@@ -8,7 +8,7 @@ moves the mouth or the brows of a face that stays its owner's: its traces are te
     rng = np.random.default_rng(0)
     forgery = sample_forgery(rng)
     fake, mask = forge(face, forgery)                        # one still
-    fake, mask = forge(face, forgery.flicker(rng))           # the same forgery, one frame later
+    fake, mask = forge(face, forgery.jitter(rng))           # the same forgery, one frame later
 
 Source: Shiohara & Yamasaki, "Detecting Deepfakes with Self-Blended Images", CVPR 2022; the boundary as
 a cue is from Li et al., "Face X-ray for More General Face Forgery Detection", CVPR 2020; what a
@@ -83,7 +83,7 @@ class Forgery:
     bends: bool
     colour_scale: float
 
-    def flicker(self, rng: np.random.Generator, amount: float = 1.0) -> Forgery:
+    def jitter(self, rng: np.random.Generator, amount: float = 1.0) -> Forgery:
         """Vary the forgery a little, as a generator that treats every frame on its own does.
 
         Args:

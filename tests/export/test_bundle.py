@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from judged import flat_judge
+from temporal import flat_judge
 from torch import Tensor, nn
 
 import export.bundle
@@ -22,9 +22,9 @@ from runtime.engines.cpu import computes_int8, cpu_features
 from runtime.engines.factory import open_engine
 from runtime.engines.onnx_cpu.int8 import ranges_of
 from runtime.model.bundle import Manifest, Weights, load_bundle
-from runtime.model.temporal_classifier import FLICKER_FILE, write_flicker
-from runtime.pipeline.decision import Calibration
-from runtime.pipeline.window import FaceBuffer
+from runtime.model.calibration import Calibration
+from runtime.model.temporal_classifier import TEMPORAL_FILE, write_temporal_classifier
+from runtime.pipeline.window import FaceWindow
 from tests.export.conftest import DIM, SIZE, WINDOW, SmallHead, SmallModel, make_clips
 from train.models.detector import ModelConfig, ResNeXtLSTM, save_checkpoint
 
@@ -85,7 +85,7 @@ def test_the_bundle_answers_what_torch_answers(
     (clip,) = make_clips(1, 12)
     with torch.inference_mode():
         expected = networks.head(networks.backbone(torch.from_numpy(clip))[None]).item()
-    buffer = FaceBuffer(bundle.window, bundle.feature_dim)
+    buffer = FaceWindow(bundle.window, bundle.feature_dim)
     with open_engine(bundle, threads=1) as engine:
         for i, crop in enumerate(clip):
             buffer.push(i / 8, crop, engine.features(crop[None])[0])
@@ -170,11 +170,11 @@ def test_a_judge_of_flicker_goes_from_the_checkpoint_into_the_bundle(tmp_path: P
     sizes = ModelConfig(input_size=32, hidden=8, window=4, min_frames=3)
     save_checkpoint(tmp_path / "checkpoint", ResNeXtLSTM(sizes).eval(), {})
     judge = flat_judge(0.1, bias=0.0, window=4)
-    write_flicker(tmp_path / "checkpoint" / FLICKER_FILE, judge)
+    write_temporal_classifier(tmp_path / "checkpoint" / TEMPORAL_FILE, judge)
     out = tmp_path / "bundle"
-    assert export_bundle(tmp_path / "checkpoint", out, weights="float16").flicker == judge
-    (tmp_path / "checkpoint" / FLICKER_FILE).unlink()
-    assert export_bundle(tmp_path / "checkpoint", out, weights="float16").flicker is None
+    assert export_bundle(tmp_path / "checkpoint", out, weights="float16").temporal == judge
+    (tmp_path / "checkpoint" / TEMPORAL_FILE).unlink()
+    assert export_bundle(tmp_path / "checkpoint", out, weights="float16").temporal is None
     assert left(out) == ["backbone.onnx", "head.onnx", "manifest.json"]
 
 

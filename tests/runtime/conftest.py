@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from runtime.model.bundle import BACKBONE, HEAD, Manifest, write_manifest
-from runtime.pipeline.decision import Calibration
+from runtime.model.calibration import Calibration
 
 SMALL = Manifest(
     name="small",
@@ -22,7 +22,7 @@ SMALL = Manifest(
     window=8,
     min_frames=4,
     feature_dim=16,
-    calibration=Calibration(temperature=2.0, bias=0.25, threshold_far1=0.9),
+    calibration=Calibration(temperature=2.0, bias=0.25, threshold_fpr1=0.9),
     weights="int8",
     training={"data": "none"},
     metrics={"auc": 0.5},

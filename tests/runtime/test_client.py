@@ -27,8 +27,8 @@ from runtime.client import (
     watch,
     websocket_url,
 )
-from runtime.serving.broadcaster import Hub
-from runtime.serving.protocol import HeartbeatMessage, Identity, MessageDict, StreamMessage, encode, snapshot
+from runtime.messages import HeartbeatMessage, Identity, MessageDict, StreamMessage, encode, snapshot
+from runtime.serving.broadcaster import Broadcaster
 from runtime.serving.server import serve
 
 PATIENCE_S = 30
@@ -77,15 +77,15 @@ def test_messages_arrive_in_order() -> None:
     """The loop gets hello, snapshot and every message, as dictionaries that fit the description."""
 
     async def story() -> None:
-        hub = make_hub()
-        hub.publish(StreamMessage(stream="cam", state="live"))
-        async with serve(hub, port=0) as server, watch(server.urls.websocket) as feed:
+        broadcaster = make_hub()
+        broadcaster.publish(StreamMessage(stream="cam", state="live"))
+        async with serve(broadcaster, port=0) as server, watch(server.urls.websocket) as feed:
             first, second = await receive(feed, 2)
             assert (first["type"], second["type"]) == ("hello", "snapshot")
             assert feed.hello is first
             assert feed.connected
             for message in (verdict(), HeartbeatMessage(uptime_s=1)):
-                hub.publish(message)
+                broadcaster.publish(message)
             seen = [first, second, *await receive(feed, 2)]
             for message in seen:
                 validate(message)
@@ -99,12 +99,12 @@ def test_leaving_the_loop_leaves_the_server() -> None:
     """A `break` needs no further care: the connection ends with the iteration."""
 
     async def story() -> None:
-        hub = make_hub()
-        async with serve(hub, port=0) as server:
+        broadcaster = make_hub()
+        async with serve(broadcaster, port=0) as server:
             async for _ in watch(f"127.0.0.1:{server.port}"):
-                assert hub.clients == 1
+                assert broadcaster.clients == 1
                 break
-            while hub.clients:
+            while broadcaster.clients:
                 await asyncio.sleep(0.005)
 
     run(story)
@@ -136,7 +136,7 @@ def test_a_broken_connection_is_made_again(caplog: pytest.LogCaptureFixture) -> 
         while not reasons:
             await asyncio.sleep(0.005)
         assert not feed.connected
-        later = Hub(Identity(version="1", session="another run"))
+        later = Broadcaster(Identity(version="1", session="another run"))
         later.publish(StreamMessage(stream="cam", state="live"))
         async with serve(later, port=server.port):
             hello, _ = await returning

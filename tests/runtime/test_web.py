@@ -12,8 +12,8 @@ import pytest
 from browser import Browser, Page
 from wire import make_hub, verdict
 
-from runtime.serving.broadcaster import Hub
-from runtime.serving.protocol import HeartbeatMessage, StreamHealth, StreamMessage
+from runtime.messages import HeartbeatMessage, StreamHealth, StreamMessage
+from runtime.serving.broadcaster import Broadcaster
 from runtime.serving.server import Server, serve_in_thread
 
 # What the overlay shows, as lines of text: the badges in its shadow tree.
@@ -24,17 +24,17 @@ STATES = "[...document.querySelectorAll('.face')].map(face => face.dataset.state
 
 
 @pytest.fixture
-def hub() -> Hub:
+def broadcaster() -> Broadcaster:
     """A hub with one live stream."""
-    hub = make_hub()
-    hub.publish(StreamMessage(stream="cam", state="live"))
-    return hub
+    broadcaster = make_hub()
+    broadcaster.publish(StreamMessage(stream="cam", state="live"))
+    return broadcaster
 
 
 @pytest.fixture
-def server(hub: Hub) -> Iterator[Server]:
+def server(broadcaster: Broadcaster) -> Iterator[Server]:
     """A server for the hub."""
-    with serve_in_thread(hub, port=0) as running:
+    with serve_in_thread(broadcaster, port=0) as running:
         yield running
 
 
@@ -65,11 +65,11 @@ def badges_become(page: Page, *badges: str) -> None:
     page.wait_for(f"JSON.stringify({BADGES}) === JSON.stringify({list(badges)!r})")
 
 
-def keep_saying(page: Page, hub: Hub, condition: str, *messages: object) -> None:
+def keep_saying(page: Page, broadcaster: Broadcaster, condition: str, *messages: object) -> None:
     """Publish the same over and over, as a live stream does, until the page shows it."""
     for _ in range(2000):
         for message in messages:
-            hub.publish(message)  # type: ignore[arg-type]
+            broadcaster.publish(message)  # type: ignore[arg-type]
         if page.evaluate(f"Boolean({condition})"):
             return
     page.wait_for(condition, timeout_s=0)
@@ -77,7 +77,7 @@ def keep_saying(page: Page, hub: Hub, condition: str, *messages: object) -> None
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_the_dashboard_shows_verdicts(
-    pages: ExitStack, browser: Browser, hub: Hub, server: Server, tmp_path: Path, dark: bool
+    pages: ExitStack, browser: Browser, broadcaster: Broadcaster, server: Server, tmp_path: Path, dark: bool
 ) -> None:
     """A verdict appears with its state, score, window and latency; the counts come with the heartbeat."""
     page = show(pages, browser, server.urls.dashboard, dark=dark)
@@ -85,7 +85,7 @@ def test_the_dashboard_shows_verdicts(
     health = StreamHealth(stream="cam", state="live", analysed=48, dropped=2, reconnects=1)
     keep_saying(
         page,
-        hub,
+        broadcaster,
         "document.querySelector('.counts')?.textContent",
         verdict(),
         verdict(face=2, state="warming", fill=0.25, box=(0.7, 0.1, 0.1, 0.2)),
@@ -115,30 +115,32 @@ def test_the_dashboard_shows_verdicts(
 
 
 def test_the_dashboard_follows_the_verdict(
-    pages: ExitStack, browser: Browser, hub: Hub, server: Server
+    pages: ExitStack, browser: Browser, broadcaster: Broadcaster, server: Server
 ) -> None:
     """State and score change with each message; a face that is stale goes, and its stream says so."""
     page = show(pages, browser, server.urls.dashboard)
     for state, p_fake in (("real", 0.04), ("uncertain", 0.5), ("fake", 0.97)):
         said = verdict(state=state, p_fake=p_fake)
-        keep_saying(page, hub, f"JSON.stringify({STATES}) === '[\"{state}\"]'", said)
+        keep_saying(page, broadcaster, f"JSON.stringify({STATES}) === '[\"{state}\"]'", said)
         assert page.evaluate("document.querySelector('.score').textContent") == f"{p_fake:.0%} fake".replace(
             "%", " %"
         )
-    hub.publish(verdict(state="stale", latency_ms=None))
+    broadcaster.publish(verdict(state="stale", latency_ms=None))
     page.wait_for("!document.querySelector('.idle').hidden")
     assert page.evaluate(STATES) == []
     assert "No verdict" in page.evaluate("document.querySelector('.idle').innerText")
-    hub.publish(StreamMessage(stream="cam", state="offline", reason="the camera hung up"))
+    broadcaster.publish(StreamMessage(stream="cam", state="offline", reason="the camera hung up"))
     page.wait_for("document.querySelector('.stream').dataset.state === 'offline'")
     assert "the camera hung up" in page.evaluate("document.querySelector('.idle').innerText")
     assert "source offline" in page.evaluate("document.querySelector('#spoken').textContent")
 
 
-def test_names_from_outside_are_text(pages: ExitStack, browser: Browser, server: Server, hub: Hub) -> None:
+def test_names_from_outside_are_text(
+    pages: ExitStack, browser: Browser, server: Server, broadcaster: Broadcaster
+) -> None:
     """A stream whose name is HTML changes no page and runs nothing."""
     name = "<img src=x onerror=\"document.title='broken into'\"><b>cam</b>"
-    hub.publish(StreamMessage(stream=name, state="offline", reason=name))
+    broadcaster.publish(StreamMessage(stream=name, state="offline", reason=name))
     for url, shown in (
         (server.urls.dashboard, "document.body.innerText"),
         (server.urls.overlay, f"{BADGES}.join()"),
@@ -151,27 +153,27 @@ def test_names_from_outside_are_text(pages: ExitStack, browser: Browser, server:
 
 def test_lost_messages_are_counted_on_the_dashboard(pages: ExitStack, browser: Browser) -> None:
     """A page that fell behind shows how much it missed."""
-    hub = make_hub(capacity=2)
-    hub.publish(StreamMessage(stream="cam", state="live"))
-    with serve_in_thread(hub, port=0) as server:
+    broadcaster = make_hub(capacity=2)
+    broadcaster.publish(StreamMessage(stream="cam", state="live"))
+    with serve_in_thread(broadcaster, port=0) as server:
         page = show(pages, browser, server.urls.dashboard, complaints=True)
         page.wait_for("document.querySelector('#connection').dataset.connection === 'open'")
         # More at once than the event loop can hand round one by one.
-        while hub.lost == 0:
+        while broadcaster.lost == 0:
             for _ in range(200):
-                hub.publish(verdict())
+                broadcaster.publish(verdict())
         page.wait_for("Number(document.querySelector('#lost').textContent) > 0")
 
 
 def test_the_overlay_shows_badges(
-    pages: ExitStack, browser: Browser, hub: Hub, server: Server, tmp_path: Path
+    pages: ExitStack, browser: Browser, broadcaster: Broadcaster, server: Server, tmp_path: Path
 ) -> None:
     """Every face has a badge; nothing but the badges is painted."""
     page = show(pages, browser, server.urls.overlay)
     badges_become(page, "none|No verdict|waiting for a face|")
     keep_saying(
         page,
-        hub,
+        broadcaster,
         f"JSON.stringify({BADGES}) === JSON.stringify("
         "['fake|Fake|face 1|93 %fake', 'real|Real|face 2|8 %fake', 'warming|Warming up|face 3|50 %ready'])",
         verdict(),
@@ -191,10 +193,10 @@ def test_the_overlay_shows_badges(
 
 
 def test_the_overlay_is_set_up_by_its_address(
-    pages: ExitStack, browser: Browser, hub: Hub, server: Server
+    pages: ExitStack, browser: Browser, broadcaster: Broadcaster, server: Server
 ) -> None:
     """Stream, face, position and scale are chosen in the query."""
-    hub.publish(StreamMessage(stream="door", state="no_face"))
+    broadcaster.publish(StreamMessage(stream="door", state="no_face"))
     everything = show(pages, browser, server.urls.overlay)
     badges_become(
         everything, "none|No verdict|cam · waiting for a face|", "none|No verdict|door · no face in view|"
@@ -211,7 +213,7 @@ def test_the_overlay_is_set_up_by_its_address(
     face = show(pages, browser, f"{server.urls.overlay}?stream=cam&face=7")
     keep_saying(
         face,
-        hub,
+        broadcaster,
         f"JSON.stringify({BADGES}) === JSON.stringify(['fake|Fake|face 7|93 %fake'])",
         verdict(face=6),
         verdict(face=7),
@@ -219,37 +221,39 @@ def test_the_overlay_is_set_up_by_its_address(
 
 
 def test_a_verdict_that_is_not_renewed_goes(
-    pages: ExitStack, browser: Browser, hub: Hub, server: Server
+    pages: ExitStack, browser: Browser, broadcaster: Broadcaster, server: Server
 ) -> None:
     """When verdicts stop coming, the overlay does not go on showing the last one."""
     page = show(pages, browser, server.urls.overlay)
-    keep_saying(page, hub, f"{BADGES}.join().startsWith('fake')", verdict())
+    keep_saying(page, broadcaster, f"{BADGES}.join().startsWith('fake')", verdict())
     page.wait_for(f"{BADGES}.join() === 'none|No verdict|waiting for a face|'")
 
 
 def test_without_a_connection_there_is_no_verdict(pages: ExitStack, browser: Browser) -> None:
     """When the server goes, both pages say so at once, and come back by themselves when it returns."""
-    hub = make_hub()
-    hub.publish(StreamMessage(stream="cam", state="live"))
-    with serve_in_thread(hub, port=0) as server:
+    broadcaster = make_hub()
+    broadcaster.publish(StreamMessage(stream="cam", state="live"))
+    with serve_in_thread(broadcaster, port=0) as server:
         overlay = show(pages, browser, server.urls.overlay, complaints=True)
         dashboard = show(pages, browser, server.urls.dashboard, complaints=True)
-        keep_saying(overlay, hub, f"{BADGES}.join().startsWith('fake')", verdict())
-        keep_saying(dashboard, hub, f"{STATES}.length", verdict())
+        keep_saying(overlay, broadcaster, f"{BADGES}.join().startsWith('fake')", verdict())
+        keep_saying(dashboard, broadcaster, f"{STATES}.length", verdict())
     badges_become(overlay, "none|No verdict|unmask is not connected|")
     dashboard.wait_for("document.querySelector('#connection').dataset.connection === 'closed'")
     assert dashboard.evaluate(STATES) == []
     assert "No verdict holds" in dashboard.evaluate("document.querySelector('#empty').innerText")
-    with serve_in_thread(hub, port=server.port):
-        keep_saying(overlay, hub, f"{BADGES}.join().startsWith('real')", verdict(state="real", p_fake=0.1))
-        keep_saying(dashboard, hub, f"{STATES}.length", verdict())
+    with serve_in_thread(broadcaster, port=server.port):
+        keep_saying(
+            overlay, broadcaster, f"{BADGES}.join().startsWith('real')", verdict(state="real", p_fake=0.1)
+        )
+        keep_saying(dashboard, broadcaster, f"{STATES}.length", verdict())
 
 
 def test_another_page_can_embed_the_component(pages: ExitStack, browser: Browser, tmp_path: Path) -> None:
     """A page opened from a file, let in with `null`, shows badges and hears every verdict as an event."""
-    hub = make_hub()
-    hub.publish(StreamMessage(stream="cam", state="live"))
-    with serve_in_thread(hub, port=0, allow_origin=["null"]) as server:
+    broadcaster = make_hub()
+    broadcaster.publish(StreamMessage(stream="cam", state="live"))
+    with serve_in_thread(broadcaster, port=0, allow_origin=["null"]) as server:
         document = tmp_path / "page.html"
         document.write_text(f"""<!doctype html>
             <script type="module" src="http://127.0.0.1:{server.port}/overlay.js"></script>
@@ -260,27 +264,31 @@ def test_another_page_can_embed_the_component(pages: ExitStack, browser: Browser
             <unmask-verdict src="{server.urls.websocket}" stream="cam"></unmask-verdict>""")
         page = show(pages, browser, document.as_uri())
         page.wait_for("customElements.get('unmask-verdict')")
-        keep_saying(page, hub, f"{BADGES}.join().startsWith('fake')", verdict(), verdict(stream="door"))
+        keep_saying(
+            page, broadcaster, f"{BADGES}.join().startsWith('fake')", verdict(), verdict(stream="door")
+        )
         assert set(page.evaluate("heard")) == {"cam"}
         # Without a `src` the component asks the server that its script came from.
         page.evaluate("document.querySelector('unmask-verdict').removeAttribute('src')")
-        keep_saying(page, hub, f"{BADGES}.join().startsWith('real')", verdict(state="real", p_fake=0.1))
+        keep_saying(
+            page, broadcaster, f"{BADGES}.join().startsWith('real')", verdict(state="real", p_fake=0.1)
+        )
 
 
 def test_a_foreign_page_sees_nothing(pages: ExitStack, browser: Browser, tmp_path: Path) -> None:
     """A page that was not let in stays without a verdict, and without the words of another."""
-    hub = make_hub()
-    hub.publish(StreamMessage(stream="cam", state="live"))
-    with serve_in_thread(hub, port=0) as server:
+    broadcaster = make_hub()
+    broadcaster.publish(StreamMessage(stream="cam", state="live"))
+    with serve_in_thread(broadcaster, port=0) as server:
         document = tmp_path / "page.html"
         document.write_text(f"""<!doctype html>
             <script type="module" src="http://127.0.0.1:{server.port}/overlay.js"></script>
             <unmask-verdict src="{server.urls.websocket}"></unmask-verdict>""")
         page = show(pages, browser, document.as_uri(), complaints=True)
         page.wait_for("customElements.get('unmask-verdict')")
-        hub.publish(verdict())
+        broadcaster.publish(verdict())
         badges_become(page, "none|No verdict|unmask is not connected|")
         page.wait_for("performance.now() > 1000")
         badges_become(page, "none|No verdict|unmask is not connected|")
         assert any("403" in complaint for complaint in page.complaints)
-        assert hub.clients == 0
+        assert broadcaster.clients == 0

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from skimage.data import astronaut
 
 from runtime.model.bundle import Manifest, write_manifest
-from runtime.pipeline.decision import Calibration
+from runtime.model.calibration import Calibration
 
 Film = Callable[..., Path]
 

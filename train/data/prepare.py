@@ -136,7 +136,7 @@ def prepare(
         "sides": None if sides is None else sorted(sides),
         "seed": seed,
     }
-    with PreparedWriter(out, {**settings, "spec": asdict(spec)}, most_bytes=shard_mb * 2**20) as writer:
+    with PreparedWriter(out, {**settings, "spec": asdict(spec)}, max_bytes=shard_mb * 2**20) as writer:
         todo = []
         for video in wanted:
             record = writer.records.get(names[video.name])

@@ -84,12 +84,10 @@ class ShardWriter:
         PrepareError: The shard has less than that.
     """
 
-    def __init__(
-        self, folder: Path, split: str, *, most_bytes: int, number: int = 0, length: int = 0
-    ) -> None:
+    def __init__(self, folder: Path, split: str, *, max_bytes: int, number: int = 0, length: int = 0) -> None:
         self._folder = folder
         self._split = split
-        self._most_bytes = most_bytes
+        self._most_bytes = max_bytes
         self.number = number
         self._file = self._open(length)
 
@@ -161,11 +159,11 @@ class PreparedWriter:
         PrepareError: The folder holds something else, was made with other settings, or is being written to.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], *, most_bytes: int) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, Any], *, max_bytes: int) -> None:
         self.folder = folder
         self.records: dict[str, Record] = {}
         self._settings = json.loads(json.dumps(settings))
-        self._most_bytes = most_bytes
+        self._most_bytes = max_bytes
         self._writers: dict[str, ShardWriter] = {}
 
     def __enter__(self) -> Self:
@@ -210,7 +208,7 @@ class PreparedWriter:
         """
         split = str(video.split)
         if split not in self._writers:
-            self._writers[split] = ShardWriter(self.folder, split, most_bytes=self._most_bytes)
+            self._writers[split] = ShardWriter(self.folder, split, max_bytes=self._most_bytes)
         rows = []
         for number, clip in enumerate(clips):
             key = f"{video.name}_{number}"
@@ -302,7 +300,7 @@ class PreparedWriter:
         known: dict[str, list[int]] = lines[-1].get("shards", {}) if lines else {}
         for split, (number, length) in known.items():
             self._writers[split] = ShardWriter(
-                self.folder, split, most_bytes=self._most_bytes, number=number, length=length
+                self.folder, split, max_bytes=self._most_bytes, number=number, length=length
             )
         for split in ("train", "val", "test"):
             for path in self.folder.glob(f"{split}-[0-9]*.tar"):

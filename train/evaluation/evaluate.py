@@ -19,8 +19,8 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from runtime.pipeline.decision import Calibration
-from streams.input.sampler import LONGEST_STEP, SHORTEST_STEP
+from runtime.model.calibration import Calibration
+from streams.input.sampler import MAX_STEP, MIN_STEP
 from train.data.clip_cutter import ClipSpec
 from train.data.clip_set import ClipSet, ClipSetError, Entry, is_clip_set, load_clips, read_clip_set
 from train.data.layouts import Layout, find_videos
@@ -271,7 +271,7 @@ def sampled_otherwise(entry: Entry, scorer: Scorer) -> bool:
     """Tell whether a clip is known to hold more or fewer crops a second than a model takes."""
     if not entry.sample_hz:
         return False
-    return not SHORTEST_STEP <= scorer.sample_hz / entry.sample_hz <= LONGEST_STEP
+    return not MIN_STEP <= scorer.sample_hz / entry.sample_hz <= MAX_STEP
 
 
 def _notes(
@@ -303,7 +303,7 @@ def _notes(
             f"crops reach {clip_set.margin:g} face heights, live ones {scorer.crop_margin:g}: the model sees "
             "faces larger here than live, and the figures are of that"
         )
-    if scorer.flicker is not None and not counts["videos_scored"]:
+    if scorer.temporal is not None and not counts["videos_scored"]:
         notes.append(
             "single frames have no flicker, and the calibration is that of a model which looks at it: of "
             "their figures those without a threshold hold"

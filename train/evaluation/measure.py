@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
-from runtime.pipeline.decision import Calibration
+from runtime.model.calibration import Calibration
 from train.fitting.calibration import CalibrationError, fit_calibration
 from train.scoring.metrics import (
     Estimate,
@@ -124,7 +124,7 @@ def _level(scored: Scored, calibration: Calibration, chance: Chance) -> dict[str
         return bootstrap(metric, scored.fake, scores, scored.groups, **asdict(chance))
 
     threshold = calibration.threshold_fake
-    far1 = calibration.threshold_far1
+    far1 = calibration.threshold_fpr1
     real, fake = scored.p_fake[~scored.fake], scored.p_fake[scored.fake]
     return {
         "scores": len(scored),
@@ -138,7 +138,7 @@ def _level(scored: Scored, calibration: Calibration, chance: Chance) -> dict[str
         "threshold": threshold,
         "accuracy_at_threshold": estimate(accuracy_at(threshold), scored.p_fake),
         "balanced_accuracy_at_threshold": estimate(balanced_accuracy_at(threshold), scored.p_fake),
-        "threshold_far1": far1,
+        "threshold_fpr1": far1,
         "false_alarms_at_far1": math.nan if far1 is None else _share(real, far1),
         "detected_at_far1": math.nan if far1 is None else _share(fake, far1),
     }

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
-from runtime.pipeline.decision import Calibration
+from runtime.model.calibration import Calibration
 from train.scoring.metrics import auc, expected_calibration_error, reliability
 from train.scoring.scores import Scored
 

@@ -77,7 +77,7 @@ def _levels(found: Mapping[str, Any]) -> str:
     rows = [["Scores", *(str(level["scores"]) for level in levels)]]
     rows += [[title, *(_estimate(level[key]) for level in levels)] for key, title in ESTIMATES]
     rows += [[title, *(_share(level[key]) for level in levels)] for key, title in SHARES]
-    threshold, far1 = found["video"]["threshold"], found["video"]["threshold_far1"]
+    threshold, far1 = found["video"]["threshold"], found["video"]["threshold_fpr1"]
     stated = f"Stored threshold: {threshold:.3f}; 1 % threshold: {_number(far1)}."
     return _table(head, rows) + "\n\n" + stated
 
@@ -96,9 +96,9 @@ def _sequence(sequence: Mapping[str, Any]) -> str:
         f"{_number(sequence['auc_of_frame_means'])} with the mean of the frames' logits. "
         + _better(sequence["difference"], "The LSTM", "averaging its frames would do better")
     )
-    if sequence["flicker"] is not None:
+    if sequence["temporal"] is not None:
         said += f" With flicker {_number(sequence['auc_of_windows'])}. " + _better(
-            sequence["flicker"], "The model with flicker", "the network alone would do better"
+            sequence["temporal"], "The model with flicker", "the network alone would do better"
         )
     return said
 

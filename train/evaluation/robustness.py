@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.pipeline.decision import Calibration
+from runtime.model.calibration import Calibration
 from train.data.clip_set import Entry
 from train.evaluation.measure import Chance, measure_line
 from train.sampling.corruptions import CORRUPTIONS, corrupt

@@ -42,7 +42,7 @@ CHECKED_CLIPS, CHECKED_FRAMES = 600, 4
 """Of each set at most so many clips are looked at, and so many frames of each."""
 
 
-class Judged(NamedTuple):
+class FrameOutputs(NamedTuple):
     """What a network says of crops: logits (N,), region logits at two scales, what a teacher sees there."""
 
     logits: Tensor
@@ -67,15 +67,15 @@ class FrameTask(nn.Module):
             nn.Conv2d(own, theirs, 1) for own, theirs in zip(trunk.widths, hints, strict=False)
         )
 
-    def forward(self, crops: Tensor) -> Judged:
+    def forward(self, crops: Tensor) -> FrameOutputs:
         """Judge crops uint8 RGB (N, H, W, 3)."""
         maps, features = self.trunk.stages(crops)
         drawn = [draw(seen).squeeze(1) for draw, seen in zip(self.regions, maps, strict=False)]
         guessed = [guess(seen) for guess, seen in zip(self.hints, maps, strict=False)]
-        return Judged(self.logit(features).squeeze(-1), drawn, guessed)
+        return FrameOutputs(self.logit(features).squeeze(-1), drawn, guessed)
 
 
-def fit_trunk(
+def fit_backbone(
     fabric: Fabric,
     trunk: Backbone | Teacher,
     pools: Sequence[Pool],
@@ -134,20 +134,20 @@ def fit_trunk(
         for group in optimizer.param_groups:
             group["lr"] = rate
         crops, labels, regions, known = (value.to(fabric.device) for value in batch)
-        judged = wrapped(crops)
+        outputs = wrapped(crops)
         hint = torch.zeros((), device=labels.device)
         if teacher:
             with fabric.autocast():
                 told, seen_by_it = _taught(teacher, crops)
-            labels = (1 - config.heed) * labels + config.heed * told
+            labels = (1 - config.distill_weight) * labels + config.distill_weight * told
             hint = torch.stack(
-                [_hint_loss(*pair) for pair in zip(judged.hints, seen_by_it, strict=True)]
+                [_hint_loss(*pair) for pair in zip(outputs.hints, seen_by_it, strict=True)]
             ).mean()
-        loss = F.binary_cross_entropy_with_logits(judged.logits.float(), labels)
+        loss = F.binary_cross_entropy_with_logits(outputs.logits.float(), labels)
         if config.pair_weight:
-            loss = loss + config.pair_weight * _pair_loss(judged.logits.float())
-        region = torch.stack([_region_loss(some, regions, known) for some in judged.regions]).mean()
-        fabric.backward(loss + config.mask_weight * region + config.hint_weight * hint)
+            loss = loss + config.pair_weight * _pair_loss(outputs.logits.float())
+        region = torch.stack([_region_loss(some, regions, known) for some in outputs.regions]).mean()
+        fabric.backward(loss + config.region_weight * region + config.hint_weight * hint)
         fabric.clip_gradients(wrapped, optimizer, max_norm=config.clip_norm)
         optimizer.step()
         optimizer.zero_grad()

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from runtime.model.bundle import MANIFEST, change_manifest
-from runtime.pipeline.decision import Calibration
+from runtime.model.calibration import Calibration
 from train.data.clip_set import ClipSet, Entry, read_clip_set
 from train.data.splits import Split
 from train.evaluation.evaluate import choose_entries, score_set

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 
-from runtime.pipeline.decision import Calibration
+from runtime.model.calibration import Calibration
 
 CALIBRATION = "calibration.json"
 
@@ -97,7 +97,7 @@ def with_thresholds(
         error: The share of wrong verdicts to allow in each class, 0..0.5.
 
     Returns:
-        With `threshold_fake`, `threshold_real` and, given 100 real scores, `threshold_far1` set.
+        With `threshold_fake`, `threshold_real` and, given 100 real scores, `threshold_fpr1` set.
 
     Raises:
         CalibrationError: A class is missing or a logit is not finite.
@@ -110,7 +110,7 @@ def with_thresholds(
     upper = max(0.5, threshold_at_false_alarms(p_fake[~y], error))
     lower = min(0.5, 1.0 - threshold_at_false_alarms(1.0 - p_fake[y], error))
     far1 = threshold_at_false_alarms(p_fake[~y], 0.01) if (~y).sum() >= LEAST_FOR_FAR1 else None
-    return replace(calibration, threshold_fake=upper, threshold_real=lower, threshold_far1=far1)
+    return replace(calibration, threshold_fake=upper, threshold_real=lower, threshold_fpr1=far1)
 
 
 def threshold_at_false_alarms(p_real: ArrayLike, share: float) -> float:

@@ -149,7 +149,7 @@ def pseudo_clip(
     noise, quality = rng.uniform(0, 2), int(rng.integers(60, 96))
     made = []
     for x, y, scale, degrees in path:
-        frame = face if forgery is None else forge(face, forgery.flicker(rng))[0]
+        frame = face if forgery is None else forge(face, forgery.jitter(rng))[0]
         turn = cv2.getRotationMatrix2D((side / 2, side / 2), degrees, 1 + scale)
         turn[:, 2] += x, y
         moved = cv2.warpAffine(frame, turn, (side, side), borderMode=cv2.BORDER_REPLICATE)

@@ -12,7 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 
-from train.fitting.backbone import fit_trunk
+from train.fitting.backbone import fit_backbone
 from train.fitting.head import begin_at_the_mean, fit_head
 from train.models.config import FitConfig
 from train.models.detector import ModelConfig, ResNeXtLSTM, save_checkpoint
@@ -69,7 +69,7 @@ def fit(
             pools, STATISTICS, model_config.input_size, drawn, strength=1.0, made=config.made[1]
         )
         load_initial(model.backbone, init, some[0])
-    frame_logit = fit_trunk(fabric, model.backbone, pools, checks, config, out, console, taught_by)
+    frame_logit = fit_backbone(fabric, model.backbone, pools, checks, config, out, console, taught_by)
     begin_at_the_mean(model.head, frame_logit)
     fit_head(fabric, model, pools, config, console)
     if fabric.is_global_zero:
@@ -114,7 +114,7 @@ def fit_teacher(
     if init is not None:
         load_pretrained(teacher, init)
     pools, checks = _read(data, crop_margin, config, console)
-    logit = fit_trunk(fabric, teacher, pools, checks, config, out, console)
+    logit = fit_backbone(fabric, teacher, pools, checks, config, out, console)
     if fabric.is_global_zero:
         save_teacher(out, teacher, logit, _stated(data, config, init))
     fabric.barrier()
@@ -147,7 +147,7 @@ def _read(
     data: Sequence[Path], margin: float, config: FitConfig, console: Console
 ) -> tuple[list[Pool], list[Pool]]:
     """Read the sides to train on and, if the run looks at them, the ones kept out."""
-    for name, values in (("shares", config.shares), ("least_made", config.least_made)):
+    for name, values in (("shares", config.shares), ("min_synthetic", config.min_synthetic)):
         if values and len(values) != len(data):
             raise ValueError(f"{name} has {len(values)} values for {len(data)} sets")
     pools = [read_pool(folder, config.val_groups, margin) for folder in data]

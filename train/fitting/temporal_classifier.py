@@ -22,16 +22,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
 from runtime.model.bundle import MANIFEST, change_manifest
+from runtime.model.calibration import Calibration
 from runtime.model.temporal_classifier import (
-    FLICKER_FILE,
     LEAST,
-    FlickerJudge,
-    read_flicker,
-    tell,
-    write_flicker,
+    TEMPORAL_FILE,
+    TemporalClassifier,
+    read_temporal_classifier,
+    temporal_features,
+    write_temporal_classifier,
 )
-from runtime.pipeline.decision import Calibration
-from streams.features.temporal_residuals import measure_clip
+from streams.features.temporal_residuals import clip_residuals
 from train.data.clip_set import load_clips, read_clip_set
 from train.evaluation.evaluate import sampled_otherwise, trained_on
 from train.fitting.calibrate import fit, held_out, kept_entries, score_held_out
@@ -52,20 +52,20 @@ STILL_WEIGHT, STRENGTH = 0.3, 0.7
 there are few. What each counts beside a measured clip, and how strong the forgery is."""
 FREEDOM = 0.3
 """Inverse of the weights' penalty, as scikit-learn takes it."""
-SUREST, UNHELD = 4.0, 1e6
+MAX_LOGIT, UNHELD = 4.0, 1e6
 """The log-odds that flicker may reach: few videos bear out no more. And what holds it back in nothing."""
 NETWORK_SHARE = 0.5
 """How far the network is taken at its word about what was kept out: its best weights were chosen on it."""
 FOLDS = 10
-MOST_CLIPS = 2000
+MAX_CLIPS = 2000
 """Of each set: for few numbers more clips only take time."""
 
 
-class FlickerError(CalibrationError):
+class TemporalClassifierError(CalibrationError):
     """Says that a judge of flicker cannot be fitted or read; `str()` is one line that says what to do."""
 
 
-def fit_flicker(
+def fit_temporal_classifier(
     model: Path,
     data: Sequence[Path],
     *,
@@ -73,7 +73,7 @@ def fit_flicker(
     seed: int = 0,
     name: str | None = None,
     console: Console | None = None,
-) -> FlickerJudge:
+) -> TemporalClassifier:
     """Fit the judge of flicker, calibrate the model with it, and write both into the model at once.
 
     Args:
@@ -97,9 +97,11 @@ def fit_flicker(
         CheckpointError, BundleError: The model cannot be read.
     """
     console = console or Console(stderr=True)
-    with open_scorer(model, flicker=False) as scorer:
+    with open_scorer(model, temporal=False) as scorer:
         if scorer.window < LEAST:
-            raise FlickerError(f"flicker needs windows of {LEAST} crops, the model's have {scorer.window}")
+            raise TemporalClassifierError(
+                f"flicker needs windows of {LEAST} crops, the model's have {scorer.window}"
+            )
         groups = val_groups or tuple(scorer.training.get("fit", {}).get("val_groups", ()))
         kept = _kept_out(data, groups, scorer)
         clips = _measured(scorer, data, groups, seed, console)
@@ -108,7 +110,7 @@ def fit_flicker(
         try:
             own = fit_calibration(*unseen)
         except CalibrationError as error:
-            raise FlickerError(
+            raise TemporalClassifierError(
                 "flicker tells nothing of clips that it was not fitted on; give more"
             ) from error
         # Over a video: the network is wrong about a face for good, flicker about a moment of it.
@@ -122,20 +124,20 @@ def fit_flicker(
             judge,
             weights=tuple(scale * weight for weight in judge.weights),
             bias=scale * (judge.bias + own.bias),
-            surest=scale * own.temperature * SUREST,
+            max_logit=scale * own.temperature * MAX_LOGIT,
         )
-        judged = replace(scorer, flicker=judge)
-        calibration = fit(score_held_out(judged, kept, groups=groups or None, console=console))
+        outputs = replace(scorer, temporal=judge)
+        calibration = fit(score_held_out(outputs, kept, groups=groups or None, console=console))
     if (model / MANIFEST).is_file():
         named = {} if name is None else {"name": name}
-        change_manifest(model, flicker=judge, calibration=calibration, metrics={}, **named)
+        change_manifest(model, temporal=judge, calibration=calibration, metrics={}, **named)
     else:
-        write_flicker(model / FLICKER_FILE, judge)
+        write_temporal_classifier(model / TEMPORAL_FILE, judge)
         write_calibration(model, calibration)
     return judge
 
 
-def read_judge(checkpoint: Path) -> FlickerJudge | None:
+def read_checkpoint_temporal_classifier(checkpoint: Path) -> TemporalClassifier | None:
     """Read the judge of flicker of a checkpoint.
 
     Args:
@@ -145,15 +147,17 @@ def read_judge(checkpoint: Path) -> FlickerJudge | None:
         The judge; None if it has none.
 
     Raises:
-        FlickerError: The file is not what `fit_flicker` writes.
+        FlickerError: The file is not what `fit_temporal_classifier` writes.
     """
-    path = checkpoint / FLICKER_FILE
+    path = checkpoint / TEMPORAL_FILE
     if not path.is_file():
         return None
     try:
-        return read_flicker(path)
+        return read_temporal_classifier(path)
     except (OSError, ValueError) as error:
-        raise FlickerError(f"{path} cannot be read ({error}); run `unmask train flicker` again") from error
+        raise TemporalClassifierError(
+            f"{path} cannot be read ({error}); run `unmask train temporal` again"
+        ) from error
 
 
 class _Examples(NamedTuple):
@@ -181,11 +185,13 @@ class _Clips(NamedTuple):
 def _kept_out(data: Sequence[Path], groups: Collection[str], scorer: Scorer) -> list[Path]:
     kept = held_out(data, groups)
     if not kept:
-        raise FlickerError("nothing is kept out to weigh the network by; name groups that the sets have")
+        raise TemporalClassifierError(
+            "nothing is kept out to weigh the network by; name groups that the sets have"
+        )
     for folder in kept:
         clip_set = read_clip_set(folder)
         if trained_on(clip_set, kept_entries(clip_set, groups=groups or None), scorer.training):
-            raise FlickerError(
+            raise TemporalClassifierError(
                 f"the model was trained on some clips of {folder} that are to be kept out; "
                 "keep those out that its training kept out"
             )
@@ -207,8 +213,8 @@ def _measured(
             and in_training(entry, stated, tuple(val_groups))
             and not sampled_otherwise(entry, scorer)
         ]
-        if len(entries) > MOST_CLIPS:
-            entries = [entries[i] for i in np.sort(rng.permutation(len(entries))[:MOST_CLIPS])]
+        if len(entries) > MAX_CLIPS:
+            entries = [entries[i] for i in np.sort(rng.permutation(len(entries))[:MAX_CLIPS])]
         for clip in track(
             load_clips(clip_set, entries),
             "measuring flicker",
@@ -222,7 +228,7 @@ def _measured(
             groups.append(clip.group)
             videos.append(f"{number}/{clip.video}")
     if len(set(groups)) < 2 or len(set(fake)) < 2:
-        raise FlickerError(
+        raise TemporalClassifierError(
             f"flicker needs real and forged clips of {scorer.window} crops, of two groups or more, at about "
             f"{scorer.sample_hz:g} crops a second; give sets that have some"
         )
@@ -245,28 +251,28 @@ def _examples(clip: LabelledClip, scorer: Scorer, rng: np.random.Generator) -> _
             crops += [recrop(made, margin=1, to_margin=1, size=size), varied(made, size, rng)]
             fake += [strength is not None] * 2
     weight = np.where(np.arange(len(crops)) < PASSES, 1.0, STILL_WEIGHT) / PASSES
-    return _Examples(np.stack([measure_clip(some, margin) for some in crops]), np.array(fake), weight)
+    return _Examples(np.stack([clip_residuals(some, margin) for some in crops]), np.array(fake), weight)
 
 
-def _fit(examples: _Examples, window: int) -> FlickerJudge:
+def _fit(examples: _Examples, window: int) -> TemporalClassifier:
     """Fit; the logits are as sure as those of the examples."""
     windows, fake = examples.windows, examples.fake
     centre = np.asarray(np.nanmean(windows, axis=(0, 1), dtype=np.float64))
     # What never changes tells nothing, and must not be divided by.
     scale = np.maximum(np.nanstd(windows, axis=(0, 1), dtype=np.float64), 1e-3)
-    told = tell(windows, centre, scale)
+    told = temporal_features(windows, centre, scale)
     middle, spread = told.mean(0), np.maximum(told.std(0), 1e-3)
     # Both classes weigh alike, and together as much as there are clips.
     share = np.where(fake, 0.5 / examples.weight[fake].sum(), 0.5 / examples.weight[~fake].sum())
     found = LogisticRegression(C=FREEDOM, max_iter=2000)
     found.fit((told - middle) / spread, fake, share * examples.weight * examples.weight.sum())
     weights = found.coef_[0] / spread
-    return FlickerJudge(
+    return TemporalClassifier(
         centre=tuple(centre.tolist()),
         scale=tuple(scale.tolist()),
         weights=tuple(weights.tolist()),
         bias=float(found.intercept_[0] - weights @ middle),
-        surest=UNHELD,
+        max_logit=UNHELD,
         window=window,
     )
 
@@ -278,7 +284,9 @@ def _unseen(clips: _Clips, window: int) -> tuple[NDArray[np.float64], NDArray[np
     folds = GroupKFold(min(FOLDS, len(set(clips.groups.tolist()))))
     for learnt, held in folds.split(plain, groups=clips.groups):
         if len(set(clips.fake[learnt].tolist())) < 2:
-            raise FlickerError("flicker needs real and forged clips in most of the groups; give more clips")
+            raise TemporalClassifierError(
+                "flicker needs real and forged clips in most of the groups; give more clips"
+            )
         chosen = np.isin(np.arange(len(plain)), learnt)
         logits[held] = _fit(clips.every(chosen), window).logits(plain[held])
     rows = [clips.videos == name for name in sorted(set(clips.videos.tolist()))]

@@ -81,11 +81,11 @@ class FitConfig:
     zoom: float = 1.0
     shares: tuple[float, ...] = ()
     made: tuple[float, float] = (1.0, 0.35)
-    least_made: tuple[float, ...] = ()
+    min_synthetic: tuple[float, ...] = ()
     strength: tuple[float, float] = (2.5, 0.8)
-    mask_weight: float = 1.0
+    region_weight: float = 1.0
     pair_weight: float = 0.0
-    heed: float = 0.5
+    distill_weight: float = 0.5
     hint_weight: float = 1.0
     ema_decay: float = 0.998
     check_every: int = 0
@@ -109,14 +109,14 @@ class FitConfig:
             raise ValueError(f"batch must be a multiple of 4 and at least 8, not {self.batch}")
         if any(share <= 0 for share in self.shares):
             raise ValueError(f"shares must be above 0, not {self.shares}")
-        if not all(0 <= share <= 1 for share in (*self.made, *self.least_made)):
+        if not all(0 <= share <= 1 for share in (*self.made, *self.min_synthetic)):
             raise ValueError(
-                f"made and least_made must be within 0..1, not {self.made} and {self.least_made}"
+                f"made and least_made must be within 0..1, not {self.made} and {self.min_synthetic}"
             )
         if self.pair_weight < 0:
             raise ValueError(f"pair_weight must not be below 0, but is {self.pair_weight}")
-        if not 0 <= self.heed <= 1:
-            raise ValueError(f"heed must be within 0..1, not {self.heed}")
+        if not 0 <= self.distill_weight <= 1:
+            raise ValueError(f"heed must be within 0..1, not {self.distill_weight}")
 
     def steps(self, processes: int = 1) -> list[int]:
         """Give the input size of every step of the trunk."""

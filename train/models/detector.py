@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.models import resnext50_32x4d
 
-from runtime.model.temporal_classifier import FLICKER_FILE
+from runtime.model.temporal_classifier import TEMPORAL_FILE
 from train.fitting.calibration import CALIBRATION
 
 FEATURES = 2048
@@ -181,7 +181,7 @@ def save_checkpoint(folder: Path, model: ResNeXtLSTM, training: Mapping[str, Any
         training: How it was trained, as JSON values.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for fitted in (CALIBRATION, FLICKER_FILE):
+    for fitted in (CALIBRATION, TEMPORAL_FILE):
         (folder / fitted).unlink(missing_ok=True)
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     save_file(weights, folder / WEIGHTS)

@@ -34,7 +34,7 @@ SWAPPED, REENACTED = 0.3, 0.2
 """Shares of the made forgeries that take another's face, and that move the mouth or the brows."""
 DONORS, DONOR_PX = 6, 12
 """How many faces a donor is chosen from, and the side at which they are compared."""
-LEAST_REGION = 0.03
+MIN_REGION = 0.03
 """Share of the crop that a partial forgery must cover."""
 
 Clip = NDArray[np.uint8]
@@ -61,7 +61,7 @@ class Pool:
         clips = self.real[self.groups[int(rng.integers(len(self.groups)))]]
         return _frame(clips[int(rng.integers(len(clips)))], rng)
 
-    def found_pair(self, rng: np.random.Generator) -> tuple[Frame, Frame, Origin | None]:
+    def dataset_pair(self, rng: np.random.Generator) -> tuple[Frame, Frame, Origin | None]:
         """Draw a forged frame, rare methods more often than they are there, and the real one beside it.
 
         Returns:
@@ -151,7 +151,7 @@ def draw_batch(
     made: float,
     zoom: float = 1.0,
     shares: Sequence[float] = (),
-    least_made: Sequence[float] = (),
+    min_synthetic: Sequence[float] = (),
 ) -> Batch:
     """Draw a batch of pairs of a real and a forged crop.
 
@@ -177,10 +177,10 @@ def draw_batch(
     likely = likely / likely.sum()
     for index in range(0, count, 2):
         number = int(rng.choice(len(pools), p=likely))
-        pool, own_made = pools[number], max(made, least_made[number] if least_made else 0.0)
+        pool, own_made = pools[number], max(made, min_synthetic[number] if min_synthetic else 0.0)
         variation = draw_variation(POOL_PX, size, rng, zoom=zoom)
         if pool.fake and rng.random() >= own_made:
-            real, fake, origin = pool.found_pair(rng)
+            real, fake, origin = pool.dataset_pair(rng)
             known[index + 1] = origin is not None and origin.region is not None
             pair = _found(real, fake, origin, variation, rng)
         else:
@@ -241,7 +241,7 @@ def _found(
         region = variation.move(seen, onto_real)
     if rng.random() < PARTIAL:
         mask = blend_mask(variation.size, variation.size, sample_forgery(rng))
-        if (mask * region).mean() >= LEAST_REGION:
+        if (mask * region).mean() >= MIN_REGION:
             blended = real + mask[..., None] * (fake.astype(np.float32) - real)
             fake, region = np.clip(blended + 0.5, 0, 255).astype(np.uint8), mask * region
     return real, fake, region
@@ -280,5 +280,5 @@ class Batches(Dataset[Batch]):
             made=first + (last - first) * min(1.0, 3 * progress),
             zoom=config.zoom * config.sizes[-1] / size,
             shares=config.shares,
-            least_made=config.least_made,
+            min_synthetic=config.min_synthetic,
         )

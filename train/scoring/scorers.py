@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from runtime.engines.factory import open_engine
 from runtime.model.bundle import load_bundle
-from runtime.model.temporal_classifier import FlickerJudge
-from runtime.pipeline.decision import Calibration
+from runtime.model.calibration import Calibration
+from runtime.model.temporal_classifier import TemporalClassifier
 from train.scoring.scores import Scorer
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def open_scorer(model: Path | None, *, engine: str = "auto", flicker: bool = True) -> Iterator[Scorer]:
+def open_scorer(model: Path | None, *, engine: str = "auto", temporal: bool = True) -> Iterator[Scorer]:
     """Open a model.
 
     Args:
@@ -47,7 +47,7 @@ def open_scorer(model: Path | None, *, engine: str = "auto", flicker: bool = Tru
     if model is not None and (model / "config.json").is_file():
         # Imported late: a bundle is scored without torch.
         from train.fitting.calibration import read_calibration
-        from train.fitting.temporal_classifier import read_judge
+        from train.fitting.temporal_classifier import read_checkpoint_temporal_classifier
         from train.models.detector import load_checkpoint
 
         network, training = load_checkpoint(model)
@@ -62,7 +62,7 @@ def open_scorer(model: Path | None, *, engine: str = "auto", flicker: bool = Tru
             min_frames=network.config.min_frames,
             calibration=read_calibration(model),
             training=training,
-            flicker=read_judge(model) if flicker else None,
+            temporal=read_checkpoint_temporal_classifier(model) if temporal else None,
         )
         return
     bundle = load_bundle(model)
@@ -79,7 +79,7 @@ def open_scorer(model: Path | None, *, engine: str = "auto", flicker: bool = Tru
             training=bundle.training,
             features=opened.features,
             logits=opened.logits,
-            flicker=bundle.flicker if flicker else None,
+            temporal=bundle.temporal if temporal else None,
         )
 
 
@@ -95,7 +95,7 @@ def module_scorer(
     min_frames: int,
     calibration: Calibration | None = None,
     training: Mapping[str, Any] | None = None,
-    flicker: FlickerJudge | None = None,
+    temporal: TemporalClassifier | None = None,
 ) -> Scorer:
     """Make a model in torch ready to score, on the device that it is on.
 
@@ -150,5 +150,5 @@ def module_scorer(
         training=training or {},
         features=lambda crops: run(backbone, crops),
         logits=lambda windows: run(head, windows),
-        flicker=flicker,
+        temporal=temporal,
     )

@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.model.temporal_classifier import FlickerJudge
+from runtime.model.calibration import Calibration
+from runtime.model.temporal_classifier import TemporalClassifier
 from runtime.model.video_score import FaceRecord, video_p_fake
-from runtime.pipeline.decision import Calibration
-from streams.features.temporal_residuals import measure_clip
+from streams.features.temporal_residuals import clip_residuals
 
 # Crops per backbone call: enough to keep a GPU busy, little enough for any memory.
 BATCH = 128
@@ -57,7 +57,7 @@ class Scorer:
     features: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
     logits: Callable[[NDArray[np.float32]], NDArray[np.float32]]
     training: Mapping[str, Any] = field(default_factory=dict)
-    flicker: FlickerJudge | None = None
+    temporal: TemporalClassifier | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,11 +202,11 @@ def _score(batch: Sequence[tuple[LabelledClip, NDArray[np.uint8]]], scorer: Scor
         full = min(scorer.window, len(own))
         network = _logits(scorer, _windows(own, full, scorer.min_frames))
         short = _logits(scorer, _windows(own, scorer.min_frames, scorer.min_frames))
-        judged = network
-        if scorer.flicker is not None and network:
-            flicker = measure_clip(of_clip, scorer.crop_margin)
-            judged = _added(network, scorer.flicker, _windows(flicker, full, scorer.min_frames))
-            short = _added(short, scorer.flicker, _windows(flicker, scorer.min_frames, scorer.min_frames))
+        outputs = network
+        if scorer.temporal is not None and network:
+            temporal = clip_residuals(of_clip, scorer.crop_margin)
+            outputs = _added(network, scorer.temporal, _windows(temporal, full, scorer.min_frames))
+            short = _added(short, scorer.temporal, _windows(temporal, scorer.min_frames, scorer.min_frames))
         yield ClipScores(
             clip=clip.clip,
             video=clip.video,
@@ -215,7 +215,7 @@ def _score(batch: Sequence[tuple[LabelledClip, NDArray[np.uint8]]], scorer: Scor
             group=clip.group,
             height=clip.height,
             samples=len(own),
-            windows=judged,
+            windows=outputs,
             network=network,
             short=short,
             frames=_logits(scorer, np.repeat(own[:, None], still, axis=1)),
@@ -362,5 +362,7 @@ def _logits(scorer: Scorer, windows: NDArray[np.float32]) -> tuple[float, ...]:
     return tuple(float(logit) for logit in scorer.logits(np.ascontiguousarray(windows)))
 
 
-def _added(logits: Sequence[float], judge: FlickerJudge, flicker: NDArray[np.float32]) -> tuple[float, ...]:
-    return tuple((np.asarray(logits) + judge.logits(flicker)).tolist())
+def _added(
+    logits: Sequence[float], judge: TemporalClassifier, temporal: NDArray[np.float32]
+) -> tuple[float, ...]:
+    return tuple((np.asarray(logits) + judge.logits(temporal)).tolist())

@@ -190,10 +190,10 @@ def test_verdicts_that_flip_fail_the_run(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(check, "PORTRAIT_CLIPS", 1)
     monkeypatch.setattr(gpu, "measure_torch", lambda *given, **options: (_limits(), {}, [], []))
-    answers_of = gpu_worker.answers_of
+    record_outputs = gpu_worker.record_outputs
 
     def wrong(*given: Any, **options: Any) -> Any:
-        answers = answers_of(*given, **options)
+        answers = record_outputs(*given, **options)
         answers.logits[:] += 1.0
         return answers
 

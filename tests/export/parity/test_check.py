@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import unmask
-from export.errors import AnswersForeign, EnginesDiffer, GraphUnsupported
+from export.errors import EnginesDiffer, GraphUnsupported, RecordedOutputsForeign
 from export.parity import check
 from export.parity.check import CheckOptions, clips_needed, run_check
 from export.parity.gates import VerdictParity, allowed_figures, verdict_parity
@@ -20,13 +20,13 @@ from export.parity.restored import stored_networks
 from runtime.engines.factory import open_engine
 from runtime.engines.interface import Engine
 from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
-from runtime.engines.recorded_outputs import answers_of, load_answers, main
+from runtime.engines.recorded_outputs import load_recorded_outputs, main, record_outputs
 from runtime.engines.tensorrt.engine import TensorRTEngine
 from runtime.engines.tensorrt.engine_cache import EngineCache
 from runtime.engines.tensorrt.prepared import write_prepared
 from runtime.errors import EngineUnavailable
 from runtime.model.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
-from runtime.pipeline.decision import Calibration
+from runtime.model.calibration import Calibration
 from tests.runtime.conftest import _make_bundle
 
 
@@ -104,21 +104,21 @@ def test_answers_from_elsewhere_join_the_table(bundle: Bundle, tmp_path: Path) -
     run_check(bundle, CheckOptions(save=samples))
     clips = np.load(samples)["clips"]
     with open_engine(bundle, "onnxruntime", threads=1) as engine:
-        answers = answers_of(
+        answers = record_outputs(
             engine, clips, precision="fp16", digest=bundle.digest, min_frames=bundle.min_frames
         )
     answers.save(file)
-    loaded = load_answers(file)
+    loaded = load_recorded_outputs(file)
     np.testing.assert_array_equal(loaded.logits, answers.logits)
     rows = run_check(bundle, CheckOptions(answers=[file]))
     assert rows[-1].precision == "fp16"
     assert rows[-1].parity is not None
     assert [row.absent for row in rows if row.parity is None] == ["there is no NVIDIA driver"] * 2
     replace(answers, digest="0" * 64).save(file)
-    with pytest.raises(AnswersForeign, match="answers of another model; make it again"):
+    with pytest.raises(RecordedOutputsForeign, match="answers of another model; make it again"):
         run_check(bundle, CheckOptions(answers=[file]))
     replace(answers, samples="0" * 64).save(file)
-    with pytest.raises(AnswersForeign, match="answers of other crops"):
+    with pytest.raises(RecordedOutputsForeign, match="answers of other crops"):
         run_check(bundle, CheckOptions(answers=[file]))
     file.write_bytes(b"no answers")
     with pytest.raises(EngineUnavailable, match="holds no answers"):

@@ -19,7 +19,7 @@ from export.parity.gates import EngineParity, RoundingParity, engine_parity, rep
 from runtime.engines.factory import open_engine
 from runtime.engines.interface import Engine
 from runtime.model.bundle import Manifest, load_bundle, write_manifest
-from runtime.pipeline.decision import Calibration
+from runtime.model.calibration import Calibration
 from tests.export.conftest import DIM, SIZE, WINDOW, SmallModel, make_clips
 
 MANIFEST = Manifest(

@@ -9,18 +9,18 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from runtime.commands.console import ChangeLog, LiveTable
-from runtime.pipeline.decision import State
-from runtime.serving.client_queue import Parcel
-from runtime.serving.protocol import (
+from runtime.commands.console import ChangeLog, LiveConsole
+from runtime.messages import (
     BroadcastMessage,
     HeartbeatMessage,
     Latency,
+    State,
     StreamHealth,
     StreamMessage,
     VerdictMessage,
     encode,
 )
+from runtime.serving.client_queue import EncodedMessage
 
 NOW = 1000.0
 
@@ -40,13 +40,15 @@ def verdict(state: State, p_fake: float | None = None, *, face: int = 1) -> Verd
     )
 
 
-def tell(sink: Callable[[Parcel], None], *messages: BroadcastMessage, now: float = NOW) -> None:
+def temporal_features(
+    sink: Callable[[EncodedMessage], None], *messages: BroadcastMessage, now: float = NOW
+) -> None:
     for seq, message in enumerate(messages, 1):
         stamped = message.stamp(seq, now)
-        sink(Parcel(stamped, encode(stamped).encode("ascii")))
+        sink(EncodedMessage(stamped, encode(stamped).encode("ascii")))
 
 
-def drawn(table: LiveTable) -> str:
+def drawn(table: LiveConsole) -> str:
     """Draw it as a terminal of 100 columns would show it, without colours."""
     out = io.StringIO()
     Console(file=out, width=100).print(table)
@@ -54,13 +56,13 @@ def drawn(table: LiveTable) -> str:
 
 
 @pytest.fixture
-def table() -> LiveTable:
-    return LiveTable(wall=lambda: NOW)
+def table() -> LiveConsole:
+    return LiveConsole(wall=lambda: NOW)
 
 
-def test_the_table_shows_each_face(table: LiveTable) -> None:
+def test_the_table_shows_each_face(table: LiveConsole) -> None:
     """A scored face has its score and latency, one that warms up how far it is."""
-    tell(
+    temporal_features(
         table,
         StreamMessage(stream="cam", state="live"),
         verdict("fake", 0.91),
@@ -72,11 +74,15 @@ def test_the_table_shows_each_face(table: LiveTable) -> None:
     assert warming.split()[:3] == ["2", "warming", "50%"]
 
 
-def test_the_table_forgets_what_no_longer_holds(table: LiveTable) -> None:
+def test_the_table_forgets_what_no_longer_holds(table: LiveConsole) -> None:
     """A stale face leaves it; a stream without faces shows why."""
-    tell(table, StreamMessage(stream="cam", state="live"), verdict("real", 0.1), verdict("stale"))
+    temporal_features(
+        table, StreamMessage(stream="cam", state="live"), verdict("real", 0.1), verdict("stale")
+    )
     assert "real" not in drawn(table)
-    tell(table, verdict("real", 0.1), StreamMessage(stream="cam", state="offline", reason="refused"))
+    temporal_features(
+        table, verdict("real", 0.1), StreamMessage(stream="cam", state="offline", reason="refused")
+    )
     text = drawn(table)
     assert "real" not in text
     assert "offline" in text
@@ -85,30 +91,30 @@ def test_the_table_forgets_what_no_longer_holds(table: LiveTable) -> None:
 
 def test_the_table_shows_no_verdict_that_is_old() -> None:
     """Should the program hang, what it said last does not stand there for ever."""
-    table = LiveTable(wall=lambda: NOW + 60)
-    tell(table, StreamMessage(stream="cam", state="live"), verdict("real", 0.1))
+    table = LiveConsole(wall=lambda: NOW + 60)
+    temporal_features(table, StreamMessage(stream="cam", state="live"), verdict("real", 0.1))
     assert "real" not in drawn(table)
 
 
-def test_the_table_counts_dropped_samples(table: LiveTable) -> None:
+def test_the_table_counts_dropped_samples(table: LiveConsole) -> None:
     """The heartbeat's figures stand in the row of their stream."""
     health = StreamHealth(stream="cam", state="no_face", analysed=8, dropped=37)
-    tell(
+    temporal_features(
         table, StreamMessage(stream="cam", state="no_face"), HeartbeatMessage(uptime_s=1.0, streams=(health,))
     )
     assert "37" in drawn(table)
 
 
-def test_names_are_shown_as_they_are(table: LiveTable) -> None:
+def test_names_are_shown_as_they_are(table: LiveConsole) -> None:
     """Brackets in a file's name are no markup."""
-    tell(table, StreamMessage(stream="[red]take[/red] 2.mp4", state="live"))
+    temporal_features(table, StreamMessage(stream="[red]take[/red] 2.mp4", state="live"))
     assert "[red]take[/red] 2.mp4" in drawn(table)
 
 
 def test_the_log_has_a_line_for_each_change(caplog: pytest.LogCaptureFixture) -> None:
     """Verdicts that repeat the last one are not logged, heartbeats neither."""
     caplog.set_level(logging.INFO, logger="runtime.commands.console")
-    tell(
+    temporal_features(
         ChangeLog(),
         StreamMessage(stream="cam", state="live"),
         verdict("warming"),

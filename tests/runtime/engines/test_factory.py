@@ -23,7 +23,7 @@ from runtime.engines.tensorrt.driver import ADVICE
 from runtime.engines.tensorrt.graphs import Precision
 from runtime.errors import EngineFailed, EngineUnavailable, EngineUnknown
 from runtime.model.bundle import Bundle, load_bundle, write_manifest
-from runtime.pipeline.window import FaceBuffer
+from runtime.pipeline.window import FaceWindow
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_engine_computes_what_the_graphs_say(
 
 def test_buffered_path_equals_the_full_clip(engine: Engine, bundle: Bundle, crops: NDArray[np.uint8]) -> None:
     """Crop by crop through the backbone and the buffer gives the logit of the window's crops run at once."""
-    buffer = FaceBuffer(bundle.window, bundle.feature_dim)
+    buffer = FaceWindow(bundle.window, bundle.feature_dim)
     for i, crop in enumerate(crops):
         buffer.push(i / bundle.sample_hz, crop, engine.features(crop[None])[0])
         if len(buffer) < bundle.min_frames:

@@ -12,8 +12,8 @@ from typing import Any
 
 import onnx
 import pytest
-from judged import flat_judge
 from onnx import TensorProto
+from temporal import flat_judge
 
 from runtime.errors import (
     BundleError,
@@ -71,36 +71,36 @@ def test_what_is_written_is_read_back(small_bundle: Path) -> None:
 
 def test_a_judge_of_flicker_travels_with_the_bundle(bundle: Path) -> None:
     """It is a third file, hashed like the others; without it none is left behind."""
-    assert load_bundle(bundle).flicker is None
-    changed = change_manifest(bundle, flicker=JUDGE, name="judged")
-    assert (changed.flicker, changed.name) == (JUDGE, "judged")
+    assert load_bundle(bundle).temporal is None
+    changed = change_manifest(bundle, temporal=JUDGE, name="judged")
+    assert (changed.temporal, changed.name) == (JUDGE, "judged")
     assert changed.calibration == load_bundle(bundle).calibration
-    (bundle / "flicker.json").write_text("{}")
-    assert "flicker.json" in refused(bundle, BundleMismatch)
+    (bundle / "temporal.json").write_text("{}")
+    assert "temporal.json" in refused(bundle, BundleMismatch)
     rehash(bundle)
     assert "not a flicker judge" in refused(bundle, BundleInvalid)
-    (bundle / "flicker.json").unlink()
-    assert "flicker.json" in refused(bundle, BundleMissing)
+    (bundle / "temporal.json").unlink()
+    assert "temporal.json" in refused(bundle, BundleMissing)
 
 
 def test_taking_the_judge_out_takes_its_file_out(bundle: Path) -> None:
     """A judge of another model must not lie about."""
-    change_manifest(bundle, flicker=JUDGE)
-    assert change_manifest(bundle, flicker=None).flicker is None
-    assert not (bundle / "flicker.json").exists()
+    change_manifest(bundle, temporal=JUDGE)
+    assert change_manifest(bundle, temporal=None).temporal is None
+    assert not (bundle / "temporal.json").exists()
 
 
 def test_a_bundle_of_the_first_version_is_read(bundle: Path) -> None:
     """What was exported before there was flicker works as it did."""
     edit_manifest(bundle, lambda document: document.update(format_version=1))
-    assert load_bundle(bundle).flicker is None
+    assert load_bundle(bundle).temporal is None
 
 
 def test_calibration_can_be_read_from_the_bundle(small_bundle: Path) -> None:
     """The facts that a verdict needs are attributes of the bundle."""
     bundle = load_bundle(small_bundle)
     assert (bundle.temperature, bundle.bias) == (2.0, 0.25)
-    assert (bundle.threshold_fake, bundle.threshold_real, bundle.threshold_far1) == (0.6, 0.4, 0.9)
+    assert (bundle.threshold_fake, bundle.threshold_real, bundle.threshold_fpr1) == (0.6, 0.4, 0.9)
     assert bundle.min_fill == 0.5
 
 
@@ -181,7 +181,7 @@ def test_every_needed_key_is_named_when_it_lacks(bundle: Path) -> None:
         (lambda d: d["sampling"].update(min_frames=9), "min_frames"),
         (lambda d: d["calibration"].update(temperature=-1.0), "temperature"),
         (lambda d: d["calibration"].update(threshold_real=0.9), "thresholds"),
-        (lambda d: d["calibration"].update(threshold_far1="high"), "threshold_far1"),
+        (lambda d: d["calibration"].update(threshold_fpr1="high"), "threshold_fpr1"),
         (lambda d: d["input"].update(color="BGR"), "input.color"),
         (lambda d: d["input"].update(shape=["N", 3, 32, 32]), "input.shape"),
         (lambda d: d["input"].update(shape=["N", 8, 8, 3]), "input_size"),
@@ -206,8 +206,8 @@ def test_whole_numbers_pass_for_floats(bundle: Path) -> None:
 
 def test_an_unmeasured_false_alarm_threshold_is_none(bundle: Path) -> None:
     """What was not measured is stated as such."""
-    edit_manifest(bundle, lambda d: d["calibration"].update(threshold_far1=None))
-    assert load_bundle(bundle).threshold_far1 is None
+    edit_manifest(bundle, lambda d: d["calibration"].update(threshold_fpr1=None))
+    assert load_bundle(bundle).threshold_fpr1 is None
 
 
 def test_graphs_that_contradict_the_manifest_are_refused(bundle: Path) -> None:

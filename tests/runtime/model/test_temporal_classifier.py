@@ -10,53 +10,55 @@ import numpy as np
 import pytest
 
 from runtime.model.temporal_classifier import (
-    FARTHEST,
     LEAST,
+    MAX_LEVEL,
     QUANTILES,
-    TELLS,
-    FlickerJudge,
-    read_flicker,
-    tell,
-    write_flicker,
+    TEMPORAL_FEATURES,
+    TemporalClassifier,
+    read_temporal_classifier,
+    temporal_features,
+    write_temporal_classifier,
 )
-from streams.features.temporal_residuals import FLICKER
+from streams.features.temporal_residuals import RESIDUALS
 
 RNG = np.random.default_rng(0)
-JUDGE = FlickerJudge(
-    centre=tuple(RNG.normal(0, 1, FLICKER).tolist()),
-    scale=tuple(RNG.uniform(0.5, 2, FLICKER).tolist()),
-    weights=tuple(RNG.normal(0, 0.1, TELLS).tolist()),
+JUDGE = TemporalClassifier(
+    centre=tuple(RNG.normal(0, 1, RESIDUALS).tolist()),
+    scale=tuple(RNG.uniform(0.5, 2, RESIDUALS).tolist()),
+    weights=tuple(RNG.normal(0, 0.1, TEMPORAL_FEATURES).tolist()),
     bias=0.3,
-    surest=5.0,
+    max_logit=5.0,
     window=16,
 )
-HALF = FLICKER // 2
+HALF = RESIDUALS // 2
 
 
 def windows(count: int, samples: int, seed: int = 1) -> np.ndarray:
-    return np.random.default_rng(seed).normal(0, 1, (count, samples, FLICKER)).astype(np.float32)
+    return np.random.default_rng(seed).normal(0, 1, (count, samples, RESIDUALS)).astype(np.float32)
 
 
 def test_the_logit_is_the_weighed_quantiles() -> None:
     """The definition, written out measure by measure."""
     window = windows(1, 16)
     expected = JUDGE.bias
-    for lag, measures in ((1, range(HALF)), (2, range(HALF, FLICKER))):
+    for lag, measures in ((1, range(HALF)), (2, range(HALF, RESIDUALS))):
         for q, quantile in enumerate(QUANTILES):
             for i in measures:
-                level = np.clip((window[0, lag:, i] - JUDGE.centre[i]) / JUDGE.scale[i], -FARTHEST, FARTHEST)
+                level = np.clip(
+                    (window[0, lag:, i] - JUDGE.centre[i]) / JUDGE.scale[i], -MAX_LEVEL, MAX_LEVEL
+                )
                 at = (lag - 1) * len(QUANTILES) * HALF + q * HALF + i % HALF
                 expected += JUDGE.weights[at] * np.quantile(level, quantile)
-    held = JUDGE.surest * np.tanh(expected / JUDGE.surest)
+    held = JUDGE.max_logit * np.tanh(expected / JUDGE.max_logit)
     assert JUDGE.logits(window)[0] == pytest.approx(held, abs=1e-4)
 
 
 def test_no_window_is_surer_than_it_may_be() -> None:
     """Weights however large move the logit up to the limit, and small ones are left as they are."""
     large = replace(JUDGE, weights=tuple(1e6 * weight for weight in JUDGE.weights))
-    assert np.abs(large.logits(windows(20, 16))) == pytest.approx(np.full(20, JUDGE.surest))
-    small = replace(JUDGE, surest=1e9)
-    told = tell(windows(3, 16), np.asarray(JUDGE.centre), np.asarray(JUDGE.scale))
+    assert np.abs(large.logits(windows(20, 16))) == pytest.approx(np.full(20, JUDGE.max_logit))
+    small = replace(JUDGE, max_logit=1e9)
+    told = temporal_features(windows(3, 16), np.asarray(JUDGE.centre), np.asarray(JUDGE.scale))
     plain = told @ np.asarray(JUDGE.weights) + JUDGE.bias
     assert small.logits(windows(3, 16)) == pytest.approx(plain, abs=1e-4)
 
@@ -82,10 +84,10 @@ def test_short_windows_count_for_less_and_the_shortest_for_nothing() -> None:
 
 def test_what_is_like_nothing_in_training_is_held_back() -> None:
     """However wild a measure, it counts for so many deviations and no more."""
-    wild = np.full((1, 16, FLICKER), 1e9, np.float32)
-    told = tell(wild, np.asarray(JUDGE.centre), np.asarray(JUDGE.scale))
-    assert told.shape == (1, TELLS)
-    assert (told == FARTHEST).all()
+    wild = np.full((1, 16, RESIDUALS), 1e9, np.float32)
+    told = temporal_features(wild, np.asarray(JUDGE.centre), np.asarray(JUDGE.scale))
+    assert told.shape == (1, TEMPORAL_FEATURES)
+    assert (told == MAX_LEVEL).all()
 
 
 def test_no_window_gives_no_logit() -> None:
@@ -95,17 +97,17 @@ def test_no_window_gives_no_logit() -> None:
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     """Every digit survives."""
-    write_flicker(tmp_path / "flicker.json", JUDGE)
-    assert read_flicker(tmp_path / "flicker.json") == JUDGE
+    write_temporal_classifier(tmp_path / "temporal.json", JUDGE)
+    assert read_temporal_classifier(tmp_path / "temporal.json") == JUDGE
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"scale": [0.0] * FLICKER}, "scale must be above 0"),
-        ({"weights": [1.0]}, f"weights must have {TELLS} values"),
+        ({"scale": [0.0] * RESIDUALS}, "scale must be above 0"),
+        ({"weights": [1.0]}, f"weights must have {TEMPORAL_FEATURES} values"),
         ({"bias": float("nan")}, "must be finite"),
-        ({"surest": 0}, "surest must be above 0"),
+        ({"max_logit": 0}, "surest must be above 0"),
         ({"window": 2}, f"window must be at least {LEAST}"),
         ({"centre": None}, "not a flicker judge"),
         ({"bias": "much"}, "could not convert"),
@@ -113,19 +115,19 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 )
 def test_impossible_values_are_named(tmp_path: Path, change: dict[str, object], message: str) -> None:
     """A file that somebody wrote by hand fails with what is wrong in it."""
-    path = tmp_path / "flicker.json"
-    write_flicker(path, JUDGE)
+    path = tmp_path / "temporal.json"
+    write_temporal_classifier(path, JUDGE)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(ValueError, match=message):
-        read_flicker(path)
+        read_temporal_classifier(path)
 
 
 def test_another_json_is_no_judge(tmp_path: Path) -> None:
     """A list, or a judge without one of its values, is refused."""
-    path = tmp_path / "flicker.json"
+    path = tmp_path / "temporal.json"
     for content in ("[]", "{}", "{"):
         path.write_text(content)
         with pytest.raises(ValueError, match=r"not a flicker judge|Expecting"):
-            read_flicker(path)
+            read_temporal_classifier(path)
     with pytest.raises(ValueError, match="bias"):
         replace(JUDGE, bias=float("inf"))

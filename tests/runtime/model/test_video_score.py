@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from runtime.model.calibration import Calibration
 from runtime.model.video_score import FaceRecord, face_p_fake, video_p_fake
-from runtime.pipeline.decision import Calibration
 
 PLAIN = Calibration()
 

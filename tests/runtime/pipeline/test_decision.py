@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from runtime.pipeline.decision import Calibration, Judge
+from runtime.model.calibration import Calibration
+from runtime.pipeline.decision import FaceDecision
 
 
 def logit_of(p_fake: float) -> float:
@@ -14,8 +15,8 @@ def logit_of(p_fake: float) -> float:
 
 
 @pytest.fixture
-def judge() -> Judge:
-    return Judge(Calibration(), min_fill=0.5, expiry_s=0.5)
+def judge() -> FaceDecision:
+    return FaceDecision(Calibration(), min_fill=0.5, expiry_s=0.5)
 
 
 def test_calibration_adds_the_bias_before_it_divides() -> None:
@@ -32,7 +33,7 @@ def test_saturated_logits_stay_probabilities() -> None:
 
 
 @pytest.mark.parametrize("logit", [math.nan, math.inf, -math.inf])
-def test_no_score_is_made_of_what_is_not_a_number(logit: float, judge: Judge) -> None:
+def test_no_score_is_made_of_what_is_not_a_number(logit: float, judge: FaceDecision) -> None:
     """A broken engine's output becomes an error, never a verdict."""
     with pytest.raises(ValueError, match="no score"):
         judge.judge(logit, 1.0, 0.0)
@@ -47,7 +48,7 @@ def test_no_score_is_made_of_what_is_not_a_number(logit: float, judge: Judge) ->
         ({"threshold_real": 0.7}, "thresholds"),
         ({"threshold_fake": 1.2}, "thresholds"),
         ({"hysteresis": 0.5}, "hysteresis"),
-        ({"threshold_far1": 2.0}, "threshold_far1"),
+        ({"threshold_fpr1": 2.0}, "threshold_fpr1"),
     ],
 )
 def test_impossible_calibrations_are_refused(values: dict[str, float], words: str) -> None:
@@ -56,7 +57,7 @@ def test_impossible_calibrations_are_refused(values: dict[str, float], words: st
         Calibration(**values)
 
 
-def test_face_is_warming_until_the_window_holds_enough(judge: Judge) -> None:
+def test_face_is_warming_until_the_window_holds_enough(judge: FaceDecision) -> None:
     """Below `min_fill` there is no score, whatever the head would say."""
     assert judge.judge(None, 0.25, 0.0).state == "warming"
     assert judge.judge(9.0, 0.4999, 0.1).state == "warming"
@@ -69,19 +70,19 @@ def test_fill_as_a_quotient_counts_whole_samples() -> None:
     """n/window reaches min_frames/window for every window, in spite of floating point."""
     for window in range(1, 90):
         for frames in range(1, window + 1):
-            judge = Judge(Calibration(), min_fill=frames * (1 / window), expiry_s=1)
+            judge = FaceDecision(Calibration(), min_fill=frames * (1 / window), expiry_s=1)
             assert judge.judge(0.0, frames / window, 0.0).state == "uncertain"
 
 
-def test_states_follow_the_thresholds(judge: Judge) -> None:
+def test_states_follow_the_thresholds(judge: FaceDecision) -> None:
     """Both thresholds belong to the decided side; between them nothing is claimed."""
     scale = Calibration(threshold_real=0.4, threshold_fake=0.6, hysteresis=0.0)
     for p_fake, state in [(0.61, "fake"), (0.59, "uncertain"), (0.41, "uncertain"), (0.39, "real")]:
-        fresh = Judge(scale, min_fill=0.5, expiry_s=0.5)
+        fresh = FaceDecision(scale, min_fill=0.5, expiry_s=0.5)
         assert fresh.judge(logit_of(p_fake), 1.0, 0.0).state == state
 
 
-def test_a_score_on_the_threshold_does_not_flicker(judge: Judge) -> None:
+def test_a_score_on_the_threshold_does_not_flicker(judge: FaceDecision) -> None:
     """A score that wavers within the hysteresis keeps its verdict; one that leaves it changes it."""
     wavering = [0.61, 0.595, 0.605, 0.58, 0.601]
     states = [judge.judge(logit_of(p), 1.0, 0.1 * i).state for i, p in enumerate(wavering)]
@@ -96,13 +97,13 @@ def test_a_score_on_the_threshold_does_not_flicker(judge: Judge) -> None:
 def test_one_threshold_for_both_sides_still_has_hysteresis() -> None:
     """Without an uncertain band the verdict changes side only beyond the hysteresis."""
     scale = Calibration(threshold_real=0.5, threshold_fake=0.5, hysteresis=0.03)
-    judge = Judge(scale, min_fill=0.5, expiry_s=9)
+    judge = FaceDecision(scale, min_fill=0.5, expiry_s=9)
     scores = [0.51, 0.48, 0.46, 0.52, 0.54]
     states = [judge.judge(logit_of(p), 1.0, i).state for i, p in enumerate(scores)]
     assert states == ["fake", "fake", "real", "real", "fake"]
 
 
-def test_verdict_goes_stale_when_samples_stop(judge: Judge) -> None:
+def test_verdict_goes_stale_when_samples_stop(judge: FaceDecision) -> None:
     """An old verdict carries no score, and does not come back to life by itself."""
     judge.judge(9.0, 1.0, 10.0)
     assert judge.at(10.5).state == "fake"
@@ -112,7 +113,7 @@ def test_verdict_goes_stale_when_samples_stop(judge: Judge) -> None:
     assert judge.at(10.6).state == "stale"
 
 
-def test_hysteresis_forgets_across_a_break(judge: Judge) -> None:
+def test_hysteresis_forgets_across_a_break(judge: FaceDecision) -> None:
     """What a face was called before its samples stopped does not colour what is said after."""
     judge.judge(9.0, 1.0, 0.0)
     assert judge.judge(logit_of(0.595), 1.0, 2.0).state == "uncertain"
@@ -122,7 +123,7 @@ def test_hysteresis_forgets_across_a_break(judge: Judge) -> None:
     assert judge.judge(logit_of(0.595), 1.0, 2.2).state == "uncertain"
 
 
-def test_samples_without_a_due_verdict_keep_it_alive(judge: Judge) -> None:
+def test_samples_without_a_due_verdict_keep_it_alive(judge: FaceDecision) -> None:
     """A low verdict rate does not make a live face stale."""
     judge.judge(9.0, 1.0, 0.0)
     judge.sampled(0.4)
@@ -131,7 +132,7 @@ def test_samples_without_a_due_verdict_keep_it_alive(judge: Judge) -> None:
     assert judge.at(1.4).state == "stale"
 
 
-def test_a_face_that_warms_and_stops_is_stale(judge: Judge) -> None:
+def test_a_face_that_warms_and_stops_is_stale(judge: FaceDecision) -> None:
     """Warming does not outlive its samples either."""
     assert judge.at(5.0).state == "warming"
     judge.judge(None, 0.1, 5.0)

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from runtime.engines.factory import open_engine
 from runtime.engines.interface import Engine
 from runtime.errors import EngineFailed
+from runtime.messages import BroadcastMessage, HeartbeatMessage, StreamMessage, VerdictMessage
 from runtime.model.bundle import Bundle, load_bundle
 from runtime.pipeline.monitor import Monitor, Pace, Playback, stall_s, unique_names
 from runtime.pipeline.stream_analysis import StreamAnalysis
-from runtime.serving.protocol import BroadcastMessage, HeartbeatMessage, StreamMessage, VerdictMessage
 from streams.faces.finder import Face
 from streams.input.frame import Frame
 from streams.input.reader import Backoff, Timeouts
@@ -106,7 +106,7 @@ def monitor_of(bundle: Bundle, engine: Engine) -> Callable[..., Monitor]:
     ) -> Monitor:
         pace = Pace(
             timeouts=Timeouts(open_s=5.0, read_s=0.5),
-            backoff=Backoff(first_s=0.02, most_s=0.1),
+            backoff=Backoff(first_s=0.02, max_s=0.1),
             heartbeat_s=0.1,
             tick_s=0.02,
         )

@@ -10,8 +10,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from judged import flat_judge
 from numpy.typing import NDArray
+from temporal import flat_judge
 
 from runtime.engines.factory import open_engine
 from runtime.engines.interface import Engine
@@ -19,7 +19,7 @@ from runtime.errors import EngineFailed
 from runtime.model.bundle import Bundle, load_bundle
 from runtime.pipeline.stream_analysis import FaceVerdict, StreamAnalysis
 from streams.faces.finder import Face
-from streams.features.temporal_residuals import measure_clip
+from streams.features.temporal_residuals import clip_residuals
 from streams.input.frame import Frame
 
 HZ = 8
@@ -126,9 +126,9 @@ def test_flicker_is_added_to_the_network_s_logit(
     """A bundle with a judge of flicker adds what it says of the window's crops; a gap makes it start anew."""
     judge = flat_judge(0.02, bias=0.5, window=8)
     told = {}
-    for flicker in (None, judge):
+    for temporal in (None, judge):
         analysis = StreamAnalysis(
-            replace(bundle, flicker=flicker),
+            replace(bundle, temporal=temporal),
             head=engine,
             features=engine,
             finder=Script(*[[(3, LEFT), (4, RIGHT)]] * 14),
@@ -139,10 +139,10 @@ def test_flicker_is_added_to_the_network_s_logit(
             crops.append(sighting.crops)
             verdicts = analysis.conclude(sighting, engine.features(sighting.crops))
             logits.append([verdict.logit for verdict in verdicts])
-        told[flicker] = logits
+        told[temporal] = logits
     for face in (0, 1):
         for first, end in ((0, 6), (1, 9), (9, 13), (9, 14)):
-            own = measure_clip(np.stack([each[face] for each in crops[first:end]]), bundle.crop_margin)
+            own = clip_residuals(np.stack([each[face] for each in crops[first:end]]), bundle.crop_margin)
             added = told[judge][end - 1][face] - told[None][end - 1][face]
             assert added == pytest.approx(float(judge.logits(own[np.newaxis])[0]), abs=1e-4)
             assert abs(added) > 0.1
@@ -260,7 +260,7 @@ def test_too_many_faces_leave_those_in_that_are_followed(
 ) -> None:
     """The number of faces judged is bounded; a larger face that comes later does not push one out."""
     small, large = (1, LEFT), (2, RIGHT)
-    analysis = analysis_of([small], [large, small], [large, small], [large], most_faces=1)
+    analysis = analysis_of([small], [large, small], [large, small], [large], max_faces=1)
     told = [states(analysis.analyse(frame_at(index))) for index in range(4)]
     assert told == [[(1, "warming")], [(1, "warming")], [(1, "warming")], [(2, "warming")]]
 

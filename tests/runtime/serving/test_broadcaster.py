@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from wire import IDENTITY, make_hub, validate, verdict
 
-from runtime.serving.broadcaster import Hub, new_session
-from runtime.serving.client_queue import Parcel
-from runtime.serving.protocol import HeartbeatMessage, StreamMessage
+from runtime.messages import HeartbeatMessage, StreamMessage
+from runtime.serving.broadcaster import Broadcaster, new_session
+from runtime.serving.client_queue import EncodedMessage
 
 
 class Clock:
@@ -25,7 +25,7 @@ class Clock:
         return self.now
 
 
-async def take(subscription: Any, count: int) -> list[Parcel]:
+async def take(subscription: Any, count: int) -> list[EncodedMessage]:
     """Receive a number of parcels."""
     return [await anext(subscription) for _ in range(count)]
 
@@ -33,44 +33,44 @@ async def take(subscription: Any, count: int) -> list[Parcel]:
 def test_number_and_time_are_given_in_order() -> None:
     """Messages get the numbers 1, 2, 3 and the time at which they were published."""
     wall = Clock(1735689600.0)
-    parcels: list[Parcel] = []
-    hub = make_hub(sinks=[parcels.append], wall=wall)
-    assert hub.seq == 0
-    assert hub.publish(StreamMessage(stream="cam", state="live")) == 1
+    messages_: list[EncodedMessage] = []
+    broadcaster = make_hub(sinks=[messages_.append], wall=wall)
+    assert broadcaster.seq == 0
+    assert broadcaster.publish(StreamMessage(stream="cam", state="live")) == 1
     wall.now += 0.125
-    assert hub.publish(verdict()) == 2
-    assert hub.publish(HeartbeatMessage(uptime_s=1.0)) == hub.seq == 3
-    assert [(parcel.seq, parcel.message["time"]) for parcel in parcels] == [
+    assert broadcaster.publish(verdict()) == 2
+    assert broadcaster.publish(HeartbeatMessage(uptime_s=1.0)) == broadcaster.seq == 3
+    assert [(encoded.seq, encoded.message["time"]) for encoded in messages_] == [
         (1, 1735689600.0),
         (2, 1735689600.125),
         (3, 1735689600.125),
     ]
-    for parcel in parcels:
-        assert json.loads(parcel.data) == parcel.message
-        validate(parcel.message)
+    for encoded in messages_:
+        assert json.loads(encoded.data) == encoded.message
+        validate(encoded.message)
 
 
 def test_many_threads_publish_without_a_gap() -> None:
     """Every number is given once, and sinks and subscribers see them in order, whoever publishes."""
-    parcels: list[Parcel] = []
-    hub = make_hub(sinks=[parcels.append], capacity=10_000)
+    messages_: list[EncodedMessage] = []
+    broadcaster = make_hub(sinks=[messages_.append], capacity=10_000)
 
     def work(stream: str) -> None:
         for _ in range(200):
-            hub.publish(verdict(stream=stream))
+            broadcaster.publish(verdict(stream=stream))
 
     async def listen() -> list[int]:
-        with hub.subscribe() as subscription:
+        with broadcaster.subscribe() as subscription:
             threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
             for thread in threads:
                 thread.start()
             received = await take(subscription, 800)
             for thread in threads:
                 thread.join()
-            return [parcel.seq for parcel in received]
+            return [encoded.seq for encoded in received]
 
     received = asyncio.run(listen())
-    assert [parcel.seq for parcel in parcels] == list(range(1, 801))
+    assert [encoded.seq for encoded in messages_] == list(range(1, 801))
     assert received == list(range(1, 801))
 
 
@@ -78,12 +78,12 @@ def test_who_joins_is_told_what_holds() -> None:
     """Hello and snapshot carry the last number, and what follows goes on from there without a gap."""
 
     async def join() -> None:
-        hub = make_hub()
-        hub.publish(StreamMessage(stream="cam", state="connecting"))
-        hub.publish(StreamMessage(stream="cam", state="live"))
-        hub.publish(verdict(face=1, state="stale"))
-        hub.publish(verdict(face=2))
-        with hub.subscribe() as subscription:
+        broadcaster = make_hub()
+        broadcaster.publish(StreamMessage(stream="cam", state="connecting"))
+        broadcaster.publish(StreamMessage(stream="cam", state="live"))
+        broadcaster.publish(verdict(face=1, state="stale"))
+        broadcaster.publish(verdict(face=2))
+        with broadcaster.subscribe() as subscription:
             hello, snapshot = (json.loads(data) for data in subscription.greeting)
             validate(hello)
             validate(snapshot)
@@ -91,7 +91,7 @@ def test_who_joins_is_told_what_holds() -> None:
             assert hello["seq"] == snapshot["seq"] == 4
             assert [stream["state"] for stream in snapshot["streams"]] == ["live"]
             assert [message["face"] for message in snapshot["verdicts"]] == [2]
-            hub.publish(verdict(face=2))
+            broadcaster.publish(verdict(face=2))
             assert (await anext(subscription)).seq == 5
 
     asyncio.run(join())
@@ -101,13 +101,13 @@ def test_joining_amid_messages_loses_and_repeats_none() -> None:
     """What was published just before joining is in the snapshot and does not come again."""
 
     async def join() -> None:
-        hub = make_hub()
-        with hub.subscribe() as first:
-            hub.publish(verdict())
+        broadcaster = make_hub()
+        with broadcaster.subscribe() as first:
+            broadcaster.publish(verdict())
             # The loop has had no time to hand this one round.
-            with hub.subscribe() as second:
-                hub.publish(verdict())
-                assert [parcel.seq for parcel in await take(first, 2)] == [1, 2]
+            with broadcaster.subscribe() as second:
+                broadcaster.publish(verdict())
+                assert [encoded.seq for encoded in await take(first, 2)] == [1, 2]
                 assert second.hello["seq"] == 1
                 assert (await anext(second)).seq == 2
 
@@ -118,63 +118,63 @@ def test_one_who_does_not_read_loses_old_messages_only() -> None:
     """A listener that sleeps keeps a bounded backlog, and slows no other."""
 
     async def listen() -> None:
-        hub = make_hub(capacity=4)
-        with hub.subscribe() as slow, hub.subscribe() as quick:
-            hub.publish(StreamMessage(stream="cam", state="live"))
+        broadcaster = make_hub(capacity=4)
+        with broadcaster.subscribe() as slow, broadcaster.subscribe() as quick:
+            broadcaster.publish(StreamMessage(stream="cam", state="live"))
             quick_seqs = [(await anext(quick)).seq]
             for _ in range(50):
-                hub.publish(verdict())
+                broadcaster.publish(verdict())
                 quick_seqs.append((await anext(quick)).seq)
             assert quick_seqs == list(range(1, 52))
-            assert [parcel.seq for parcel in await take(slow, 4)] == [1, 49, 50, 51]
-            assert slow.lost == hub.lost == 47
-        assert hub.lost == 47
-        assert hub.clients == 0
+            assert [encoded.seq for encoded in await take(slow, 4)] == [1, 49, 50, 51]
+            assert slow.lost == broadcaster.lost == 47
+        assert broadcaster.lost == 47
+        assert broadcaster.clients == 0
 
     asyncio.run(listen())
 
 
 def test_publishing_needs_no_listener_and_no_loop() -> None:
     """Messages are counted while nobody listens, and a listener can come, go and come again."""
-    hub = make_hub()
-    hub.publish(verdict())
+    broadcaster = make_hub()
+    broadcaster.publish(verdict())
 
     async def visit() -> int:
-        with hub.subscribe() as subscription:
-            assert hub.clients == 1
-            hub.unsubscribe(subscription)
+        with broadcaster.subscribe() as subscription:
+            assert broadcaster.clients == 1
+            broadcaster.unsubscribe(subscription)
             return subscription.hello["seq"]
 
     assert asyncio.run(visit()) == 1
-    hub.publish(verdict())
+    broadcaster.publish(verdict())
     assert asyncio.run(visit()) == 2
 
 
 def test_a_loop_that_is_gone_takes_its_listeners_with_it() -> None:
     """A server that died does not stop the detector."""
-    hub = make_hub()
+    broadcaster = make_hub()
 
     async def forget() -> None:
-        hub.subscribe()
+        broadcaster.subscribe()
 
     asyncio.run(forget())
-    assert hub.clients == 1
-    hub.publish(verdict())
-    assert hub.clients == 0
-    hub.publish(verdict())
+    assert broadcaster.clients == 1
+    broadcaster.publish(verdict())
+    assert broadcaster.clients == 0
+    broadcaster.publish(verdict())
 
 
 def test_listeners_share_one_loop() -> None:
     """A second event loop is refused with words rather than with a race."""
-    hub = make_hub()
+    broadcaster = make_hub()
 
     async def join() -> None:
-        with hub.subscribe():
+        with broadcaster.subscribe():
             await asyncio.to_thread(join_elsewhere)
 
     def join_elsewhere() -> None:
         async def subscribe() -> None:
-            hub.subscribe()
+            broadcaster.subscribe()
 
         with pytest.raises(RuntimeError, match="one event loop"):
             asyncio.run(subscribe())
@@ -185,15 +185,15 @@ def test_listeners_share_one_loop() -> None:
 def test_silence_is_measured() -> None:
     """The time since the last message tells whether the monitor still lives."""
     clock = Clock(100.0)
-    hub = make_hub(clock=clock)
+    broadcaster = make_hub(clock=clock)
     clock.now = 103.0
-    assert hub.silent_s == hub.uptime_s == 3.0
-    hub.publish(HeartbeatMessage(uptime_s=3.0))
+    assert broadcaster.silent_s == broadcaster.uptime_s == 3.0
+    broadcaster.publish(HeartbeatMessage(uptime_s=3.0))
     clock.now = 104.0
-    assert (hub.silent_s, hub.uptime_s) == (1.0, 4.0)
+    assert (broadcaster.silent_s, broadcaster.uptime_s) == (1.0, 4.0)
 
 
 def test_every_run_has_a_name_of_its_own() -> None:
     """Clients tell a restarted program from a broken connection by the session."""
     assert new_session() != new_session()
-    assert isinstance(Hub(IDENTITY), Hub)
+    assert isinstance(Broadcaster(IDENTITY), Broadcaster)

@@ -15,11 +15,11 @@ from typing import TextIO
 import pytest
 from wire import make_hub, validate, verdict
 
-from runtime.errors import RecordingFailed
-from runtime.serving.jsonl import Recording
+from runtime.errors import JsonlFailed
+from runtime.serving.jsonl import JsonlWriter
 
 
-def never(failure: RecordingFailed) -> None:
+def never(failure: JsonlFailed) -> None:
     """Fail, as nothing should go wrong."""
     raise failure
 
@@ -35,10 +35,10 @@ def pipe() -> Iterator[tuple[TextIO, Path]]:
 def test_every_message_is_a_line(tmp_path: Path) -> None:
     """However many there are, each is in the file, in order and as described."""
     path = tmp_path / "verdicts.jsonl"
-    with Recording(path, on_failure=never) as recording:
-        hub = make_hub(sinks=[recording])
+    with JsonlWriter(path, on_failure=never) as recording:
+        broadcaster = make_hub(sinks=[recording])
         for _ in range(2000):
-            hub.publish(verdict())
+            broadcaster.publish(verdict())
     lines = path.read_text(encoding="ascii").splitlines()
     messages = [json.loads(line) for line in lines]
     assert [message["seq"] for message in messages] == list(range(1, 2001))
@@ -49,7 +49,7 @@ def test_a_file_is_appended_to(tmp_path: Path) -> None:
     """A second run does not destroy what the first recorded."""
     path = tmp_path / "verdicts.jsonl"
     for _ in range(2):
-        with Recording(path, on_failure=never) as recording:
+        with JsonlWriter(path, on_failure=never) as recording:
             make_hub(sinks=[recording]).publish(verdict())
     assert [json.loads(line)["seq"] for line in path.read_text().splitlines()] == [1, 1]
 
@@ -57,24 +57,24 @@ def test_a_file_is_appended_to(tmp_path: Path) -> None:
 def test_a_line_is_there_at_once(pipe: tuple[TextIO, Path]) -> None:
     """A reader at the other end of a pipe need not wait for a buffer to fill."""
     lines, path = pipe
-    with Recording(path, on_failure=never) as recording:
-        hub = make_hub(sinks=[recording])
+    with JsonlWriter(path, on_failure=never) as recording:
+        broadcaster = make_hub(sinks=[recording])
         for seq in (1, 2):
-            hub.publish(verdict())
+            broadcaster.publish(verdict())
             assert json.loads(lines.readline())["seq"] == seq
 
 
 def test_a_reader_that_leaves_is_told_as_an_end(pipe: tuple[TextIO, Path]) -> None:
     """The program hears once that nobody reads any more, and that this is no fault."""
     lines, path = pipe
-    failures: queue.SimpleQueue[RecordingFailed] = queue.SimpleQueue()
-    with Recording(path, on_failure=failures.put) as recording:
-        hub = make_hub(sinks=[recording])
+    failures: queue.SimpleQueue[JsonlFailed] = queue.SimpleQueue()
+    with JsonlWriter(path, on_failure=failures.put) as recording:
+        broadcaster = make_hub(sinks=[recording])
         lines.close()
-        hub.publish(verdict())
+        broadcaster.publish(verdict())
         failure = failures.get(timeout=30)
         assert failure.closed
-        hub.publish(verdict())
+        broadcaster.publish(verdict())
         assert recording.failure is failure
     assert failures.empty()
 
@@ -82,24 +82,24 @@ def test_a_reader_that_leaves_is_told_as_an_end(pipe: tuple[TextIO, Path]) -> No
 def test_a_reader_that_sleeps_holds_up_nobody(pipe: tuple[TextIO, Path]) -> None:
     """Publishing goes on while a pipe is full, and everything arrives once the reader wakes."""
     lines, path = pipe
-    with Recording(path, on_failure=never) as recording:
-        hub = make_hub(sinks=[recording])
+    with JsonlWriter(path, on_failure=never) as recording:
+        broadcaster = make_hub(sinks=[recording])
         for _ in range(1000):
-            hub.publish(verdict())
+            broadcaster.publish(verdict())
         # More than a pipe holds, so the writing thread stands still, and publishing did not.
         recording.close(timeout_s=0.05)
-        assert hub.seq == 1000
+        assert broadcaster.seq == 1000
         assert [json.loads(lines.readline())["seq"] for _ in range(1000)] == list(range(1, 1001))
 
 
 def test_a_pipe_that_does_not_block_is_written_to_as_well(pipe: tuple[TextIO, Path]) -> None:
     """A parent that hands down its own non-blocking pipe gets every line too."""
     lines, path = pipe
-    with Recording(path, on_failure=never) as recording:
+    with JsonlWriter(path, on_failure=never) as recording:
         os.set_blocking(recording._descriptor, False)
-        hub = make_hub(sinks=[recording])
+        broadcaster = make_hub(sinks=[recording])
         for _ in range(1000):
-            hub.publish(verdict())
+            broadcaster.publish(verdict())
         assert [json.loads(lines.readline())["seq"] for _ in range(1000)] == list(range(1, 1001))
 
 
@@ -107,8 +107,8 @@ def test_a_full_disk_is_a_fault() -> None:
     """A line that cannot be written is told with what to do, and is no mere end."""
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full on this system")
-    failures: queue.SimpleQueue[RecordingFailed] = queue.SimpleQueue()
-    with Recording("/dev/full", on_failure=failures.put) as recording:
+    failures: queue.SimpleQueue[JsonlFailed] = queue.SimpleQueue()
+    with JsonlWriter("/dev/full", on_failure=failures.put) as recording:
         make_hub(sinks=[recording]).publish(verdict())
         failure = failures.get(timeout=30)
     assert not failure.closed
@@ -120,10 +120,10 @@ def test_a_full_disk_is_a_fault() -> None:
 
 def test_a_file_that_cannot_be_opened_is_told_at_once(tmp_path: Path) -> None:
     """A wrong path ends the program before it starts to watch anything."""
-    with pytest.raises(RecordingFailed, match="no such file or directory; give another path with --jsonl"):
-        Recording(tmp_path / "missing" / "verdicts.jsonl", on_failure=never)
-    with pytest.raises(RecordingFailed, match="is a directory"):
-        Recording(tmp_path, on_failure=never)
+    with pytest.raises(JsonlFailed, match="no such file or directory; give another path with --jsonl"):
+        JsonlWriter(tmp_path / "missing" / "verdicts.jsonl", on_failure=never)
+    with pytest.raises(JsonlFailed, match="is a directory"):
+        JsonlWriter(tmp_path, on_failure=never)
 
 
 def test_standard_output_carries_the_lines_and_closes_without_a_word() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from prometheus_client.parser import text_string_to_metric_families
 from wire import make_hub, verdict
 
+from runtime.messages import HeartbeatMessage, StreamHealth, StreamMessage
 from runtime.serving.metrics import Metrics
-from runtime.serving.protocol import HeartbeatMessage, StreamHealth, StreamMessage
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -29,12 +29,12 @@ def value(samples: Samples, name: str, **labels: str) -> float | None:
 def test_messages_are_counted() -> None:
     """Verdicts, scores and latencies are there by stream and state, in seconds as Prometheus wants them."""
     metrics = Metrics()
-    hub = make_hub(sinks=[metrics])
-    hub.publish(StreamMessage(stream="cam", state="live"))
-    hub.publish(verdict(state="warming"))
+    broadcaster = make_hub(sinks=[metrics])
+    broadcaster.publish(StreamMessage(stream="cam", state="live"))
+    broadcaster.publish(verdict(state="warming"))
     for _ in range(3):
-        hub.publish(verdict())
-    hub.publish(verdict(state="stale", latency_ms=None))
+        broadcaster.publish(verdict())
+    broadcaster.publish(verdict(state="stale", latency_ms=None))
     samples = scrape(metrics)
     assert value(samples, "unmask_messages_total", type="verdict") == 5
     assert value(samples, "unmask_messages_total", type="stream") == 1
@@ -49,10 +49,10 @@ def test_messages_are_counted() -> None:
 def test_the_counts_of_a_heartbeat_are_the_streams_own() -> None:
     """What the monitor counts itself is taken over, not added up."""
     metrics = Metrics()
-    hub = make_hub(sinks=[metrics])
+    broadcaster = make_hub(sinks=[metrics])
     for analysed in (8, 16):
         health = StreamHealth(stream="cam", state="live", analysed=analysed, dropped=1, reconnects=2)
-        hub.publish(HeartbeatMessage(uptime_s=analysed / 8, streams=(health,)))
+        broadcaster.publish(HeartbeatMessage(uptime_s=analysed / 8, streams=(health,)))
     samples = scrape(metrics)
     assert value(samples, "unmask_samples_analysed_total", stream="cam") == 16
     assert value(samples, "unmask_samples_dropped_total", stream="cam") == 1
@@ -62,12 +62,12 @@ def test_the_counts_of_a_heartbeat_are_the_streams_own() -> None:
 def test_what_holds_now_is_told() -> None:
     """States and faces are those of the moment of the scrape."""
     metrics = Metrics()
-    hub = make_hub(sinks=[metrics])
-    metrics.watch(hub)
-    hub.publish(StreamMessage(stream="cam", state="live"))
+    broadcaster = make_hub(sinks=[metrics])
+    metrics.watch(broadcaster)
+    broadcaster.publish(StreamMessage(stream="cam", state="live"))
     for face in (1, 2):
-        hub.publish(verdict(face=face))
-    hub.publish(verdict(face=3, state="warming"))
+        broadcaster.publish(verdict(face=face))
+    broadcaster.publish(verdict(face=3, state="warming"))
     samples = scrape(metrics)
     assert value(samples, "unmask_stream_state", stream="cam", state="live") == 1
     assert value(samples, "unmask_stream_state", stream="cam", state="offline") == 0
@@ -77,7 +77,7 @@ def test_what_holds_now_is_told() -> None:
     assert value(samples, "unmask_clients") == 0
     assert value(samples, "unmask_client_messages_lost_total") == 0
     assert value(samples, "unmask_build_info", version="1.2.3", model="small", engine="a CPU") == 1
-    hub.publish(StreamMessage(stream="cam", state="offline"))
+    broadcaster.publish(StreamMessage(stream="cam", state="offline"))
     samples = scrape(metrics)
     assert value(samples, "unmask_stream_state", stream="cam", state="offline") == 1
     assert value(samples, "unmask_faces", stream="cam", state="fake") == 0
@@ -86,13 +86,13 @@ def test_what_holds_now_is_told() -> None:
 def test_faces_do_not_make_metrics_grow() -> None:
     """A day of passers-by, each with an id of its own, adds no series."""
     metrics = Metrics()
-    hub = make_hub(sinks=[metrics])
-    metrics.watch(hub)
-    hub.publish(StreamMessage(stream="cam", state="live"))
-    hub.publish(verdict(face=1))
+    broadcaster = make_hub(sinks=[metrics])
+    metrics.watch(broadcaster)
+    broadcaster.publish(StreamMessage(stream="cam", state="live"))
+    broadcaster.publish(verdict(face=1))
     before = len(scrape(metrics))
     for face in range(2, 500):
-        hub.publish(verdict(face=face))
+        broadcaster.publish(verdict(face=face))
     assert len(scrape(metrics)) == before
 
 

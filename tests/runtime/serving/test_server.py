@@ -17,9 +17,9 @@ from websockets.exceptions import InvalidStatus
 from wire import make_hub, validate, verdict
 
 from runtime.errors import AddressUnusable, PortBusy
-from runtime.serving.broadcaster import Hub
+from runtime.messages import HeartbeatMessage, StreamMessage
+from runtime.serving.broadcaster import Broadcaster
 from runtime.serving.metrics import Metrics
-from runtime.serving.protocol import HeartbeatMessage, StreamMessage
 from runtime.serving.server import Server, Urls, serve, serve_in_thread
 
 # Far more than any of this takes, on any machine; a test that needs it has failed.
@@ -73,15 +73,15 @@ def talk(server: Server, request: bytes) -> bytes:
 
 
 @pytest.fixture
-def hub() -> Hub:
+def broadcaster() -> Broadcaster:
     """A hub that nobody has said anything to."""
     return make_hub()
 
 
 @pytest.fixture
-def server(hub: Hub) -> Iterator[Server]:
+def server(broadcaster: Broadcaster) -> Iterator[Server]:
     """A running server on a free port, in a thread of its own."""
-    with serve_in_thread(hub, port=0, metrics=Metrics()) as running:
+    with serve_in_thread(broadcaster, port=0, metrics=Metrics()) as running:
         yield running
 
 
@@ -89,10 +89,10 @@ def test_a_client_is_greeted_and_then_told_everything() -> None:
     """Hello, the snapshot, and every message from there on without a gap, all as described."""
 
     async def story() -> None:
-        hub = make_hub()
-        hub.publish(StreamMessage(stream="cam", state="live"))
-        hub.publish(verdict())
-        async with serve(hub, port=0) as server, client(server) as connection:
+        broadcaster = make_hub()
+        broadcaster.publish(StreamMessage(stream="cam", state="live"))
+        broadcaster.publish(verdict())
+        async with serve(broadcaster, port=0) as server, client(server) as connection:
             assert connection.protocol.extensions == []
             hello = await receive(connection)
             snapshot = await receive(connection)
@@ -101,7 +101,7 @@ def test_a_client_is_greeted_and_then_told_everything() -> None:
             assert [message["seq"] for message in snapshot["verdicts"]] == [2]
             messages = [verdict(), verdict(state="stale", latency_ms=None), HeartbeatMessage(uptime_s=1)]
             for message in messages:
-                hub.publish(message)
+                broadcaster.publish(message)
             received = [await receive(connection) for _ in messages]
             assert [message["seq"] for message in received] == [3, 4, 5]
             assert [message["type"] for message in received] == ["verdict", "verdict", "heartbeat"]
@@ -113,15 +113,15 @@ def test_threads_publish_to_many_clients() -> None:
     """What other threads say reaches every client, in the same order."""
 
     async def story() -> None:
-        hub = make_hub(capacity=1000)
-        async with serve(hub, port=0) as server:
+        broadcaster = make_hub(capacity=1000)
+        async with serve(broadcaster, port=0) as server:
             connections = [await connect(server.urls.websocket, proxy=None) for _ in range(5)]
             for connection in connections:
                 assert [(await receive(connection))["type"] for _ in range(2)] == ["hello", "snapshot"]
 
             def say() -> None:
                 for _ in range(50):
-                    hub.publish(verdict())
+                    broadcaster.publish(verdict())
 
             threads = [threading.Thread(target=say) for _ in range(3)]
             for thread in threads:
@@ -141,9 +141,9 @@ def test_a_client_that_never_reads_slows_nobody() -> None:
     """One client stops reading: another still gets every message, and the slow one wakes to the newest."""
 
     async def story() -> None:
-        hub = make_hub(capacity=8)
-        hub.publish(StreamMessage(stream="cam", state="live"))
-        async with serve(hub, port=0) as server:
+        broadcaster = make_hub(capacity=8)
+        broadcaster.publish(StreamMessage(stream="cam", state="live"))
+        async with serve(broadcaster, port=0) as server:
             # A small receive buffer, so that the test need not fill megabytes of it.
             sleeper = socket.socket()
             sleeper.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -154,14 +154,14 @@ def test_a_client_that_never_reads_slows_nobody() -> None:
                     server.urls.websocket, sock=sleeper, max_queue=1, ping_interval=None, proxy=None
                 ) as slow,
             ):
-                await until(lambda: hub.clients == 2)
+                await until(lambda: broadcaster.clients == 2)
                 for _ in range(2):
                     await receive(quick)
                 seqs = []
-                while hub.lost < 100:
-                    hub.publish(verdict())
+                while broadcaster.lost < 100:
+                    broadcaster.publish(verdict())
                     seqs.append((await receive(quick))["seq"])
-                last = hub.publish(StreamMessage(stream="cam", state="offline"))
+                last = broadcaster.publish(StreamMessage(stream="cam", state="offline"))
                 assert (await receive(quick))["seq"] == last
                 assert seqs == list(range(2, last))
 
@@ -181,17 +181,17 @@ def test_a_client_that_takes_nothing_is_cut_off() -> None:
     """A client that has died without a word does not stay for ever."""
 
     async def story() -> None:
-        hub = make_hub()
-        async with serve(hub, port=0, send_timeout_s=0.2) as server:
+        broadcaster = make_hub()
+        async with serve(broadcaster, port=0, send_timeout_s=0.2) as server:
             sleeper = socket.socket()
             sleeper.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             sleeper.connect((server.host, server.port))
             connection = await connect(
                 server.urls.websocket, sock=sleeper, max_queue=1, ping_interval=None, proxy=None
             )
-            await until(lambda: hub.clients == 1)
-            while hub.clients:
-                hub.publish(verdict())
+            await until(lambda: broadcaster.clients == 1)
+            while broadcaster.clients:
+                broadcaster.publish(verdict())
                 await asyncio.sleep(0)
             connection.transport.abort()
 
@@ -202,8 +202,8 @@ def test_what_a_client_says_is_of_no_interest() -> None:
     """Chatter is ignored; a flood ends the connection that it comes from."""
 
     async def story() -> None:
-        hub = make_hub()
-        async with serve(hub, port=0) as server, client(server) as chatty, client(server) as rude:
+        broadcaster = make_hub()
+        async with serve(broadcaster, port=0) as server, client(server) as chatty, client(server) as rude:
             for connection in (chatty, rude):
                 for _ in range(2):
                     await receive(connection)
@@ -212,9 +212,9 @@ def test_what_a_client_says_is_of_no_interest() -> None:
             await rude.send(b"x" * 2000)
             await rude.wait_closed()
             assert rude.close_code == 1009
-            hub.publish(verdict())
+            broadcaster.publish(verdict())
             assert (await receive(chatty))["seq"] == 1
-            await until(lambda: hub.clients == 1)
+            await until(lambda: broadcaster.clients == 1)
 
     run(story)
 
@@ -223,22 +223,22 @@ def test_the_end_is_quick_and_polite() -> None:
     """Well-behaved clients hear 1001; neither silent connections nor stuck clients hold up the end."""
 
     async def story() -> None:
-        hub = make_hub()
+        broadcaster = make_hub()
         loop = asyncio.get_running_loop()
         idle = socket.socket()
         sleeper = socket.socket()
         sleeper.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         with closing(idle), closing(sleeper):
-            async with serve(hub, port=0, send_timeout_s=1000) as server:
+            async with serve(broadcaster, port=0, send_timeout_s=1000) as server:
                 idle.connect((server.host, server.port))
                 sleeper.connect((server.host, server.port))
                 polite = await connect(server.urls.websocket, proxy=None)
                 stuck = await connect(
                     server.urls.websocket, sock=sleeper, max_queue=1, ping_interval=None, proxy=None
                 )
-                await until(lambda: hub.clients == 2)
-                while hub.lost < 100:
-                    hub.publish(verdict())
+                await until(lambda: broadcaster.clients == 2)
+                while broadcaster.lost < 100:
+                    broadcaster.publish(verdict())
                     await asyncio.sleep(0)
                 leaving = loop.time()
                 listening = asyncio.create_task(listen(polite))
@@ -246,9 +246,9 @@ def test_the_end_is_quick_and_polite() -> None:
             assert loop.time() - leaving < 4
             await listening
             assert polite.close_code == 1001
-            assert hub.clients == 0
+            assert broadcaster.clients == 0
             stuck.transport.abort()
-            hub.publish(verdict())
+            broadcaster.publish(verdict())
 
     run(story)
 
@@ -257,8 +257,8 @@ def test_foreign_pages_are_turned_away() -> None:
     """A handshake from another page's origin, or under a rebound name, is refused before it opens."""
 
     async def story() -> None:
-        hub = make_hub()
-        async with serve(hub, port=0, allow_origin=["https://desk.example"]) as server:
+        broadcaster = make_hub()
+        async with serve(broadcaster, port=0, allow_origin=["https://desk.example"]) as server:
             own = f"http://localhost:{server.port}"
             for origin in (own, "https://desk.example", None):
                 async with client(server, origin=origin) as connection:
@@ -277,9 +277,9 @@ def test_foreign_pages_are_turned_away() -> None:
     run(story)
 
 
-def test_pages_come_over_http(server: Server, hub: Hub) -> None:
+def test_pages_come_over_http(server: Server, broadcaster: Broadcaster) -> None:
     """Browsers and scrapers get whole pages with headers that keep them safe; HEAD gets the headers only."""
-    hub.publish(StreamMessage(stream="cam", state="live"))
+    broadcaster.publish(StreamMessage(stream="cam", state="live"))
     for path, content_type, part in (
         ("/", "text/html; charset=utf-8", b"</html>"),
         ("/overlay?stream=cam", "text/html; charset=utf-8", b"</html>"),
@@ -316,7 +316,7 @@ def test_unknown_paths_and_methods(server: Server) -> None:
 
 
 def test_noise_on_the_port_is_survived_in_silence(
-    server: Server, hub: Hub, caplog: pytest.LogCaptureFixture
+    server: Server, broadcaster: Broadcaster, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A port scanner, a TLS client or an RTSP camera on the wrong port leaves no trace."""
     for noise in (b"\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00", b"OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n"):
@@ -326,7 +326,7 @@ def test_noise_on_the_port_is_survived_in_silence(
             while raw.recv(4096):
                 pass
     assert b" 200 " in talk(server, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").partition(b"\r\n")[0]
-    assert hub.clients == 0
+    assert broadcaster.clients == 0
     assert [record for record in caplog.records if record.levelname in {"WARNING", "ERROR"}] == []
 
 

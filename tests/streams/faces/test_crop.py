@@ -72,9 +72,12 @@ def test_crop_at_native_size_keeps_the_pixels() -> None:
 
 def test_shrinking_averages_areas() -> None:
     """A fine chequerboard becomes its mean, where point sampling would give black or white."""
-    board = np.indices((448, 448)).sum(axis=0) % 2 * 200
+    snapshot_store = np.indices((448, 448)).sum(axis=0) % 2 * 200
     crop = crop_array(
-        np.repeat(board[..., None], 3, axis=2).astype(np.uint8), (0, 0, 448, 448), size=SIZE, margin=1.0
+        np.repeat(snapshot_store[..., None], 3, axis=2).astype(np.uint8),
+        (0, 0, 448, 448),
+        size=SIZE,
+        margin=1.0,
     )
     assert np.all(crop == 100)
 

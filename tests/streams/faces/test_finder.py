@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from streams.faces.crop import crop_face
 from streams.faces.detector import Detection, Detector, Infer
-from streams.faces.finder import Cadence, FaceFinder
+from streams.faces.finder import DetectionSchedule, FaceFinder
 from streams.input.frame import Frame
 
 Rgb = NDArray[np.uint8]
@@ -88,7 +88,7 @@ def test_looks_closely_at_first_then_cheaply_then_closely_now_and_then(
     detector: CountingDetector, scene: Callable[..., Rgb], make_frame: MakeFrame
 ) -> None:
     """640 pixels for the first look, 320 while the face is found, 640 again in every fourth as asked."""
-    finder = FaceFinder(detector, cadence=Cadence(every=2, wide_every=4))
+    finder = FaceFinder(detector, schedule=DetectionSchedule(every=2, wide_every=4))
     for index in range(16):
         finder.find(make_frame(scene((300, 180)), index))
     assert detector.sides == [640, 320, 320, 320, 640, 320, 320, 320]
@@ -242,7 +242,7 @@ def test_crossing_faces_are_never_swapped(
 def test_senseless_cadences_are_refused(values: dict[str, int]) -> None:
     """A cadence that could not be kept is an error where it is made."""
     with pytest.raises(ValueError, match="cadence"):
-        Cadence(**values)
+        DetectionSchedule(**values)
 
 
 def test_real_faces_keep_one_id(infer: Infer, real_videos: list[Path], make_frame: MakeFrame) -> None:

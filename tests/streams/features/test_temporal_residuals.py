@@ -8,7 +8,15 @@ import pytest
 from numpy.typing import NDArray
 from skimage.data import astronaut
 
-from streams.features.temporal_residuals import FLICKER, FLOOR, KINDS, LAGS, PARTS, FlickerMeter, measure_clip
+from streams.features.temporal_residuals import (
+    FLOOR,
+    KINDS,
+    LAGS,
+    PARTS,
+    RESIDUALS,
+    ResidualMeter,
+    clip_residuals,
+)
 
 MARGIN = 1.02
 
@@ -43,9 +51,9 @@ def kind(measured: NDArray[np.float32], name: str, part: str, lag: int = 1) -> N
 
 def test_what_moves_is_told_from_what_trembles() -> None:
     """A face that drifts and turns differs little once it is laid on; light that trembles stays."""
-    steady = measure_clip(moving(8), MARGIN)[2:]
-    shaken = measure_clip(trembling(moving(8), np.random.default_rng(0)), MARGIN)[2:]
-    assert steady.shape == (6, FLICKER)
+    steady = clip_residuals(moving(8), MARGIN)[2:]
+    shaken = clip_residuals(trembling(moving(8), np.random.default_rng(0)), MARGIN)[2:]
+    assert steady.shape == (6, RESIDUALS)
     for lag in LAGS:
         assert kind(steady, "motion", "face", lag).mean() > np.log(0.5 * lag)
         assert (kind(shaken, "coarse", "inner", lag) - kind(steady, "coarse", "inner", lag)).mean() > 0.7
@@ -56,7 +64,7 @@ def test_what_moves_is_told_from_what_trembles() -> None:
 
 def test_a_still_picture_has_no_flicker_but_its_texture() -> None:
     """The same crop twice differs in nothing; every measure stays finite."""
-    measured = measure_clip(np.repeat(moving(1), 4, axis=0), MARGIN)[2:]
+    measured = clip_residuals(np.repeat(moving(1), 4, axis=0), MARGIN)[2:]
     assert np.isfinite(measured).all()
     for name, least in zip(KINDS, FLOOR, strict=True):
         if name != "texture":
@@ -66,23 +74,23 @@ def test_a_still_picture_has_no_flicker_but_its_texture() -> None:
 def test_what_lies_before_the_first_crop_is_not_known() -> None:
     """NaN where a lag has no crop; `clear` begins anew; then it is as crop by crop as all at once."""
     crops = moving(4)
-    meter = FlickerMeter(MARGIN)
+    meter = ResidualMeter(MARGIN)
     assert np.isnan(meter.measure(crops[3])).all()
     meter.clear()
     found = np.stack([meter.measure(crop) for crop in crops])
-    half = FLICKER // 2
+    half = RESIDUALS // 2
     assert np.isnan(found[0]).all()
     assert np.isnan(found[1, half:]).all()
     assert np.isfinite(found[1, :half]).all()
     assert np.isfinite(found[2:]).all()
-    np.testing.assert_array_equal(found, measure_clip(crops, MARGIN))
+    np.testing.assert_array_equal(found, clip_residuals(crops, MARGIN))
 
 
 def test_the_input_size_of_a_model_does_not_matter() -> None:
     """Crops at 112, 160 and 224 pixels show about the same, and smaller ones can be measured too."""
     large = moving(5, 224)
     found = {
-        size: measure_clip(
+        size: clip_residuals(
             np.stack([cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA) for crop in large]), MARGIN
         )[2:]
         for size in (64, 112, 160, 224)
@@ -95,6 +103,6 @@ def test_the_input_size_of_a_model_does_not_matter() -> None:
 @pytest.mark.parametrize("margin", [0.6, 1.02, 2.5])
 def test_every_part_lies_within_the_crop_at_any_margin(margin: float) -> None:
     """However tight or wide the crop, each part has pixels to measure."""
-    measured = measure_clip(moving(3), margin)[2]
+    measured = clip_residuals(moving(3), margin)[2]
     texture = measured.reshape(len(LAGS), len(KINDS), len(PARTS))[0, KINDS.index("texture")]
     assert (texture > np.log(FLOOR[KINDS.index("texture")])).all()

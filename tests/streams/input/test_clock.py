@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from streams.input.clock import Anchor, CatchUp
+from streams.input.clock import CaptureClock, CatchUp
 
 
 def test_the_smallest_delay_is_taken_for_the_path() -> None:
     """After a burst at connect the anchor settles on the fastest packet, and a late one shows as latency."""
-    anchor = Anchor()
+    anchor = CaptureClock()
     for pts_s in (0.0, 0.04, 0.08):  # buffered while connecting: all arrive at once
         anchor.observe(10.0, pts_s)
     assert anchor.captured_s(0.08) == pytest.approx(10.0)
@@ -19,7 +19,7 @@ def test_the_smallest_delay_is_taken_for_the_path() -> None:
 
 def test_falling_behind_shows_as_growing_latency() -> None:
     """A reader at half the camera's speed sees its latency grow by as much as it falls behind."""
-    anchor = Anchor()
+    anchor = CaptureClock()
     for second in range(11):
         anchor.observe(arrival_s=100.0 + 2 * second, pts_s=float(second))
     captured_s = anchor.captured_s(10.0)
@@ -29,7 +29,7 @@ def test_falling_behind_shows_as_growing_latency() -> None:
 
 def test_a_slow_camera_clock_is_no_latency() -> None:
     """A camera whose clock loses 50 parts per million for a day shows no latency."""
-    anchor = Anchor()
+    anchor = CaptureClock()
     for second in range(0, 86400, 10):
         anchor.observe(arrival_s=float(second), pts_s=second * (1 - 50e-6))
     captured_s = anchor.captured_s(86390 * (1 - 50e-6))
@@ -39,7 +39,7 @@ def test_a_slow_camera_clock_is_no_latency() -> None:
 
 def test_a_source_that_starts_over_is_anchored_anew() -> None:
     """When media time goes back, latency does not jump by the difference."""
-    anchor = Anchor()
+    anchor = CaptureClock()
     anchor.observe(50.0, 40.0)
     anchor.observe(51.0, 0.0)
     assert anchor.captured_s(0.0) == pytest.approx(51.0)
@@ -47,7 +47,7 @@ def test_a_source_that_starts_over_is_anchored_anew() -> None:
 
 def test_nothing_is_known_before_the_first_packet() -> None:
     """Without a packet there is no capture time."""
-    assert Anchor().captured_s(1.0) is None
+    assert CaptureClock().captured_s(1.0) is None
 
 
 def decode(catch_up: CatchUp, lags_s: list[float], *, gop: int = 25, fps: float = 25.0) -> list[int]:

@@ -10,7 +10,7 @@ import pytest
 
 from streams.errors import EndOfStream, SourceUnavailable
 from streams.input.frame import Frame
-from streams.input.frame_queue import Mailbox
+from streams.input.frame_queue import FrameQueue
 
 PICTURE = av.VideoFrame(16, 16, "yuv420p")
 
@@ -30,41 +30,41 @@ def sample(number: int, *, gap: bool = False) -> Frame:
 
 def test_the_newest_samples_win() -> None:
     """What nobody took gives way, is counted, and told to whoever takes the next; two are left."""
-    mailbox = Mailbox(newest_wins=True, step_s=1 / 8)
+    frame_queue = FrameQueue(newest_wins=True, step_s=1 / 8)
     for number in range(5):
-        mailbox.put(sample(number, gap=number == 0))
-    taken = [mailbox.take(0) for _ in range(3)]
+        frame_queue.put(sample(number, gap=number == 0))
+    taken = [frame_queue.take(0) for _ in range(3)]
     assert [frame and (frame.pts, frame.missed, frame.gap) for frame in taken] == [
         (3, 3, True),
         (4, 0, False),
         None,
     ]
-    assert mailbox.dropped == 3
+    assert frame_queue.dropped == 3
 
 
 def test_a_sample_that_comes_during_a_long_look_is_not_lost() -> None:
     """One sample late, the consumer gets both that came meanwhile."""
-    mailbox = Mailbox(newest_wins=True, step_s=1 / 8)
-    mailbox.put(sample(0, gap=True))
-    mailbox.take(0)
-    mailbox.put(sample(1))
-    mailbox.put(sample(2))
-    taken = [mailbox.take(0) for _ in range(2)]
+    frame_queue = FrameQueue(newest_wins=True, step_s=1 / 8)
+    frame_queue.put(sample(0, gap=True))
+    frame_queue.take(0)
+    frame_queue.put(sample(1))
+    frame_queue.put(sample(2))
+    taken = [frame_queue.take(0) for _ in range(2)]
     assert [frame and (frame.pts, frame.missed, frame.gap) for frame in taken] == [
         (1, 0, False),
         (2, 0, False),
     ]
-    assert mailbox.dropped == 0
+    assert frame_queue.dropped == 0
 
 
 def take_all(*batches: list[int]) -> list[tuple[int, int, bool] | None]:
     """Put the samples of each batch, then take the last, and tell its number, its losses, whether a gap."""
-    mailbox = Mailbox(newest_wins=True, step_s=1 / 8, room=1)
+    frame_queue = FrameQueue(newest_wins=True, step_s=1 / 8, room=1)
     taken = []
     for batch in batches:
         for number in batch:
-            mailbox.put(sample(number, gap=number == 0))
-        frame = mailbox.take(0)
+            frame_queue.put(sample(number, gap=number == 0))
+        frame = frame_queue.take(0)
         taken.append(frame and (frame.pts, frame.missed, frame.gap))
     return taken
 
@@ -95,47 +95,47 @@ def test_half_the_rate_is_no_rate() -> None:
 
 def test_a_source_that_leaves_out_a_frame_has_a_gap() -> None:
     """Only what was lost between the threads is bridged: a file's consumer loses nothing."""
-    mailbox = Mailbox(newest_wins=False, step_s=1 / 8)
+    frame_queue = FrameQueue(newest_wins=False, step_s=1 / 8)
     gaps = []
     for number in (0, 1, 3):
-        mailbox.put(sample(number))
-        frame = mailbox.take(0)
+        frame_queue.put(sample(number))
+        frame = frame_queue.take(0)
         gaps.append(frame and frame.gap)
     assert gaps == [False, False, True]
 
 
 def test_a_finite_source_waits_for_room() -> None:
     """With room for two, the third sample waits until one is taken; none is lost."""
-    mailbox = Mailbox(newest_wins=False, step_s=1 / 8, room=2)
+    frame_queue = FrameQueue(newest_wins=False, step_s=1 / 8, room=2)
 
     def produce() -> None:
         for number in range(10):
-            mailbox.put(sample(number))
+            frame_queue.put(sample(number))
 
     producer = threading.Thread(target=produce)
     producer.start()
-    taken = [frame.pts for _ in range(10) if (frame := mailbox.take(5.0))]
+    taken = [frame.pts for _ in range(10) if (frame := frame_queue.take(5.0))]
     producer.join()
     assert taken == list(range(10))
-    assert mailbox.dropped == 0
+    assert frame_queue.dropped == 0
 
 
 def test_closing_lets_the_rest_be_taken() -> None:
     """What was put before the end is still given out; then the end is told, with its cause."""
-    mailbox = Mailbox(newest_wins=False, step_s=1 / 8)
-    mailbox.put(sample(0))
+    frame_queue = FrameQueue(newest_wins=False, step_s=1 / 8)
+    frame_queue.put(sample(0))
     cause = SourceUnavailable("cam", "gone")
-    mailbox.close(cause)
-    mailbox.put(sample(1))
-    assert mailbox.take(0) is not None
+    frame_queue.close(cause)
+    frame_queue.put(sample(1))
+    assert frame_queue.take(0) is not None
     with pytest.raises(EndOfStream) as caught:
-        mailbox.take(0)
+        frame_queue.take(0)
     assert caught.value.__cause__ is cause
 
 
 def test_closing_wakes_whoever_waits() -> None:
     """A producer without room and a consumer without samples both end when the mailbox is closed."""
-    full = Mailbox(newest_wins=False, step_s=1 / 8, room=1)
+    full = FrameQueue(newest_wins=False, step_s=1 / 8, room=1)
     full.put(sample(0))
     producer = threading.Thread(target=full.put, args=[sample(1)])
     producer.start()

@@ -54,7 +54,7 @@ IndexOf = Callable[[av.VideoFrame], int]
 MakeVideo = Callable[..., Path]
 Serve = Callable[..., "RtspServer"]
 
-QUICK = Backoff(first_s=0.05, most_s=0.2)
+QUICK = Backoff(first_s=0.05, max_s=0.2)
 PATIENCE_S = 20.0  # for a slow day; what is waited for comes within a second or two
 
 
@@ -123,7 +123,7 @@ def failure_of(text: str | Path, **options: object) -> SourceError:
 
 def test_waits_double_up_to_a_limit() -> None:
     """Every failure doubles the wait; chance only shortens it."""
-    backoff = Backoff(first_s=0.5, most_s=10.0, jitter=0.2)
+    backoff = Backoff(first_s=0.5, max_s=10.0, jitter=0.2)
     assert [backoff.delay_s(failures, 0.0) for failures in range(1, 8)] == [0.5, 1, 2, 4, 8, 10, 10]
     assert backoff.delay_s(1, 0.5) == pytest.approx(0.45)
     assert backoff.delay_s(10_000, 0.999) == pytest.approx(8.0, abs=0.01)
@@ -434,7 +434,7 @@ def test_a_killed_server_is_a_drop_and_its_return_a_new_start(rtsp_server: Serve
         server.kill()
         dropped = events.wait_for(Dropped)
         assert isinstance(dropped.error, SourceUnavailable)
-        assert 0 < dropped.retry_in_s <= QUICK.most_s
+        assert 0 < dropped.retry_in_s <= QUICK.max_s
         assert "refused" in str(events.wait_for(Dropped).error)
         while reader.next(0):
             pass  # what was read before

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from streams.input.sampler import LONGEST_STEP, SHORTEST_STEP, Sampler
+from streams.input.sampler import MAX_STEP, MIN_STEP, Sampler
 
 
 def taken(sampler: Sampler, times_s: list[float]) -> list[float]:
@@ -29,8 +29,8 @@ def test_intervals_stay_acceptable_at_any_frame_rate(sample_hz: float, fps: floa
     times_s = at(fps, 20)
     samples = [(time_s, sample) for time_s in times_s if (sample := sampler.offer(time_s))]
     steps = [(b - a) * sample_hz for (a, _), (b, _) in itertools.pairwise(samples)]
-    assert min(steps) >= SHORTEST_STEP - 1e-4
-    assert max(steps) <= LONGEST_STEP + 1e-4
+    assert min(steps) >= MIN_STEP - 1e-4
+    assert max(steps) <= MAX_STEP + 1e-4
     assert [sample.gap for _, sample in samples] == [True] + [False] * (len(samples) - 1)
     assert not sampler.too_slow
 

@@ -77,7 +77,7 @@ def test_flicker_is_small() -> None:
     rng = np.random.default_rng(5)
     forgery = sample_forgery(rng, strength=2.0, region="face", outside=False)
     now, _ = forge(FACE, forgery)
-    later, _ = forge(FACE, forgery.flicker(rng))
+    later, _ = forge(FACE, forgery.jitter(rng))
     step = np.abs(now.astype(int) - later).mean()
     assert 0 < step < np.abs(now.astype(int) - FACE).mean()
 

@@ -44,7 +44,7 @@ def members(path: Path) -> list[str]:
 
 def test_shards_rotate_and_hold_clips_whole(tmp_path: Path) -> None:
     """A full shard is closed before the next clip; the frames of a clip are never in two shards."""
-    writer = ShardWriter(tmp_path, "train", most_bytes=4000)
+    writer = ShardWriter(tmp_path, "train", max_bytes=4000)
     shards = [writer.add(f"clip_{i}", clip(str(i)).jpegs) for i in range(4)]
     writer.close()
     assert shards == ["train-000.tar"] * 2 + ["train-001.tar"] * 2
@@ -58,15 +58,15 @@ def test_shards_rotate_and_hold_clips_whole(tmp_path: Path) -> None:
 def test_long_names_are_kept(tmp_path: Path) -> None:
     """A name beyond the hundred characters of the first tar format comes back whole."""
     name = "n" * 150
-    writer = ShardWriter(tmp_path, "val", most_bytes=10_000)
+    writer = ShardWriter(tmp_path, "val", max_bytes=10_000)
     writer.add(name, [b"x"])
     writer.close()
     assert members(tmp_path / "val-000.tar") == [f"{name}.00.jpg"]
 
 
-def write_all(folder: Path, *, stop_after: int | None = None, most_bytes: int = 6000) -> None:
+def write_all(folder: Path, *, stop_after: int | None = None, max_bytes: int = 6000) -> None:
     """Write six videos of two splits, one of them unreadable; leave without a word after some."""
-    with PreparedWriter(folder, SETTINGS, most_bytes=most_bytes) as writer:
+    with PreparedWriter(folder, SETTINGS, max_bytes=max_bytes) as writer:
         names = []
         for i in range(6):
             entry = video(f"v{i}", fake=i % 2 == 1, split="train" if i < 4 else "val")
@@ -130,7 +130,7 @@ def test_the_lists_say_what_is_there(tmp_path: Path) -> None:
 def test_a_later_line_of_the_journal_counts(tmp_path: Path) -> None:
     """A video that was mended and tried again is no longer skipped."""
     write_all(tmp_path)
-    with PreparedWriter(tmp_path, SETTINGS, most_bytes=6000) as writer:
+    with PreparedWriter(tmp_path, SETTINGS, max_bytes=6000) as writer:
         writer.add(video("v2"), "v2.mp4", [clip("2a")])
         writer.finish([f"v{i}.mp4" for i in range(6)], {})
     assert "v2_0," in (tmp_path / "clips.csv").read_text()
@@ -142,7 +142,7 @@ def test_other_settings_a_foreign_folder_and_a_second_writer_are_refused(tmp_pat
     write_all(tmp_path / "set")
     with (
         pytest.raises(PrepareError, match="begun with another spec"),
-        PreparedWriter(tmp_path / "set", {**SETTINGS, "spec": {"size": 96}}, most_bytes=6000),
+        PreparedWriter(tmp_path / "set", {**SETTINGS, "spec": {"size": 96}}, max_bytes=6000),
     ):
         pass
     foreign = tmp_path / "foreign"
@@ -150,14 +150,14 @@ def test_other_settings_a_foreign_folder_and_a_second_writer_are_refused(tmp_pat
     (foreign / "train-000.tar").write_bytes(b"mine")
     with (
         pytest.raises(PrepareError, match="not empty"),
-        PreparedWriter(foreign, SETTINGS, most_bytes=6000),
+        PreparedWriter(foreign, SETTINGS, max_bytes=6000),
     ):
         pass
     assert (foreign / "train-000.tar").read_bytes() == b"mine"
     with (
-        PreparedWriter(tmp_path / "set", SETTINGS, most_bytes=6000),
+        PreparedWriter(tmp_path / "set", SETTINGS, max_bytes=6000),
         pytest.raises(PrepareError, match="another `prepare` is writing"),
-        PreparedWriter(tmp_path / "set", SETTINGS, most_bytes=6000),
+        PreparedWriter(tmp_path / "set", SETTINGS, max_bytes=6000),
     ):
         pass
 
@@ -169,6 +169,6 @@ def test_a_shard_that_lost_bytes_is_not_continued(tmp_path: Path) -> None:
         file.truncate(100)
     with (
         pytest.raises(PrepareError, match="shorter than it was"),
-        PreparedWriter(tmp_path, SETTINGS, most_bytes=6000),
+        PreparedWriter(tmp_path, SETTINGS, max_bytes=6000),
     ):
         pass

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from runtime.pipeline.decision import Calibration
+from runtime.model.calibration import Calibration
 from train.evaluation.measure import Chance, cross_fitted, measure, measure_line, plain, video_weights
 from train.fitting.calibration import CalibrationError, fit_calibration
 from train.scoring.metrics import Estimate, expected_calibration_error
@@ -60,7 +60,7 @@ def test_every_level_is_measured() -> None:
         scores("f", 1.0, -1.5, fake=True, group="a", frames=(0.0, 1.0)),
         scores("s", -5.0, 9.0, fake=True, method="lips", group="b", frames=(2.0, 2.0)),
     ]
-    stored = Calibration(threshold_fake=0.9, threshold_real=0.1, threshold_far1=0.95)
+    stored = Calibration(threshold_fake=0.9, threshold_real=0.1, threshold_fpr1=0.95)
     found = measure(table, stored, min_frames=4, window=8, chance=CHANCE)
     assert found["counts"] == {
         "videos": 3,
@@ -109,7 +109,7 @@ def test_the_sequence_is_compared_with_the_mean_of_its_frames() -> None:
     assert found["auc_of_network"] == found["auc_of_windows"] > 0.9
     assert found["auc_of_frame_means"] < 0.7
     assert found["difference"].low > 0.1
-    assert found["flicker"] is None
+    assert found["temporal"] is None
 
 
 def test_the_network_is_compared_with_what_it_is_with_flicker() -> None:
@@ -118,7 +118,7 @@ def test_the_network_is_compared_with_what_it_is_with_flicker() -> None:
     table = [replace(score, network=tuple(rng.normal(0, 1, 3).tolist())) for score in drawn(80)]
     found = measure(table, None, min_frames=4, window=8, chance=CHANCE)["sequence"]
     assert found["auc_of_network"] < 0.7 < 0.9 < found["auc_of_windows"]
-    assert found["flicker"].low > 0.1
+    assert found["temporal"].low > 0.1
     assert found["difference"].low < 0.1
 
 

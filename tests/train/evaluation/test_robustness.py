@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from runtime.pipeline.decision import Calibration
+from runtime.model.calibration import Calibration
 from train.data.clip_set import Entry
 from train.evaluation.measure import Chance
 from train.evaluation.robustness import Damage, measure_robustness, one_clip_each

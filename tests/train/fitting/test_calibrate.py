@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from runtime.model.bundle import change_manifest, load_bundle
-from runtime.pipeline.decision import Calibration
+from runtime.model.calibration import Calibration
 from train.data.clip_cutter import ClipSpec
 from train.data.clip_set import ClipSetError
 from train.data.prepare import prepare
@@ -68,7 +68,7 @@ def test_calibrate_a_model_on_its_validation_side(tmp_path: Path, film: Film, da
     found = calibrate(model, [tmp_path / "clips"])
     assert load_bundle(model).calibration == found
     assert load_bundle(model).metrics == {}
-    assert found.threshold_far1 is None
+    assert found.threshold_fpr1 is None
     assert found.threshold_real <= 0.5 <= found.threshold_fake
     assert found != calibrate(model, [tmp_path / "clips"], split="train")
     with pytest.raises(ClipSetError, match="split test"):
@@ -79,7 +79,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     """Every field survives; a model without the file has none; a broken file is named."""
     assert read_calibration(tmp_path) is None
     given = Calibration(
-        temperature=1.25, bias=-0.5, threshold_fake=0.8, threshold_real=0.2, threshold_far1=0.97
+        temperature=1.25, bias=-0.5, threshold_fake=0.8, threshold_real=0.2, threshold_fpr1=0.97
     )
     write_calibration(tmp_path, given)
     assert read_calibration(tmp_path) == given

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from runtime.pipeline.decision import Calibration
+from runtime.model.calibration import Calibration
 from train.fitting.calibration import (
     CalibrationError,
     fit_calibration,
@@ -113,8 +113,8 @@ def test_thresholds_hold_their_error_rates_and_widen_for_a_weak_model() -> None:
         assert np.mean(p_fake[~fake] >= found.threshold_fake) <= 0.1
         assert np.mean(p_fake[fake] <= found.threshold_real) <= 0.1
         assert found.threshold_real <= 0.5 <= found.threshold_fake
-        assert found.threshold_far1 is not None
-        assert np.mean(p_fake[~fake] >= found.threshold_far1) == pytest.approx(0.01, abs=1e-3)
+        assert found.threshold_fpr1 is not None
+        assert np.mean(p_fake[~fake] >= found.threshold_fpr1) == pytest.approx(0.01, abs=1e-3)
         widths.append(np.mean((p_fake < found.threshold_fake) & (p_fake > found.threshold_real)))
     assert widths[0] < 0.02 < widths[1]
 
@@ -124,6 +124,6 @@ def test_one_percent_is_not_measured_on_fewer_than_a_hundred_reals() -> None:
     logits, fake = drawn(198, temperature=1, bias=0)
     fake = np.arange(198) % 2 == 1
     found = with_thresholds(Calibration(), logits, fake)
-    assert found.threshold_far1 is None
+    assert found.threshold_fpr1 is None
     with pytest.raises(ValueError, match="error"):
         with_thresholds(Calibration(), logits, fake, error=0.7)

@@ -16,11 +16,15 @@ from skimage.data import astronaut
 
 import unmask
 from runtime.model.bundle import change_manifest, load_bundle
-from runtime.pipeline.decision import Calibration
+from runtime.model.calibration import Calibration
 from tests.train.conftest import write_clip
 from train.data.clip_set import ClipSetError
 from train.fitting.calibrate import score_held_out
-from train.fitting.temporal_classifier import FlickerError, fit_flicker, read_judge
+from train.fitting.temporal_classifier import (
+    TemporalClassifierError,
+    fit_temporal_classifier,
+    read_checkpoint_temporal_classifier,
+)
 from train.models.detector import ModelConfig, ResNeXtLSTM, save_checkpoint
 from train.scoring.metrics import auc
 from train.scoring.scorers import open_scorer
@@ -74,8 +78,8 @@ def video_auc(model: Path, data: Path, reading: str) -> float:
 def test_what_trembles_is_learned_and_told_of_others(model: Path, tmp_path: Path) -> None:
     """Fitted on some groups, it tells forgeries of other groups apart where the network cannot."""
     data = write_clips(tmp_path / "clips", [f"g{i}" for i in range(10)])
-    judge = fit_flicker(model, [data], val_groups=HELD, console=QUIET)
-    assert load_bundle(model).flicker == judge
+    judge = fit_temporal_classifier(model, [data], val_groups=HELD, console=QUIET)
+    assert load_bundle(model).temporal == judge
     assert judge.window == FRAMES
     assert video_auc(model, data, "network") < 0.95
     assert video_auc(model, data, "windows") > 0.95
@@ -85,7 +89,9 @@ def test_what_is_kept_out_is_only_for_weighing(model: Path, tmp_path: Path) -> N
     """Whatever the held-out clips show, the fit is one of the others, up to the common scale."""
     whole = write_clips(tmp_path / "whole", [f"g{i}" for i in range(10)])
     fewer = write_clips(tmp_path / "fewer", [f"g{i}" for i in range(8)])
-    one, other = (fit_flicker(model, [data], val_groups=HELD, console=QUIET) for data in (whole, fewer))
+    one, other = (
+        fit_temporal_classifier(model, [data], val_groups=HELD, console=QUIET) for data in (whole, fewer)
+    )
     # H.264 does not come out the same to the last bit each time.
     assert one.centre == pytest.approx(other.centre, abs=0.02)
     assert np.corrcoef(one.weights, other.weights)[0, 1] > 0.98
@@ -95,10 +101,10 @@ def test_what_the_training_kept_out_is_kept_out_again(model: Path, tmp_path: Pat
     """A model that says what it was trained on is not weighed on that; what it kept out is the default."""
     data = write_clips(tmp_path / "clips", [f"g{i}" for i in range(10)])
     change_manifest(model, training={"sets": ["clips"], "fit": {"val_groups": list(HELD)}})
-    with pytest.raises(FlickerError, match="was trained on some clips"):
-        fit_flicker(model, [data], val_groups=["g0", "g1"], console=QUIET)
-    found = fit_flicker(model, [data], console=QUIET)
-    again = fit_flicker(model, [data], val_groups=HELD, console=QUIET)
+    with pytest.raises(TemporalClassifierError, match="was trained on some clips"):
+        fit_temporal_classifier(model, [data], val_groups=["g0", "g1"], console=QUIET)
+    found = fit_temporal_classifier(model, [data], console=QUIET)
+    again = fit_temporal_classifier(model, [data], val_groups=HELD, console=QUIET)
     assert np.corrcoef(found.weights, again.weights)[0, 1] > 0.98
 
 
@@ -123,10 +129,10 @@ def test_what_cannot_be_fitted_is_named_and_changes_nothing(model: Path, tmp_pat
         ("typo", {"groups": groups}, ("g66",), "groups that the sets have"),
     ):
         folder = write_clips(tmp_path / name, **data)  # type: ignore[arg-type]
-        with pytest.raises(FlickerError, match=message):
-            fit_flicker(model, [folder], val_groups=held, console=QUIET)
+        with pytest.raises(TemporalClassifierError, match=message):
+            fit_temporal_classifier(model, [folder], val_groups=held, console=QUIET)
     with pytest.raises(ClipSetError):
-        fit_flicker(model, [tmp_path / "nowhere"], val_groups=HELD, console=QUIET)
+        fit_temporal_classifier(model, [tmp_path / "nowhere"], val_groups=HELD, console=QUIET)
     assert (model / "manifest.json").read_bytes() == before
 
 
@@ -136,10 +142,10 @@ def test_the_command_fits_calibrates_and_names(
     """One command leaves a model that can be measured; a mistake is one line."""
     data = write_clips(tmp_path / "clips", [f"g{i}" for i in range(10)])
     held = ["--val-groups", ",".join(HELD)]
-    assert unmask.run(["train", "flicker", str(model), str(data), *held, "--name", "mine"]) == 0
+    assert unmask.run(["train", "temporal", str(model), str(data), *held, "--name", "mine"]) == 0
     bundle = load_bundle(model)
     assert bundle.name == "mine"
-    assert bundle.flicker is not None
+    assert bundle.temporal is not None
     assert bundle.calibration != Calibration(
         temperature=2.0, bias=0.5, threshold_fake=0.7, threshold_real=0.3
     )
@@ -152,7 +158,7 @@ def test_the_command_fits_calibrates_and_names(
         ([str(model), str(tmp_path), *held], "clips.csv"),
         ([str(tmp_path), str(data), *held, "--name", "mine"], "--name"),
     ):
-        assert unmask.run(["train", "flicker", *wrong]) == 2
+        assert unmask.run(["train", "temporal", *wrong]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert told in line
 
@@ -161,14 +167,14 @@ def test_a_checkpoint_without_a_judge_has_none_and_a_broken_one_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Flicker is optional; a file that cannot be read is not taken for none, and fitting again mends it."""
-    assert read_judge(tmp_path) is None
+    assert read_checkpoint_temporal_classifier(tmp_path) is None
     sizes = ModelConfig(input_size=32, hidden=8, window=FRAMES, min_frames=4, sample_hz=10)
     checkpoint = tmp_path / "checkpoint"
     torch.manual_seed(0)
     save_checkpoint(checkpoint, ResNeXtLSTM(sizes), {})
-    (checkpoint / "flicker.json").write_text("{}")
-    with pytest.raises(FlickerError, match="unmask train flicker"):
-        read_judge(checkpoint)
+    (checkpoint / "temporal.json").write_text("{}")
+    with pytest.raises(TemporalClassifierError, match="unmask train temporal"):
+        read_checkpoint_temporal_classifier(checkpoint)
     data = write_clips(tmp_path / "clips", [f"g{i}" for i in range(10)])
     arguments = [
         "train",
@@ -181,14 +187,14 @@ def test_a_checkpoint_without_a_judge_has_none_and_a_broken_one_is_named(
     ]
     assert unmask.run(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "flicker.json" in line
-    with open_scorer(checkpoint, flicker=False) as scorer:
-        assert scorer.flicker is None
+    assert "temporal.json" in line
+    with open_scorer(checkpoint, temporal=False) as scorer:
+        assert scorer.temporal is None
 
 
 def test_a_new_network_leaves_no_judge_of_the_old_one(tmp_path: Path) -> None:
     """What was fitted to other weights must not speak beside these."""
-    for name in ("flicker.json", "calibration.json"):
+    for name in ("temporal.json", "calibration.json"):
         (tmp_path / name).write_text("{}")
     sizes = ModelConfig(input_size=32, hidden=8, window=FRAMES, min_frames=4)
     save_checkpoint(tmp_path, ResNeXtLSTM(sizes), {})

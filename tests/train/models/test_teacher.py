@@ -117,7 +117,7 @@ def test_the_teachers_word_is_heeded(clips: Path, tmp_path: Path) -> None:
             [clips],
             tmp_path / f"run{side}",
             model_config=SIZES,
-            config=replace(RUN, heed=1.0, ema_decay=0.5),
+            config=replace(RUN, distill_weight=1.0, ema_decay=0.5),
             teacher=tmp_path / f"teacher{side}",
             console=Console(quiet=True),
         )

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from runtime.pipeline.decision import Calibration
+from runtime.model.calibration import Calibration
 from train.scoring.scorers import module_scorer, open_scorer
 
 

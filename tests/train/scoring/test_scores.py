@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from judged import flat_judge
 from numpy.typing import NDArray
+from temporal import flat_judge
 
-from runtime.pipeline.decision import Calibration
-from streams.features.temporal_residuals import measure_clip
+from runtime.model.calibration import Calibration
+from streams.features.temporal_residuals import clip_residuals
 from train.scoring.scores import (
     BATCH,
     LabelledClip,
@@ -79,9 +79,9 @@ def test_flicker_is_added_to_windows_and_not_to_frames() -> None:
     shaken = replace(clip([0]), frames=frames)
     judge = flat_judge(0.05, bias=1.0, window=4)
     (plain,) = score_clips([shaken], scorer())
-    (found,) = score_clips([shaken], replace(scorer(), flicker=judge))
-    flicker = measure_clip(frames, 1.3)
-    added = [float(judge.logits(flicker[None, start : start + 4])[0]) for start in (0, 4, 6)]
+    (found,) = score_clips([shaken], replace(scorer(), temporal=judge))
+    temporal = clip_residuals(frames, 1.3)
+    added = [float(judge.logits(temporal[None, start : start + 4])[0]) for start in (0, 4, 6)]
     assert all(added)
     assert found.network == plain.windows
     assert found.windows == pytest.approx(np.add(plain.windows, added), rel=1e-5)

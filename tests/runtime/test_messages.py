@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from wire import IDENTITY, LATENCY, description, validate, verdict
 
-from runtime.serving.protocol import (
+from runtime.messages import (
     FACE_STATES,
     PROTOCOL_VERSION,
     STREAM_STATES,

@@ -18,11 +18,10 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias, TypedDict, get_args
 
-from runtime.pipeline.decision import State
-
 PROTOCOL_VERSION = 1
 HEARTBEAT_S = 1.0  # A client that hears nothing for several of these is right to think the connection dead.
 
+State = Literal["warming", "real", "uncertain", "fake", "stale"]
 StreamState = Literal["connecting", "live", "no_face", "too_slow", "stalled", "offline", "ended"]
 Box: TypeAlias = tuple[float, float, float, float]
 
