@@ -75,7 +75,7 @@ class BundleUnsupported(BundleError, ValueError):
     """
 
     def __init__(self, path: Path, version: object, known: int) -> None:
-        super().__init__(path, f"format version {version!r} is not known here, only 1..{known} are")
+        super().__init__(path, f"format version {version!r} is not known here, only {known} is")
         self.version = version
         self.known = known
         newer = isinstance(version, int) and version > known

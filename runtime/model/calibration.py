@@ -19,7 +19,7 @@ class Calibration:
         threshold_fake: `p_fake` from here on is `fake`, 0..1.
         threshold_real: `p_fake` up to here is `real`, 0..1; between the two it is `uncertain`.
         hysteresis: How far beyond its threshold `p_fake` must go back before a verdict is given up, 0..0.1.
-        threshold_far1: The `p_fake` that 1 % of real faces reached in calibration; None if not measured.
+        threshold_fpr1: The `p_fake` that 1 % of real faces reached in calibration; None if not measured.
 
     Raises:
         ValueError: A value is out of its range.
@@ -48,7 +48,7 @@ class Calibration:
         if not 0 <= self.hysteresis <= 0.1:
             raise ValueError(f"hysteresis must be within 0..0.1, not {self.hysteresis}")
         if self.threshold_fpr1 is not None and not 0 <= self.threshold_fpr1 <= 1:
-            raise ValueError(f"threshold_far1 must be within 0..1, not {self.threshold_fpr1}")
+            raise ValueError(f"threshold_fpr1 must be within 0..1, not {self.threshold_fpr1}")
 
     def calibrated(self, logit: float) -> float:
         """Calibrate a logit.

@@ -131,9 +131,9 @@ def test_standard_output_carries_the_lines_and_closes_without_a_word() -> None:
     program = """
 import sys, threading
 from wire import make_hub, verdict
-from runtime.serving.jsonl import Recording
+from runtime.serving.jsonl import JsonlWriter
 closed = threading.Event()
-with Recording("-", on_failure=lambda failure: closed.set()) as recording:
+with JsonlWriter("-", on_failure=lambda failure: closed.set()) as recording:
     hub = make_hub(sinks=[recording])
     while not closed.wait(0.01):
         hub.publish(verdict())

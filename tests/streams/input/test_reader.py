@@ -587,8 +587,8 @@ def test_a_program_can_exit_within_a_connection_attempt() -> None:
     """A thread that is still inside FFmpeg neither holds up the end of the program nor crashes it."""
     program = (
         "import sys, threading\n"
-        "from streams.reader import open_reader\n"
-        "from streams.source import parse_source\n"
+        "from streams.input.reader import open_reader\n"
+        "from streams.input.source import parse_source\n"
         "connecting = threading.Event()\n"
         "source = parse_source(sys.argv[1])\n"
         "with open_reader(source, sample_hz=8, on_event=lambda _: connecting.set()):\n"
