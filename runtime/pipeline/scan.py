@@ -11,7 +11,6 @@ the faces of the frames before, several frames in one call.
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -31,18 +30,12 @@ from runtime.pipeline.stream_analysis import FaceVerdict, Finder, Head, Sighting
 from streams.errors import EndOfStream, SourceError, redact
 from streams.faces.detector import Detector, Infer
 from streams.faces.finder import FaceFinder
+from streams.input.files import video_files
 from streams.input.frame import Frame
 from streams.input.reader import Event, TooSlow, open_reader
 from streams.input.source import parse_source
 
 ScanState: TypeAlias = Literal["scored", "no_face", "too_short", "too_slow", "unreadable"]
-
-# fmt: off
-VIDEO_SUFFIXES = frozenset({
-    ".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf",
-    ".ogv", ".ts", ".webm", ".wmv",
-})
-# fmt: on
 
 # A GPU takes eight crops in hardly more time than one; a CPU does not care, and more would only use memory.
 BATCH_CROPS = 8
@@ -147,7 +140,7 @@ def find_videos(paths: Iterable[Path]) -> Iterator[Path]:
     known: set[Path] = set()
     for path in paths:
         if path.is_dir():
-            files = list(_videos_below(path))
+            files = list(video_files(path))
             if not files:
                 raise NoVideos(path)
         else:
@@ -156,14 +149,6 @@ def find_videos(paths: Iterable[Path]) -> Iterator[Path]:
             if file not in known:
                 known.add(file)
                 yield file
-
-
-def _videos_below(directory: Path) -> Iterator[Path]:
-    for place, directories, files in os.walk(directory):
-        directories[:] = sorted(name for name in directories if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in VIDEO_SUFFIXES:
-                yield Path(place, name)
 
 
 class Scanner:

@@ -20,6 +20,7 @@ from urllib.request import url2pathname
 import av
 
 from streams.errors import SourceInvalid, SourceMissing, SourceNotVideo, redact
+from streams.input.files import VIDEO_SUFFIXES
 
 __all__ = ["WEBCAMS", "Kind", "Source", "Webcam", "device_url", "format_available", "parse_source", "redact"]
 
@@ -90,9 +91,7 @@ _WEB_SCHEMES = frozenset({"http", "https", "ftp"})
 
 # What a web server sends under these names has an end, or is a playlist that FFmpeg fetches piece by piece;
 # anything else is taken for a camera that pushes pictures.
-_FINITE = re.compile(
-    r"\.(3gp|asf|avi|flv|gif|m2?ts|m3u8|m4v|mkv|mov|mp4|mpd|mpe?g|mxf|ogv|webm|wmv)", re.IGNORECASE
-)
+_FINITE_SUFFIXES = VIDEO_SUFFIXES | {".gif", ".m3u8", ".mpd"}
 
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
 _WEBCAM = re.compile(r"webcam(?::(?P<index>\d{1,3}))?")
@@ -184,7 +183,7 @@ def _address(text: str, scheme: str, rtsp_transport: str, live: bool | None) -> 
             kind="rtsp",
         )
     if live is None:
-        live = scheme in _LIVE_SCHEMES or not _FINITE.fullmatch(PurePosixPath(parts.path).suffix)
+        live = scheme in _LIVE_SCHEMES or PurePosixPath(parts.path).suffix.lower() not in _FINITE_SUFFIXES
     return Source(spec=spec, name=_address_name(parts), url=text, live=live, kind="url")
 
 

@@ -18,9 +18,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from streams.input.files import video_files
 from train.data.published import read_celeb_df, read_dfdc, read_ffpp
 from train.data.splits import SPLIT_NAMES, Split, SplitLeak, check, components, divide, untangle
-from train.data.videos import LayoutError, Video, video_files
+from train.data.videos import LayoutError, Video
 
 __all__ = ["Dataset", "Layout", "LayoutError", "Video", "find_videos"]
 

@@ -12,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from streams.input.files import video_files
 from train.data.splits import SPLIT_NAMES, Split, components
-from train.data.videos import LayoutError, Video, video_files
+from train.data.videos import LayoutError, Video
 
 DFDC_NOTE = "actors of DFDC recur across its groups: figures on held-out groups are optimistic"
 CELEB_DF_LIST = "List_of_testing_videos.txt"

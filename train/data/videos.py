@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from train.data.splits import Split
-
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"}
-)
 
 
 class LayoutError(ValueError):
@@ -55,18 +50,3 @@ class Video:
     source: str = ""
     group: str
     split: Split | None = None
-
-
-def video_files(folder: Path) -> Iterator[Path]:
-    """Find the video files below a folder, by their suffix.
-
-    Args:
-        folder: Where to look; one that does not exist holds none.
-
-    Returns:
-        Paths in order.
-    """
-    for path in sorted(folder.rglob("*")):
-        # macOS leaves ._ files that look like videos on foreign disks.
-        if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".") and path.is_file():
-            yield path
