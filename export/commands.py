@@ -1,151 +1,84 @@
-"""What `unmask export` does: a bundle from a checkpoint, engines from a bundle, a table that proves both.
-
-Only what is asked for is imported: engines are built without torch.
-"""
+"""Command `unmask export`: its options. The work is in `run.py`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated, Literal
 
-from export.errors import CheckpointUnusable, SourceUnclear
-from runtime.engines.tensorrt.graphs import Precision
-from runtime.model.bundle import MANIFEST, Bundle, Weights, load_bundle
-
-if TYPE_CHECKING:
-    from export.parity.check import CheckOptions
-
-Say = Callable[[str], None]
+import typer
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """Holds what `unmask export` was asked for.
+def export(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT|BUNDLE", help="What `unmask train fit` wrote, or what this command wrote."
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="BUNDLE", help="Directory to write a checkpoint to.", show_default=False),
+    ] = None,
+    weights: Annotated[
+        Literal["int8", "float16", "float32"], typer.Option(help="How the weights are stored.")
+    ] = "int8",
+    crops: Annotated[
+        Path | None,
+        typer.Option(
+            help="Face crops: half fit the rounding, half prove it; all are checked.",
+            show_default="a portrait",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What the model calls itself.", show_default="the checkpoint's name")
+    ] = None,
+    tensorrt: Annotated[
+        bool, typer.Option("--tensorrt", help="Build the TensorRT engines ahead of time, into the cache.")
+    ] = False,
+    precision: Annotated[Literal["fp16", "fp32"], typer.Option(help="Of the TensorRT engines.")] = "fp16",
+    hardware_compatible: Annotated[
+        bool, typer.Option("--hardware-compatible", help="TensorRT engines for all GPUs from Ampere on.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare every engine with PyTorch and print the table.")
+    ] = False,
+    answers: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="Answers of an engine that ran elsewhere, to check.", show_default=False
+        ),
+    ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Leave the checked crops for such an engine.", show_default=False),
+    ] = None,
+    json_out: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="OUT", help="Write the figures to a file.", show_default=False),
+    ] = None,
+) -> int:
+    """Write a checkpoint as the ONNX model that `monitor` and `scan` take, if it passes the parity gates.
 
-    Args:
-        source: A checkpoint, or a bundle to build engines for or to check.
-        out: Where a checkpoint's bundle goes.
-        weights: How it stores the weights.
-        crops: Face crops for the rounding, the gates and the check.
-        name: What the model calls itself.
-        tensorrt: Whether to build TensorRT's engines.
-        precision: Of these.
-        hardware_compatible: Whether they are for all GPUs from Ampere on.
-        check: Whether to compare the engines with torch.
-        answers: Answers of engines that ran elsewhere, for the check.
-        save: Where the check leaves its crops for them.
-        json_out: Where the check leaves its figures.
+    An exported model can be given instead, with `--tensorrt` to build its engines for this machine's GPU
+    ahead of time, and with `--check` to compare what PyTorch, onnxruntime and TensorRT answer.
     """
+    from export.run import ExportOptions, run_export
 
-    source: Path
-    out: Path | None = None
-    weights: Weights = "int8"
-    crops: Path | None = None
-    name: str | None = None
-    tensorrt: bool = False
-    precision: Precision = "fp16"
-    hardware_compatible: bool = False
-    check: bool = False
-    answers: tuple[Path, ...] = ()
-    save: Path | None = None
-    json_out: Path | None = None
-
-
-def run_export(options: ExportOptions, *, say: Say, step: Say) -> int:
-    """Do it.
-
-    Args:
-        options: What was asked for.
-        say: Is told what was made.
-        step: Is told what is being done.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        SourceUnclear: The options do not fit what was given.
-        UnmaskError: Something could not be made, or does not answer as torch does.
-    """
-    made = not (options.source / MANIFEST).is_file()
-    if made:
-        bundle = _make(options, say=say, step=step)
-    elif options.out is not None:
-        raise SourceUnclear(options.source, "is an exported model already", "leave out --out")
-    elif not (options.tensorrt or options.check):
-        raise SourceUnclear(
-            options.source, "is an exported model already", "add --tensorrt or --check, or give a checkpoint"
-        )
-    else:
-        bundle = load_bundle(options.source)
-    if options.tensorrt:
-        _build(bundle, options, say=say, step=step)
-    if options.check:
-        from export.parity.check import run_check
-        from export.parity.gates import Networks
-
-        trained = None
-        if made:
-            from train.models.detector import load_checkpoint
-
-            model, _ = load_checkpoint(options.source)
-            trained = Networks(model.backbone, model.head)
-        run_check(bundle, _check_options(options), trained=trained, step=step)
-    return 0
-
-
-def _make(options: ExportOptions, *, say: Say, step: Say) -> Bundle:
-    if options.out is None:
-        raise SourceUnclear(
-            options.source,
-            "is no exported model",
-            "give --out to export a checkpoint, or a model that is one",
-        )
-    from export.bundle import export_bundle
-    from train.fitting.calibration import CalibrationError
-    from train.models.detector import CheckpointError
-
-    try:
-        bundle = export_bundle(
-            options.source,
-            options.out,
-            weights=options.weights,
-            crops=options.crops,
-            name=options.name,
-            step=step,
-        )
-    except (CheckpointError, CalibrationError) as error:
-        raise CheckpointUnusable(error) from error
-    say(f"written to {options.out}: {bundle.name}, {options.weights}")
-    return bundle
-
-
-def _build(bundle: Bundle, options: ExportOptions, *, say: Say, step: Say) -> None:
-    from runtime.engines.tensorrt.builder import engines_for
-    from runtime.engines.tensorrt.engine_cache import EngineCache
-    from runtime.engines.tensorrt.prepared import write_prepared
-
-    cache = EngineCache()
-    step(f"preparing the graphs for TensorRT, {options.precision}")
-    # First, since they can be carried to where the engines can be built.
-    folder = write_prepared(bundle, options.precision, cache)
-    say(f"graphs for TensorRT in {options.precision}: {folder}")
-    step("building the engines")
-    engines = engines_for(
-        bundle,
-        precision=options.precision,
-        cache=cache,
-        hardware_compatible=options.hardware_compatible,
-        rebuild=True,
-    )
-    for part, (key, engine) in engines.items():
-        say(f"{part}: {len(engine) / 1e6:.1f} MB, {key.library}, {key.target}: {cache.path(key)}")
-
-
-def _check_options(options: ExportOptions) -> CheckOptions:
-    from export.parity.check import CheckOptions
-
-    return CheckOptions(
-        crops=options.crops, answers=options.answers, save=options.save, json_out=options.json_out
+    return run_export(
+        ExportOptions(
+            source=source,
+            out=out,
+            weights=weights,
+            crops=crops,
+            name=name,
+            tensorrt=tensorrt,
+            precision=precision,
+            hardware_compatible=hardware_compatible,
+            check=check,
+            answers=tuple(answers or ()),
+            save=save,
+            json_out=json_out,
+        ),
+        say=typer.echo,
+        step=lambda what: typer.echo(what, err=True),
     )

@@ -1,4 +1,4 @@
-"""The stages of the house: imports point one way, and the lower floors stand without torch."""
+"""Imports point one way: between packages, between the folders inside them, and without torch below training."""
 
 from __future__ import annotations
 
@@ -7,45 +7,84 @@ import pkgutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FLOORS = ("streams", "runtime", "train", "export", "benchmarks")
+PACKAGES = ("streams", "runtime", "train", "export", "benchmarks")
+# Folders and files inside a package, lowest first: each may import itself and what stands before it.
+LAYERS = {
+    "streams": ("errors", "synthesis", "input", "features", "faces"),
+    "runtime": (
+        ("version", "errors", "files", "messages"),
+        "model",
+        "engines",
+        "pipeline",
+        ("serving", "client"),
+        "commands",
+    ),
+    "train": ("data", "sampling", "models", "scoring", "fitting", "evaluation", "commands"),
+    "export": ("errors", "onnx_graph", "parity", "bundle", "run", "commands"),
+    "benchmarks": ("harness", "suites", "commands"),
+}
+# Options and the user's errors are shared by the commands of all stages.
+SHARED = {"runtime.commands.options"}
+MAX_FILES = 10
 TRAINING = {"torch", "torchvision", "lightning_fabric", "safetensors", "sklearn", "tensorboard", "onnxscript"}
 
 # Importing anything of this fails as if it were not installed.
-BLOCK = f"""
+BLOCK = """
 import sys
-for name in {sorted(TRAINING)}:
+for name in {names}:
     sys.modules[name] = None
 """
 
 
-def modules(floor: str) -> list[str]:
-    found = pkgutil.walk_packages([str(ROOT / floor)], prefix=f"{floor}.")
-    return [floor, *(module.name for module in found)]
+def module_name(path: Path) -> str:
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    return name.removesuffix(".__init__")
 
 
-def imports(path: Path) -> Iterator[tuple[int, str]]:
-    """Give each import statement of a file, wherever in it, as its line and the name of the package."""
+SOURCES = {module_name(path): path for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
+
+
+def imported_names(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the line and the name of everything that a file imports, inside functions too."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name.partition(".")[0]) for alias in node.names)
+            yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            # A relative import stays on its floor as long as it does not climb out of the package.
-            package = node.module or "" if not node.level else path.relative_to(ROOT).parts[0]
-            yield node.lineno, package.partition(".")[0]
+            assert not node.level, f"{path}:{node.lineno}: a relative import"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield node.lineno, inner if inner in SOURCES else str(node.module)
 
 
-def forbidden(floor: str, names: set[str]) -> list[str]:
+def import_graph() -> dict[str, set[str]]:
+    """Return which modules of the project each module imports."""
+    return {
+        name: {imported for _, imported in imported_names(path) if imported in SOURCES} - {name}
+        for name, path in SOURCES.items()
+    }
+
+
+def violations(paths: list[Path], allowed: set[str] | None = None, *, forbidden: set[str]) -> list[str]:
     return [
-        f"{path.relative_to(ROOT)}:{line} imports {package}"
-        for path in sorted((ROOT / floor).rglob("*.py"))
-        for line, package in imports(path)
-        if package in names
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in sorted(paths)
+        for line, name in imported_names(path)
+        if name.partition(".")[0] in forbidden and name not in (allowed or set())
     ]
+
+
+def layer_of(package: str, name: str) -> int:
+    part = name.split(".")[1]
+    for number, layer in enumerate(LAYERS[package]):
+        if part in ((layer,) if isinstance(layer, str) else layer):
+            return number
+    raise AssertionError(f"{name} is in no layer of {package}; add it to LAYERS")
 
 
 def run(script: str) -> subprocess.CompletedProcess[str]:
@@ -54,58 +93,85 @@ def run(script: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("floor", FLOORS)
-def test_imports_point_down(floor: str) -> None:
-    """No file imports a higher floor, the command or the tests, not even inside a function."""
-    above = FLOORS[FLOORS.index(floor) + 1 :]
-    assert forbidden(floor, {*above, "unmask", "tests"}) == []
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_import_downwards(package: str) -> None:
+    """No file imports a package above its own, the command or the tests, not even inside a function."""
+    above = PACKAGES[PACKAGES.index(package) + 1 :]
+    files = list((ROOT / package).rglob("*.py"))
+    assert violations(files, forbidden={*above, "unmask", "tests"}) == []
 
 
-@pytest.mark.parametrize("floor", ["streams", "runtime"])
-def test_the_lower_floors_do_not_name_torch(floor: str) -> None:
-    """What watches live video asks for nothing that only training needs."""
-    assert forbidden(floor, TRAINING) == []
-
-
-def test_the_ground_floor_has_no_engine_and_no_server() -> None:
-    """Streams know pictures: what runs networks, and who is told, is decided above."""
-    assert (
-        forbidden("streams", {"onnxruntime", "websockets", "prometheus_client", "rich", "typer", "tensorrt"})
-        == []
-    )
-
-
-@pytest.mark.parametrize("floor", ["streams", "runtime"])
-def test_the_lower_floors_import_without_torch(floor: str) -> None:
-    """Every module can be imported where nothing of training is installed."""
-    names = [name for name in modules(floor) if not name.startswith("runtime.engines.tensorrt.engine")]
-    assert len(names) > 5
-    done = run(BLOCK + "".join(f"import {name}\n" for name in names))
-    assert done.returncode == 0, done.stderr
-
-
-def test_the_readme_names_every_file() -> None:
-    """A newcomer sees where a line belongs: each module has its line in the README, and no other has."""
-    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
-    told = [line.partition(" ")[0] for line in lines if line.startswith(tuple(f"{f}/" for f in FLOORS))]
-    there = [
-        str(path.relative_to(ROOT))
-        for floor in FLOORS
-        for path in (ROOT / floor).rglob("*.py")
-        if path.name != "__init__.py"
+@pytest.mark.parametrize("package", PACKAGES)
+def test_folders_import_downwards(package: str) -> None:
+    """Inside a package each folder imports only itself and the folders below it."""
+    upwards = [
+        f"{name} imports {imported}"
+        for name, found in sorted(import_graph().items())
+        for imported in sorted(found)
+        if name.startswith(f"{package}.")
+        and imported.startswith(f"{package}.")
+        and imported not in SHARED
+        and layer_of(package, imported) > layer_of(package, name)
     ]
-    assert sorted(name for name in told if name.endswith(".py")) == sorted(there)
+    assert upwards == []
 
 
-def test_the_command_loads_nothing_before_it_is_used() -> None:
-    """`import unmask` brings in no stage and no heavy library; the client comes when it is asked for."""
-    heavy = {*FLOORS, "av", "cv2", "numpy", "onnxruntime", "websockets"}
-    script = f"""{BLOCK}
+def test_no_import_cycles() -> None:
+    """No module imports itself by way of others, imports inside functions counted."""
+    try:
+        TopologicalSorter(import_graph()).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_folders_stay_small() -> None:
+    """A folder with more than about ten files holds more than one concept."""
+    folders = {path.parent for path in SOURCES.values()}
+    crowded = {
+        str(folder.relative_to(ROOT)): count
+        for folder in folders
+        if (count := len([path for path in folder.glob("*.py") if path.name != "__init__.py"])) > MAX_FILES
+    }
+    assert crowded == {}
+
+
+@pytest.mark.parametrize("package", ["streams", "runtime"])
+def test_lower_packages_do_not_name_torch(package: str) -> None:
+    """Watching live video needs nothing that only training needs."""
+    assert violations(list((ROOT / package).rglob("*.py")), forbidden=TRAINING) == []
+
+
+def test_streams_has_no_engine_and_no_server() -> None:
+    """Frames and faces are independent of what runs networks and of who receives verdicts."""
+    others = {"onnxruntime", "websockets", "prometheus_client", "rich", "typer", "tensorrt"}
+    assert violations(list((ROOT / "streams").rglob("*.py")), forbidden=others) == []
+
+
+@pytest.mark.parametrize("package", ["streams", "runtime"])
+def test_lower_packages_import_without_torch(package: str) -> None:
+    """Every module can be imported where nothing of training is installed."""
+    names = [module.name for module in pkgutil.walk_packages([str(ROOT / package)], prefix=f"{package}.")]
+    assert len(names) > 5
+    script = BLOCK.format(names=sorted(TRAINING)) + "".join(f"import {name}\n" for name in names)
+    outcome = run(script)
+    assert outcome.returncode == 0, outcome.stderr
+
+
+def test_import_of_the_command_is_light() -> None:
+    """`import unmask` loads no heavy library and no torch; the client is loaded when it is used."""
+    heavy = {"av", "cv2", "numpy", "onnx", "onnxruntime", "websockets", "msgspec"}
+    script = f"""{BLOCK.format(names=sorted(TRAINING))}
 import unmask
 loaded = {{name.partition(".")[0] for name in sys.modules}} & {heavy}
 assert not loaded, loaded
 from unmask import watch
 assert watch.__module__ == "runtime.client"
 """
-    done = run(script)
-    assert done.returncode == 0, done.stderr
+    outcome = run(script)
+    assert outcome.returncode == 0, outcome.stderr
+
+
+def test_public_surface() -> None:
+    """Programs may rely on these names of `unmask`, and on no others."""
+    outcome = run("import unmask; print(*sorted(unmask.__all__))")
+    assert outcome.stdout.split() == ["app", "main", "watch"], outcome.stderr

@@ -1,0 +1,137 @@
+"""Commands `unmask monitor` and `unmask scan`: their options. The work is in `monitor.py` and `scan.py`."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from runtime.commands.options import Engine, Model, UserError, complain
+
+if TYPE_CHECKING:
+    from streams.input.source import Source
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands of this stage."""
+    app.command()(monitor)
+    app.command()(scan)
+
+
+def monitor(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE",
+            help="rtsp://..., webcam, webcam:N, a video file, a URL, or demo.",
+            show_default=False,
+        ),
+    ],
+    model: Model = None,
+    engine: Engine = "auto",
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            metavar="HZ", help="Verdicts a second and face.", show_default="the model's sample rate"
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 8765,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="Let pages of this origin connect (https://example.org, null, *). May be given again.",
+            show_default=False,
+        ),
+    ] = None,
+    rtsp_transport: Annotated[Literal["tcp", "udp"], typer.Option(help="How RTSP video travels.")] = "tcp",
+    jsonl: Annotated[
+        str | None,
+        typer.Option(metavar="PATH|-", help="Write every message as a line of JSON.", show_default=False),
+    ] = None,
+    duration: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="End after this time.", show_default="run until Ctrl-C"),
+    ] = None,
+) -> int:
+    """Watch live video and serve verdicts: a dashboard, an overlay for OBS, a WebSocket.
+
+    A file is played at its own pace and ends with its last frame. Where there is no terminal, every change is
+    logged in a line.
+    """
+    # Also while the engine is still loading, the end is clean.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        from runtime.commands.monitor import MonitorOptions, run_monitor
+
+        if duration is not None and not duration > 0:
+            raise UserError(f"--duration {duration:g}: give a number of seconds above 0")
+        return run_monitor(
+            MonitorOptions(
+                sources=_parsed(sources, rtsp_transport),
+                model=model,
+                engine=engine,
+                rate_hz=rate,
+                host=host,
+                port=port,
+                allow_origin=_checked(allow_origin or []),
+                jsonl=jsonl,
+                duration_s=duration,
+            )
+        )
+    except KeyboardInterrupt:
+        return 0
+
+
+def scan(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE", help="Videos, and directories to look for videos in.", show_default=False
+        ),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each file.")] = False,
+    model: Model = None,
+    engine: Engine = "auto",
+) -> int:
+    """Score whole videos, no frame dropped.
+
+    Of each video the score of its most suspicious face is given. A file that cannot be read does not keep the
+    others from being scored, but the exit code is 2 then.
+    """
+    from runtime.commands.scan import run_scan
+
+    return run_scan(files, as_json=as_json, model=model, engine=engine)
+
+
+def _parsed(texts: list[str], rtsp_transport: Literal["tcp", "udp"]) -> list[Source]:
+    """Read the sources; of several, one that cannot be meant is told and left out."""
+    from streams.errors import SourceError
+    from streams.input.source import parse_source
+
+    sources, mistakes = [], []
+    for text in texts:
+        try:
+            sources.append(parse_source(text, rtsp_transport=rtsp_transport))
+        except SourceError as error:
+            mistakes.append(str(error))
+    if not sources:
+        raise UserError(*mistakes)
+    for mistake in mistakes:
+        complain(mistake)
+    return sources
+
+
+def _checked(origins: list[str]) -> list[str]:
+    from runtime.serving.access import Access
+
+    try:
+        Access(origins)
+    except ValueError as error:
+        raise UserError(f"--allow-origin: {error}") from error
+    return origins

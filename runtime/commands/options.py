@@ -1,0 +1,55 @@
+"""Options and errors that the commands of all stages share. Light to import: `unmask --help` loads this."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[
+    Path | None,
+    typer.Option(help="Directory of a model that `unmask export` wrote.", show_default="the bundled one"),
+]
+Engine = Annotated[str, typer.Option(metavar="auto|onnxruntime|tensorrt", help="What runs the model.")]
+
+
+class UserError(Exception):
+    """Mistake of the user: each argument is printed as one line, and the program exits with code 2."""
+
+
+@contextmanager
+def explained(*errors: type[Exception]) -> Iterator[None]:
+    """Turn the given errors, whose text says what to do, into a `UserError`."""
+    try:
+        yield
+    except errors as error:
+        raise UserError(str(error)) from error
+
+
+def whole_numbers(option: str, text: str) -> list[int]:
+    """Parse whole numbers of at least 1, separated by commas.
+
+    Args:
+        option: Name of the option, for the error.
+        text: Its value.
+
+    Raises:
+        UserError: The text is anything else.
+    """
+    try:
+        numbers = [int(number) for number in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 1:
+        raise UserError(f"{option} {text}: give whole numbers from 1 on, with commas between")
+    return numbers
+
+
+def complain(text: str) -> int:
+    """Print an error as one line on standard error and return the exit code of a user's mistake."""
+    print("unmask:", " ".join(text.split()), file=sys.stderr)  # noqa: T201
+    return 2
