@@ -1,4 +1,4 @@
-"""The rolling buffer of one face."""
+"""Tests of the rolling window of one face."""
 
 from __future__ import annotations
 
@@ -20,85 +20,81 @@ def feature(value: float) -> NDArray[np.float32]:
     return np.full(DIM, value, np.float32)
 
 
-@pytest.mark.parametrize("window", [1, 2, 5, 16])
-def test_the_newest_window_comes_out_oldest_first(window: int) -> None:
-    """At every fill, and long after the ring has gone round, the view is the last samples in order."""
-    buffer = FaceWindow(window, DIM)
-    for i in range(3 * window + 1):
-        buffer.push(i / 8, crop(i), feature(i))
-        kept = range(max(0, i + 1 - window), i + 1)
-        features = buffer.window_features()
+@pytest.mark.parametrize("capacity", [1, 2, 5, 16])
+def test_features_are_the_newest_samples_oldest_first(capacity: int) -> None:
+    """While filling and after several wraps, the view holds the last samples in order."""
+    window = FaceWindow(capacity, DIM)
+    for i in range(3 * capacity + 1):
+        window.push(i / 8, crop(i), feature(i))
+        kept = range(max(0, i + 1 - capacity), i + 1)
+        features = window.window_features()
         assert features[:, 0].tolist() == list(kept)
         assert features.shape == (len(kept), DIM)
         assert features.flags.c_contiguous
-        assert [c[0, 0, 0] for c in buffer.crops()] == list(kept)
-        assert buffer.pts_s == tuple(k / 8 for k in kept)
-        assert buffer.newest_pts_s == i / 8
-        assert buffer.fill == len(kept) / window
+        assert len(window) == len(kept)
+        assert window.fill == len(kept) / capacity
 
 
-def test_an_empty_buffer_has_no_time_and_no_rows() -> None:
-    """Before the first sample there is nothing to judge."""
-    buffer = FaceWindow(16, DIM)
-    assert buffer.newest_pts_s is None
-    assert buffer.fill == 0.0
-    assert buffer.window_features().shape == (0, DIM)
+def test_empty_window_has_no_features() -> None:
+    """Before the first push the view has no rows."""
+    window = FaceWindow(16, DIM)
+    assert window.fill == 0.0
+    assert window.window_features().shape == (0, DIM)
 
 
-def test_clear_leaves_nothing_behind() -> None:
-    """After a gap no old feature can reach the head, and time may start anywhere."""
-    buffer = FaceWindow(4, DIM)
+def test_clear_drops_all_samples() -> None:
+    """After a clear no old feature is left, and media time may restart anywhere."""
+    window = FaceWindow(4, DIM)
     for i in range(6):
-        buffer.push(float(i), crop(i), feature(i))
-    buffer.clear()
-    assert len(buffer) == 0
-    buffer.push(0.5, crop(9), feature(9))
-    assert buffer.window_features().tolist() == [[9.0] * DIM]
-    assert buffer.pts_s == (0.5,)
+        window.push(float(i), crop(i), feature(i))
+    window.clear()
+    assert len(window) == 0
+    window.push(0.5, crop(9), feature(9))
+    assert window.window_features().tolist() == [[9.0] * DIM]
 
 
 def test_features_are_copied_in_and_read_only_out() -> None:
-    """Neither the caller's array nor the view can change what was seen."""
-    buffer = FaceWindow(4, DIM)
+    """Neither the caller's array nor the returned view can change the buffered samples."""
+    window = FaceWindow(4, DIM)
     given = feature(1)
-    buffer.push(0.0, crop(1), given)
+    window.push(0.0, crop(1), given)
     given[:] = 7
-    view = buffer.window_features()
+    view = window.window_features()
     assert view.tolist() == [[1.0] * DIM]
     with pytest.raises(ValueError, match="read-only"):
         view[0, 0] = 2
 
 
-def test_time_must_advance() -> None:
-    """The same frame twice is not two samples."""
-    buffer = FaceWindow(4, DIM)
-    buffer.push(1.0, crop(1), feature(1))
+def test_media_time_must_advance() -> None:
+    """A repeated, earlier or undefined time is refused."""
+    window = FaceWindow(4, DIM)
+    window.push(1.0, crop(1), feature(1))
     for pts_s in (1.0, 0.9, float("nan")):
         with pytest.raises(ValueError, match="not after"):
-            buffer.push(pts_s, crop(2), feature(2))
-    assert len(buffer) == 1
+            window.push(pts_s, crop(2), feature(2))
+    assert len(window) == 1
 
 
 def test_wrong_shapes_are_refused() -> None:
-    """A feature of another model, or a crop in another layout, does not enter."""
-    buffer = FaceWindow(4, DIM)
+    """A feature of another size or a crop in another layout raises an error."""
+    window = FaceWindow(4, DIM)
     with pytest.raises(ValueError, match="feature must have shape"):
-        buffer.push(0.0, crop(1), np.zeros(DIM + 1, np.float32))
+        window.push(0.0, crop(1), np.zeros(DIM + 1, np.float32))
     with pytest.raises(ValueError, match="crop must be uint8"):
-        buffer.push(0.0, np.zeros((3, 8, 8), np.uint8), feature(1))
+        window.push(0.0, np.zeros((3, 8, 8), np.uint8), feature(1))
     with pytest.raises(ValueError, match="at least 1"):
         FaceWindow(0, DIM)
 
 
-def test_flicker_is_measured_in_the_order_of_the_crops() -> None:
-    """It rolls with the window, comes out as if measured at once, and starts anew after a gap."""
+def test_residuals_roll_with_the_window() -> None:
+    """Residuals equal those of the whole clip, keep the newest samples, and restart after a clear."""
     crops = np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), np.uint8)
-    buffer = FaceWindow(4, DIM, ResidualMeter(1.3))
+    window = FaceWindow(4, DIM, ResidualMeter(1.3))
     for i, one in enumerate(crops):
-        buffer.push(float(i), one, feature(i))
-    assert buffer.window_residuals().shape == (4, RESIDUALS)
-    np.testing.assert_array_equal(buffer.window_residuals(), clip_residuals(crops, 1.3)[-4:])
-    buffer.clear()
+        window.push(float(i), one, feature(i))
+    assert window.window_residuals().shape == (4, RESIDUALS)
+    np.testing.assert_array_equal(window.window_residuals(), clip_residuals(crops, 1.3)[-4:])
+    window.clear()
     for i, one in enumerate(crops[:3]):
-        buffer.push(float(i), one, feature(i))
-    np.testing.assert_array_equal(buffer.window_residuals(), clip_residuals(crops[:3], 1.3))
+        window.push(float(i), one, feature(i))
+    np.testing.assert_array_equal(window.window_residuals(), clip_residuals(crops[:3], 1.3))
