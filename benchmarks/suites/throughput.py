@@ -39,7 +39,7 @@ from runtime.engines.interface import Engine
 from runtime.messages import HealthDict, Identity
 from runtime.model.bundle import Bundle, load_bundle
 from runtime.pipeline.batcher import Batcher
-from runtime.pipeline.monitor import Monitor, Pace, stall_s
+from runtime.pipeline.monitor import Monitor, MonitorTiming, stall_timeout_s
 from runtime.pipeline.stream_analysis import StreamAnalysis
 from runtime.serving.broadcaster import Broadcaster, new_session
 from runtime.serving.client_queue import EncodedMessage
@@ -383,7 +383,7 @@ class _Bench:
                     features=batcher,
                     finder=FaceFinder(Detector(self._infer)),
                     verdict_hz=self._rate_hz,
-                    expiry_s=stall_s(self._bundle.sample_hz),
+                    expiry_s=stall_timeout_s(self._bundle.sample_hz),
                 )
 
             monitor = stack.enter_context(
@@ -392,7 +392,7 @@ class _Bench:
                     sample_hz=self._bundle.sample_hz,
                     analysis_of=analysis_of,
                     publish=broadcaster.publish,
-                    pace=Pace(heartbeat_s=HEARTBEAT_S, tick_s=HEARTBEAT_S / 2),
+                    timing=MonitorTiming(heartbeat_s=HEARTBEAT_S, tick_s=HEARTBEAT_S / 2),
                 )
             )
             deadline = time.monotonic() + START_S

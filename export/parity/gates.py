@@ -369,7 +369,7 @@ def _share(changed: NDArray[np.bool_], face: NDArray[np.bool_]) -> float:
 
 
 def _state(calibration: Calibration, logit: float) -> str:
-    return FaceDecision(calibration, min_fill=0.0, expiry_s=1.0).judge(logit, 1.0, 0.0).state
+    return FaceDecision(calibration, min_fill=0.0, expiry_s=1.0).update(logit, 1.0, 0.0).state
 
 
 def _short(value: Any) -> Any:

@@ -30,7 +30,7 @@ from runtime.errors import JsonlFailed, UnmaskError
 from runtime.messages import Identity
 from runtime.model.bundle import Bundle, load_bundle
 from runtime.pipeline.batcher import Batcher
-from runtime.pipeline.monitor import Monitor, stall_s
+from runtime.pipeline.monitor import Monitor, stall_timeout_s
 from runtime.pipeline.stream_analysis import StreamAnalysis
 from runtime.serving.broadcaster import Broadcaster, Sink, new_session
 from runtime.serving.jsonl import STDOUT, JsonlWriter
@@ -133,7 +133,7 @@ def run_monitor(options: MonitorOptions) -> int:
                 features=batcher,
                 finder=FaceFinder(Detector(infer)),
                 verdict_hz=options.rate_hz,
-                expiry_s=stall_s(bundle.sample_hz),
+                expiry_s=stall_timeout_s(bundle.sample_hz),
             )
 
         return asyncio.run(_Run(options, bundle, engine).serve(analysis_of))

@@ -48,14 +48,14 @@ class Batcher:
     """Runs the backbone for many callers: what waits when it is free goes in together, in the order it came.
 
     A lone stream's request runs at once; a batch forms from what came while the backbone was busy, and from
-    what is announced with `due`. A request larger than `most_crops` is run in pieces of that size.
+    what is announced with `due`. A request larger than `max_crops` is run in pieces of that size.
 
     Use it as a context manager; its thread lives inside.
 
     Args:
         backbone: uint8 RGB `(N, H, W, 3)` -> float32 `(N, D)`; called from one thread only.
-        most_crops: The largest N of one call; it bounds the memory of a burst.
-        most_waiting: Requests that may wait; a caller beyond them is held until there is room.
+        max_crops: The largest N of one call; it bounds the memory of a burst.
+        max_waiting: Requests that may wait; a caller beyond them is held until there is room.
         wait_s: How long a request may wait for those that are due.
         clock: Gives seconds that never jump.
     """
@@ -64,20 +64,18 @@ class Batcher:
         self,
         backbone: Backbone,
         *,
-        most_crops: int = 16,
-        most_waiting: int = 64,
+        max_crops: int = 16,
+        max_waiting: int = 64,
         wait_s: float = 0.005,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if most_crops < 1 or most_waiting < 1:
-            raise ValueError(
-                f"most_crops and most_waiting must be at least 1, not {most_crops}, {most_waiting}"
-            )
+        if max_crops < 1 or max_waiting < 1:
+            raise ValueError(f"max_crops and max_waiting must be at least 1, not {max_crops}, {max_waiting}")
         if not wait_s >= 0:
             raise ValueError(f"wait_s must be at least 0, not {wait_s}")
         self._backbone = backbone
-        self._most_crops = most_crops
-        self._most_waiting = most_waiting
+        self._max_crops = max_crops
+        self._max_waiting = max_waiting
         self._wait_s = wait_s
         self._clock = clock
         # The threads that have announced a request and not made it yet.
@@ -126,7 +124,7 @@ class Batcher:
         if crops.ndim != 4 or len(crops) == 0:
             raise ValueError(f"crops must be (N, H, W, 3) with N at least 1, not {crops.shape}")
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or len(self._waiting) < self._most_waiting)
+            self._changed.wait_for(lambda: self._closed or len(self._waiting) < self._max_waiting)
             if self._closed:
                 raise BatcherClosed
             request = _Request(crops, self._clock())
@@ -178,9 +176,7 @@ class Batcher:
                 self._wait_for_company()
                 if self._closed:
                     break
-                while self._waiting and (
-                    not batch or count + len(self._waiting[0].crops) <= self._most_crops
-                ):
+                while self._waiting and (not batch or count + len(self._waiting[0].crops) <= self._max_crops):
                     request = self._waiting.popleft()
                     if request.answer.set_running_or_notify_cancel():
                         batch.append(request)
@@ -192,7 +188,7 @@ class Batcher:
         """Wait, holding the lock, until nobody is due, a call is full or the oldest has waited enough."""
         while self._due and self._waiting and not self._closed:
             left_s = self._waiting[0].arrived + self._wait_s - self._clock()
-            full = sum(len(request.crops) for request in self._waiting) >= self._most_crops
+            full = sum(len(request.crops) for request in self._waiting) >= self._max_crops
             if full or left_s <= 0:
                 return
             self._changed.wait(left_s)
@@ -206,8 +202,8 @@ class Batcher:
         crops = batch[0].crops if len(batch) == 1 else np.concatenate([request.crops for request in batch])
         try:
             parts = [
-                self._backbone(crops[start : start + self._most_crops])
-                for start in range(0, len(crops), self._most_crops)
+                self._backbone(crops[start : start + self._max_crops])
+                for start in range(0, len(crops), self._max_crops)
             ]
             features = parts[0] if len(parts) == 1 else np.concatenate(parts)
             if len(features) != len(crops):

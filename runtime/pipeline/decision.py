@@ -55,7 +55,7 @@ class FaceDecision:
         self._last = WARMING
         self._sampled_at: float | None = None
 
-    def judge(self, logit: float | None, fill: float, now: float) -> Verdict:
+    def update(self, logit: float | None, fill: float, now: float) -> Verdict:
         """Take in a new sample of the face and give the verdict on it.
 
         Args:
@@ -70,7 +70,7 @@ class FaceDecision:
             ValueError: The logit is not a finite number.
         """
         # What was said before a break says nothing about the face that appears after it.
-        previous = self.at(now).state
+        previous = self.current(now).state
         # An epsilon, as fill is a quotient: 5/16 of a window must count as 5 samples.
         if logit is None or fill < self.min_fill - 1e-9:
             self._last = WARMING
@@ -80,7 +80,7 @@ class FaceDecision:
         self._sampled_at = now
         return self._last
 
-    def at(self, now: float) -> Verdict:
+    def current(self, now: float) -> Verdict:
         """Give the verdict that holds at a moment, without a new sample.
 
         Args:
@@ -93,14 +93,14 @@ class FaceDecision:
             return STALE
         return self._last
 
-    def sampled(self, now: float) -> None:
+    def keep_alive(self, now: float) -> None:
         """Keep the last verdict alive: a fresh sample was buffered, but no verdict was due on it.
 
         Args:
             now: When the sample was taken.
         """
         # A verdict that has expired stays expired until a new score exists.
-        if self.at(now) is not STALE:
+        if self.current(now) is not STALE:
             self._sampled_at = now
 
     def reset(self) -> None:

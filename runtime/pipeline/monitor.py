@@ -23,7 +23,7 @@ from typing import Protocol, Self
 
 from runtime.messages import HEARTBEAT_S, BroadcastMessage, HeartbeatMessage, StreamHealth
 from runtime.pipeline.stream_analysis import StreamAnalysis
-from runtime.pipeline.stream_state import Messages, StreamStateTracker
+from runtime.pipeline.stream_state import Messages, StreamStateMachine
 from streams.errors import EndOfStream, SourceError
 from streams.input.frame import Frame
 from streams.input.reader import (
@@ -53,7 +53,7 @@ MOST_LAG_S = 1.0
 STOP_S = 1.5
 
 
-def stall_s(sample_hz: float) -> float:
+def stall_timeout_s(sample_hz: float) -> float:
     """Give the time after which frames that fail to come have stopped.
 
     Args:
@@ -88,7 +88,7 @@ def unique_names(names: Sequence[str]) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pace:
+class MonitorTiming:
     """Says how a monitor treats time; the defaults are for real cameras.
 
     Args:
@@ -120,7 +120,7 @@ class Monitor:
         analysis_of: Makes the analysis of one stream; called once per source, on that source's thread.
         publish: Sends a message; called from any thread.
         on_change: Called from any thread when a source was opened, lost or given up, and when all is over.
-        pace: How time is treated.
+        timing: How time is treated.
     """
 
     def __init__(
@@ -131,18 +131,18 @@ class Monitor:
         analysis_of: Callable[[], StreamAnalysis],
         publish: Callable[[BroadcastMessage], object],
         on_change: Callable[[], None] = lambda: None,
-        pace: Pace | None = None,
+        timing: MonitorTiming | None = None,
     ) -> None:
         if not sources:
             raise ValueError("there must be at least one source")
-        self._pace = pace or Pace()
+        self._timing = timing or MonitorTiming()
         self._publish = publish
         self._on_change = on_change
         self._stopping = threading.Event()
         self._finished = threading.Event()
         self._settled = threading.Event()
         self._failure: BaseException | None = None
-        self._started = self._pace.clock()
+        self._started = self._timing.clock()
         self._watches = [
             _Watch(
                 replace(source, name=name),
@@ -151,7 +151,7 @@ class Monitor:
                 publish=publish,
                 on_change=self._changed,
                 stopping=self._stopping,
-                pace=self._pace,
+                timing=self._timing,
             )
             for source, name in zip(sources, unique_names([source.name for source in sources]), strict=True)
         ]
@@ -214,11 +214,11 @@ class Monitor:
             watch.request_stop()
 
     def _tick(self) -> None:
-        clock, beaten = self._pace.clock, self._pace.clock()
-        while not self._stopping.wait(self._pace.tick_s):
+        clock, beaten = self._timing.clock, self._timing.clock()
+        while not self._stopping.wait(self._timing.tick_s):
             for watch in self._watches:
                 watch.tick()
-            if clock() - beaten >= self._pace.heartbeat_s:
+            if clock() - beaten >= self._timing.heartbeat_s:
                 beaten = clock()
                 streams = tuple(watch.health() for watch in self._watches)
                 self._publish(HeartbeatMessage(uptime_s=clock() - self._started, streams=streams))
@@ -246,7 +246,7 @@ class _Watch:
         publish: Callable[[BroadcastMessage], object],
         on_change: Callable[[], None],
         stopping: threading.Event,
-        pace: Pace,
+        timing: MonitorTiming,
     ) -> None:
         self.source = source
         self.settled = False
@@ -259,8 +259,8 @@ class _Watch:
         self._publish = publish
         self._on_change = on_change
         self._stopping = stopping
-        self._pace = pace
-        self._status = StreamStateTracker(source.name, stall_s=stall_s(sample_hz))
+        self._timing = timing
+        self._status = StreamStateMachine(source.name, stall_timeout_s=stall_timeout_s(sample_hz))
         # Held while messages are decided on and sent, so that they go out in the order they were decided.
         self._lock = threading.Lock()
         self._reader: Reader | None = None
@@ -269,7 +269,7 @@ class _Watch:
         self._send(self._status.announce)
 
     def tick(self) -> None:
-        self._send(lambda: self._status.tick(self._pace.clock()))
+        self._send(lambda: self._status.tick(self._timing.clock()))
 
     def health(self) -> StreamHealth:
         reader = self._reader
@@ -295,14 +295,14 @@ class _Watch:
 
     def _watch(self) -> None:
         analysis = self._analysis_of()
-        playback = None if self.source.live else Playback(self._pace.clock, self._stopping)
+        playback = None if self.source.live else Playback(self._timing.clock, self._stopping)
         connection = 0
         with open_reader(
             self.source,
             sample_hz=self._sample_hz,
             on_event=self._on_event,
-            timeouts=self._pace.timeouts,
-            backoff=self._pace.backoff,
+            timeouts=self._timing.timeouts,
+            backoff=self._timing.backoff,
         ) as reader:
             self._reader = reader
             while not self._stopping.is_set():
@@ -326,7 +326,7 @@ class _Watch:
     def _analyse(self, analysis: StreamAnalysis, frame: Frame, connection: int) -> None:
         if not self._status.accepts(connection):
             return
-        taken = self._pace.clock()
+        taken = self._timing.clock()
         verdicts = [verdict.message(self.source.name) for verdict in analysis.analyse(frame)]
 
         def decide() -> Messages:

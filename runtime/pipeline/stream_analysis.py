@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from runtime.messages import Latency, State, VerdictMessage, relative_box
 from runtime.model.bundle import Bundle
 from runtime.pipeline.decision import STALE, FaceDecision, Verdict
-from runtime.pipeline.verdict_rate import Pace
+from runtime.pipeline.verdict_rate import VerdictRate
 from runtime.pipeline.window import FaceWindow
 from streams.faces.crop import crop_face
 from streams.faces.finder import Face
@@ -199,7 +199,7 @@ class StreamAnalysis:
         features: Turns crops into features: the batcher, or the engine where there is only one stream.
         finder: Finds and follows the faces of this stream, and of no other.
         verdict_hz: How often a face gets a verdict, in media time; None for every frame.
-        most_faces: How many faces of a frame are judged: those already followed first, then the highest.
+        max_faces: How many faces of a frame are judged: those already followed first, then the highest.
         expiry_s: A verdict that comes longer than this after its frame was taken up is `stale`.
         clock: Gives seconds that never jump.
         wall: Gives Unix seconds, to be compared with `Frame.captured`.
@@ -226,11 +226,13 @@ class StreamAnalysis:
         self._features = features
         self._due_to_ask = features.due if isinstance(features, SharedFeatures) else nullcontext
         self._finder = finder
-        self._most_faces = max_faces
+        self._max_faces = max_faces
         self._expiry_s = expiry_s
         self._clock = clock
         self._wall = wall
-        self._pace = Pace(verdict_hz) if verdict_hz is not None and verdict_hz < bundle.sample_hz else None
+        self._verdict_rate = (
+            VerdictRate(verdict_hz) if verdict_hz is not None and verdict_hz < bundle.sample_hz else None
+        )
         self._tracks: dict[int, _Track] = {}
         self._chosen_lately: deque[set[int]] = deque(maxlen=MISSES_TO_FORGET)
 
@@ -309,11 +311,11 @@ class StreamAnalysis:
             track.buffer.push(frame.pts_s, sighting.crops[row], features[row])
         gone = self._miss({face.id for face in sighting.faces}, frame.missed)
         verdicts: list[FaceVerdict] = []
-        if self._pace is None or self._pace.due(frame.pts_s):
+        if self._verdict_rate is None or self._verdict_rate.due(frame.pts_s):
             verdicts += self._judge(sighting, backbone_ms, started)
         else:
             for face in sighting.faces:
-                self._tracks[face.id].judge.sampled(sighting.taken)
+                self._tracks[face.id].judge.keep_alive(sighting.taken)
         return verdicts + [self._farewell(face, track, frame) for face, track in gone.items()]
 
     def clear(self) -> None:
@@ -322,12 +324,10 @@ class StreamAnalysis:
         self._chosen_lately.clear()
 
     def _chosen(self, faces: Sequence[Face]) -> tuple[Face, ...]:
-        if len(faces) > self._most_faces:
+        if len(faces) > self._max_faces:
             # Whoever is followed stays in: changing places would leave a gap in both buffers.
             followed: set[int] = set().union(*self._chosen_lately)
-            faces = sorted(faces, key=lambda face: (face.id not in followed, -face.box[3]))[
-                : self._most_faces
-            ]
+            faces = sorted(faces, key=lambda face: (face.id not in followed, -face.box[3]))[: self._max_faces]
         self._chosen_lately.append({face.id for face in faces})
         return tuple(faces)
 
@@ -373,10 +373,10 @@ class StreamAnalysis:
         verdicts = []
         for face in sighting.faces:
             track, logit = self._tracks[face.id], logits.get(face.id)
-            verdict = track.judge.judge(logit, track.buffer.fill, sighting.taken)
+            verdict = track.judge.update(logit, track.buffer.fill, sighting.taken)
             if verdict.scored:
                 # Whatever held this analysis up, a score on an old frame does not go out as news.
-                verdict = track.judge.at(now)
+                verdict = track.judge.current(now)
             verdicts.append(_face_verdict(face.id, track, verdict, logit, frame, timings))
         return verdicts
 

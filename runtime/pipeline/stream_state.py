@@ -19,7 +19,7 @@ from runtime.messages import (
 Messages = list[BroadcastMessage]
 
 
-class StreamStateTracker:
+class StreamStateMachine:
     """Follows one stream from the first attempt to its end.
 
     A face has a verdict only while the stream is `live`: whatever takes it out of that state first makes
@@ -28,12 +28,12 @@ class StreamStateTracker:
 
     Args:
         stream: The stream's name.
-        stall_s: Frames that fail to come for longer than this have stopped.
+        stall_timeout_s: Frames that fail to come for longer than this have stopped.
     """
 
-    def __init__(self, stream: str, *, stall_s: float) -> None:
+    def __init__(self, stream: str, *, stall_timeout_s: float) -> None:
         self.stream = stream
-        self.stall_s = stall_s
+        self.stall_timeout_s = stall_timeout_s
         self.state: StreamState = "connecting"
         self.reason: str | None = None
         # Counts connections. A frame belongs to the one in which it was taken.
@@ -138,11 +138,11 @@ class StreamStateTracker:
         Args:
             now: On the clock of `analysed`.
         """
-        if self._frame_at is None or now - self._frame_at <= self.stall_s:
+        if self._frame_at is None or now - self._frame_at <= self.stall_timeout_s:
             return []
         if self.state not in ("live", "no_face"):
             return []
-        return self._become("stalled", f"no frame for more than {self.stall_s:.2g} s")
+        return self._become("stalled", f"no frame for more than {self.stall_timeout_s:.2g} s")
 
     def health(self, *, dropped: int) -> StreamHealth:
         """Count what happened so far.

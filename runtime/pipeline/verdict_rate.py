@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Pace:
+class VerdictRate:
     """Chooses among samples so that the chosen ones average a rate.
 
     Of eight samples a second, five verdicts a second take some that are neighbours and some that are not.

@@ -134,7 +134,7 @@ def test_nobody_is_waited_for_longer_than_the_deadline(gate: Gate) -> None:
 
 def test_a_full_call_waits_for_nobody(gate: Gate) -> None:
     """Once as many crops wait as a call takes, there is no room for company."""
-    with Batcher(gate, most_crops=2, clock=lambda: 0.0) as batcher:
+    with Batcher(gate, max_crops=2, clock=lambda: 0.0) as batcher:
         stream = Stream(batcher)
         assert batcher.features(crops_of(8, 9)).ravel().tolist() == [8, 9]
         stream.end()
@@ -152,9 +152,9 @@ def test_closing_waits_for_nobody_who_is_due(gate: Gate) -> None:
     assert gate.sizes == []
 
 
-def test_a_call_holds_at_most_most_crops(gate: Gate) -> None:
+def test_a_call_holds_at_most_max_crops(gate: Gate) -> None:
     """A burst is cut into calls of bounded size, in order; a request that is larger is run in pieces."""
-    with Batcher(gate, most_crops=4) as batcher:
+    with Batcher(gate, max_crops=4) as batcher:
         gate.shut_in(batcher)
         waiting = [
             batcher.submit(crops_of(*values)) for values in ((1, 2), (3, 4), (5,), tuple(range(10, 19)))
@@ -172,7 +172,7 @@ def test_many_threads_get_their_own(gate: Gate) -> None:
     def ask(batcher: Batcher, value: int) -> None:
         answers[value] = [batcher.features(crops_of(value, value + 1)).ravel().tolist() for _ in range(20)]
 
-    with Batcher(gate, most_crops=6, most_waiting=3) as batcher:
+    with Batcher(gate, max_crops=6, max_waiting=3) as batcher:
         crowd = [threading.Thread(target=ask, args=(batcher, value)) for value in range(0, 200, 20)]
         for thread in crowd:
             thread.start()
@@ -184,8 +184,8 @@ def test_many_threads_get_their_own(gate: Gate) -> None:
 
 
 def test_a_full_queue_holds_its_callers(gate: Gate) -> None:
-    """Beyond `most_waiting`, a caller is held until there is room: a burst makes no memory grow."""
-    with Batcher(gate, most_waiting=2) as batcher:
+    """Beyond `max_waiting`, a caller is held until there is room: a burst makes no memory grow."""
+    with Batcher(gate, max_waiting=2) as batcher:
         gate.shut_in(batcher)
         for value in (1, 2):
             batcher.submit(crops_of(value))
@@ -269,6 +269,6 @@ def test_no_crops_are_a_mistake(gate: Gate, shape: tuple[int, ...]) -> None:
 def test_bounds_are_checked(gate: Gate) -> None:
     """A batcher that could never run anything cannot be made."""
     with pytest.raises(ValueError, match="at least 1"):
-        Batcher(gate, most_crops=0)
+        Batcher(gate, max_crops=0)
     with pytest.raises(ValueError, match="wait_s"):
         Batcher(gate, wait_s=-1)

@@ -18,7 +18,7 @@ from runtime.engines.interface import Engine
 from runtime.errors import EngineFailed
 from runtime.messages import BroadcastMessage, HeartbeatMessage, StreamMessage, VerdictMessage
 from runtime.model.bundle import Bundle, load_bundle
-from runtime.pipeline.monitor import Monitor, Pace, Playback, stall_s, unique_names
+from runtime.pipeline.monitor import Monitor, MonitorTiming, Playback, stall_timeout_s, unique_names
 from runtime.pipeline.stream_analysis import StreamAnalysis
 from streams.faces.finder import Face
 from streams.input.frame import Frame
@@ -104,7 +104,7 @@ def monitor_of(bundle: Bundle, engine: Engine) -> Callable[..., Monitor]:
     def make(
         log: Log, *sources: Source, features: Any = engine, finder: Any = Middle, **options: Any
     ) -> Monitor:
-        pace = Pace(
+        timing = MonitorTiming(
             timeouts=Timeouts(open_s=5.0, read_s=0.5),
             backoff=Backoff(first_s=0.02, max_s=0.1),
             heartbeat_s=0.1,
@@ -114,10 +114,14 @@ def monitor_of(bundle: Bundle, engine: Engine) -> Callable[..., Monitor]:
             sources,
             sample_hz=bundle.sample_hz,
             analysis_of=lambda: StreamAnalysis(
-                bundle, head=engine, features=features, finder=finder(), expiry_s=stall_s(bundle.sample_hz)
+                bundle,
+                head=engine,
+                features=features,
+                finder=finder(),
+                expiry_s=stall_timeout_s(bundle.sample_hz),
             ),
             publish=log,
-            pace=pace,
+            timing=timing,
             **options,
         )
 
@@ -197,7 +201,7 @@ def test_a_camera_that_falls_silent_is_stalled_before_it_is_offline(
         sample_hz=bundle.sample_hz,
         analysis_of=lambda: StreamAnalysis(bundle, head=engine, features=engine, finder=Middle()),
         publish=log,
-        pace=Pace(timeouts=Timeouts(read_s=1.5), tick_s=0.02),
+        timing=MonitorTiming(timeouts=Timeouts(read_s=1.5), tick_s=0.02),
     )
     with monitor:
         log.wait_for(scored)
@@ -358,4 +362,4 @@ def test_settings_are_checked() -> None:
     with pytest.raises(ValueError, match="at least one source"):
         Monitor([], sample_hz=8.0, analysis_of=lambda: None, publish=print)  # type: ignore[arg-type,return-value]
     with pytest.raises(ValueError, match="above 0"):
-        Pace(heartbeat_s=0.0)
+        MonitorTiming(heartbeat_s=0.0)

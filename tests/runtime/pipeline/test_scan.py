@@ -69,7 +69,7 @@ def test_frames_share_calls_without_changing_the_score(
     with Batcher(counting) as batcher:
         together = Scanner(bundle, head=engine, batcher=batcher, infer=infer).scan(face_video)
     assert max(sizes) == BATCH_CROPS
-    with Batcher(engine.features, most_crops=1) as batcher:
+    with Batcher(engine.features, max_crops=1) as batcher:
         apart = Scanner(bundle, head=engine, batcher=batcher, infer=infer).scan(face_video)
     assert together.p_fake == pytest.approx(apart.p_fake, abs=1e-5)
 

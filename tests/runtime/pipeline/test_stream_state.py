@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from runtime.messages import BroadcastMessage, Latency, State, StreamMessage, VerdictMessage
-from runtime.pipeline.stream_state import StreamStateTracker
+from runtime.pipeline.stream_state import StreamStateMachine
 
 LATENCY = Latency(decode=1.0, detect=2.0, backbone=3.0, head=4.0, total=20.0)
 
 
 @pytest.fixture
-def status() -> StreamStateTracker:
-    return StreamStateTracker("cam", stall_s=0.5)
+def status() -> StreamStateMachine:
+    return StreamStateMachine("cam", stall_timeout_s=0.5)
 
 
 def verdict(face: int = 0, state: State = "real", p_fake: float | None = 0.1) -> VerdictMessage:
@@ -38,12 +38,12 @@ def told(messages: list[BroadcastMessage]) -> list[str | tuple[int, str]]:
     ]
 
 
-def live(status: StreamStateTracker, *, faces: int = 1, now: float = 0.0) -> None:
+def live(status: StreamStateMachine, *, faces: int = 1, now: float = 0.0) -> None:
     status.connected()
     status.analysed([verdict(face) for face in range(faces)], faces=faces, now=now)
 
 
-def test_a_stream_is_live_only_once_a_frame_with_a_face_was_analysed(status: StreamStateTracker) -> None:
+def test_a_stream_is_live_only_once_a_frame_with_a_face_was_analysed(status: StreamStateMachine) -> None:
     """Opening a source proves nothing; the state comes before the first verdict, and is said once."""
     assert told(status.announce()) == ["connecting"]
     assert told(status.connected()) == []
@@ -51,7 +51,7 @@ def test_a_stream_is_live_only_once_a_frame_with_a_face_was_analysed(status: Str
     assert told(status.analysed([verdict()], faces=1, now=0.1)) == [(0, "real")]
 
 
-def test_no_face(status: StreamStateTracker) -> None:
+def test_no_face(status: StreamStateMachine) -> None:
     """Frames without a face are a state of their own; the last face's farewell comes before it."""
     live(status)
     gone = verdict(state="stale", p_fake=None)
@@ -59,7 +59,7 @@ def test_no_face(status: StreamStateTracker) -> None:
     assert told(status.analysed([], faces=0, now=0.2)) == []
 
 
-def test_frames_that_stop_make_every_face_stale(status: StreamStateTracker) -> None:
+def test_frames_that_stop_make_every_face_stale(status: StreamStateMachine) -> None:
     """Without a next frame, time alone ends the verdicts, once, without a score and before the state."""
     live(status, faces=2)
     assert status.tick(0.5) == []
@@ -70,7 +70,7 @@ def test_frames_that_stop_make_every_face_stale(status: StreamStateTracker) -> N
     assert told(status.analysed([verdict()], faces=1, now=9.1)) == ["live", (0, "real")]
 
 
-def test_a_lost_source_is_offline_with_its_reason(status: StreamStateTracker) -> None:
+def test_a_lost_source_is_offline_with_its_reason(status: StreamStateMachine) -> None:
     """Losing the source ends the verdicts at once; further attempts that fail alike say nothing new."""
     live(status)
     messages = status.dropped("the stream stopped")
@@ -83,7 +83,7 @@ def test_a_lost_source_is_offline_with_its_reason(status: StreamStateTracker) ->
     assert told(status.analysed([verdict(7)], faces=1, now=61.0)) == ["live", (7, "real")]
 
 
-def test_frames_of_a_lost_connection_do_not_count(status: StreamStateTracker) -> None:
+def test_frames_of_a_lost_connection_do_not_count(status: StreamStateMachine) -> None:
     """What was under way when the source went away is not news, even after its return."""
     status.connected()
     before = status.connection
@@ -95,7 +95,7 @@ def test_frames_of_a_lost_connection_do_not_count(status: StreamStateTracker) ->
     assert status.accepts(status.connection)
 
 
-def test_a_source_too_slow_is_never_scored(status: StreamStateTracker) -> None:
+def test_a_source_too_slow_is_never_scored(status: StreamStateMachine) -> None:
     """Its frames do not count and it does not stall, until it recovers."""
     live(status)
     messages = status.too_slow(3.0, 5.333)
@@ -107,17 +107,17 @@ def test_a_source_too_slow_is_never_scored(status: StreamStateTracker) -> None:
     assert status.accepts(status.connection)
 
 
-def test_the_end(status: StreamStateTracker) -> None:
+def test_the_end(status: StreamStateMachine) -> None:
     """An end and a failure both end the verdicts, under different names."""
     live(status)
     assert told(status.ended()) == [(0, "stale"), "ended"]
-    other = StreamStateTracker("other", stall_s=0.5)
+    other = StreamStateMachine("other", stall_timeout_s=0.5)
     live(other)
     assert told(other.failed("401")) == [(0, "stale"), "offline"]
     assert not other.accepts(other.connection)
 
 
-def test_a_face_says_goodbye_once(status: StreamStateTracker) -> None:
+def test_a_face_says_goodbye_once(status: StreamStateMachine) -> None:
     """A face that is stale already, or of which nothing was said, is not made stale again."""
     live(status)
     status.tick(1.0)
@@ -125,7 +125,7 @@ def test_a_face_says_goodbye_once(status: StreamStateTracker) -> None:
     assert told(status.analysed([gone, verdict(1)], faces=1, now=1.1)) == ["live", (1, "real")]
 
 
-def test_health_counts(status: StreamStateTracker) -> None:
+def test_health_counts(status: StreamStateMachine) -> None:
     """A lost connection counts; an attempt that never got one does not."""
     status.dropped("refused")
     live(status)
