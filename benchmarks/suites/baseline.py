@@ -290,7 +290,7 @@ class _Bench:
             started = time.process_time()
             for index, picture in enumerate(self._pictures):
                 frame = Frame(
-                    picture=picture,
+                    image=picture,
                     pts=index,
                     time_base=1 / self.fps,
                     captured=None,

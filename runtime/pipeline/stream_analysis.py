@@ -275,7 +275,7 @@ class StreamAnalysis:
         # New memory for every frame: the buffers keep the crops.
         crops = np.empty((len(faces), size, size, 3), np.uint8)
         for crop, face in zip(crops, faces, strict=True):
-            crop_face(frame.picture, face.box, size=size, margin=self._bundle.crop_margin, out=crop)
+            crop_face(frame.image, face.box, size=size, margin=self._bundle.crop_margin, out=crop)
         return Sighting(
             frame=frame,
             faces=faces,

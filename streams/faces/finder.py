@@ -2,7 +2,7 @@
 
     finder = FaceFinder(Detector(infer))
     for face in finder.find(frame):
-        crop = crop_face(frame.picture, face.box, size=112, margin=1.3)
+        crop = crop_face(frame.image, face.box, size=112, margin=1.3)
 
 Motion is measured by optical flow that has to agree forwards and backwards. From one sample of a real face
 to the next, at 8 to 10 Hz, never less than 47 % of the points agreed; across a cut from one face to another,
@@ -111,7 +111,7 @@ class FaceFinder:
             The faces in the picture, those followed longest first.
         """
         started = self._clock()
-        picture = frame.picture
+        picture = frame.image
         known = len(self._tracker.tracks)
         self._follow(picture)
         tracks = self._tracker.tracks

@@ -25,7 +25,7 @@ from streams.errors import (
 from streams.input.clock import CaptureClock, CatchUp
 from streams.input.source import Source, device_url, format_available
 
-__all__ = ["Capture", "Picture", "Timeouts", "open_capture"]
+__all__ = ["Capture", "DecodedFrame", "Timeouts", "open_capture"]
 
 # FFmpeg writes to the terminal unless someone takes its messages. PyAV does so by default; this restores it
 # where another library has changed it. Nothing is lost: what matters comes as an exception.
@@ -66,10 +66,10 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
+class DecodedFrame:
     """A decoded picture and its times."""
 
-    picture: av.VideoFrame
+    image: av.VideoFrame
     pts: int
     time_base: Fraction
     captured_s: float | None
@@ -85,7 +85,7 @@ class Capture(Protocol):
     corrupt: int
     """Pictures lost so far because their data was damaged."""
 
-    def pictures(self) -> Iterator[Picture]:
+    def frames(self) -> Iterator[DecodedFrame]:
         """Decode every picture until the source ends or `stop` is set; raises SourceError."""
 
     def close(self) -> None:
@@ -104,7 +104,7 @@ def open_capture(
     Args:
         source: What to open.
         timeouts: How long it may keep silent.
-        stop: Ends `pictures` early once set.
+        stop: Ends `frames` early once set.
         clock: Seconds that never go back.
 
     Returns:
@@ -194,7 +194,7 @@ class VideoCapture:
                 stream.discard = Discard.all
         return decodable[0]
 
-    def pictures(self) -> Iterator[Picture]:
+    def frames(self) -> Iterator[DecodedFrame]:
         """Decode every picture until the source ends or `stop` is set.
 
         Yields:
@@ -231,8 +231,8 @@ class VideoCapture:
                 if frame.is_corrupt:
                     self.corrupt += 1
                 elif pts is not None:  # RTP's first picture may come before its clock is known
-                    yield Picture(
-                        picture=frame,
+                    yield DecodedFrame(
+                        image=frame,
                         pts=pts,
                         time_base=time_base,
                         captured_s=anchor.captured_s(float(pts * time_base)) if source.live else None,
@@ -342,7 +342,7 @@ class DemoCapture:
     def close(self) -> None:
         """Let go of the source."""
 
-    def pictures(self) -> Iterator[Picture]:
+    def frames(self) -> Iterator[DecodedFrame]:
         """Make pictures until `stop` is set.
 
         Yields:
@@ -364,8 +364,8 @@ class DemoCapture:
             if self._stop.wait(max(0.0, start_s + due_s - made_s)):
                 return
             picture.pts, picture.time_base = pts, time_base
-            yield Picture(
-                picture=picture,
+            yield DecodedFrame(
+                image=picture,
                 pts=pts,
                 time_base=time_base,
                 captured_s=start_s + due_s,

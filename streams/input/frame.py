@@ -14,7 +14,7 @@ __all__ = ["Frame"]
 class Frame:
     """A due sample of a source: the picture as decoded and what is known of its time."""
 
-    picture: av.VideoFrame
+    image: av.VideoFrame
     """The decoded picture in its native pixel format, upright."""
 
     pts: int
@@ -44,9 +44,9 @@ class Frame:
     @property
     def width(self) -> int:
         """Return the width of the picture in pixels."""
-        return self.picture.width
+        return self.image.width
 
     @property
     def height(self) -> int:
         """Return the height of the picture in pixels."""
-        return self.picture.height
+        return self.image.height

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from streams.errors import EndOfStream, SourceError, SourceMissing, SourceNotVideo
-from streams.input.capture import Picture, Timeouts, open_capture
+from streams.input.capture import DecodedFrame, Timeouts, open_capture
 from streams.input.events import (
     Connected,
     Connecting,
@@ -268,12 +268,12 @@ class Reader:
         upright = UprightRotation()
         connected = too_slow = False
         try:
-            for picture in capture.pictures():
+            for picture in capture.frames():
                 self._corrupt = lost_before + capture.corrupt
                 if not connected:
                     connected = self._was_live = True
                     self._failures = 0
-                    self._tell(Connected(picture.picture.width, picture.picture.height, capture.fps))
+                    self._tell(Connected(picture.image.width, picture.image.height, capture.fps))
                 sample = sampler.offer(float(picture.pts * picture.time_base))
                 if sampler.too_slow != too_slow:
                     too_slow = sampler.too_slow
@@ -290,13 +290,13 @@ class Reader:
         if not connected and not self._stop.is_set():
             raise SourceNotVideo(self.source.spec, "no picture in it can be decoded")
 
-    def _frame(self, picture: Picture, upright: UprightRotation, *, gap: bool) -> Frame:
+    def _frame(self, picture: DecodedFrame, upright: UprightRotation, *, gap: bool) -> Frame:
         captured = None
         if picture.captured_s is not None:
             # By way of the clock: a correction of the wall clock must not look like a latency.
             captured = self._wall() - (self._clock() - picture.captured_s)
         return Frame(
-            picture=upright.turn(picture.picture),
+            image=upright.turn(picture.image),
             pts=picture.pts,
             time_base=picture.time_base,
             captured=captured,

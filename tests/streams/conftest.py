@@ -47,7 +47,7 @@ def make_frame() -> Callable[..., Frame]:
     def make(rgb: NDArray[np.uint8], index: int = 0, *, gap: bool = False) -> Frame:
         picture = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format="yuv420p")
         return Frame(
-            picture=picture,
+            image=picture,
             pts=index,
             time_base=Fraction(1, 10),
             captured=None,

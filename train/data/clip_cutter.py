@@ -171,7 +171,7 @@ def cut_clips(path: Path, spec: ClipSpec, finder: Finder) -> list[FaceClip]:
 
 
 def _sighting(frame: Frame, face: Face, number: int, spec: ClipSpec) -> Sighting:
-    crop = crop_face(frame.picture, face.box, size=spec.size, margin=spec.margin)
+    crop = crop_face(frame.image, face.box, size=spec.size, margin=spec.margin)
     return Sighting(sample=number, pts_s=frame.pts_s, height=face.box[3], jpeg=encode(crop, spec.quality))
 
 

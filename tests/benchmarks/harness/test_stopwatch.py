@@ -18,7 +18,7 @@ from streams.input.frame import Frame
 def frame(decode_ms: float) -> Frame:
     picture = av.VideoFrame(64, 64, "yuv420p")
     return Frame(
-        picture=picture,
+        image=picture,
         pts=0,
         time_base=Fraction(1, 25),
         captured=None,

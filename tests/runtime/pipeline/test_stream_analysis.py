@@ -73,7 +73,7 @@ def frame_at(pictures: list[av.VideoFrame]) -> Callable[..., Frame]:
 
     def make(index: int, *, gap: bool | None = None, captured: float | None = None, missed: int = 0) -> Frame:
         return Frame(
-            picture=pictures[index % len(pictures)],
+            image=pictures[index % len(pictures)],
             pts=index,
             time_base=Fraction(1, HZ),
             captured=captured,

@@ -164,6 +164,6 @@ def test_a_stream_frame_is_found_like_its_picture(
         make_frame(place(portrait, 100, 100)),
         make_frame(place(portrait, 40, 10, width=640, height=480)),
     )
-    before = detector.detect(first.picture, 320)
-    detector.detect(other.picture, 640)
-    assert detector.detect(first.picture, 320) == before
+    before = detector.detect(first.image, 320)
+    detector.detect(other.image, 640)
+    assert detector.detect(first.image, 320) == before

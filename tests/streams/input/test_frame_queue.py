@@ -18,7 +18,7 @@ PICTURE = av.VideoFrame(16, 16, "yuv420p")
 def sample(number: int, *, gap: bool = False) -> Frame:
     """Make the sample of that number at 8 Hz."""
     return Frame(
-        picture=PICTURE,
+        image=PICTURE,
         pts=number,
         time_base=Fraction(1, 8),
         captured=None,

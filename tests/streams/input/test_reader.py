@@ -160,7 +160,7 @@ def test_a_file_gives_every_due_frame_in_order(
             if len(taken) < 3:
                 time.sleep(0.05)  # the reader meets a full mailbox
             taken.append(frame)
-    assert [index_of(frame.picture) for frame in taken] == due
+    assert [index_of(frame.image) for frame in taken] == due
     start_s = taken[0].pts_s
     assert [round((frame.pts_s - start_s) * 25) for frame in taken] == due
     assert [frame.gap for frame in taken] == [True] + [False] * (len(due) - 1)
@@ -175,7 +175,7 @@ def test_containers(tmp_path: Path, make_video: MakeVideo, index_of: IndexOf, su
     """Whatever the container, the frames and their rate are the same; a bare stream has no better clock."""
     path = make_video(tmp_path / f"clip{suffix}", frames=50)
     with reading(path) as (reader, _):
-        indices = [index_of(frame.picture) for frame in frames_of(reader)]
+        indices = [index_of(frame.image) for frame in frames_of(reader)]
     assert indices[0] == 0
     assert len(indices) == 16
     assert max(b - a for a, b in itertools.pairwise(indices)) <= 4
@@ -259,7 +259,7 @@ def test_a_truncated_file_gives_what_it_has(
     path = tmp_path / "cut.mkv"
     path.write_bytes(whole[: len(whole) * 3 // 5])
     with reading(path) as (reader, events):
-        indices = [index_of(frame.picture) for frame in frames_of(reader)]
+        indices = [index_of(frame.image) for frame in frames_of(reader)]
     assert 10 < len(indices) < 25
     assert indices == sorted(indices)
     assert events.seen[-1] == Ended()
@@ -284,7 +284,7 @@ def test_damaged_pictures_are_counted_and_left_out(
         data[start + 20 : start + 180] = bytes(160)
     path.write_bytes(data)
     with reading(path) as (reader, events):
-        indices = [index_of(frame.picture) for frame in frames_of(reader)]
+        indices = [index_of(frame.image) for frame in frames_of(reader)]
     assert reader.corrupt > 0
     assert len(indices) > 10
     assert indices == sorted(indices)
@@ -326,8 +326,8 @@ def test_a_video_filmed_sideways_is_turned_upright(
         frame = next(frames_of(reader))
         reader.stop()
     assert (frame.width, frame.height) == size
-    assert frame.picture.format.name == "yuv420p"
-    luma = frame.picture.to_ndarray(format="gray8").astype(float)
+    assert frame.image.format.name == "yuv420p"
+    luma = frame.image.to_ndarray(format="gray8").astype(float)
     height, width = luma.shape
     halves = {
         "top": luma[: height // 2],
@@ -396,7 +396,7 @@ def test_a_camera_is_read_live(rtsp_server: Serve, clip: Path, index_of: IndexOf
         assert events.wait_for(Connected) == Connected(320, 240, 25.0)
         frames = [take(reader) for _ in range(6)]
     for a, b in itertools.pairwise(frames):
-        assert (index_of(b.picture) - index_of(a.picture)) % 100 == round((b.pts_s - a.pts_s) * 25)
+        assert (index_of(b.image) - index_of(a.image)) % 100 == round((b.pts_s - a.pts_s) * 25)
         assert b.pts > a.pts
     assert frames[0].gap
     for frame in frames:
@@ -415,7 +415,7 @@ def test_a_camera_with_reordered_pictures(
         frames = [take(reader) for _ in range(24)][4:]
         assert reader.corrupt == 0
     for a, b in itertools.pairwise(frames):
-        assert (index_of(b.picture) - index_of(a.picture)) % 50 == round((b.pts_s - a.pts_s) * 25)
+        assert (index_of(b.image) - index_of(a.image)) % 50 == round((b.pts_s - a.pts_s) * 25)
         assert b.pts > a.pts
 
 
@@ -515,7 +515,7 @@ def test_pictures_cut_up_by_the_server_are_whole(
     server = rtsp_server(video, headers_per_slice=True)
     with reading(server.url()) as (reader, _):
         for _ in range(8):
-            luma = take(reader).picture.to_ndarray(format="gray8")
+            luma = take(reader).image.to_ndarray(format="gray8")
             assert int(luma.max()) - int(luma.min()) <= 2
         assert reader.corrupt == 0
 

@@ -87,7 +87,7 @@ def test_the_face_is_found_where_it_is(
     """The detector finds exactly one face in at least 95 % of the samples that show a whole one."""
     detector = Detector(infer)
     found = [
-        len(detector.detect(make_frame(rgb).picture, 320)) == 1
+        len(detector.detect(make_frame(rgb).image, 320)) == 1
         for index, rgb in enumerate(cycle)
         if index % 2 == 0 and demo_truth(index / FPS) != "away"
     ]
