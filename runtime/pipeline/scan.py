@@ -26,10 +26,10 @@ from runtime.errors import UnmaskError
 from runtime.model.bundle import Bundle
 from runtime.model.video_score import FaceRecord, face_p_fake, video_p_fake
 from runtime.pipeline.batcher import Batcher
-from runtime.pipeline.stream_analysis import FaceVerdict, Finder, Head, Sighting, StreamAnalysis
+from runtime.pipeline.stream_analysis import FaceVerdict, Head, Sighting, StreamAnalysis
 from streams.errors import EndOfStream, SourceError, redact
 from streams.faces.detector import Detector, Infer
-from streams.faces.finder import FaceFinder
+from streams.faces.finder import FaceFinder, Finder
 from streams.input.files import video_files
 from streams.input.frame import Frame
 from streams.input.reader import Event, TooSlow, open_reader

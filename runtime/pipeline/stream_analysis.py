@@ -27,23 +27,13 @@ from runtime.model.bundle import Bundle
 from runtime.pipeline.decision import STALE, FaceDecision, Verdict
 from runtime.pipeline.verdict_rate import VerdictRate
 from runtime.pipeline.window import FaceWindow
-from streams.faces.crop import crop_face
-from streams.faces.finder import Face
+from streams.faces.crop import Box, crop_face
+from streams.faces.finder import Face, Finder
 from streams.features.temporal_residuals import ResidualMeter
 from streams.input.frame import Frame
 
-Box = tuple[float, float, float, float]
-
 # A face that this many samples in a row do not show is gone, and what was buffered of it with it.
 MISSES_TO_FORGET = 2
-
-
-class Finder(Protocol):
-    """Finds and follows the faces of one stream; `streams.faces.finder.FaceFinder` is the one in use."""
-
-    def find(self, frame: Frame) -> list[Face]:
-        """Give the faces of the next frame."""
-        ...
 
 
 class Head(Protocol):

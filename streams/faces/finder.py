@@ -12,6 +12,7 @@ never more than 14 %. So flow says where a face went and vouches that it is the 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import av
 import cv2
@@ -67,6 +68,14 @@ class DetectionSchedule:
             raise ValueError(f"every value of a cadence must be positive: {self}")
         if self.wide_side < self.narrow_side:
             raise ValueError(f"the wide side of a cadence is not under its narrow side: {self}")
+
+
+class Finder(Protocol):
+    """Face finder of one stream or video: keeps the ids of faces from frame to frame."""
+
+    def find(self, frame: Frame) -> list[Face]:
+        """Return the faces of the next frame."""
+        ...
 
 
 class FaceFinder:

@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -19,21 +18,13 @@ from numpy.typing import NDArray
 
 from streams.errors import EndOfStream, SourceError
 from streams.faces.crop import crop_face
-from streams.faces.finder import Face
+from streams.faces.finder import Face, Finder
 from streams.input.frame import Frame
 from streams.input.reader import open_reader
 from streams.input.source import parse_source
 
 # A file is read as fast as it is taken; who waits this long waits for a disk that is gone.
 STALLED_S = 60.0
-
-
-class Finder(Protocol):
-    """Finds and follows the faces of one video; `streams.faces.finder.FaceFinder` is the one in use."""
-
-    def find(self, frame: Frame) -> list[Face]:
-        """Give the faces of the next frame."""
-        ...
 
 
 class NoClip(Exception):

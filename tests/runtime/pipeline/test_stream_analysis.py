@@ -18,12 +18,12 @@ from runtime.engines.interface import Engine
 from runtime.errors import EngineFailed
 from runtime.model.bundle import Bundle, load_bundle
 from runtime.pipeline.stream_analysis import FaceVerdict, StreamAnalysis
+from streams.faces.crop import Box
 from streams.faces.finder import Face
 from streams.features.temporal_residuals import clip_residuals
 from streams.input.frame import Frame
 
 HZ = 8
-Box = tuple[float, float, float, float]
 LEFT: Box = (20.0, 20.0, 40.0, 50.0)
 RIGHT: Box = (200.0, 60.0, 60.0, 70.0)
 
