@@ -17,7 +17,7 @@ import numpy as np
 import skimage.data
 from numpy.typing import NDArray
 
-from streams.synthesis.forgery import self_blend
+from streams.synthesis.fakes import self_blend
 
 # The course of a cycle. It starts with the face in the picture, so that there is something to judge at once.
 FORGED_S = 9.0  # until here the face is untouched

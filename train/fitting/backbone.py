@@ -1,6 +1,6 @@
 """Trains the trunk on single crops: a label a crop, and the blended region where it is known.
 
-The trunk learns from real forgeries and from forgeries made of the real crops (`streams.synthesis.forgery`), strong ones
+The trunk learns from real forgeries and from forgeries made of the real crops (`streams.synthesis.fakes`), strong ones
 first. Where the forged region is known, small convolutions on the trunk's second and third stage are trained
 to draw it: many labels a crop instead of one. They are not part of the detector. A teacher trains the same
 way, and beside one the trunk learns from its maps and its judgement too.

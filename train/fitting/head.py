@@ -20,7 +20,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from streams.synthesis.forgery import forge, sample_forgery
+from streams.synthesis.fakes import make_fake, sample_fake_parameters
 from train.models.config import FitConfig
 from train.models.detector import Head, ResNeXtLSTM
 from train.sampling.augmentation import varied
@@ -145,11 +145,11 @@ def pseudo_clip(
     """
     side = face.shape[0]
     path = _smooth(frames, rng) * np.array([0.02 * side, 0.02 * side, 0.03, 1.5])
-    forgery = None if strength is None else sample_forgery(rng, strength=strength)
+    forgery = None if strength is None else sample_fake_parameters(rng, strength=strength)
     noise, quality = rng.uniform(0, 2), int(rng.integers(60, 96))
     made = []
     for x, y, scale, degrees in path:
-        frame = face if forgery is None else forge(face, forgery.jitter(rng))[0]
+        frame = face if forgery is None else make_fake(face, forgery.jitter(rng))[0]
         turn = cv2.getRotationMatrix2D((side / 2, side / 2), degrees, 1 + scale)
         turn[:, 2] += x, y
         moved = cv2.warpAffine(frame, turn, (side, side), borderMode=cv2.BORDER_REPLICATE)

@@ -19,7 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from streams.synthesis.forgery import EXPRESSIVE, blend_mask, forge, sample_forgery, self_blend
+from streams.synthesis.fakes import (
+    EXPRESSION_REGIONS,
+    blend_mask,
+    make_fake,
+    sample_fake_parameters,
+    self_blend,
+)
 from train.data.clip_set import Entry, load_clips, read_clip_set
 from train.models.config import FitConfig
 from train.sampling.augmentation import Variation, draw_variation
@@ -205,10 +211,10 @@ def _made(
     kind = rng.random()
     if kind < SWAPPED:
         donor = _alike(real, [pool.real_frame(rng) for _ in range(DONORS)])
-        return forge(real, sample_forgery(rng, strength=strength), donor=donor)
+        return make_fake(real, sample_fake_parameters(rng, strength=strength), donor=donor)
     if kind < SWAPPED + REENACTED:
-        region = EXPRESSIVE[int(rng.integers(len(EXPRESSIVE)))]
-        return forge(real, sample_forgery(rng, strength=strength, region=region))
+        region = EXPRESSION_REGIONS[int(rng.integers(len(EXPRESSION_REGIONS)))]
+        return make_fake(real, sample_fake_parameters(rng, strength=strength, region=region))
     return self_blend(real, rng, strength=strength)
 
 
@@ -240,7 +246,7 @@ def _found(
         real, fake = variation.place(real), variation.place(fake, onto_real)
         region = variation.move(seen, onto_real)
     if rng.random() < PARTIAL:
-        mask = blend_mask(variation.size, variation.size, sample_forgery(rng))
+        mask = blend_mask(variation.size, variation.size, sample_fake_parameters(rng))
         if (mask * region).mean() >= MIN_REGION:
             blended = real + mask[..., None] * (fake.astype(np.float32) - real)
             fake, region = np.clip(blended + 0.5, 0, 255).astype(np.uint8), mask * region

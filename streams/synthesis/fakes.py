@@ -6,9 +6,9 @@ of itself has all three and nothing else, so a detector trained on it learns the
 moves the mouth or the brows of a face that stays its owner's: its traces are texture that was stretched.
 
     rng = np.random.default_rng(0)
-    forgery = sample_forgery(rng)
-    fake, mask = forge(face, forgery)                        # one still
-    fake, mask = forge(face, forgery.jitter(rng))           # the same forgery, one frame later
+    forgery = sample_fake_parameters(rng)
+    fake, mask = make_fake(face, forgery)                        # one still
+    fake, mask = make_fake(face, forgery.jitter(rng))           # the same forgery, one frame later
 
 Source: Shiohara & Yamasaki, "Detecting Deepfakes with Self-Blended Images", CVPR 2022; the boundary as
 a cue is from Li et al., "Face X-ray for More General Face Forgery Detection", CVPR 2020; what a
@@ -39,12 +39,12 @@ _REGIONS: dict[Region, tuple[float, float, float, float]] = {
     "mouth": (0.50, 0.74, 0.22, 0.16),
     "brows": (0.50, 0.34, 0.31, 0.14),
 }
-EXPRESSIVE: tuple[Region, ...] = ("mouth", "brows")
+EXPRESSION_REGIONS: tuple[Region, ...] = ("mouth", "brows")
 """The regions that a reenactment moves: the copy is bent there, not laid upon the face."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Forgery:
+class FakeParameters:
     """The drawn parameters of one forgery; lengths are shares of the crop's side.
 
     Attributes:
@@ -83,7 +83,7 @@ class Forgery:
     bends: bool
     colour_scale: float
 
-    def jitter(self, rng: np.random.Generator, amount: float = 1.0) -> Forgery:
+    def jitter(self, rng: np.random.Generator, amount: float = 1.0) -> FakeParameters:
         """Vary the forgery a little, as a generator that treats every frame on its own does.
 
         Args:
@@ -107,20 +107,20 @@ class Forgery:
         )
 
 
-def sample_forgery(
+def sample_fake_parameters(
     rng: np.random.Generator,
     *,
     strength: float = 1.0,
     region: Region | None = None,
     outside: bool | None = None,
-) -> Forgery:
+) -> FakeParameters:
     """Draw a forgery.
 
     Args:
         rng: Where everything is drawn from; the same state gives the same forgery.
         strength: Scale of the differences between the copy and the face: 1 is about the published
             recipe, 2 is visible at a glance, 0.5 is subtle.
-        region: What is blended; when None mostly the whole face, and none of `EXPRESSIVE`.
+        region: What is blended; when None mostly the whole face, and none of `EXPRESSION_REGIONS`.
         outside: Whether the surroundings are changed instead of the copy; drawn when None.
     """
     if strength <= 0:
@@ -131,7 +131,7 @@ def sample_forgery(
     cx, cy, rx, ry = _REGIONS[region]
     size = rng.uniform(0.8, 1.12)
     s = strength
-    bends = region in EXPRESSIVE
+    bends = region in EXPRESSION_REGIONS
     # Of a region that bends, a mouth that opens stretches most: downwards.
     stretching, sliding, bending = ((0.06, 0.20), 0.020, 0.022) if bends else ((0.025, 0.025), 0.012, 0.010)
 
@@ -145,7 +145,7 @@ def sample_forgery(
     c = 0.4 * s if bends else s
     colour = rng.normal(0.0, 8.0 * c, 3) + rng.normal(0.0, 6.0 * c)
     gain = 1.0 + rng.normal(0.0, 0.05 * c, 3) + rng.normal(0.0, 0.05 * c)
-    return Forgery(
+    return FakeParameters(
         centre=(cx + rng.normal(0, 0.02), cy + rng.normal(0, 0.02)),
         radii=(rx * size * rng.uniform(0.88, 1.12), ry * size * rng.uniform(0.88, 1.1)),
         ripple=tuple((float(rng.uniform(0, 0.10)), float(rng.uniform(0, 2 * np.pi))) for _ in range(4)),
@@ -171,12 +171,12 @@ def _stretch(rng: np.random.Generator, across: float, down: float) -> tuple[floa
     return float(np.clip(x, 0.5, 1.5)), float(np.clip(y, 0.5, 1.5))
 
 
-def forge(face: Image, forgery: Forgery, *, donor: Image | None = None) -> tuple[Image, Mask]:
+def make_fake(face: Image, forgery: FakeParameters, *, donor: Image | None = None) -> tuple[Image, Mask]:
     """Blend a changed copy of a face, or of another one, into it.
 
     Args:
         face: uint8 RGB (H, W, 3), a square crop centred on the face with a side of about its height.
-        forgery: What to do, from `sample_forgery`.
+        forgery: What to do, from `sample_fake_parameters`.
         donor: uint8 RGB of the same shape: the face to blend in, its colours first matched to `face`;
             the face itself when None.
 
@@ -208,11 +208,11 @@ def forge(face: Image, forgery: Forgery, *, donor: Image | None = None) -> tuple
 
 
 def self_blend(face: Image, rng: np.random.Generator, *, strength: float = 1.0) -> tuple[Image, Mask]:
-    """Draw a forgery and apply it: `forge(face, sample_forgery(rng, strength=strength))`."""
-    return forge(face, sample_forgery(rng, strength=strength))
+    """Draw a forgery and apply it: `make_fake(face, sample_fake_parameters(rng, strength=strength))`."""
+    return make_fake(face, sample_fake_parameters(rng, strength=strength))
 
 
-def blend_mask(height: int, width: int, forgery: Forgery) -> Mask:
+def blend_mask(height: int, width: int, forgery: FakeParameters) -> Mask:
     """Draw the soft mask of a forgery: float32 (height, width), 0..opacity."""
     # The outline is smooth, so it is drawn at half the size and scaled up: a quarter of the arctangents.
     rows, columns = max(height // 2, 2), max(width // 2, 2)
@@ -264,7 +264,7 @@ def _resample(image: NDArray[np.float32], detail: float) -> NDArray[np.float32]:
     return image
 
 
-def _recolour(image: NDArray[np.float32], forgery: Forgery) -> NDArray[np.float32]:
+def _recolour(image: NDArray[np.float32], forgery: FakeParameters) -> NDArray[np.float32]:
     grey = image.mean(axis=2, keepdims=True)
     vivid = grey + np.float32(forgery.saturation) * (image - grey)
     return np.asarray(
@@ -273,7 +273,7 @@ def _recolour(image: NDArray[np.float32], forgery: Forgery) -> NDArray[np.float3
 
 
 def _displace(
-    image: NDArray[np.float32], forgery: Forgery, share: NDArray[np.float32] | None
+    image: NDArray[np.float32], forgery: FakeParameters, share: NDArray[np.float32] | None
 ) -> NDArray[np.float32]:
     """Move, turn, scale and warp the copy in one resampling; everywhere in full, or by a share (H, W)."""
     height, width = image.shape[:2]
