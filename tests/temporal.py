@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runtime.model.temporal_classifier import TEMPORAL_FEATURES, TemporalClassifier
-from streams.features.temporal_residuals import RESIDUALS
+from streams.features.temporal_residuals import NUM_RESIDUALS
 
 
 def flat_judge(
@@ -11,8 +11,8 @@ def flat_judge(
 ) -> TemporalClassifier:
     """Make one."""
     return TemporalClassifier(
-        centre=(centre,) * RESIDUALS,
-        scale=(scale,) * RESIDUALS,
+        centre=(centre,) * NUM_RESIDUALS,
+        scale=(scale,) * NUM_RESIDUALS,
         weights=(weight,) * TEMPORAL_FEATURES,
         bias=bias,
         max_logit=9.0,

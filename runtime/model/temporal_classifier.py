@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.features.temporal_residuals import LAGS, RESIDUALS
+from streams.features.temporal_residuals import LAGS, NUM_RESIDUALS
 
 TEMPORAL_FILE = "temporal.json"
 LEAST = max(LAGS) + 1
 """The fewest samples that hold every lag."""
 
 QUANTILES = (0.15, 0.5, 0.85)
-TEMPORAL_FEATURES = len(QUANTILES) * RESIDUALS
+TEMPORAL_FEATURES = len(QUANTILES) * NUM_RESIDUALS
 """How many numbers a window's flicker is told by."""
 MAX_LEVEL = 3.0
 """Deviations beyond which a measure counts no more: nothing like it was trained on."""
@@ -54,7 +54,11 @@ class TemporalClassifier:
     window: int
 
     def __post_init__(self) -> None:
-        for name, length in (("centre", RESIDUALS), ("scale", RESIDUALS), ("weights", TEMPORAL_FEATURES)):
+        for name, length in (
+            ("centre", NUM_RESIDUALS),
+            ("scale", NUM_RESIDUALS),
+            ("weights", TEMPORAL_FEATURES),
+        ):
             if len(getattr(self, name)) != length:
                 raise ValueError(f"{name} must have {length} values, not {len(getattr(self, name))}")
         if not np.isfinite((*self.centre, *self.scale, *self.weights, self.bias, self.max_logit)).all():
@@ -99,7 +103,7 @@ def temporal_features(
         (N, TELLS): for each lag the quantiles, each of all its measures.
     """
     level = np.clip((windows - centre) / scale, -MAX_LEVEL, MAX_LEVEL)
-    own, count = RESIDUALS // len(LAGS), len(windows)
+    own, count = NUM_RESIDUALS // len(LAGS), len(windows)
     parts = [
         np.quantile(level[:, lag:, number * own : (number + 1) * own], QUANTILES, axis=1)
         for number, lag in enumerate(LAGS)

@@ -30,7 +30,7 @@ from streams.input.reader import (
     Backoff,
     Connected,
     Connecting,
-    Dropped,
+    Disconnected,
     Ended,
     Event,
     Failed,
@@ -344,7 +344,7 @@ class _Watch:
                 if self._status.state == "offline":
                     logger.info("%s: connected again", self.source.name)
                 self._send(self._status.connected)
-            case Dropped(error=error):
+            case Disconnected(error=error):
                 # Once per outage, however many attempts it takes.
                 if self._status.state != "offline":
                     logger.warning("%s; trying again until it is back", error)

@@ -95,7 +95,7 @@ class FaceWindow:
         """Return the temporal residuals of the buffered samples, oldest first.
 
         Returns:
-            float32 `(len(self), RESIDUALS)`.
+            float32 `(len(self), NUM_RESIDUALS)`.
 
         Raises:
             ValueError: The window has no residual meter, or no sample.

@@ -28,7 +28,7 @@ KINDS = ("fine", "coarse", "texture", "motion", "warp", "colour")
 """What is measured: what differs within cells, cell by cell, the texture itself, how far cells moved, how
 unevenly, and how their colour differs."""
 PARTS = ("inner", "face", "edge", "mouth", "eyes", "nose")
-RESIDUALS = len(LAGS) * len(KINDS) * len(PARTS)
+NUM_RESIDUALS = len(LAGS) * len(KINDS) * len(PARTS)
 
 SIDE, CELLS = 112, 14
 """Crops are compared at so many pixels, so that a model's input size does not matter, in so many cells a
@@ -68,7 +68,7 @@ class ResidualMeter:
             crop: uint8 RGB `(H, H, 3)`.
 
         Returns:
-            float32 `(RESIDUALS,)`, logarithms: the kinds of the first lag, each in all parts, then those of the
+            float32 `(NUM_RESIDUALS,)`, logarithms: the kinds of the first lag, each in all parts, then those of the
             second. NaN for a lag that reaches before the first crop.
         """
         how = cv2.INTER_AREA if crop.shape[0] > SIDE else cv2.INTER_LINEAR
@@ -77,7 +77,7 @@ class ResidualMeter:
         measured = [
             self._compare(self._seen[-lag], now)
             if lag <= len(self._seen)
-            else np.full(RESIDUALS // len(LAGS), np.nan, np.float32)
+            else np.full(NUM_RESIDUALS // len(LAGS), np.nan, np.float32)
             for lag in LAGS
         ]
         self._seen.append(now)
@@ -118,7 +118,7 @@ def clip_residuals(crops: NDArray[np.uint8], margin: float) -> Residuals:
         margin: Side of the crops over the height of the face box.
 
     Returns:
-        float32 `(T, RESIDUALS)`.
+        float32 `(T, NUM_RESIDUALS)`.
     """
     meter = ResidualMeter(margin)
     return np.stack([meter.measure(crop) for crop in crops])

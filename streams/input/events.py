@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from streams.errors import SourceError
 
-__all__ = ["Connected", "Connecting", "Dropped", "Ended", "Event", "Failed", "FastEnough", "TooSlow"]
+__all__ = ["Connected", "Connecting", "Disconnected", "Ended", "Event", "Failed", "FastEnough", "TooSlow"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Connected:
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
+class Disconnected:
     """The source went away, or did not answer; it will be tried again."""
 
     error: SourceError
@@ -63,4 +63,4 @@ class Ended:
     """A finite source has been read to its end; the last event."""
 
 
-Event = Connecting | Connected | Dropped | Failed | TooSlow | FastEnough | Ended
+Event = Connecting | Connected | Disconnected | Failed | TooSlow | FastEnough | Ended

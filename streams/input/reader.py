@@ -24,7 +24,7 @@ from streams.input.capture import DecodedFrame, Timeouts, open_capture
 from streams.input.events import (
     Connected,
     Connecting,
-    Dropped,
+    Disconnected,
     Ended,
     Event,
     Failed,
@@ -41,7 +41,7 @@ __all__ = [
     "Backoff",
     "Connected",
     "Connecting",
-    "Dropped",
+    "Disconnected",
     "EndOfStream",
     "Ended",
     "Event",
@@ -238,7 +238,7 @@ class Reader:
                     self._finish(Failed(error), error)
                     return
                 delay_s = self._backoff.delay_s(self._failures, random.random())
-                self._tell(Dropped(error, delay_s))
+                self._tell(Disconnected(error, delay_s))
                 self._stop.wait(delay_s)
             else:
                 self._finish(Ended(), None)

@@ -19,29 +19,29 @@ from runtime.model.temporal_classifier import (
     temporal_features,
     write_temporal_classifier,
 )
-from streams.features.temporal_residuals import RESIDUALS
+from streams.features.temporal_residuals import NUM_RESIDUALS
 
 RNG = np.random.default_rng(0)
 JUDGE = TemporalClassifier(
-    centre=tuple(RNG.normal(0, 1, RESIDUALS).tolist()),
-    scale=tuple(RNG.uniform(0.5, 2, RESIDUALS).tolist()),
+    centre=tuple(RNG.normal(0, 1, NUM_RESIDUALS).tolist()),
+    scale=tuple(RNG.uniform(0.5, 2, NUM_RESIDUALS).tolist()),
     weights=tuple(RNG.normal(0, 0.1, TEMPORAL_FEATURES).tolist()),
     bias=0.3,
     max_logit=5.0,
     window=16,
 )
-HALF = RESIDUALS // 2
+HALF = NUM_RESIDUALS // 2
 
 
 def windows(count: int, samples: int, seed: int = 1) -> np.ndarray:
-    return np.random.default_rng(seed).normal(0, 1, (count, samples, RESIDUALS)).astype(np.float32)
+    return np.random.default_rng(seed).normal(0, 1, (count, samples, NUM_RESIDUALS)).astype(np.float32)
 
 
 def test_the_logit_is_the_weighed_quantiles() -> None:
     """The definition, written out measure by measure."""
     window = windows(1, 16)
     expected = JUDGE.bias
-    for lag, measures in ((1, range(HALF)), (2, range(HALF, RESIDUALS))):
+    for lag, measures in ((1, range(HALF)), (2, range(HALF, NUM_RESIDUALS))):
         for q, quantile in enumerate(QUANTILES):
             for i in measures:
                 level = np.clip(
@@ -84,7 +84,7 @@ def test_short_windows_count_for_less_and_the_shortest_for_nothing() -> None:
 
 def test_what_is_like_nothing_in_training_is_held_back() -> None:
     """However wild a measure, it counts for so many deviations and no more."""
-    wild = np.full((1, 16, RESIDUALS), 1e9, np.float32)
+    wild = np.full((1, 16, NUM_RESIDUALS), 1e9, np.float32)
     told = temporal_features(wild, np.asarray(JUDGE.centre), np.asarray(JUDGE.scale))
     assert told.shape == (1, TEMPORAL_FEATURES)
     assert (told == MAX_LEVEL).all()
@@ -104,7 +104,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"scale": [0.0] * RESIDUALS}, "scale must be above 0"),
+        ({"scale": [0.0] * NUM_RESIDUALS}, "scale must be above 0"),
         ({"weights": [1.0]}, f"weights must have {TEMPORAL_FEATURES} values"),
         ({"bias": float("nan")}, "must be finite"),
         ({"max_logit": 0}, "surest must be above 0"),

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from runtime.pipeline.window import FaceWindow
-from streams.features.temporal_residuals import RESIDUALS, ResidualMeter, clip_residuals
+from streams.features.temporal_residuals import NUM_RESIDUALS, ResidualMeter, clip_residuals
 
 DIM = 4
 
@@ -92,7 +92,7 @@ def test_residuals_roll_with_the_window() -> None:
     window = FaceWindow(4, DIM, ResidualMeter(1.3))
     for i, one in enumerate(crops):
         window.push(float(i), one, feature(i))
-    assert window.window_residuals().shape == (4, RESIDUALS)
+    assert window.window_residuals().shape == (4, NUM_RESIDUALS)
     np.testing.assert_array_equal(window.window_residuals(), clip_residuals(crops, 1.3)[-4:])
     window.clear()
     for i, one in enumerate(crops[:3]):

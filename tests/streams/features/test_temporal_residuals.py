@@ -12,8 +12,8 @@ from streams.features.temporal_residuals import (
     FLOOR,
     KINDS,
     LAGS,
+    NUM_RESIDUALS,
     PARTS,
-    RESIDUALS,
     ResidualMeter,
     clip_residuals,
 )
@@ -53,7 +53,7 @@ def test_what_moves_is_told_from_what_trembles() -> None:
     """A face that drifts and turns differs little once it is laid on; light that trembles stays."""
     steady = clip_residuals(moving(8), MARGIN)[2:]
     shaken = clip_residuals(trembling(moving(8), np.random.default_rng(0)), MARGIN)[2:]
-    assert steady.shape == (6, RESIDUALS)
+    assert steady.shape == (6, NUM_RESIDUALS)
     for lag in LAGS:
         assert kind(steady, "motion", "face", lag).mean() > np.log(0.5 * lag)
         assert (kind(shaken, "coarse", "inner", lag) - kind(steady, "coarse", "inner", lag)).mean() > 0.7
@@ -78,7 +78,7 @@ def test_what_lies_before_the_first_crop_is_not_known() -> None:
     assert np.isnan(meter.measure(crops[3])).all()
     meter.clear()
     found = np.stack([meter.measure(crop) for crop in crops])
-    half = RESIDUALS // 2
+    half = NUM_RESIDUALS // 2
     assert np.isnan(found[0]).all()
     assert np.isnan(found[1, half:]).all()
     assert np.isfinite(found[1, :half]).all()

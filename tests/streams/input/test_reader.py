@@ -33,7 +33,7 @@ from streams.input.reader import (
     Backoff,
     Connected,
     Connecting,
-    Dropped,
+    Disconnected,
     Ended,
     Event,
     Failed,
@@ -114,7 +114,7 @@ def failure_of(text: str | Path, **options: object) -> SourceError:
             reader.next(0)
         assert caught.value.__cause__ is error
         assert reader.error is error
-    assert not any(isinstance(event, Dropped) for event in events.seen)
+    assert not any(isinstance(event, Disconnected) for event in events.seen)
     return error
 
 
@@ -432,10 +432,10 @@ def test_a_killed_server_is_a_drop_and_its_return_a_new_start(rtsp_server: Serve
     with reading(server.url()) as (reader, events):
         take(reader)
         server.kill()
-        dropped = events.wait_for(Dropped)
+        dropped = events.wait_for(Disconnected)
         assert isinstance(dropped.error, SourceUnavailable)
         assert 0 < dropped.retry_in_s <= QUICK.max_s
-        assert "refused" in str(events.wait_for(Dropped).error)
+        assert "refused" in str(events.wait_for(Disconnected).error)
         while reader.next(0):
             pass  # what was read before
         server.start()
@@ -452,7 +452,7 @@ def test_a_camera_that_falls_silent_is_a_drop(rtsp_server: Serve, clip: Path) ->
     with reading(server.url(), timeouts=Timeouts(open_s=5, read_s=0.5)) as (reader, events):
         take(reader)
         server.freeze()
-        dropped = events.wait_for(Dropped)
+        dropped = events.wait_for(Disconnected)
         server.thaw()
         assert isinstance(dropped.error, SourceUnavailable)
         assert "for 0.5 s" in str(dropped.error)
@@ -544,7 +544,7 @@ def test_a_camera_that_speaks_http(make_video: MakeVideo, tmp_path: Path) -> Non
         with reading(f"http://127.0.0.1:{server.server_port}/video") as (reader, events):
             frame = take(reader)
             assert frame.captured is not None
-            assert isinstance(events.wait_for(Dropped).error, SourceUnavailable)
+            assert isinstance(events.wait_for(Disconnected).error, SourceUnavailable)
         server.shutdown()
         thread.join()
 
@@ -561,7 +561,7 @@ def test_a_host_that_does_not_answer_times_out() -> None:
     with listening() as server:
         url = f"rtsp://ada:s3cret@127.0.0.1:{server.getsockname()[1]}/cam"
         with reading(url, timeouts=Timeouts(open_s=0.2)) as (_, events):
-            first, second = events.wait_for(Dropped), events.wait_for(Dropped)
+            first, second = events.wait_for(Disconnected), events.wait_for(Disconnected)
     assert "no answer within 0.2 s" in str(first.error)
     assert isinstance(second.error, SourceUnavailable)
     assert "s3cret" not in repr(events.seen)
@@ -611,5 +611,5 @@ def test_a_finite_source_is_not_retried() -> None:
     assert isinstance(error, SourceUnavailable)
     assert "refused" in str(error)
     with reading(url, retry=True) as (_, events):
-        events.wait_for(Dropped)
-        events.wait_for(Dropped)
+        events.wait_for(Disconnected)
+        events.wait_for(Disconnected)
