@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from export.errors import CheckpointUnusable, SourceUnclear
-from runtime.engines.tensorrt.graphs import Precision
+from runtime.engines.tensorrt.onnx_rewrite import Precision
 from runtime.model.bundle import MANIFEST, Bundle, Weights, load_bundle
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _make(options: ExportOptions, *, say: Say, step: Say) -> Bundle:
 
 
 def _build(bundle: Bundle, options: ExportOptions, *, say: Say, step: Say) -> None:
-    from runtime.engines.tensorrt.builder import engines_for
+    from runtime.engines.tensorrt.builder import load_or_build_engines
     from runtime.engines.tensorrt.engine_cache import EngineCache
     from runtime.engines.tensorrt.prepared import write_prepared
 
@@ -132,7 +132,7 @@ def _build(bundle: Bundle, options: ExportOptions, *, say: Say, step: Say) -> No
     folder = write_prepared(bundle, options.precision, cache)
     say(f"graphs for TensorRT in {options.precision}: {folder}")
     step("building the engines")
-    engines = engines_for(
+    engines = load_or_build_engines(
         bundle,
         precision=options.precision,
         cache=cache,

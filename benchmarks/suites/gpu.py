@@ -29,7 +29,7 @@ from benchmarks.harness.errors import BenchmarkError, SettingInvalid
 from benchmarks.harness.record import Figure, Output, distribution, new_record, new_table, quantity
 from runtime.engines.tensorrt.driver import Gpu, probe
 from runtime.engines.tensorrt.engine_cache import EngineCache
-from runtime.engines.tensorrt.graphs import PRECISIONS
+from runtime.engines.tensorrt.onnx_rewrite import PRECISIONS
 from runtime.engines.tensorrt.prepared import write_prepared
 from runtime.errors import EngineUnavailable
 from runtime.model.bundle import Bundle, load_bundle

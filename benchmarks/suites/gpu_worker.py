@@ -23,7 +23,7 @@ import numpy as np
 from runtime.engines.recorded_outputs import record_outputs
 from runtime.engines.tensorrt.engine import TensorRTEngine
 from runtime.engines.tensorrt.engine_cache import EngineCache
-from runtime.engines.tensorrt.graphs import PRECISIONS
+from runtime.engines.tensorrt.onnx_rewrite import PRECISIONS
 from runtime.engines.tensorrt.prepared import PreparedModel, read_prepared
 from runtime.errors import UnmaskError
 
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str]) -> int:
         cache = EngineCache(options.prepared.resolve().parents[1])
         record: dict[str, Any] = {"python": platform.python_version()}
         for graphs in (True, False):
-            engine = TensorRTEngine(model, precision=options.precision, cache=cache, graphs=graphs)
+            engine = TensorRTEngine(model, precision=options.precision, cache=cache, cuda_graphs=graphs)
             started = time.monotonic()
             with engine:
                 if graphs:

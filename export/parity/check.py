@@ -42,7 +42,7 @@ from runtime.engines.recorded_outputs import (
     load_recorded_outputs,
     record_outputs,
 )
-from runtime.engines.tensorrt.graphs import PRECISIONS
+from runtime.engines.tensorrt.onnx_rewrite import PRECISIONS
 from runtime.errors import EngineUnavailable
 from runtime.model.bundle import Bundle
 

@@ -15,7 +15,7 @@ from export.errors import GraphUnsupported
 from export.onnx_graph.folding import folded
 from export.onnx_graph.lstm import names, torch_gates
 from export.parity.gates import Networks
-from runtime.engines.tensorrt.graphs import prepare
+from runtime.engines.tensorrt.onnx_rewrite import rewrite_graph
 from runtime.model.bundle import Bundle
 from train.models.detector import ModelConfig, ResNeXtLSTM
 
@@ -56,7 +56,7 @@ def stored_networks(bundle: Bundle) -> Networks:
 
 def _weights(path: Path) -> dict[str, NDArray[np.float32]]:
     """Read a graph's floating-point constants, stored weights restored."""
-    graph = onnx.load_model_from_string(prepare(path.read_bytes(), "fp32")).graph
+    graph = onnx.load_model_from_string(rewrite_graph(path.read_bytes(), "fp32")).graph
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     return {name: array for name, array in arrays.items() if array.dtype == np.float32}
 

@@ -16,7 +16,7 @@ from runtime.errors import EngineUnavailable, EngineUnknown
 
 if TYPE_CHECKING:
     from runtime.engines.interface import Engine
-    from runtime.engines.tensorrt.graphs import Precision
+    from runtime.engines.tensorrt.onnx_rewrite import Precision
     from runtime.model.bundle import Bundle
     from streams.faces.detector import Infer
 

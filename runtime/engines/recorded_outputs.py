@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from runtime.engines.tensorrt.driver import NAME
 from runtime.engines.tensorrt.engine import TensorRTEngine
 from runtime.engines.tensorrt.engine_cache import EngineCache
-from runtime.engines.tensorrt.graphs import PRECISIONS
+from runtime.engines.tensorrt.onnx_rewrite import PRECISIONS
 from runtime.engines.tensorrt.prepared import read_prepared
 from runtime.errors import EngineUnavailable, UnmaskError
 

@@ -1,8 +1,8 @@
 """Builds TensorRT engines: one path for TensorRT 8.6, 10, 11 and the one for RTX cards.
 
-    engines = engines_for(bundle, precision="fp16")       # from the cache, or built and kept
+    engines = load_or_build_engines(bundle, precision="fp16")       # from the cache, or built and kept
 
-What a version has is asked of its module, never of its number. Precision lies in the graph (`graphs.py`):
+What a version has is asked of its module, never of its number. Precision lies in the graph (`onnx_rewrite.py`):
 networks are strongly typed where TensorRT knows that; TensorRT 8.6 does not, and is allowed float16 instead.
 
 Building on the GPU that will run the engine takes a minute or more, once. TensorRT for RTX cards builds in
@@ -28,14 +28,14 @@ from typing import Any
 from runtime.engines.interface import Model
 from runtime.engines.tensorrt.driver import ADVICE, NAME, Gpu, probe
 from runtime.engines.tensorrt.engine_cache import EngineCache, EngineKey, write
-from runtime.engines.tensorrt.graphs import Precision
-from runtime.engines.tensorrt.library import is_rtx, load_tensorrt, start, the_logger, title
-from runtime.engines.tensorrt.prepared import PARTS, graph_of
+from runtime.engines.tensorrt.library import is_rtx, library_name, load_tensorrt, start, tensorrt_log
+from runtime.engines.tensorrt.onnx_rewrite import Precision
+from runtime.engines.tensorrt.prepared import PARTS, prepared_graph
 from runtime.errors import DeviceMemoryFull, EngineUnavailable
 
-MOST_BATCH = 64
+MAX_BATCH = 64
 # What kernels are chosen for: between a lone face and a full house.
-BEST_BATCH = 8
+OPT_BATCH = 8
 # What a kernel may take for its own use. The networks need little; the rest of the GPU is the user's.
 WORKSPACE_BYTES = 1 << 30
 
@@ -45,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Profile:
+class OptimizationProfile:
     """States the shapes of an engine's one input.
 
     Args:
@@ -60,7 +60,7 @@ class Profile:
 
 
 @dataclass(frozen=True)
-class Built:
+class BuildResult:
     """Is an engine as it comes from the builder.
 
     Args:
@@ -74,7 +74,7 @@ class Built:
     summary: Mapping[str, Any] = field(default_factory=dict)
 
 
-def profile_of(model: Model, part: str, *, most_batch: int = MOST_BATCH) -> Profile:
+def input_profile(model: Model, part: str, *, most_batch: int = MAX_BATCH) -> OptimizationProfile:
     """Say which shapes an engine has to serve.
 
     Args:
@@ -85,31 +85,33 @@ def profile_of(model: Model, part: str, *, most_batch: int = MOST_BATCH) -> Prof
     Returns:
         Crops `(N, H, W, 3)` for the backbone, windows `(N, T, D)` for the head.
     """
-    best = min(BEST_BATCH, most_batch)
+    best = min(OPT_BATCH, most_batch)
     if part == "backbone":
         crop = (model.input_size, model.input_size, 3)
-        return Profile((1, *crop), (best, *crop), (most_batch, *crop))
+        return OptimizationProfile((1, *crop), (best, *crop), (most_batch, *crop))
     dim = model.feature_dim
-    return Profile((1, model.min_frames, dim), (best, model.window, dim), (most_batch, model.window, dim))
+    return OptimizationProfile(
+        (1, model.min_frames, dim), (best, model.window, dim), (most_batch, model.window, dim)
+    )
 
 
 def build(
     trt: Any,
     graph: bytes,
-    profile: Profile,
+    profile: OptimizationProfile,
     *,
     part: str,
     half: bool,
     hardware_compatible: bool = False,
     timing: Path | None = None,
-) -> Built:
+) -> BuildResult:
     """Build one engine.
 
     All but TensorRT-RTX need a driver here, which the caller has probed: without one they end the process.
 
     Args:
         trt: The TensorRT module.
-        graph: A serialised ONNX model from `graphs.prepare`.
+        graph: A serialised ONNX model from `onnx_rewrite.rewrite_graph`.
         profile: The shapes of its input.
         part: What it is, for messages.
         half: Whether the graph holds float16; without it TensorRT must compute in full float32.
@@ -124,13 +126,15 @@ def build(
         DeviceMemoryFull: The GPU has too little memory to build it.
     """
     started = time.monotonic()
-    logger = the_logger(trt)
+    logger = tensorrt_log(trt)
     logger.errors.clear()
     builder = start(trt, "Builder")
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(graph):
-        raise EngineUnavailable(NAME, f"{title(trt)} cannot parse the {part}: {_parser_said(parser)}", ADVICE)
+        raise EngineUnavailable(
+            NAME, f"{library_name(trt)} cannot parse the {part}: {_parser_said(parser)}", ADVICE
+        )
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
     # Without it the inspector knows no more than the layers' names.
@@ -147,13 +151,15 @@ def build(
     shapes = builder.create_optimization_profile()
     shapes.set_shape(network.get_input(0).name, profile.smallest, profile.best, profile.largest)
     if config.add_optimization_profile(shapes) < 0:
-        raise EngineUnavailable(NAME, f"{title(trt)} refuses the shapes {profile}: {logger.said()}", ADVICE)
+        raise EngineUnavailable(
+            NAME, f"{library_name(trt)} refuses the shapes {profile}: {logger.said()}", ADVICE
+        )
     cache = None if timing is None or is_rtx(trt) else _timing_cache(config, timing)
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         if full := logger.full():
             raise DeviceMemoryFull(NAME, f"the GPU's memory is full ({full})")
-        raise EngineUnavailable(NAME, f"{title(trt)} cannot build the {part}: {logger.said()}", ADVICE)
+        raise EngineUnavailable(NAME, f"{library_name(trt)} cannot build the {part}: {logger.said()}", ADVICE)
     if cache is not None and timing is not None:
         write(timing, bytes(config.get_timing_cache().serialize()))
     seconds = time.monotonic() - started
@@ -163,10 +169,10 @@ def build(
         "inputs": _ports(network.num_inputs, network.get_input),
         "outputs": _ports(network.num_outputs, network.get_output),
     }
-    return Built(bytes(engine), seconds, summary)
+    return BuildResult(bytes(engine), seconds, summary)
 
 
-def engines_for(
+def load_or_build_engines(
     model: Model,
     *,
     precision: Precision = "fp16",
@@ -198,30 +204,31 @@ def engines_for(
     if gpu is None and not is_rtx(trt):
         gpu = probe()
     cache = EngineCache() if cache is None else cache
-    target = target_of(trt, gpu, hardware_compatible=hardware_compatible)
+    target = build_target(trt, gpu, hardware_compatible=hardware_compatible)
     engines = {}
     for part in PARTS:
-        profile = profile_of(model, part)
+        profile = input_profile(model, part)
         key = EngineKey(
             digest=model.digest,
             part=part,
             precision=precision,
-            library=title(trt),
+            library=library_name(trt),
             target=target,
             shapes=(profile.smallest, profile.best, profile.largest),
         )
         engine = None if rebuild else cache.load(key)
         if engine is None:
-            _log.info("building the %s for %s with %s, once", part, target, title(trt))
+            _log.info("building the %s for %s with %s, once", part, target, library_name(trt))
             built = build(
                 trt,
-                graph_of(model, part, precision, cache),
+                prepared_graph(model, part, precision, cache),
                 profile,
                 part=part,
                 # Only convolutions are float16: of the head TensorRT 8.6 would round the LSTM's state.
                 half=precision == "fp16" and part == "backbone",
                 hardware_compatible=hardware_compatible,
-                timing=cache.folder(model.digest).parent / f"timing.{_slug(f'{title(trt)} {target}')}.cache",
+                timing=cache.folder(model.digest).parent
+                / f"timing.{_slug(f'{library_name(trt)} {target}')}.cache",
             )
             summary = dict(built.summary)
             if gpu is not None:
@@ -232,7 +239,7 @@ def engines_for(
     return engines
 
 
-def target_of(trt: Any, gpu: Gpu | None, *, hardware_compatible: bool) -> str:
+def build_target(trt: Any, gpu: Gpu | None, *, hardware_compatible: bool) -> str:
     """Name what an engine is built for, as its key has it.
 
     Args:
@@ -246,11 +253,11 @@ def target_of(trt: Any, gpu: Gpu | None, *, hardware_compatible: bool) -> str:
     if is_rtx(trt):
         return "any GPU that TensorRT-RTX serves"
     if gpu is None:
-        raise ValueError(f"{title(trt)} builds for the GPU at hand, but none was given")
+        raise ValueError(f"{library_name(trt)} builds for the GPU at hand, but none was given")
     return "any GPU from sm_80 on" if hardware_compatible else f"{gpu.name} {gpu.architecture}"
 
 
-def summarise(inspection: str) -> dict[str, Any]:
+def count_layers(inspection: str) -> dict[str, Any]:
     """Count what the engine inspector lists.
 
     Args:
@@ -284,7 +291,7 @@ def _inspected(trt: Any, serialized: bytes) -> dict[str, Any]:
     if engine is None:
         return {}
     inspector = engine.create_engine_inspector()
-    return summarise(str(inspector.get_engine_information(trt.LayerInformationFormat.JSON)))
+    return count_layers(str(inspector.get_engine_information(trt.LayerInformationFormat.JSON)))
 
 
 def _network_flags(trt: Any) -> int:

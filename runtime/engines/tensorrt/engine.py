@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.engines.interface import Model, check_crops, check_windows, finite
-from runtime.engines.tensorrt.builder import MOST_BATCH, engines_for, profile_of, summarise
+from runtime.engines.tensorrt.builder import MAX_BATCH, count_layers, input_profile, load_or_build_engines
 from runtime.engines.tensorrt.driver import NAME, Gpu, probe
 from runtime.engines.tensorrt.engine_cache import EngineCache, EngineKey
-from runtime.engines.tensorrt.graphs import PRECISIONS, Precision
-from runtime.engines.tensorrt.library import load_pycuda, load_tensorrt, title
-from runtime.engines.tensorrt.network import Device, EngineRefused, Network
+from runtime.engines.tensorrt.library import library_name, load_pycuda, load_tensorrt
+from runtime.engines.tensorrt.onnx_rewrite import PRECISIONS, Precision
+from runtime.engines.tensorrt.runner import Device, EngineRejected, EngineRunner
 
 if TYPE_CHECKING:
     from typing import Self
@@ -37,7 +37,7 @@ class TensorRTEngine:
     """Runs a model on an NVIDIA GPU; see `runtime.engines.factory.Engine` for the calls.
 
     Backbone and head have a stream and a lock each, so that one does not wait for the other. Batches above
-    `MOST_BATCH` go in pieces. Features come down to the host and go up again as windows: the windows are made
+    `MAX_BATCH` go in pieces. Features come down to the host and go up again as windows: the windows are made
     there, of many faces at once, and one is some hundred kilobytes, microseconds of the bus.
 
     Args:
@@ -45,7 +45,7 @@ class TensorRTEngine:
         precision: `fp16` or `fp32`; fp16 computes convolutions in float16 and sums in float32.
         cache: Where engines are kept; None for the user's cache.
         hardware_compatible: Use engines for all GPUs from Ampere on, not for this one alone.
-        graphs: Replay CUDA graphs of batch sizes that recur.
+        cuda_graphs: Replay CUDA graphs of batch sizes that recur.
         trt: The TensorRT module; None for the one that is installed.
         cuda: The module `pycuda.driver`; None to import it.
         gpu: The GPU; None to ask the driver.
@@ -64,7 +64,7 @@ class TensorRTEngine:
         precision: Precision = "fp16",
         cache: EngineCache | None = None,
         hardware_compatible: bool = False,
-        graphs: bool = True,
+        cuda_graphs: bool = True,
         trt: Any = None,
         cuda: Any = None,
         gpu: Gpu | None = None,
@@ -78,10 +78,10 @@ class TensorRTEngine:
         self.precision = precision
         self._cache = EngineCache() if cache is None else cache
         self._hardware_compatible = hardware_compatible
-        self._graphs = graphs
+        self._cuda_graphs = cuda_graphs
         self._opening = threading.Lock()
         self._device: Device | None = None
-        self._networks: dict[str, Network] | None = None
+        self._networks: dict[str, EngineRunner] | None = None
 
     def __enter__(self) -> Self:
         with self._opening:
@@ -115,7 +115,7 @@ class TensorRTEngine:
 
     def describe(self) -> str:
         major, minor = self.gpu.cuda
-        return f"{title(self._trt)} {self.precision} on {self.gpu.name}, CUDA {major}.{minor}"
+        return f"{library_name(self._trt)} {self.precision} on {self.gpu.name}, CUDA {major}.{minor}"
 
     def inspect(self) -> dict[str, Any]:
         """Count the layers of both engines by kind and format, and say how CUDA graphs are replayed.
@@ -126,23 +126,23 @@ class TensorRTEngine:
         found = {}
         for part in ("backbone", "head"):
             network = self._network(part)
-            found[part] = {**summarise(network.inspect()), "graphs": network.graphs}
+            found[part] = {**count_layers(network.inspect()), "cuda_graphs": network.cuda_graphs}
         return found
 
-    def _network(self, part: str) -> Network:
+    def _network(self, part: str) -> EngineRunner:
         networks = self._networks
         if networks is None:
             raise RuntimeError("this engine is closed; use it inside `with`")
         return networks[part]
 
-    def _open(self) -> tuple[Device, dict[str, Network]]:
+    def _open(self) -> tuple[Device, dict[str, EngineRunner]]:
         engines = self._engines(rebuild=False)
         device = Device(self._cuda)
-        networks: dict[str, Network] = {}
+        networks: dict[str, EngineRunner] = {}
         try:
             try:
                 self._load(device, engines, networks)
-            except EngineRefused as error:
+            except EngineRejected as error:
                 # The key fits and the file is whole, and still it is not taken: once more from the start.
                 _log.warning("%s: building the engines again", error.reason)
                 for network in networks.values():
@@ -155,7 +155,7 @@ class TensorRTEngine:
         return device, networks
 
     def _engines(self, *, rebuild: bool) -> dict[str, tuple[EngineKey, bytes]]:
-        return engines_for(
+        return load_or_build_engines(
             self.model,
             precision=self.precision,
             cache=self._cache,
@@ -166,24 +166,24 @@ class TensorRTEngine:
         )
 
     def _load(
-        self, device: Device, engines: dict[str, tuple[EngineKey, bytes]], networks: dict[str, Network]
+        self, device: Device, engines: dict[str, tuple[EngineKey, bytes]], networks: dict[str, EngineRunner]
     ) -> None:
         dim = self.model.feature_dim
         for part, dtype, given in (("backbone", np.uint8, (dim,)), ("head", np.float32, ())):
             key, engine = engines[part]
-            networks[part] = Network(
+            networks[part] = EngineRunner(
                 device,
                 self._trt,
                 engine,
-                largest=profile_of(self.model, part).largest,
+                largest=input_profile(self.model, part).largest,
                 dtype=dtype,
                 given=given,
-                graphs=self._graphs,
+                cuda_graphs=self._cuda_graphs,
                 kernels=self._cache.path(key).with_suffix(f".{self.gpu.architecture}.kernels"),
             )
 
 
-def _close(device: Device, networks: dict[str, Network]) -> None:
+def _close(device: Device, networks: dict[str, EngineRunner]) -> None:
     """Give everything back, the device last, whatever fails on the way."""
     with ExitStack() as stack:
         stack.callback(device.close)
@@ -192,4 +192,4 @@ def _close(device: Device, networks: dict[str, Network]) -> None:
 
 
 def _pieces(batch: NDArray[Any]) -> list[NDArray[Any]]:
-    return [batch[start : start + MOST_BATCH] for start in range(0, len(batch), MOST_BATCH)]
+    return [batch[start : start + MAX_BATCH] for start in range(0, len(batch), MAX_BATCH)]

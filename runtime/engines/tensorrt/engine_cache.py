@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.engines.tensorrt.driver import NAME
-from runtime.engines.tensorrt.graphs import VERSION as GRAPHS_VERSION
+from runtime.engines.tensorrt.onnx_rewrite import VERSION as GRAPHS_VERSION
 from runtime.errors import EngineUnavailable
 
 # Of how engines are built; raised with every change that makes another engine out of the same graph.

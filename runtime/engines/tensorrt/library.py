@@ -77,13 +77,13 @@ def is_rtx(trt: Any) -> bool:
     return "tensorrt_rtx" in str(trt.__name__)
 
 
-def title(trt: Any) -> str:
+def library_name(trt: Any) -> str:
     """Name a TensorRT module with its version."""
     return f"{'TensorRT-RTX' if is_rtx(trt) else 'TensorRT'} {trt.__version__}"
 
 
 @cache
-def the_logger(trt: Any) -> Any:
+def tensorrt_log(trt: Any) -> Any:
     """Give what TensorRT tells its news: to the log at level DEBUG, the last errors kept in `errors`.
 
     What matters is raised; printed as well, it would land in the middle of the user's terminal. TensorRT
@@ -136,7 +136,7 @@ def start(trt: Any, kind: str) -> Any:
         DeviceMemoryFull: The GPU's memory is full.
         EngineUnavailable: CUDA does not come up: mostly the driver is too old for this TensorRT.
     """
-    logger = the_logger(trt)
+    logger = tensorrt_log(trt)
     logger.last = ""
     try:
         return getattr(trt, kind)(logger)
@@ -146,7 +146,7 @@ def start(trt: Any, kind: str) -> Any:
         if re.search(r"failure with error:? 2\b", said):
             raise DeviceMemoryFull(NAME, f"the GPU's memory is full ({said})") from error
         raise EngineUnavailable(
-            NAME, f"{title(trt)} does not start on this driver ({said})", ADVICE
+            NAME, f"{library_name(trt)} does not start on this driver ({said})", ADVICE
         ) from error
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from runtime.engines.interface import Model
 from runtime.engines.tensorrt.driver import NAME
 from runtime.engines.tensorrt.engine_cache import EngineCache, write
-from runtime.engines.tensorrt.graphs import VERSION, Precision, prepare
+from runtime.engines.tensorrt.onnx_rewrite import VERSION, Precision, rewrite_graph
 from runtime.errors import EngineUnavailable
 
 CARD = "model.json"
@@ -53,7 +53,7 @@ def write_prepared(model: Model, precision: Precision, cache: EngineCache) -> Pa
     folder = cache.folder(model.digest)
     files = _card(folder).get("files", {})
     for part in PARTS:
-        content = prepare(getattr(model, part).read_bytes(), precision)
+        content = rewrite_graph(getattr(model, part).read_bytes(), precision)
         write(folder / _file(part, precision), content)
         files[_file(part, precision)] = hashlib.sha256(content).hexdigest()
     facts = {
@@ -91,7 +91,7 @@ def read_prepared(folder: Path) -> PreparedModel:
     return PreparedModel(**facts, backbone=folder / "backbone.onnx", head=folder / "head.onnx")
 
 
-def graph_of(model: Model, part: str, precision: Precision, cache: EngineCache) -> bytes:
+def prepared_graph(model: Model, part: str, precision: Precision, cache: EngineCache) -> bytes:
     """Give a graph as TensorRT takes it: from the cache if it is there and whole, else rewritten.
 
     Args:
@@ -124,7 +124,7 @@ def graph_of(model: Model, part: str, precision: Precision, cache: EngineCache) 
             f"the {part} for {precision} has not been prepared, and {source} cannot be read",
             f"run `unmask export --tensorrt --precision {precision}` where the model is, and copy the cache",
         ) from error
-    return prepare(raw, precision)
+    return rewrite_graph(raw, precision)
 
 
 def _file(part: str, precision: str) -> str:

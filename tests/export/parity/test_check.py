@@ -44,7 +44,7 @@ def few_clips(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def on_fake_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """TensorRT on a pretended GPU beside the real onnxruntime."""
-    monkeypatch.setattr("runtime.engines.tensorrt.network.leave_context", lambda handle: None)
+    monkeypatch.setattr("runtime.engines.tensorrt.runner.leave_context", lambda handle: None)
 
     def open_(bundle: Bundle, choice: str, **options: Any) -> Engine:
         if choice == "onnxruntime":
@@ -55,7 +55,7 @@ def on_fake_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             trt=fake_gpu.Trt("11"),
             cuda=fake_gpu.Cuda(1 << 34),
             gpu=fake_gpu.GPU,
-            graphs=False,
+            cuda_graphs=False,
             **options,
         )
 

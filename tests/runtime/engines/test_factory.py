@@ -20,7 +20,7 @@ from runtime.engines.factory import detector_infer, open_engine
 from runtime.engines.interface import Engine
 from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
 from runtime.engines.tensorrt.driver import ADVICE
-from runtime.engines.tensorrt.graphs import Precision
+from runtime.engines.tensorrt.onnx_rewrite import Precision
 from runtime.errors import EngineFailed, EngineUnavailable, EngineUnknown
 from runtime.model.bundle import Bundle, load_bundle, write_manifest
 from runtime.pipeline.window import FaceWindow

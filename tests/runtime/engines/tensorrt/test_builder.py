@@ -13,17 +13,17 @@ import fake_gpu
 import pytest
 
 from runtime.engines.tensorrt.builder import (
-    MOST_BATCH,
-    Profile,
+    MAX_BATCH,
+    OptimizationProfile,
     build,
-    engines_for,
-    profile_of,
-    summarise,
-    target_of,
+    build_target,
+    count_layers,
+    input_profile,
+    load_or_build_engines,
 )
 from runtime.engines.tensorrt.engine_cache import EngineCache, EngineKey, cache_dir
-from runtime.engines.tensorrt.graphs import PRECISIONS, Precision, prepare
-from runtime.engines.tensorrt.library import is_rtx, load_tensorrt, title
+from runtime.engines.tensorrt.library import is_rtx, library_name, load_tensorrt
+from runtime.engines.tensorrt.onnx_rewrite import PRECISIONS, Precision, rewrite_graph
 from runtime.errors import EngineUnavailable
 from runtime.model.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
 
@@ -47,7 +47,7 @@ def rtx(lacking: Callable[[str], NoReturn]) -> Any:
 def test_the_bundled_model_is_built(bundle: Bundle, rtx: Any, tmp_path: Path, precision: Precision) -> None:
     """TensorRT's own parser and builder take both graphs, with the types and free axes that were agreed."""
     cache = EngineCache(tmp_path)
-    engines = engines_for(bundle, precision=precision, cache=cache, trt=rtx)
+    engines = load_or_build_engines(bundle, precision=precision, cache=cache, trt=rtx)
     for part, taken, given in (
         ("backbone", "crops uint8 (-1, 112, 112, 3)", "features float (-1, 2048)"),
         ("head", "features float (-1, -1, 2048)", "logit float (-1,)"),
@@ -57,26 +57,26 @@ def test_the_bundled_model_is_built(bundle: Bundle, rtx: Any, tmp_path: Path, pr
         assert card["summary"]["inputs"] == [taken.replace("112", str(bundle.input_size))]
         assert card["summary"]["outputs"] == [given]
         assert card["summary"]["layers_parsed"] > 50
-        assert card["key"]["library"] == title(rtx)
+        assert card["key"]["library"] == library_name(rtx)
         # The weights are inside, in the precision's size.
-        weights = len(prepare(getattr(bundle, part).read_bytes(), precision))
+        weights = len(rewrite_graph(getattr(bundle, part).read_bytes(), precision))
         assert 0.9 * weights < len(engine) < 1.3 * weights
         assert cache.load(key) == engine
     # The second time nothing is built.
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.engine")}
-    assert engines_for(bundle, precision=precision, cache=cache, trt=rtx) == engines
+    assert load_or_build_engines(bundle, precision=precision, cache=cache, trt=rtx) == engines
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.engine")} == stamps
 
 
 def test_what_cannot_be_parsed_or_built_is_named(small_bundle: Path, rtx: Any) -> None:
     """One line, with what TensorRT said."""
     small = load_bundle(small_bundle)
-    profile = profile_of(small, "backbone")
+    profile = input_profile(small, "backbone")
     with pytest.raises(EngineUnavailable, match=r"TensorRT-RTX .* cannot parse the backbone: ") as caught:
         build(rtx, b"no model", profile, part="backbone", half=False)
     assert "\n" not in str(caught.value)
-    graph = prepare(small.backbone.read_bytes(), "fp32")
-    wrong = Profile((1, 32, 32, 5), (1, 32, 32, 5), (1, 32, 32, 5))
+    graph = rewrite_graph(small.backbone.read_bytes(), "fp32")
+    wrong = OptimizationProfile((1, 32, 32, 5), (1, 32, 32, 5), (1, 32, 32, 5))
     with pytest.raises(EngineUnavailable, match=r"TensorRT-RTX .* (refuses the shapes|cannot build)"):
         build(rtx, graph, wrong, part="backbone", half=False)
 
@@ -84,11 +84,13 @@ def test_what_cannot_be_parsed_or_built_is_named(small_bundle: Path, rtx: Any) -
 def test_the_shapes_are_the_models(bundle: Bundle) -> None:
     """From a lone face up to a full house; from the shortest window to the whole one."""
     crop, dim = (bundle.input_size, bundle.input_size, 3), bundle.feature_dim
-    assert profile_of(bundle, "backbone") == Profile((1, *crop), (8, *crop), (MOST_BATCH, *crop))
-    head = profile_of(bundle, "head")
+    assert input_profile(bundle, "backbone") == OptimizationProfile(
+        (1, *crop), (8, *crop), (MAX_BATCH, *crop)
+    )
+    head = input_profile(bundle, "head")
     assert head.smallest == (1, bundle.min_frames, dim)
-    assert head.largest == (MOST_BATCH, bundle.window, dim)
-    assert profile_of(bundle, "backbone", most_batch=4).best == (4, *crop)
+    assert head.largest == (MAX_BATCH, bundle.window, dim)
+    assert input_profile(bundle, "backbone", most_batch=4).best == (4, *crop)
 
 
 @pytest.mark.parametrize(
@@ -112,8 +114,8 @@ def test_each_generation_is_asked_for_what_it_has(
     for _ in range(2):
         build(
             trt,
-            prepare(small.backbone.read_bytes(), precision),
-            profile_of(small, "backbone"),
+            rewrite_graph(small.backbone.read_bytes(), precision),
+            input_profile(small, "backbone"),
             part="backbone",
             half=precision == "fp16",
             hardware_compatible=True,
@@ -139,21 +141,21 @@ def test_a_foreign_timing_cache_is_replaced(small_bundle: Path, tmp_path: Path) 
     timing = tmp_path / "timing.cache"
     timing.write_bytes(b"of another GPU")
     small = load_bundle(small_bundle)
-    graph = prepare(small.head.read_bytes(), "fp32")
-    build(fake_gpu.Trt("10"), graph, profile_of(small, "head"), part="head", half=False, timing=timing)
+    graph = rewrite_graph(small.head.read_bytes(), "fp32")
+    build(fake_gpu.Trt("10"), graph, input_profile(small, "head"), part="head", half=False, timing=timing)
     assert timing.read_bytes() == b"timed"
 
 
 def test_an_engine_is_for_one_target() -> None:
     """A GPU's name alone does not tell its architecture; RTX engines are finished on the card."""
     trt = fake_gpu.Trt("10")
-    assert target_of(trt, fake_gpu.GPU, hardware_compatible=False) == "Pretend 9000 sm_90"
-    assert target_of(trt, fake_gpu.GPU, hardware_compatible=True) == "any GPU from sm_80 on"
+    assert build_target(trt, fake_gpu.GPU, hardware_compatible=False) == "Pretend 9000 sm_90"
+    assert build_target(trt, fake_gpu.GPU, hardware_compatible=True) == "any GPU from sm_80 on"
     rtx = fake_gpu.Trt("rtx")
     assert is_rtx(rtx)
-    assert "RTX" in target_of(rtx, None, hardware_compatible=False)
+    assert "RTX" in build_target(rtx, None, hardware_compatible=False)
     with pytest.raises(ValueError, match="none was given"):
-        target_of(trt, None, hardware_compatible=False)
+        build_target(trt, None, hardware_compatible=False)
 
 
 @pytest.fixture
@@ -257,10 +259,10 @@ def test_the_inspectors_list_is_counted() -> None:
         {"LayerType": "CaskConvolution", "Outputs": [{"Format/Datatype": "Half NHWC"}]},
         {"LayerType": "Reduce", "Outputs": [{"Datatype": "Float"}]},
     ]
-    assert summarise(json.dumps({"Layers": layers})) == {
+    assert count_layers(json.dumps({"Layers": layers})) == {
         "layers": 3,
         "kinds": {"CaskConvolution": 2, "Reduce": 1},
         "formats": {"Half NHWC": 2, "Float": 1},
     }
-    assert summarise(json.dumps({"Layers": ["conv1", "conv2"]}))["layers"] == 2
-    assert summarise("") == {}
+    assert count_layers(json.dumps({"Layers": ["conv1", "conv2"]}))["layers"] == 2
+    assert count_layers("") == {}

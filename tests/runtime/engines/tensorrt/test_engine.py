@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from runtime.engines.factory import open_engine
 from runtime.engines.fallback import FallbackEngine
 from runtime.engines.interface import Engine
-from runtime.engines.tensorrt.builder import MOST_BATCH
+from runtime.engines.tensorrt.builder import MAX_BATCH
 from runtime.engines.tensorrt.driver import probe
 from runtime.engines.tensorrt.engine import TensorRTEngine
 from runtime.engines.tensorrt.engine_cache import EngineCache
-from runtime.engines.tensorrt.network import MOST_GRAPHS, CaptureApi
+from runtime.engines.tensorrt.runner import MAX_CUDA_GRAPHS, CaptureApi
 from runtime.errors import DeviceLost, DeviceMemoryFull, EngineFailed, EngineUnavailable
 from runtime.model.bundle import Bundle, load_bundle
 
@@ -45,7 +45,7 @@ def cuda() -> fake_gpu.Cuda:
 @pytest.fixture(autouse=True)
 def no_driver_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is no driver whose context could be left."""
-    monkeypatch.setattr("runtime.engines.tensorrt.network.leave_context", lambda handle: None)
+    monkeypatch.setattr("runtime.engines.tensorrt.runner.leave_context", lambda handle: None)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def make(bundle: Bundle, cuda: fake_gpu.Cuda, tmp_path: Path) -> Callable[..., T
             trt=fake_gpu.Trt(trt) if isinstance(trt, str) else trt,
             cuda=cuda,
             gpu=fake_gpu.GPU,
-            **{"precision": "fp32", "graphs": False, **options},
+            **{"precision": "fp32", "cuda_graphs": False, **options},
         )
 
     return make
@@ -67,7 +67,7 @@ def make(bundle: Bundle, cuda: fake_gpu.Cuda, tmp_path: Path) -> Callable[..., T
 
 @pytest.fixture
 def crops() -> NDArray[np.uint8]:
-    return np.random.default_rng(1).integers(0, 256, (2 * MOST_BATCH + 9, 32, 32, 3), dtype=np.uint8)
+    return np.random.default_rng(1).integers(0, 256, (2 * MAX_BATCH + 9, 32, 32, 3), dtype=np.uint8)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def reference(bundle: Bundle, crops: NDArray[np.uint8]) -> tuple[NDArray[np.floa
 
 
 def windows_of(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.stack([features[i : i + 6] for i in range(MOST_BATCH + 3)])
+    return np.stack([features[i : i + 6] for i in range(MAX_BATCH + 3)])
 
 
 @pytest.mark.parametrize("generation", GENERATIONS)
@@ -93,7 +93,7 @@ def test_every_generation_gives_the_numbers_of_onnxruntime(
     """Addresses, shapes, pieces of large batches, empty ones: and nothing is held when the block is left."""
     with make(generation) as engine:
         assert isinstance(engine, Engine)
-        for count in (1, 3, MOST_BATCH, len(crops)):
+        for count in (1, 3, MAX_BATCH, len(crops)):
             np.testing.assert_allclose(
                 engine.features(crops[:count]), reference[0][:count], rtol=1e-4, atol=1e-4
             )
@@ -116,7 +116,7 @@ def test_memory_is_taken_once(
     """No batch, however large, takes more than what opening took."""
     with make() as engine:
         free, owned = cuda.free_bytes, len(cuda.taken)
-        for count in (len(crops), 1, MOST_BATCH):
+        for count in (len(crops), 1, MAX_BATCH):
             engine.features(crops[:count])
         assert (cuda.free_bytes, len(cuda.taken)) == (free, owned)
 
@@ -192,9 +192,9 @@ def test_a_lost_gpu_is_a_named_error(
 def test_rtx_captures_by_itself(make: Callable[..., TensorRTEngine], crops: NDArray[np.uint8]) -> None:
     """Only it knows when its kernels for a shape are compiled: it is told to, not captured from outside."""
     trt = fake_gpu.Trt("rtx")
-    with make(trt, graphs=True) as engine:
+    with make(trt, cuda_graphs=True) as engine:
         engine.features(crops[:1])
-        assert engine.inspect()["head"]["graphs"] == "native"
+        assert engine.inspect()["head"]["cuda_graphs"] == "native"
     assert trt.seen["runtime_config"].cuda_graph_strategy.name == "WHOLE_GRAPH_CAPTURE"
 
 
@@ -303,7 +303,7 @@ class Driver:
 @pytest.fixture
 def driver(cuda: fake_gpu.Cuda, monkeypatch: pytest.MonkeyPatch) -> Driver:
     driver = Driver(cuda)
-    monkeypatch.setattr("runtime.engines.tensorrt.network._capture_api", lambda: CaptureApi(driver))
+    monkeypatch.setattr("runtime.engines.tensorrt.runner._capture_api", lambda: CaptureApi(driver))
     monkeypatch.setattr(fake_gpu._Context, "execute_async_v3", lambda *given: driver.execute(*given))
     return driver
 
@@ -317,7 +317,7 @@ def test_shapes_that_recur_are_replayed(
     generation: str,
 ) -> None:
     """From the third time on a batch is one launch, with new crops in and their own features out."""
-    with make(generation, graphs=True) as engine:
+    with make(generation, cuda_graphs=True) as engine:
         for time in range(4):
             assert driver.launched == 2 * max(0, time - 2)
             for count in (2, 5):
@@ -326,7 +326,7 @@ def test_shapes_that_recur_are_replayed(
                     engine.features(crops[part]), reference[0][part], rtol=1e-4, atol=1e-4
                 )
         assert driver.held == 2
-        assert engine.inspect()["backbone"]["graphs"] == "own"
+        assert engine.inspect()["backbone"]["cuda_graphs"] == "own"
     assert driver.held == 0
 
 
@@ -334,7 +334,7 @@ def test_windows_that_fill_take_no_graph(
     make: Callable[..., TensorRTEngine], bundle: Bundle, driver: Driver
 ) -> None:
     """Each length comes once for every new face; only full windows come again and again."""
-    with make(graphs=True) as engine:
+    with make(cuda_graphs=True) as engine:
         for _ in range(4):
             for length in range(bundle.min_frames, bundle.window + 1):
                 engine.logits(np.zeros((1, length, bundle.feature_dim), np.float32))
@@ -350,7 +350,7 @@ def test_a_graph_that_is_refused_is_named(
     kind: type[EngineFailed],
 ) -> None:
     """A full GPU is not a lost one."""
-    with make(graphs=True) as engine:
+    with make(cuda_graphs=True) as engine:
         for _ in range(3):
             engine.features(crops[:1])
         driver.launch_code = code
@@ -363,11 +363,11 @@ def test_graphs_are_bounded(
     make: Callable[..., TensorRTEngine], crops: NDArray[np.uint8], driver: Driver
 ) -> None:
     """Each holds memory; beyond a limit, sizes run as they are."""
-    with make(graphs=True) as engine:
-        for count in range(1, MOST_GRAPHS + 4):
+    with make(cuda_graphs=True) as engine:
+        for count in range(1, MAX_CUDA_GRAPHS + 4):
             for _ in range(3):
                 engine.features(crops[:count])
-        assert driver.held == MOST_GRAPHS
+        assert driver.held == MAX_CUDA_GRAPHS
 
 
 def test_what_cannot_be_captured_runs_without(
@@ -379,10 +379,10 @@ def test_what_cannot_be_captured_runs_without(
 ) -> None:
     """One line in the log, and the numbers stay."""
     driver.code = 901
-    with caplog.at_level(logging.INFO), make(graphs=True) as engine:
+    with caplog.at_level(logging.INFO), make(cuda_graphs=True) as engine:
         for _ in range(5):
             np.testing.assert_allclose(engine.features(crops[:3]), reference[0][:3], rtol=1e-4, atol=1e-4)
-        assert engine.inspect()["backbone"]["graphs"] == "none"
+        assert engine.inspect()["backbone"]["cuda_graphs"] == "none"
     assert len([line for line in caplog.messages if "no CUDA graphs: the driver answers 901" in line]) == 1
     assert driver.launched == 0
 
@@ -394,7 +394,7 @@ def test_what_was_captured_before_stays(
     driver: Driver,
 ) -> None:
     """A shape that cannot be captured does not take the graphs of others away."""
-    with make(graphs=True) as engine:
+    with make(cuda_graphs=True) as engine:
         for count, code in ((2, 0), (3, 901)):
             driver.code = code
             for _ in range(3):
@@ -406,7 +406,7 @@ def test_what_was_captured_before_stays(
             )
         assert driver.launched == launched + 1
         assert driver.held == 1
-        assert engine.inspect()["backbone"]["graphs"] == "own"
+        assert engine.inspect()["backbone"]["cuda_graphs"] == "own"
     assert driver.held == 0
 
 
@@ -502,7 +502,7 @@ def test_without_a_gpu_it_says_so(load: Callable[[str], Any], words: str) -> Non
 
 
 ROOT = Path(__file__).parents[4]
-LEAST = "import runtime.engines.tensorrt, runtime.engines.builder, runtime.engines.answers\n"
+LEAST = "import runtime.engines.tensorrt.engine, runtime.engines.recorded_outputs\n"
 
 
 def test_it_imports_where_nothing_is_installed() -> None:
@@ -528,7 +528,7 @@ def needed() -> list[Path]:
 def test_it_keeps_to_the_syntax_of_python_3_10() -> None:
     """TensorRT 8.6 has no wheel for a newer one."""
     sources = needed()
-    assert {path.stem for path in sources} >= {"tensorrt", "builder", "device", "errors", "answers"}
+    assert {path.stem for path in sources} >= {"engine", "builder", "runner", "errors", "recorded_outputs"}
     for path in sources:
         ast.parse(path.read_text(encoding="utf-8"), path.name, feature_version=(3, 10))
 

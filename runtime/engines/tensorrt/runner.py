@@ -1,7 +1,7 @@
 """One network on the GPU, through pycuda: its memory, its stream, and CUDA graphs of the shapes that recur.
 
     with Device(cuda) as device:
-        network = Network(device, trt, engine, largest=(64, 112, 112, 3), ...)
+        network = EngineRunner(device, trt, engine, largest=(64, 112, 112, 3), ...)
         features = network.run(crops)
         network.close()
 
@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from runtime.engines.tensorrt.driver import ADVICE, NAME, leave_context
 from runtime.engines.tensorrt.engine_cache import write
-from runtime.engines.tensorrt.library import is_rtx, start, the_logger
+from runtime.engines.tensorrt.library import is_rtx, start, tensorrt_log
 from runtime.errors import DeviceLost, DeviceMemoryFull, EngineError, EngineFailed, EngineUnavailable
 
 # CU_STREAM_NON_BLOCKING: what another library does on the legacy stream does not wait for ours, nor break a
@@ -40,7 +40,7 @@ _NON_BLOCKING = 1
 # CUDA_ERROR_OUT_OF_MEMORY
 _OUT_OF_MEMORY = 2
 # Each graph keeps an execution context. Batches of a few streams have few sizes; rare ones run as they are.
-MOST_GRAPHS = 16
+MAX_CUDA_GRAPHS = 16
 
 _log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Device:
         leave_context(handle)
 
 
-class Network:
+class EngineRunner:
     """Runs one serialised engine with one input and one output.
 
     Args:
@@ -101,11 +101,11 @@ class Network:
         largest: The largest shape of the input.
         dtype: The input's type.
         given: The output's shape after the batch axis.
-        graphs: Whether to replay CUDA graphs.
+        cuda_graphs: Whether to replay CUDA graphs.
         kernels: Where TensorRT-RTX keeps what it compiles for this GPU; None for nowhere.
 
     Raises:
-        EngineRefused: TensorRT does not take the engine; another build may do.
+        EngineRejected: TensorRT does not take the engine; another build may do.
         EngineUnavailable: TensorRT-RTX does not serve this GPU.
         EngineFailed: It cannot be set up.
         DeviceMemoryFull: The GPU has too little memory left.
@@ -120,7 +120,7 @@ class Network:
         largest: tuple[int, ...],
         dtype: type[np.generic],
         given: tuple[int, ...],
-        graphs: bool = True,
+        cuda_graphs: bool = True,
         kernels: Path | None = None,
     ) -> None:
         self._device = device
@@ -128,7 +128,7 @@ class Network:
         self._trt = trt
         self._given = given
         self._dtype = np.dtype(dtype)
-        self._logger = the_logger(trt)
+        self._logger = tensorrt_log(trt)
         self._lock = threading.Lock()
         self._steady = largest[1:]
         self._seen: set[tuple[int, ...]] = set()
@@ -136,9 +136,9 @@ class Network:
         self._kernels = kernels
         self._kernel_cache: Any = None
         # TensorRT-RTX captures by itself once its kernels for a shape are compiled; only it knows when.
-        self._capture = _capture_api() if graphs and not is_rtx(trt) else None
+        self._capture = _capture_api() if cuda_graphs and not is_rtx(trt) else None
         self._learning = self._capture is not None
-        self._native_graphs = graphs and is_rtx(trt)
+        self._native_graphs = cuda_graphs and is_rtx(trt)
         self._owned: list[Any] = []
         self._stream: Any = None
         self._runtime: Any = None
@@ -158,7 +158,7 @@ class Network:
             return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
 
     @property
-    def graphs(self) -> str:
+    def cuda_graphs(self) -> str:
         """How graphs are replayed: `own`, `native` to TensorRT-RTX, or `none`."""
         return "native" if self._native_graphs else "own" if self._learning or self._replays else "none"
 
@@ -226,7 +226,7 @@ class Network:
         self._engine = self._runtime.deserialize_cuda_engine(serialized)
         if self._engine is None:
             failure = self._failure("it does not take the built engine")
-            raise failure if type(failure) is not EngineFailed else EngineRefused(NAME, failure.reason)
+            raise failure if type(failure) is not EngineFailed else EngineRejected(NAME, failure.reason)
         names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
         inputs = [n for n in names if self._engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
         (self._taken_name,) = inputs
@@ -335,7 +335,7 @@ class Network:
         if shape not in self._seen:
             self._seen.add(shape)
             return
-        if len(self._replays) >= MOST_GRAPHS:
+        if len(self._replays) >= MAX_CUDA_GRAPHS:
             return
         assert self._capture is not None
         try:
@@ -388,7 +388,7 @@ class Network:
                 _log.debug("%s", error)
 
 
-class EngineRefused(EngineFailed):
+class EngineRejected(EngineFailed):
     """Says that TensorRT does not take a serialised engine: it has to be built again."""
 
 

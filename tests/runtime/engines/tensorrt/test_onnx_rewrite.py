@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from runtime.engines.tensorrt.engine_cache import EngineCache
-from runtime.engines.tensorrt.graphs import OPSET, Precision, prepare
-from runtime.engines.tensorrt.prepared import graph_of, read_prepared, write_prepared
+from runtime.engines.tensorrt.onnx_rewrite import OPSET, Precision, rewrite_graph
+from runtime.engines.tensorrt.prepared import prepared_graph, read_prepared, write_prepared
 from runtime.errors import EngineUnavailable
 from runtime.model.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
 
@@ -48,19 +48,21 @@ def test_the_numbers_stay(bundle: Bundle, precision: Precision, allowed: float) 
     crops = np.random.default_rng(0).integers(0, 256, (3, bundle.input_size, bundle.input_size, 3), np.uint8)
     raw = bundle.backbone.read_bytes()
     features = run(raw, crops)
-    error = np.abs(run(prepare(raw, precision), crops) - features).max() / np.abs(features).max()
+    error = np.abs(run(rewrite_graph(raw, precision), crops) - features).max() / np.abs(features).max()
     assert error <= allowed
     if precision == "fp16":
         assert error > 0
     windows = np.ascontiguousarray(np.broadcast_to(features[:1], (2, bundle.window, bundle.feature_dim)))
     raw = bundle.head.read_bytes()
-    np.testing.assert_allclose(run(prepare(raw, precision), windows), run(raw, windows), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        run(rewrite_graph(raw, precision), windows), run(raw, windows), rtol=0, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_what_tensorrt_reads(bundle: Bundle, precision: Precision) -> None:
     """Opset 17, the input's cast first, plain weights, axes an attribute, float32 and uint8 at the edges."""
-    model = onnx.load_model_from_string(prepare(bundle.backbone.read_bytes(), precision))
+    model = onnx.load_model_from_string(rewrite_graph(bundle.backbone.read_bytes(), precision))
     onnx.checker.check_model(model, full_check=True)
     graph = model.graph
     assert [entry.version for entry in model.opset_import] == [OPSET]
@@ -82,7 +84,7 @@ def test_what_tensorrt_reads(bundle: Bundle, precision: Precision) -> None:
 
 def test_the_state_of_the_lstm_stays_float32(bundle: Bundle) -> None:
     """Its sums run over the whole window."""
-    model = onnx.load_model_from_string(prepare(bundle.head.read_bytes(), "fp16"))
+    model = onnx.load_model_from_string(rewrite_graph(bundle.head.read_bytes(), "fp16"))
     assert types_of(model, "LSTM") == {TensorProto.FLOAT}
 
 
@@ -107,7 +109,7 @@ def test_an_output_in_the_middle_of_half_stays_float32() -> None:
     conv = helper.make_node("Conv", ["x", "w"], ["y"])
     raw = graph(conv, weight=np.full((2, 1, 3, 3), 0.1, np.float32))
     x = np.random.default_rng(0).normal(size=(2, 1, 4, 4)).astype(np.float32)
-    given = run(prepare(raw, "fp16"), x)
+    given = run(rewrite_graph(raw, "fp16"), x)
     assert given.dtype == np.float32
     np.testing.assert_allclose(given, run(raw, x), atol=5e-3)
 
@@ -116,11 +118,11 @@ def test_what_cannot_be_rewritten_is_named() -> None:
     """Operators that opset 17 has otherwise, weights beyond float16."""
     split = helper.make_node("Split", ["x"], ["y", "z"], num_outputs=2, axis=2)
     with pytest.raises(EngineUnavailable, match="Split of opset 18 is not known to every TensorRT"):
-        prepare(graph(split, weight=np.zeros(1, np.float32)), "fp32")
+        rewrite_graph(graph(split, weight=np.zeros(1, np.float32)), "fp32")
     conv = helper.make_node("Conv", ["x", "w"], ["y"])
     raw = graph(conv, weight=np.full((1, 1, 3, 3), 7e4, np.float32))
     with pytest.raises(EngineUnavailable, match=r"w is beyond the range of float16; use --precision fp32"):
-        prepare(raw, "fp16")
+        rewrite_graph(raw, "fp16")
 
 
 def test_prepared_graphs_serve_where_onnx_is_not(
@@ -134,16 +136,16 @@ def test_prepared_graphs_serve_where_onnx_is_not(
     carried.parent.mkdir(parents=True)
     folder.rename(carried)
     cache = EngineCache(tmp_path / "carried")
-    expected = {p: prepare(small.backbone.read_bytes(), p) for p in ("fp16", "fp32")}
+    expected = {p: rewrite_graph(small.backbone.read_bytes(), p) for p in ("fp16", "fp32")}
     monkeypatch.setitem(sys.modules, "onnx", None)
     model = read_prepared(carried)
     assert (model.digest, model.window, model.feature_dim) == (small.digest, small.window, small.feature_dim)
     for precision, content in expected.items():
-        assert graph_of(model, "backbone", precision, cache) == content
+        assert prepared_graph(model, "backbone", precision, cache) == content
     (carried / "head.fp16.onnx").write_bytes(b"damaged")
     with pytest.raises(EngineUnavailable, match=r"head for fp16 has not been prepared.*--precision fp16"):
-        graph_of(model, "head", "fp16", cache)
+        prepared_graph(model, "head", "fp16", cache)
     with pytest.raises(EngineUnavailable, match="onnx is not installed"):
-        graph_of(small, "head", "fp16", cache)
+        prepared_graph(small, "head", "fp16", cache)
     with pytest.raises(EngineUnavailable, match="holds no graphs that this version"):
         read_prepared(tmp_path)

@@ -39,7 +39,7 @@ _STAY = {"ReduceMean", "GlobalAveragePool", "LSTM"}
 _TYPED = {"Cast"}
 
 
-def prepare(graph: bytes, precision: Precision) -> bytes:
+def rewrite_graph(graph: bytes, precision: Precision) -> bytes:
     """Rewrite one graph of a bundle.
 
     Args:
