@@ -17,11 +17,12 @@ from urllib.parse import quote
 import av
 import numpy as np
 import pytest
-from browser import Browser, chromium, find_chromium
 from skimage.data import astronaut
 
+from tests.support.browser import Browser, chromium, find_chromium
+
 SYSTEM_PYTHON = "/usr/bin/python3"  # the one Debian's GStreamer bindings are installed for
-RTSP_PROGRAM = Path(__file__).with_name("rtsp_server.py")
+RTSP_PROGRAM = Path(__file__).parent / "support" / "rtsp_server.py"
 
 # Luma 16 + 2 x index stays in the limited range; flat pictures at a fine quantiser come out of coding exact.
 LUMA_START, LUMA_STEP, INDICES = 16, 2, 100

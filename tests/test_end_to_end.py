@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Browser
-from wire import validate
 
+from tests.support.browser import Browser
+from tests.support.wire import validate
 from unmask import watch
 
 ROOT = Path(__file__).parent.parent

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from temporal import flat_judge
 from torch import Tensor, nn
 
 import export.bundle
@@ -26,6 +25,7 @@ from runtime.model.calibration import Calibration
 from runtime.model.temporal_classifier import TEMPORAL_FILE, write_temporal_classifier
 from runtime.pipeline.window import FaceWindow
 from tests.export.conftest import DIM, SIZE, WINDOW, SmallHead, SmallModel, make_clips
+from tests.support.temporal import flat_judge
 from train.models.detector import ModelConfig, ResNeXtLSTM, save_checkpoint
 
 MANIFEST = Manifest(

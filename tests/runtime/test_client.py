@@ -14,7 +14,6 @@ import pytest
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
 from websockets.http11 import Request, Response
-from wire import IDENTITY, make_hub, validate, verdict
 
 from runtime.client import (
     AccessRefused,
@@ -30,6 +29,7 @@ from runtime.client import (
 from runtime.messages import HeartbeatMessage, Identity, MessageDict, StreamMessage, encode, snapshot
 from runtime.serving.broadcaster import Broadcaster
 from runtime.serving.server import serve
+from tests.support.wire import IDENTITY, make_hub, validate, verdict
 
 PATIENCE_S = 30
 

@@ -9,7 +9,6 @@ from typing import Any, get_args
 import jsonschema
 import numpy as np
 import pytest
-from wire import IDENTITY, LATENCY, description, validate, verdict
 
 from runtime.messages import (
     FACE_STATES,
@@ -26,6 +25,7 @@ from runtime.messages import (
     relative_box,
     snapshot,
 )
+from tests.support.wire import IDENTITY, LATENCY, description, validate, verdict
 
 
 @pytest.mark.parametrize("state", sorted(FACE_STATES))

@@ -9,12 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from browser import Browser, Page
-from wire import make_hub, verdict
 
 from runtime.messages import HeartbeatMessage, StreamHealth, StreamMessage
 from runtime.serving.broadcaster import Broadcaster
 from runtime.serving.server import Server, serve_in_thread
+from tests.support.browser import Browser, Page
+from tests.support.wire import make_hub, verdict
 
 # What the overlay shows, as lines of text: the badges in its shadow tree.
 BADGES = """[...document.querySelector('unmask-verdict').shadowRoot.querySelectorAll('li')].map(

@@ -13,7 +13,7 @@ import yaml
 from runtime.messages import Identity, Latency, VerdictMessage
 from runtime.serving.broadcaster import Broadcaster
 
-ASYNCAPI = Path(__file__).parents[1] / "runtime" / "serving" / "web" / "asyncapi.yaml"
+ASYNCAPI = Path(__file__).parents[2] / "runtime" / "serving" / "web" / "asyncapi.yaml"
 LATENCY = Latency(decode=2.0, detect=18.5, backbone=31.25, head=4.0, total=85.0)
 IDENTITY = Identity(version="1.2.3", session="a run", model="small", engine="a CPU", thresholds=(0.4, 0.6))
 

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-import fake_gpu
 import numpy as np
 import pytest
 import torch
@@ -29,6 +28,7 @@ from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
 from runtime.engines.tensorrt.engine import TensorRTEngine
 from runtime.errors import EngineUnavailable
 from runtime.model.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
+from tests.support import fake_gpu
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import fake_gpu
 import numpy as np
 import pytest
 
@@ -28,6 +27,7 @@ from runtime.errors import EngineUnavailable
 from runtime.model.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
 from runtime.model.calibration import Calibration
 from tests.runtime.conftest import _make_bundle
+from tests.support import fake_gpu
 
 
 @pytest.fixture(scope="module")

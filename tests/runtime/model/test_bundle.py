@@ -13,7 +13,6 @@ from typing import Any
 import onnx
 import pytest
 from onnx import TensorProto
-from temporal import flat_judge
 
 from runtime.errors import (
     BundleError,
@@ -23,6 +22,7 @@ from runtime.errors import (
     BundleUnsupported,
 )
 from runtime.model.bundle import Bundle, Manifest, change_manifest, load_bundle, write_manifest
+from tests.support.temporal import flat_judge
 
 JUDGE = flat_judge(0.01, bias=-0.25, window=8, centre=0.5, scale=2.0)
 Edit = Callable[[dict[str, Any]], object]

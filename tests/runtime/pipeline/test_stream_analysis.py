@@ -11,7 +11,6 @@ import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from temporal import flat_judge
 
 from runtime.engines.factory import open_engine
 from runtime.engines.interface import Engine
@@ -22,6 +21,7 @@ from streams.faces.crop import Box
 from streams.faces.finder import Face
 from streams.features.temporal_residuals import clip_residuals
 from streams.input.frame import Frame
+from tests.support.temporal import flat_judge
 
 HZ = 8
 LEFT: Box = (20.0, 20.0, 40.0, 50.0)

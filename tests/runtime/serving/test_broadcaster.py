@@ -8,11 +8,11 @@ import threading
 from typing import Any
 
 import pytest
-from wire import IDENTITY, make_hub, validate, verdict
 
 from runtime.messages import HeartbeatMessage, StreamMessage
 from runtime.serving.broadcaster import Broadcaster, new_session
 from runtime.serving.client_queue import EncodedMessage
+from tests.support.wire import IDENTITY, make_hub, validate, verdict
 
 
 class Clock:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from wire import verdict
 
 from runtime.messages import BroadcastMessage, HeartbeatMessage, StreamMessage
 from runtime.serving.client_queue import EncodedMessage, OutboundQueue
+from tests.support.wire import verdict
 
 
 def encoded(message: BroadcastMessage, seq: int) -> EncodedMessage:

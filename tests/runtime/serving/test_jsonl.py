@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TextIO
 
 import pytest
-from wire import make_hub, validate, verdict
 
 from runtime.errors import JsonlFailed
 from runtime.serving.jsonl import JsonlWriter
+from tests.support.wire import make_hub, validate, verdict
 
 
 def never(failure: JsonlFailed) -> None:
@@ -130,7 +130,7 @@ def test_standard_output_carries_the_lines_and_closes_without_a_word() -> None:
     """`--jsonl - | head -1` ends without a complaint on standard error, though Python flushes at exit."""
     program = """
 import sys, threading
-from wire import make_hub, verdict
+from tests.support.wire import make_hub, verdict
 from runtime.serving.jsonl import JsonlWriter
 closed = threading.Event()
 with JsonlWriter("-", on_failure=lambda failure: closed.set()) as recording:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
-from wire import make_hub, verdict
 
 from runtime.messages import HeartbeatMessage, StreamHealth, StreamMessage
 from runtime.serving.metrics import Metrics
+from tests.support.wire import make_hub, verdict
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

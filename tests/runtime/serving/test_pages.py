@@ -6,13 +6,13 @@ import json
 from http import HTTPStatus
 
 import pytest
-from wire import ASYNCAPI, IDENTITY, description, make_hub, validate, verdict
 
 from runtime.messages import StreamMessage
 from runtime.serving.access import Access
 from runtime.serving.broadcaster import Broadcaster
 from runtime.serving.metrics import Metrics
 from runtime.serving.pages import FILES, SILENCE_S, HttpAnswer, HttpRoutes
+from tests.support.wire import ASYNCAPI, IDENTITY, description, make_hub, validate, verdict
 
 HOST = {"host": "127.0.0.1:8765"}
 UPGRADE = {**HOST, "connection": "Upgrade", "upgrade": "websocket"}

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
-from wire import make_hub, validate, verdict
 
 from runtime.errors import AddressUnusable, PortBusy
 from runtime.messages import HeartbeatMessage, StreamMessage
 from runtime.serving.broadcaster import Broadcaster
 from runtime.serving.metrics import Metrics
 from runtime.serving.server import Server, Urls, serve, serve_in_thread
+from tests.support.wire import make_hub, validate, verdict
 
 # Far more than any of this takes, on any machine; a test that needs it has failed.
 PATIENCE_S = 30

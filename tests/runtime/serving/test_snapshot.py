@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from wire import verdict
-
 from runtime.messages import HeartbeatMessage, StreamMessage, StreamState
 from runtime.serving.snapshot import SnapshotStore
+from tests.support.wire import verdict
 
 
 def said(snapshot_store: SnapshotStore, now: float) -> list[tuple[str, int, str]]:

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from temporal import flat_judge
 
 from runtime.model.calibration import Calibration
 from streams.features.temporal_residuals import clip_residuals
+from tests.support.temporal import flat_judge
 from train.scoring.scores import (
     BATCH,
     LabelledClip,

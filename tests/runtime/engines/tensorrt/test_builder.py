@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-import fake_gpu
 import pytest
 
 from runtime.engines.tensorrt.builder import (
@@ -26,6 +25,7 @@ from runtime.engines.tensorrt.library import is_rtx, library_name, load_tensorrt
 from runtime.engines.tensorrt.onnx_rewrite import PRECISIONS, Precision, rewrite_graph
 from runtime.errors import EngineUnavailable
 from runtime.model.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
+from tests.support import fake_gpu
 
 RTX = ("tensorrt_rtx", "tensorrt_rtx_bindings")
 

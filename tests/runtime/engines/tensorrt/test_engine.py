@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-import fake_gpu
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -28,6 +27,7 @@ from runtime.engines.tensorrt.engine_cache import EngineCache
 from runtime.engines.tensorrt.runner import MAX_CUDA_GRAPHS, CaptureApi
 from runtime.errors import DeviceLost, DeviceMemoryFull, EngineFailed, EngineUnavailable
 from runtime.model.bundle import Bundle, load_bundle
+from tests.support import fake_gpu
 
 GENERATIONS = ("8.6", "10", "11", "rtx")
 
