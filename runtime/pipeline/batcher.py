@@ -1,15 +1,14 @@
-"""Where the faces of all streams meet: one thread runs the backbone on all that waits at that moment.
-
-A call waits for company only while another stream is known to be on its way, and only so long:
+"""Batching of the face crops of all streams into shared backbone calls, on one thread.
 
     with Batcher(engine.features) as batcher:
         with batcher.due():
-            crops = look_for_faces(frame)
+            crops = find_and_crop_faces(frame)
             features = batcher.features(crops)
 
-What that is worth depends on the engine. On a GPU a call costs much the same for one face or for eight. On
-two CPU cores a face costs 27 ms of their time alone and 25 among four (ResNeXt-50 at 112 pixels): little, but
-while others are still looking for faces, waiting takes nothing from anyone either.
+A request waits for others only while another stream has announced one, and at most `wait_s`. The gain depends
+on the engine. On a GPU, a call on eight crops costs about as much as a call on one. On two CPU cores, a crop
+costs 27 ms of CPU time alone and 25 ms in a batch of four (ResNeXt-50 at 112 pixels). The gain there is
+small, but waiting costs nothing while the other streams are still looking for faces.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ Backbone = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 class BatcherClosed(RuntimeError):
-    """Says that the batcher was closed before, or while, it was asked."""
+    """The batcher was closed before or during the request."""
 
     def __str__(self) -> str:
         return "the batcher is closed"
@@ -41,23 +40,27 @@ class BatcherClosed(RuntimeError):
 class _Request:
     crops: NDArray[np.uint8]
     arrived: float
-    answer: Future[NDArray[np.float32]] = field(default_factory=Future)
+    result: Future[NDArray[np.float32]] = field(default_factory=Future)
 
 
 class Batcher:
-    """Runs the backbone for many callers: what waits when it is free goes in together, in the order it came.
+    """Shared backbone of several streams; requests that wait together are run in one call, in arrival order.
 
-    A lone stream's request runs at once; a batch forms from what came while the backbone was busy, and from
-    what is announced with `due`. A request larger than `max_crops` is run in pieces of that size.
+    The request of a single stream runs at once. A batch forms from the requests that arrive while the
+    backbone is busy, and from those announced with `due`. A request larger than `max_crops` is split into
+    several calls.
 
-    Use it as a context manager; its thread lives inside.
+    Use it as a context manager, which starts and stops its thread.
 
     Args:
-        backbone: uint8 RGB `(N, H, W, 3)` -> float32 `(N, D)`; called from one thread only.
-        max_crops: The largest N of one call; it bounds the memory of a burst.
-        max_waiting: Requests that may wait; a caller beyond them is held until there is room.
-        wait_s: How long a request may wait for those that are due.
-        clock: Gives seconds that never jump.
+        backbone: Function from uint8 RGB `(N, H, W, 3)` to float32 `(N, D)`, called from one thread only.
+        max_crops: Largest N of one call; limits the memory of a burst.
+        max_waiting: Largest number of waiting requests; further callers block until there is room.
+        wait_s: Longest time in seconds that a request waits for announced ones.
+        clock: Monotonic clock in seconds.
+
+    Raises:
+        ValueError: A limit is below 1, or `wait_s` is negative.
     """
 
     def __init__(
@@ -78,7 +81,7 @@ class Batcher:
         self._max_waiting = max_waiting
         self._wait_s = wait_s
         self._clock = clock
-        # The threads that have announced a request and not made it yet.
+        # Threads that have announced a request and not made it yet.
         self._due: set[int] = set()
         self._waiting: deque[_Request] = deque()
         self._changed = threading.Condition()
@@ -96,7 +99,7 @@ class Batcher:
 
     @contextmanager
     def due(self) -> Iterator[None]:
-        """Announce that this thread is about to ask: others may wait for it, until it does or leaves."""
+        """Announce a request of this thread; others may wait for it until it is made or the block ends."""
         caller = threading.get_ident()
         with self._changed:
             self._due.add(caller)
@@ -108,18 +111,18 @@ class Batcher:
                 self._changed.notify_all()
 
     def submit(self, crops: NDArray[np.uint8]) -> Future[NDArray[np.float32]]:
-        """Hand in crops and go on.
+        """Queue crops without waiting for their features.
 
         Args:
-            crops: uint8 RGB `(N, H, W, 3)`, N at least 1; not to be changed until the answer is there.
+            crops: uint8 RGB `(N, H, W, 3)`, N at least 1; must not change until the future is done.
 
         Returns:
-            The future of float32 `(N, D)`, row i belonging to crop i. It carries the engine's error if the
-            call fails.
+            Future of float32 `(N, D)`, row i belonging to crop i. It raises the error of a failed backbone
+            call.
 
         Raises:
-            BatcherClosed: It is closed, or was closed while this caller waited for room.
-            ValueError: There is no crop, or it is not a batch of pictures.
+            BatcherClosed: The batcher is closed, or was closed while this caller waited for room.
+            ValueError: There is no crop, or the array is not a batch of images.
         """
         if crops.ndim != 4 or len(crops) == 0:
             raise ValueError(f"crops must be (N, H, W, 3) with N at least 1, not {crops.shape}")
@@ -131,10 +134,10 @@ class Batcher:
             self._waiting.append(request)
             self._due.discard(threading.get_ident())
             self._changed.notify_all()
-        return request.answer
+        return request.result
 
     def features(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Run the backbone on crops, together with whatever else waits.
+        """Return the features of crops, computed together with other waiting requests.
 
         Args:
             crops: uint8 RGB `(N, H, W, 3)`, N at least 1.
@@ -143,21 +146,21 @@ class Batcher:
             float32 `(N, D)`, row i belonging to crop i.
 
         Raises:
-            BatcherClosed: It is closed, or was closed before these crops had their turn.
-            Exception: Whatever the backbone raised on the call that these crops were part of.
+            BatcherClosed: The batcher is closed, or was closed before these crops were run.
+            Exception: Any error of the backbone call that included these crops.
         """
         return self.submit(crops).result()
 
     def close(self) -> None:
-        """End the thread after the call that it is in; who still waits is answered with `BatcherClosed`."""
+        """Stop the thread after its current call; waiting requests fail with `BatcherClosed`."""
         with self._changed:
             self._closed = True
-            left = list(self._waiting)
+            unserved = list(self._waiting)
             self._waiting.clear()
             self._changed.notify_all()
-        for request in left:
-            if request.answer.set_running_or_notify_cancel():
-                request.answer.set_exception(BatcherClosed())
+        for request in unserved:
+            if request.result.set_running_or_notify_cancel():
+                request.result.set_exception(BatcherClosed())
         if self._thread.is_alive():
             self._thread.join()
 
@@ -166,26 +169,26 @@ class Batcher:
             self._run(batch)
 
     def _take(self) -> list[_Request]:
-        """Wait for requests and take, from the oldest on, as many as fit into one call; none once closed."""
+        """Wait for requests and take the oldest ones that fit into one call; empty once closed."""
         batch: list[_Request] = []
         count = 0
         with self._changed:
-            # More than one round only if all that waited had been cancelled.
+            # Repeated only if all waiting requests had been cancelled.
             while not batch:
                 self._changed.wait_for(lambda: self._closed or self._waiting)
-                self._wait_for_company()
+                self._wait_for_announced()
                 if self._closed:
                     break
                 while self._waiting and (not batch or count + len(self._waiting[0].crops) <= self._max_crops):
                     request = self._waiting.popleft()
-                    if request.answer.set_running_or_notify_cancel():
+                    if request.result.set_running_or_notify_cancel():
                         batch.append(request)
                         count += len(request.crops)
                 self._changed.notify_all()
         return batch
 
-    def _wait_for_company(self) -> None:
-        """Wait, holding the lock, until nobody is due, a call is full or the oldest has waited enough."""
+    def _wait_for_announced(self) -> None:
+        """Wait until no request is announced, a call is full or the oldest has waited `wait_s`; lock held."""
         while self._due and self._waiting and not self._closed:
             left_s = self._waiting[0].arrived + self._wait_s - self._clock()
             full = sum(len(request.crops) for request in self._waiting) >= self._max_crops
@@ -194,25 +197,26 @@ class Batcher:
             self._changed.wait(left_s)
 
     def _run(self, batch: list[_Request]) -> None:
-        # Crops of different sizes cannot share a call; that is the second caller's mistake, not everyone's.
+        # Crops of different sizes cannot share a call, and the mistake of one caller must not fail the
+        # others.
         if len({request.crops.shape[1:] for request in batch}) > 1:
             for request in batch:
                 self._run([request])
             return
         crops = batch[0].crops if len(batch) == 1 else np.concatenate([request.crops for request in batch])
         try:
-            parts = [
+            outputs = [
                 self._backbone(crops[start : start + self._max_crops])
                 for start in range(0, len(crops), self._max_crops)
             ]
-            features = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            features = outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
             if len(features) != len(crops):
-                raise RuntimeError(f"the backbone gave {len(features)} features for {len(crops)} crops")
-        except BaseException as error:  # noqa: BLE001  whoever waits must hear of it, whatever it is
+                raise RuntimeError(f"the backbone returned {len(features)} features for {len(crops)} crops")
+        except BaseException as error:  # noqa: BLE001  every waiting caller raises it
             for request in batch:
-                request.answer.set_exception(error)
+                request.result.set_exception(error)
             return
         end = 0
         for request in batch:
             start, end = end, end + len(request.crops)
-            request.answer.set_result(features[start:end])
+            request.result.set_result(features[start:end])

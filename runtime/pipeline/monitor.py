@@ -333,7 +333,7 @@ class _Watch:
             # Asked again, under the lock: the source may have been lost while this frame was analysed.
             if not self._status.accepts(connection) or self._stopping.is_set():
                 return []
-            return self._status.analysed(verdicts, faces=len(analysis.faces), now=taken)
+            return self._status.frame_analysed(verdicts, faces=len(analysis.faces), now=taken)
 
         self._send(decide)
 
@@ -348,7 +348,7 @@ class _Watch:
                 # Once per outage, however many attempts it takes.
                 if self._status.state != "offline":
                     logger.warning("%s; trying again until it is back", error)
-                self._send(lambda: self._status.dropped(error.reason))
+                self._send(lambda: self._status.disconnected(error.reason))
             case TooSlow(fps=fps, needed_hz=needed_hz):
                 self._send(lambda: self._status.too_slow(fps, needed_hz))
             case FastEnough():

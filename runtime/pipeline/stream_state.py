@@ -1,6 +1,10 @@
-"""What a stream says of itself: its state, and the end of its verdicts when frames stop.
+"""State of one stream, and the end of its verdicts when frames stop.
 
-Pure: what happened and a time go in, the messages to send come out, in their order.
+No I/O and no clock: events and times are passed in, the messages to publish are returned in their order.
+
+    stream = StreamStateMachine("cam", stall_timeout_s=0.6)
+    stream.connected()
+    messages = stream.frame_analysed(verdicts, faces=1, now=12.5)  # the state `live`, then the verdicts
 """
 
 from __future__ import annotations
@@ -20,15 +24,15 @@ Messages = list[BroadcastMessage]
 
 
 class StreamStateMachine:
-    """Follows one stream from the first attempt to its end.
+    """State of one stream from the first connection attempt to its end.
 
-    A face has a verdict only while the stream is `live`: whatever takes it out of that state first makes
-    every face `stale`. Frames count only while the source is connected, so nothing that was under way when a
-    camera went away is said of it afterwards.
+    Faces have verdicts only while the stream is `live`: any change to another state first makes every face
+    `stale`. Frames count only while the source is connected, so a frame that was still being analysed when
+    the camera disconnected is not published afterwards.
 
     Args:
-        stream: The stream's name.
-        stall_timeout_s: Frames that fail to come for longer than this have stopped.
+        stream: Name of the stream.
+        stall_timeout_s: Time in seconds without a frame after which the stream is `stalled`.
     """
 
     def __init__(self, stream: str, *, stall_timeout_s: float) -> None:
@@ -36,140 +40,142 @@ class StreamStateMachine:
         self.stall_timeout_s = stall_timeout_s
         self.state: StreamState = "connecting"
         self.reason: str | None = None
-        # Counts connections. A frame belongs to the one in which it was taken.
+        # Number of connections so far. A frame belongs to the connection in which it was taken.
         self.connection = 0
         self._connected = False
         self._too_slow = False
         self._frame_at: float | None = None
-        self._shown: dict[int, VerdictMessage] = {}
+        # Last verdict of every face that has not been published as stale.
+        self._verdicts: dict[int, VerdictMessage] = {}
         self._analysed = 0
-        self._lost = 0
+        self._disconnects = 0
 
     def announce(self) -> Messages:
-        """Say that the stream exists."""
+        """Return the message with the present state."""
         return [self._message()]
 
     def connected(self) -> Messages:
-        """Take in that the source was opened; it is `live` only once a frame was analysed."""
+        """Handle an opened source; the stream becomes `live` only when a frame has been analysed."""
         self._connected = True
         self._too_slow = False
         self._frame_at = None
         self.connection += 1
-        return self._become("connecting")
+        return self._change("connecting")
 
-    def dropped(self, reason: str) -> Messages:
-        """Take in that the source was lost, or could not be opened, and will be tried again.
+    def disconnected(self, reason: str) -> Messages:
+        """Handle a source that was lost or could not be opened, and will be tried again.
 
         Args:
-            reason: Why, without credentials; best the same words for every attempt of one outage.
+            reason: Cause without credentials. The same text for all attempts of one outage avoids repeated
+                messages.
         """
-        self._lost += self._connected
+        self._disconnects += self._connected
         self._connected = False
-        return self._become("offline", reason)
+        return self._change("offline", reason)
 
     def failed(self, reason: str) -> Messages:
-        """Take in that the source is given up.
+        """Handle a source that will not be tried again.
 
         Args:
-            reason: Why, without credentials.
+            reason: Cause without credentials.
         """
         self._connected = False
-        return self._become("offline", reason)
+        return self._change("offline", reason)
 
     def ended(self) -> Messages:
-        """Take in that the source came to its end."""
+        """Handle the end of a finite source."""
         self._connected = False
-        return self._become("ended")
+        return self._change("ended")
 
     def too_slow(self, fps: float, needed_hz: float) -> Messages:
-        """Take in that the source gives fewer frames than the model can be asked about.
+        """Handle a frame rate that is too low for the model.
 
         Args:
-            fps: Frames a second that it gives.
-            needed_hz: Frames a second that the model needs at least.
+            fps: Frames per second of the source.
+            needed_hz: Lowest frame rate that the model accepts.
         """
         self._too_slow = True
-        return self._become("too_slow", f"{fps:.3g} frames a second, at least {needed_hz:.3g} are needed")
+        return self._change("too_slow", f"{fps:.3g} frames a second, at least {needed_hz:.3g} are needed")
 
     def fast_enough(self) -> Messages:
-        """Take in that a source that was too slow has recovered."""
+        """Handle the recovery of a source that was too slow."""
         self._too_slow = False
         self._frame_at = None
-        return self._become("connecting")
+        return self._change("connecting")
 
     def accepts(self, connection: int) -> bool:
-        """Tell whether frames of a connection count at this moment.
+        """Return whether frames of a connection count at present.
 
         Args:
-            connection: `connection` as it was when the first of its frames was taken.
+            connection: Value of `connection` when the first frame of that connection was taken.
         """
         return self._connected and not self._too_slow and connection == self.connection
 
-    def analysed(self, verdicts: Sequence[VerdictMessage], *, faces: int, now: float) -> Messages:
-        """Take in what one frame of the present connection brought.
+    def frame_analysed(self, verdicts: Sequence[VerdictMessage], *, faces: int, now: float) -> Messages:
+        """Handle the result of one frame of the present connection.
 
         Args:
-            verdicts: To be sent; may be empty if none is due.
-            faces: How many faces are followed.
-            now: When the frame was taken up.
+            verdicts: Verdicts to publish; empty if none is due.
+            faces: Number of faces being tracked.
+            now: Time in seconds at which the analysis of the frame began.
 
         Returns:
-            The verdicts, with a change of state before them, or after them when the last face has gone.
+            The verdicts, after the change to `live` or before the change to `no_face`.
         """
         self._analysed += 1
         self._frame_at = now
         messages: Messages = []
         if faces:
-            messages += self._become("live")
+            messages += self._change("live")
         for verdict in verdicts:
-            known = self._shown.pop(verdict.face, None)
+            previous = self._verdicts.pop(verdict.face, None)
             if verdict.state != "stale":
-                self._shown[verdict.face] = verdict
-            elif known is None:
-                continue  # it has been said, or nothing was ever said of this face
+                self._verdicts[verdict.face] = verdict
+            elif previous is None:
+                continue  # already published as stale, or never published
             messages.append(verdict)
         if not faces:
-            messages += self._become("no_face")
+            messages += self._change("no_face")
         return messages
 
     def tick(self, now: float) -> Messages:
-        """Take in that time passes, whether or not frames come.
+        """Handle the passing of time; the stream becomes `stalled` if no frame was analysed for too long.
 
         Args:
-            now: On the clock of `analysed`.
+            now: Time in seconds on the clock of `frame_analysed`.
         """
         if self._frame_at is None or now - self._frame_at <= self.stall_timeout_s:
             return []
         if self.state not in ("live", "no_face"):
             return []
-        return self._become("stalled", f"no frame for more than {self.stall_timeout_s:.2g} s")
+        return self._change("stalled", f"no frame for more than {self.stall_timeout_s:.2g} s")
 
     def health(self, *, dropped: int) -> StreamHealth:
-        """Count what happened so far.
+        """Return the counters since the start.
 
         Args:
-            dropped: Due samples that nobody analysed.
+            dropped: Number of due samples that were not analysed.
         """
         return StreamHealth(
             stream=self.stream,
             state=self.state,
             analysed=self._analysed,
             dropped=dropped,
-            reconnects=self._lost,
+            reconnects=self._disconnects,
         )
 
-    def _become(self, state: StreamState, reason: str | None = None) -> Messages:
+    def _change(self, state: StreamState, reason: str | None = None) -> Messages:
         if (state, reason) == (self.state, self.reason):
             return []
         self.state, self.reason = state, reason
         messages: Messages = []
         if state != "live":
-            # The hub's `pts_s` and `captured` stay those of the frame that the last verdict was about.
+            # `pts_s` and `captured` stay those of the frame on which the last verdict was based.
             messages += [
                 replace(verdict, state="stale", p_fake=None, latency_ms=None)
-                for verdict in self._shown.values()
+                for verdict in self._verdicts.values()
             ]
-            self._shown.clear()
+            self._verdicts.clear()
         return [*messages, self._message()]
 
     def _message(self) -> StreamMessage:

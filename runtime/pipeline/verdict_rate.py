@@ -1,15 +1,16 @@
-"""How often a verdict is due, where fewer are wanted than there are samples."""
+"""Selection of the samples that get a verdict, for a verdict rate below the sample rate."""
 
 from __future__ import annotations
 
 
 class VerdictRate:
-    """Chooses among samples so that the chosen ones average a rate.
+    """Selection of samples whose average rate is the requested verdict rate.
 
-    Of eight samples a second, five verdicts a second take some that are neighbours and some that are not.
+    For a rate that does not divide the sample rate, such as 5 of 8 Hz, the intervals between verdicts vary by
+    one sample.
 
     Args:
-        rate_hz: Verdicts a second of media time.
+        rate_hz: Verdicts per second of media time.
 
     Raises:
         ValueError: `rate_hz` is not positive.
@@ -18,23 +19,20 @@ class VerdictRate:
     def __init__(self, rate_hz: float) -> None:
         if not rate_hz > 0:
             raise ValueError(f"rate_hz must be positive, not {rate_hz}")
-        self._step_s = 1 / rate_hz
+        self._interval_s = 1 / rate_hz
         self._last_s = float("inf")
         self._due_s = 0.0
 
     def due(self, pts_s: float) -> bool:
-        """Decide on a sample.
+        """Return whether a sample is to get a verdict.
 
         Args:
-            pts_s: Its media time in seconds; every sample is asked about, in order.
-
-        Returns:
-            Whether it is to get a verdict.
+            pts_s: Media time of the sample in seconds. Call it for every sample, in order.
         """
-        # The first sample, a jump back, or a hole: there is nothing to catch up with.
-        restart = pts_s < self._last_s or pts_s - self._due_s > self._step_s
+        # After the first sample, a jump back or a gap there are no missed verdicts to make up for.
+        restart = pts_s < self._last_s or pts_s - self._due_s > self._interval_s
         self._last_s = pts_s
         if not restart and pts_s < self._due_s - 1e-6:
             return False
-        self._due_s = (pts_s if restart else self._due_s) + self._step_s
+        self._due_s = (pts_s if restart else self._due_s) + self._interval_s
         return True

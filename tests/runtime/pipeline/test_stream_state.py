@@ -1,4 +1,4 @@
-"""A stream's state and the end of its verdicts, decided from events and times alone."""
+"""Tests of the stream state machine, with events and times only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LATENCY = Latency(decode=1.0, detect=2.0, backbone=3.0, head=4.0, total=20.0)
 
 
 @pytest.fixture
-def status() -> StreamStateMachine:
+def stream() -> StreamStateMachine:
     return StreamStateMachine("cam", stall_timeout_s=0.5)
 
 
@@ -29,8 +29,8 @@ def verdict(face: int = 0, state: State = "real", p_fake: float | None = 0.1) ->
     )
 
 
-def told(messages: list[BroadcastMessage]) -> list[str | tuple[int, str]]:
-    """Shorten messages to the states of the stream and of its faces, in order."""
+def states(messages: list[BroadcastMessage]) -> list[str | tuple[int, str]]:
+    """Reduce messages to the states of the stream and of its faces, in order."""
     return [
         message.state if isinstance(message, StreamMessage) else (message.face, message.state)
         for message in messages
@@ -38,98 +38,98 @@ def told(messages: list[BroadcastMessage]) -> list[str | tuple[int, str]]:
     ]
 
 
-def live(status: StreamStateMachine, *, faces: int = 1, now: float = 0.0) -> None:
-    status.connected()
-    status.analysed([verdict(face) for face in range(faces)], faces=faces, now=now)
+def go_live(stream: StreamStateMachine, *, faces: int = 1, now: float = 0.0) -> None:
+    stream.connected()
+    stream.frame_analysed([verdict(face) for face in range(faces)], faces=faces, now=now)
 
 
-def test_a_stream_is_live_only_once_a_frame_with_a_face_was_analysed(status: StreamStateMachine) -> None:
-    """Opening a source proves nothing; the state comes before the first verdict, and is said once."""
-    assert told(status.announce()) == ["connecting"]
-    assert told(status.connected()) == []
-    assert told(status.analysed([verdict()], faces=1, now=0.0)) == ["live", (0, "real")]
-    assert told(status.analysed([verdict()], faces=1, now=0.1)) == [(0, "real")]
+def test_stream_is_live_after_the_first_analysed_frame(stream: StreamStateMachine) -> None:
+    """An opened source is still `connecting`; `live` comes once, before the first verdict."""
+    assert states(stream.announce()) == ["connecting"]
+    assert states(stream.connected()) == []
+    assert states(stream.frame_analysed([verdict()], faces=1, now=0.0)) == ["live", (0, "real")]
+    assert states(stream.frame_analysed([verdict()], faces=1, now=0.1)) == [(0, "real")]
 
 
-def test_no_face(status: StreamStateMachine) -> None:
-    """Frames without a face are a state of their own; the last face's farewell comes before it."""
-    live(status)
+def test_no_face(stream: StreamStateMachine) -> None:
+    """When the last face is gone, its stale verdict comes before the state `no_face`."""
+    go_live(stream)
     gone = verdict(state="stale", p_fake=None)
-    assert told(status.analysed([gone], faces=0, now=0.1)) == [(0, "stale"), "no_face"]
-    assert told(status.analysed([], faces=0, now=0.2)) == []
+    assert states(stream.frame_analysed([gone], faces=0, now=0.1)) == [(0, "stale"), "no_face"]
+    assert states(stream.frame_analysed([], faces=0, now=0.2)) == []
 
 
-def test_frames_that_stop_make_every_face_stale(status: StreamStateMachine) -> None:
-    """Without a next frame, time alone ends the verdicts, once, without a score and before the state."""
-    live(status, faces=2)
-    assert status.tick(0.5) == []
-    messages = status.tick(0.51)
-    assert told(messages) == [(0, "stale"), (1, "stale"), "stalled"]
+def test_faces_become_stale_when_frames_stop(stream: StreamStateMachine) -> None:
+    """After the stall timeout every face becomes stale once, without a score, before `stalled`."""
+    go_live(stream, faces=2)
+    assert stream.tick(0.5) == []
+    messages = stream.tick(0.51)
+    assert states(messages) == [(0, "stale"), (1, "stale"), "stalled"]
     assert all(message.p_fake is None for message in messages if isinstance(message, VerdictMessage))
-    assert status.tick(9.0) == []
-    assert told(status.analysed([verdict()], faces=1, now=9.1)) == ["live", (0, "real")]
+    assert stream.tick(9.0) == []
+    assert states(stream.frame_analysed([verdict()], faces=1, now=9.1)) == ["live", (0, "real")]
 
 
-def test_a_lost_source_is_offline_with_its_reason(status: StreamStateMachine) -> None:
-    """Losing the source ends the verdicts at once; further attempts that fail alike say nothing new."""
-    live(status)
-    messages = status.dropped("the stream stopped")
-    assert told(messages) == [(0, "stale"), "offline"]
+def test_disconnected_source_is_offline_with_its_reason(stream: StreamStateMachine) -> None:
+    """A disconnection ends the verdicts at once; further attempts with the same reason publish nothing."""
+    go_live(stream)
+    messages = stream.disconnected("the stream stopped")
+    assert states(messages) == [(0, "stale"), "offline"]
     assert messages[-1] == StreamMessage(stream="cam", state="offline", reason="the stream stopped")
-    assert status.dropped("the stream stopped") == []
-    assert told(status.dropped("connection refused")) == ["offline"]
-    assert status.tick(60.0) == []
-    assert told(status.connected()) == ["connecting"]
-    assert told(status.analysed([verdict(7)], faces=1, now=61.0)) == ["live", (7, "real")]
+    assert stream.disconnected("the stream stopped") == []
+    assert states(stream.disconnected("connection refused")) == ["offline"]
+    assert stream.tick(60.0) == []
+    assert states(stream.connected()) == ["connecting"]
+    assert states(stream.frame_analysed([verdict(7)], faces=1, now=61.0)) == ["live", (7, "real")]
 
 
-def test_frames_of_a_lost_connection_do_not_count(status: StreamStateMachine) -> None:
-    """What was under way when the source went away is not news, even after its return."""
-    status.connected()
-    before = status.connection
-    assert status.accepts(before)
-    status.dropped("reset")
-    assert not status.accepts(before)
-    status.connected()
-    assert not status.accepts(before)
-    assert status.accepts(status.connection)
+def test_frames_of_an_earlier_connection_are_not_accepted(stream: StreamStateMachine) -> None:
+    """Frames taken before a disconnection do not count, even after the source has reconnected."""
+    stream.connected()
+    before = stream.connection
+    assert stream.accepts(before)
+    stream.disconnected("reset")
+    assert not stream.accepts(before)
+    stream.connected()
+    assert not stream.accepts(before)
+    assert stream.accepts(stream.connection)
 
 
-def test_a_source_too_slow_is_never_scored(status: StreamStateMachine) -> None:
-    """Its frames do not count and it does not stall, until it recovers."""
-    live(status)
-    messages = status.too_slow(3.0, 5.333)
-    assert told(messages) == [(0, "stale"), "too_slow"]
+def test_source_that_is_too_slow_is_not_scored(stream: StreamStateMachine) -> None:
+    """Its frames are not accepted and it does not stall, until the frame rate recovers."""
+    go_live(stream)
+    messages = stream.too_slow(3.0, 5.333)
+    assert states(messages) == [(0, "stale"), "too_slow"]
     assert messages[-1].reason == "3 frames a second, at least 5.33 are needed"  # type: ignore[union-attr]
-    assert not status.accepts(status.connection)
-    assert status.tick(99.0) == []
-    assert told(status.fast_enough()) == ["connecting"]
-    assert status.accepts(status.connection)
+    assert not stream.accepts(stream.connection)
+    assert stream.tick(99.0) == []
+    assert states(stream.fast_enough()) == ["connecting"]
+    assert stream.accepts(stream.connection)
 
 
-def test_the_end(status: StreamStateMachine) -> None:
-    """An end and a failure both end the verdicts, under different names."""
-    live(status)
-    assert told(status.ended()) == [(0, "stale"), "ended"]
+def test_end_and_failure_end_the_verdicts(stream: StreamStateMachine) -> None:
+    """An ended source is `ended`, a failed one `offline`; both make the faces stale first."""
+    go_live(stream)
+    assert states(stream.ended()) == [(0, "stale"), "ended"]
     other = StreamStateMachine("other", stall_timeout_s=0.5)
-    live(other)
-    assert told(other.failed("401")) == [(0, "stale"), "offline"]
+    go_live(other)
+    assert states(other.failed("401")) == [(0, "stale"), "offline"]
     assert not other.accepts(other.connection)
 
 
-def test_a_face_says_goodbye_once(status: StreamStateMachine) -> None:
-    """A face that is stale already, or of which nothing was said, is not made stale again."""
-    live(status)
-    status.tick(1.0)
+def test_face_becomes_stale_once(stream: StreamStateMachine) -> None:
+    """A stale verdict is not published for a face that is stale already or was never published."""
+    go_live(stream)
+    stream.tick(1.0)
     gone = verdict(state="stale", p_fake=None)
-    assert told(status.analysed([gone, verdict(1)], faces=1, now=1.1)) == ["live", (1, "real")]
+    assert states(stream.frame_analysed([gone, verdict(1)], faces=1, now=1.1)) == ["live", (1, "real")]
 
 
-def test_health_counts(status: StreamStateMachine) -> None:
-    """A lost connection counts; an attempt that never got one does not."""
-    status.dropped("refused")
-    live(status)
-    status.dropped("stopped")
-    status.dropped("refused")
-    health = status.health(dropped=3)
+def test_health_counters(stream: StreamStateMachine) -> None:
+    """A lost connection counts as a reconnect; an attempt that never connected does not."""
+    stream.disconnected("refused")
+    go_live(stream)
+    stream.disconnected("stopped")
+    stream.disconnected("refused")
+    health = stream.health(dropped=3)
     assert (health.state, health.analysed, health.dropped, health.reconnects) == ("offline", 1, 3, 1)
