@@ -39,8 +39,10 @@ from runtime.engines.interface import Engine
 from runtime.messages import HealthDict, Identity
 from runtime.model.bundle import Bundle, load_bundle
 from runtime.pipeline.batcher import Batcher
-from runtime.pipeline.monitor import Monitor, MonitorTiming, stall_timeout_s
+from runtime.pipeline.monitor import Monitor
 from runtime.pipeline.stream_analysis import StreamAnalysis
+from runtime.pipeline.stream_state import stall_timeout_s
+from runtime.pipeline.stream_thread import MonitorTiming
 from runtime.serving.broadcaster import Broadcaster, new_session
 from runtime.serving.client_queue import EncodedMessage
 from runtime.serving.metrics import Metrics

@@ -30,8 +30,9 @@ from runtime.errors import JsonlFailed, UnmaskError
 from runtime.messages import Identity
 from runtime.model.bundle import Bundle, load_bundle
 from runtime.pipeline.batcher import Batcher
-from runtime.pipeline.monitor import Monitor, stall_timeout_s
+from runtime.pipeline.monitor import Monitor
 from runtime.pipeline.stream_analysis import StreamAnalysis
+from runtime.pipeline.stream_state import stall_timeout_s
 from runtime.serving.broadcaster import Broadcaster, Sink, new_session
 from runtime.serving.jsonl import STDOUT, JsonlWriter
 from runtime.serving.metrics import Metrics
@@ -44,7 +45,7 @@ from streams.input.source import Source
 logger = logging.getLogger(__name__)
 
 # Whose news a person gets; everyone else is heard from a warning on.
-SPEAKING = ("runtime.commands.monitor", "runtime.pipeline.monitor", "runtime.commands.console")
+SPEAKING = ("runtime.commands.monitor", "runtime.pipeline.stream_thread", "runtime.commands.console")
 
 # How long the first lines wait for a source to be opened: that none can be read should be the only news.
 SETTLE_S = 1.0

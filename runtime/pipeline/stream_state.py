@@ -23,6 +23,17 @@ from runtime.messages import (
 Messages = list[BroadcastMessage]
 
 
+def stall_timeout_s(sample_hz: float) -> float:
+    """Return the seconds without a frame after which a stream has stalled: five samples, at least 0.5 s.
+
+    The lower limit is there because frames of an H.264 stream arrive in bursts.
+
+    Args:
+        sample_hz: Sample rate of the model.
+    """
+    return max(0.5, 5.0 / sample_hz)
+
+
 class StreamStateMachine:
     """State of one stream from the first connection attempt to its end.
 

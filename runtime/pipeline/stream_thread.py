@@ -1,0 +1,243 @@
+"""Thread of one live stream: reads and analyses its frames, publishes its verdicts and its state."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from runtime.messages import HEARTBEAT_S, BroadcastMessage, StreamHealth
+from runtime.pipeline.stream_analysis import StreamAnalysis
+from runtime.pipeline.stream_state import Messages, StreamStateMachine, stall_timeout_s
+from streams.errors import EndOfStream, SourceError
+from streams.input.frame import Frame
+from streams.input.reader import (
+    Backoff,
+    Connected,
+    Connecting,
+    Disconnected,
+    Ended,
+    Event,
+    Failed,
+    FastEnough,
+    Reader,
+    Timeouts,
+    TooSlow,
+    open_reader,
+)
+from streams.input.source import Source
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 0.1
+# Longest wait for a frame before the thread checks whether it should stop.
+FRAME_TIMEOUT_S = 0.2
+# A file that is further behind its own time than this continues from there instead of catching up.
+MAX_LAG_S = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MonitorTiming:
+    """Timeouts, intervals and clock of a monitor; the defaults suit real cameras.
+
+    Args:
+        timeouts: Limits on opening and reading a source.
+        backoff: Delays between attempts to reconnect.
+        heartbeat_s: Seconds between heartbeats.
+        tick_s: Seconds between checks for stalled streams.
+        clock: Monotonic clock in seconds.
+
+    Raises:
+        ValueError: An interval is not positive.
+    """
+
+    timeouts: Timeouts = Timeouts()  # noqa: RUF009  frozen
+    # With a longer maximum, viewers would wait up to 15 s for a camera that is already back.
+    backoff: Backoff = Backoff(max_s=5.0)  # noqa: RUF009  frozen
+    heartbeat_s: float = HEARTBEAT_S
+    tick_s: float = TICK_S
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        if self.heartbeat_s <= 0 or self.tick_s <= 0:
+            raise ValueError(f"heartbeat_s and tick_s must be above 0, not {self.heartbeat_s}, {self.tick_s}")
+
+
+class StreamThread:
+    """One source, its thread and its outcome.
+
+    Args:
+        source: Source to read; its name is the stream's name in messages.
+        sample_hz: Sample rate of the model.
+        analysis_of: Factory of the stream's analysis, called on the thread.
+        publish: Function that sends a message; called from several threads, one message at a time.
+        on_change: Called from any thread when `settled` or `finished` has changed.
+        stopping: Event that ends the thread.
+        timing: Timeouts, intervals and clock.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        sample_hz: float,
+        analysis_of: Callable[[], StreamAnalysis],
+        publish: Callable[[BroadcastMessage], object],
+        on_change: Callable[[], None],
+        stopping: threading.Event,
+        timing: MonitorTiming,
+    ) -> None:
+        self.source = source
+        self.settled = False
+        """Whether the first attempt to open the source has succeeded or failed."""
+        self.finished = False
+        """Whether the thread has ended: the source ended or failed, or the analysis failed."""
+        self.source_error: SourceError | None = None
+        """Why the source will not be tried again; None if it will, or has ended."""
+        self.failure: BaseException | None = None
+        """Error of the analysis."""
+        self.thread = threading.Thread(target=self._run, name=f"analysis {source.name}", daemon=True)
+        self._sample_hz = sample_hz
+        self._analysis_of = analysis_of
+        self._publish = publish
+        self._on_change = on_change
+        self._stopping = stopping
+        self._timing = timing
+        self._state = StreamStateMachine(source.name, stall_timeout_s=stall_timeout_s(sample_hz))
+        # Held from the decision on messages until they are published, which keeps them in order.
+        self._lock = threading.Lock()
+        self._reader: Reader | None = None
+
+    def announce(self) -> None:
+        """Publish the stream's present state."""
+        self._send(self._state.announce)
+
+    def tick(self) -> None:
+        """Publish that the stream has stalled, if it has."""
+        self._send(lambda: self._state.tick(self._timing.clock()))
+
+    def health(self) -> StreamHealth:
+        """Return the stream's counters."""
+        reader = self._reader
+        with self._lock:
+            return self._state.health(dropped=0 if reader is None else reader.dropped)
+
+    def request_stop(self) -> None:
+        """Interrupt the reader; the thread ends once `stopping` is set."""
+        if self._reader is not None:
+            self._reader.request_stop()
+
+    def _send(self, decide: Callable[[], Messages]) -> None:
+        with self._lock:
+            for message in decide():
+                self._publish(message)
+
+    def _run(self) -> None:
+        try:
+            self._read_and_analyse()
+        except BaseException as error:  # noqa: BLE001  raised by the main thread
+            self.failure = error
+        self.finished = True
+        self._on_change()
+
+    def _read_and_analyse(self) -> None:
+        analysis = self._analysis_of()
+        playback = None if self.source.live else Playback()
+        connection = 0
+        with open_reader(
+            self.source,
+            sample_hz=self._sample_hz,
+            on_event=self._on_event,
+            timeouts=self._timing.timeouts,
+            backoff=self._timing.backoff,
+        ) as reader:
+            self._reader = reader
+            while not self._stopping.is_set():
+                try:
+                    # Returns at once when the monitor stops, whatever the timeout.
+                    frame = reader.next(timeout_s=FRAME_TIMEOUT_S)
+                except EndOfStream as end:
+                    if not self._stopping.is_set():
+                        self._end(end.__cause__)
+                    return
+                if frame is None:
+                    continue
+                # The first frame of a connection has `gap` set; one without it belongs to the last
+                # connection.
+                if frame.gap and connection != self._state.connection:
+                    connection = self._state.connection
+                    analysis.clear()
+                if playback is not None:
+                    delay_s = playback.delay_s(frame.pts_s, self._timing.clock(), restart=frame.gap)
+                    self._stopping.wait(delay_s)
+                self._analyse(analysis, frame, connection)
+
+    def _analyse(self, analysis: StreamAnalysis, frame: Frame, connection: int) -> None:
+        if not self._state.accepts(connection):
+            return
+        started = self._timing.clock()
+        verdicts = [verdict.message(self.source.name) for verdict in analysis.analyse(frame)]
+
+        def decide() -> Messages:
+            # Checked again under the lock: the source may have been lost during the analysis.
+            if not self._state.accepts(connection) or self._stopping.is_set():
+                return []
+            return self._state.frame_analysed(verdicts, faces=len(analysis.faces), now=started)
+
+        self._send(decide)
+
+    def _on_event(self, event: Event) -> None:
+        """Handle an event of the reader, on the reader's thread."""
+        match event:
+            case Connected():
+                if self._state.state == "offline":
+                    logger.info("%s: connected again", self.source.name)
+                self._send(self._state.connected)
+            case Disconnected(error=error):
+                # Logged once per outage, not once per attempt.
+                if self._state.state != "offline":
+                    logger.warning("%s; trying again until it is back", error)
+                self._send(lambda: self._state.disconnected(error.reason))
+            case TooSlow(fps=fps, needed_hz=needed_hz):
+                self._send(lambda: self._state.too_slow(fps, needed_hz))
+            case FastEnough():
+                self._send(self._state.fast_enough)
+            case Connecting() | Ended() | Failed():
+                # Frames read before the end are still to be analysed; `EndOfStream` comes after them.
+                return
+        if not self.settled:
+            self.settled = True
+            self._on_change()
+
+    def _end(self, cause: BaseException | None) -> None:
+        """Handle the end of the frames, with the error that caused it, if any."""
+        match cause:
+            case None:
+                self._send(self._state.ended)
+            case SourceError():
+                self.source_error = cause
+                logger.error("%s", cause)
+                self._send(lambda: self._state.failed(cause.reason))
+            case _:
+                raise cause
+
+
+class Playback:
+    """Schedule that plays a file at the rate of its own time stamps, as a camera would deliver it."""
+
+    def __init__(self) -> None:
+        self._start: float | None = None
+
+    def delay_s(self, pts_s: float, now: float, *, restart: bool) -> float:
+        """Return the seconds from now until a sample is due, at least 0.
+
+        Args:
+            pts_s: Media time of the sample in seconds.
+            now: Present time in seconds.
+            restart: Whether the media time may have jumped; the sample is then due at once.
+        """
+        if self._start is None or restart or now - self._start - pts_s > MAX_LAG_S:
+            self._start = now - pts_s
+        return max(0.0, self._start + pts_s - now)
