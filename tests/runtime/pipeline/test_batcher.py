@@ -33,7 +33,7 @@ class GatedBackbone:
         assert self.open.wait(TIMEOUT_S)
         if self.error is not None:
             raise self.error
-        return crops.reshape(len(crops), -1).mean(axis=1, keepdims=True).astype(np.float32)
+        return np.asarray(crops.reshape(len(crops), -1).mean(axis=1, keepdims=True), np.float32)
 
     def occupy(self, batcher: Batcher) -> Future[NDArray[np.float32]]:
         """Close the gate and keep the backbone busy with one crop, so that later requests wait."""
@@ -190,7 +190,12 @@ def test_full_queue_blocks_the_caller(backbone: GatedBackbone) -> None:
         for value in (1, 2):
             batcher.submit(crops_of(value))
         served = threading.Event()
-        late = threading.Thread(target=lambda: batcher.features(crops_of(3)) is not None and served.set())
+
+        def request() -> None:
+            batcher.features(crops_of(3))
+            served.set()
+
+        late = threading.Thread(target=request)
         late.start()
         assert backbone.sizes == [1]
         assert not served.is_set()
