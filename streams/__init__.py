@@ -1,1 +1,1 @@
-"""Live frames and faces: sources, reader, sampler, detector, tracker, crop, and the forgeries of the demo."""
+"""Live frames and faces: sources, reader, sampler, face detector, tracker, crop and synthetic fakes."""

@@ -1,0 +1,1 @@
+"""Faces in frames: detection, tracking by optical flow, and the crop that training and runtime share."""

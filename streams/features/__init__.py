@@ -1,0 +1,1 @@
+"""Features that are computed from face crops without a neural network."""

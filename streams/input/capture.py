@@ -20,9 +20,9 @@ from streams.errors import (
     SourceInvalid,
     SourceNotVideo,
     SourceUnavailable,
-    source_error,
 )
 from streams.input.clock import CaptureClock, CatchUp
+from streams.input.ffmpeg_errors import source_error
 from streams.input.source import Source, device_url, format_available
 
 __all__ = ["Capture", "DecodedFrame", "Timeouts", "open_capture"]

@@ -81,7 +81,7 @@ class FrameQueue:
                 frame = self._frames.popleft()
                 self._changed.notify_all()
             elif self._closed:
-                raise EndOfStream("the stream has ended") from self._cause
+                raise EndOfStream from self._cause
             else:
                 return None
         return self._follow(frame)

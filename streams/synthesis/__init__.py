@@ -1,0 +1,1 @@
+"""Synthetic fakes: blended faces for training, and the built-in demo stream."""
