@@ -1,4 +1,4 @@
-"""What is measured between crops: what trembles, and not what moves."""
+"""Tests of the temporal residuals: they respond to changes of appearance, not to motion."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from skimage.data import astronaut
 
 from streams.features.temporal_residuals import (
-    FLOOR,
-    KINDS,
+    FLOORS,
     LAGS,
+    MEASURES,
     NUM_RESIDUALS,
-    PARTS,
+    REGIONS,
     ResidualMeter,
     clip_residuals,
 )
@@ -21,20 +21,20 @@ from streams.features.temporal_residuals import (
 MARGIN = 1.02
 
 
-def moving(frames: int, size: int = 160) -> NDArray[np.uint8]:
-    """Give crops of a face that drifts and turns a little, uint8 RGB (frames, size, size, 3)."""
+def moving_face(frames: int, size: int = 160) -> NDArray[np.uint8]:
+    """Return crops of a face that shifts and rotates slightly, RGB uint8 (frames, size, size, 3)."""
     portrait = np.asarray(astronaut(), np.uint8)[40:200, 145:305]  # type: ignore[no-untyped-call]
     large = cv2.resize(portrait, (size, size), interpolation=cv2.INTER_LINEAR)
     crops = []
     for i in range(frames):
-        turn = cv2.getRotationMatrix2D((size / 2, size / 2), 0.7 * i, 1 + 0.004 * i)
-        turn[:, 2] += 0.9 * i, -0.5 * i
-        crops.append(cv2.warpAffine(large, turn, (size, size), borderMode=cv2.BORDER_REPLICATE))
+        affine = cv2.getRotationMatrix2D((size / 2, size / 2), 0.7 * i, 1 + 0.004 * i)
+        affine[:, 2] += 0.9 * i, -0.5 * i
+        crops.append(cv2.warpAffine(large, affine, (size, size), borderMode=cv2.BORDER_REPLICATE))
     return np.stack(crops).astype(np.uint8)
 
 
-def trembling(crops: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Change the light of the middle of each crop by up to eight grey levels, each in its own way."""
+def with_varying_brightness(crops: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Change the brightness of the middle of each crop by a random amount of up to eight grey levels."""
     side = crops.shape[1]
     middle = np.zeros((side, side, 1), np.float32)
     cv2.circle(middle, (side // 2, side // 2), side // 4, 1.0, -1)
@@ -43,66 +43,68 @@ def trembling(crops: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.
     return np.clip(crops + light, 0, 255).astype(np.uint8)
 
 
-def kind(measured: NDArray[np.float32], name: str, part: str, lag: int = 1) -> NDArray[np.float32]:
-    """Choose one measure of some crops (T, FLICKER)."""
-    table = measured.reshape(-1, len(LAGS), len(KINDS), len(PARTS))
-    return table[:, LAGS.index(lag), KINDS.index(name), PARTS.index(part)]
+def measure(residuals: NDArray[np.float32], name: str, region: str, lag: int = 1) -> NDArray[np.float32]:
+    """Return one measure of residuals (T, NUM_RESIDUALS), as (T,)."""
+    table = residuals.reshape(-1, len(LAGS), len(MEASURES), len(REGIONS))
+    return table[:, LAGS.index(lag), MEASURES.index(name), REGIONS.index(region)]
 
 
-def test_what_moves_is_told_from_what_trembles() -> None:
-    """A face that drifts and turns differs little once it is laid on; light that trembles stays."""
-    steady = clip_residuals(moving(8), MARGIN)[2:]
-    shaken = clip_residuals(trembling(moving(8), np.random.default_rng(0)), MARGIN)[2:]
+def test_residuals_separate_varying_brightness_from_motion() -> None:
+    """Motion is compensated; varying brightness of the same face raises the coarse measure."""
+    steady = clip_residuals(moving_face(8), MARGIN)[2:]
+    varying = clip_residuals(with_varying_brightness(moving_face(8), np.random.default_rng(0)), MARGIN)[2:]
     assert steady.shape == (6, NUM_RESIDUALS)
     for lag in LAGS:
-        assert kind(steady, "motion", "face", lag).mean() > np.log(0.5 * lag)
-        assert (kind(shaken, "coarse", "inner", lag) - kind(steady, "coarse", "inner", lag)).mean() > 0.7
-    assert kind(steady, "texture", "eyes").mean() == pytest.approx(
-        kind(shaken, "texture", "eyes").mean(), abs=0.1
+        assert measure(steady, "motion", "face", lag).mean() > np.log(0.5 * lag)
+        assert (
+            measure(varying, "coarse", "inner", lag) - measure(steady, "coarse", "inner", lag)
+        ).mean() > 0.7
+    assert measure(steady, "texture", "eyes").mean() == pytest.approx(
+        measure(varying, "texture", "eyes").mean(), abs=0.1
     )
 
 
-def test_a_still_picture_has_no_flicker_but_its_texture() -> None:
-    """The same crop twice differs in nothing; every measure stays finite."""
-    measured = clip_residuals(np.repeat(moving(1), 4, axis=0), MARGIN)[2:]
-    assert np.isfinite(measured).all()
-    for name, least in zip(KINDS, FLOOR, strict=True):
+def test_a_repeated_crop_has_no_residuals_except_texture() -> None:
+    """Every measure of identical crops is at its floor, except the texture."""
+    residuals = clip_residuals(np.repeat(moving_face(1), 4, axis=0), MARGIN)[2:]
+    assert np.isfinite(residuals).all()
+    for name, floor in zip(MEASURES, FLOORS, strict=True):
         if name != "texture":
-            assert kind(measured, name, "face") == pytest.approx(np.full(2, np.log(least)), abs=0.05)
+            assert measure(residuals, name, "face") == pytest.approx(np.full(2, np.log(floor)), abs=0.05)
 
 
-def test_what_lies_before_the_first_crop_is_not_known() -> None:
-    """NaN where a lag has no crop; `clear` begins anew; then it is as crop by crop as all at once."""
-    crops = moving(4)
+def test_a_lag_without_an_earlier_crop_is_nan() -> None:
+    """`clear` forgets earlier crops; afterwards the result equals that of the whole clip."""
+    crops = moving_face(4)
     meter = ResidualMeter(MARGIN)
     assert np.isnan(meter.measure(crops[3])).all()
     meter.clear()
-    found = np.stack([meter.measure(crop) for crop in crops])
+    residuals = np.stack([meter.measure(crop) for crop in crops])
     half = NUM_RESIDUALS // 2
-    assert np.isnan(found[0]).all()
-    assert np.isnan(found[1, half:]).all()
-    assert np.isfinite(found[1, :half]).all()
-    assert np.isfinite(found[2:]).all()
-    np.testing.assert_array_equal(found, clip_residuals(crops, MARGIN))
+    assert np.isnan(residuals[0]).all()
+    assert np.isnan(residuals[1, half:]).all()
+    assert np.isfinite(residuals[1, :half]).all()
+    assert np.isfinite(residuals[2:]).all()
+    np.testing.assert_array_equal(residuals, clip_residuals(crops, MARGIN))
 
 
-def test_the_input_size_of_a_model_does_not_matter() -> None:
-    """Crops at 112, 160 and 224 pixels show about the same, and smaller ones can be measured too."""
-    large = moving(5, 224)
-    found = {
+def test_residuals_do_not_depend_on_the_crop_size() -> None:
+    """Crops of 112, 160 and 224 pixels give similar residuals; smaller crops are accepted too."""
+    large = moving_face(5, 224)
+    residuals = {
         size: clip_residuals(
             np.stack([cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA) for crop in large]), MARGIN
         )[2:]
         for size in (64, 112, 160, 224)
     }
-    assert np.abs(found[112] - found[224]).mean() < 0.15
-    assert np.abs(found[160] - found[224]).mean() < 0.15
-    assert np.isfinite(found[64]).all()
+    assert np.abs(residuals[112] - residuals[224]).mean() < 0.15
+    assert np.abs(residuals[160] - residuals[224]).mean() < 0.15
+    assert np.isfinite(residuals[64]).all()
 
 
 @pytest.mark.parametrize("margin", [0.6, 1.02, 2.5])
-def test_every_part_lies_within_the_crop_at_any_margin(margin: float) -> None:
-    """However tight or wide the crop, each part has pixels to measure."""
-    measured = clip_residuals(moving(3), margin)[2]
-    texture = measured.reshape(len(LAGS), len(KINDS), len(PARTS))[0, KINDS.index("texture")]
-    assert (texture > np.log(FLOOR[KINDS.index("texture")])).all()
+def test_every_region_lies_within_the_crop_at_any_margin(margin: float) -> None:
+    """Each region contains cells at a tight and at a wide margin."""
+    residuals = clip_residuals(moving_face(3), margin)[2]
+    texture = residuals.reshape(len(LAGS), len(MEASURES), len(REGIONS))[0, MEASURES.index("texture")]
+    assert (texture > np.log(FLOORS[MEASURES.index("texture")])).all()
