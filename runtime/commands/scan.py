@@ -19,7 +19,8 @@ from runtime.messages import State
 from runtime.model.bundle import load_bundle
 from runtime.model.calibration import Calibration
 from runtime.pipeline.batcher import Batcher
-from runtime.pipeline.scan import Scanner, ScanResult, find_videos
+from runtime.pipeline.scan import Scanner, find_videos
+from runtime.pipeline.scan_result import ScanResult
 
 
 def run_scan(

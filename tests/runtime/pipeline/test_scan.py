@@ -1,16 +1,15 @@
-"""Whole videos through the whole chain: real files, the real detector, a small model of random weights."""
+"""Tests of scanning with real files, the real face detector and a small model of random weights."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from runtime.commands.scan import run_scan
 from runtime.engines.factory import detector_infer, open_engine
 from runtime.engines.interface import Engine
 from runtime.errors import EngineFailed
@@ -42,10 +41,10 @@ def scanner(bundle: Bundle, engine: Engine, infer: Infer) -> Iterator[Scanner]:
         yield Scanner(bundle, head=engine, batcher=batcher, infer=infer)
 
 
-def test_a_video_with_a_face_is_scored(scanner: Scanner, bundle: Bundle, face_video: Path) -> None:
-    """Every sample counts: four seconds at 8 Hz are 32 samples, the first three of which fill no window."""
-    seen: list[float] = []
-    result = scanner.scan(face_video, on_progress=seen.append)
+def test_video_with_a_face_is_scored(scanner: Scanner, bundle: Bundle, face_video: Path) -> None:
+    """Four seconds at 8 Hz are 32 samples; the first three have no window yet."""
+    progress: list[float] = []
+    result = scanner.scan(face_video, on_progress=progress.append)
     assert (result.state, result.frames, result.error) == ("scored", 32, None)
     assert result.seconds == pytest.approx(4.0, abs=0.1)
     (face,) = result.faces
@@ -53,13 +52,13 @@ def test_a_video_with_a_face_is_scored(scanner: Scanner, bundle: Bundle, face_vi
     assert face.seconds == 4.0
     assert result.p_fake == face.p_fake
     assert 0 < (result.p_fake or 0.0) < 1
-    assert seen == sorted(seen)
+    assert progress == sorted(progress)
 
 
 def test_frames_share_calls_without_changing_the_score(
     bundle: Bundle, engine: Engine, infer: Infer, face_video: Path
 ) -> None:
-    """Crops of several frames go through the backbone together; one by one gives the same score."""
+    """Crops of several frames share backbone calls; the score equals that of one crop per call."""
     sizes: list[int] = []
 
     def counting(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -74,24 +73,24 @@ def test_frames_share_calls_without_changing_the_score(
     assert together.p_fake == pytest.approx(apart.p_fake, abs=1e-5)
 
 
-def test_without_a_face_there_is_no_score(scanner: Scanner, clip: Path) -> None:
-    """Flat pictures hold no face; that is a result, not an error."""
+def test_video_without_a_face_has_no_score(scanner: Scanner, clip: Path) -> None:
+    """A video of flat frames is `no_face`, which is not an error."""
     result = scanner.scan(clip)
     assert (result.state, result.p_fake, result.faces, result.frames) == ("no_face", None, (), 32)
 
 
-def test_a_clip_of_three_frames_is_too_short(
+def test_video_of_three_frames_is_too_short(
     scanner: Scanner, make_face_video: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Too few samples for one window give no score."""
+    """With fewer samples than `min_frames` there is no score."""
     result = scanner.scan(make_face_video(tmp_path / "three.mp4", seconds=3 / 25))
     assert (result.state, result.p_fake) == ("too_short", None)
 
 
-def test_a_video_of_few_frames_a_second_is_too_slow(
+def test_video_of_low_frame_rate_is_too_slow(
     scanner: Scanner, make_face_video: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """A model of eight samples a second cannot be asked about three frames a second."""
+    """Three frames per second are too few for a model of 8 Hz."""
     result = scanner.scan(make_face_video(tmp_path / "slow.mp4", seconds=5, fps=3))
     assert (result.state, result.p_fake) == ("too_slow", None)
     assert result.seconds == pytest.approx(5.0, abs=0.5)
@@ -100,10 +99,10 @@ def test_a_video_of_few_frames_a_second_is_too_slow(
 @pytest.mark.parametrize(
     ("name", "content"), [("empty.mp4", b""), ("text.mp4", b"this is no video\n" * 99), ("gone.mp4", None)]
 )
-def test_what_cannot_be_read_says_why(
+def test_unreadable_file_has_an_error(
     scanner: Scanner, tmp_path: Path, name: str, content: bytes | None
 ) -> None:
-    """Such a file has no score, and its error names it."""
+    """It has no score, and the error contains its name."""
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
@@ -113,10 +112,8 @@ def test_what_cannot_be_read_says_why(
     assert name in result.error
 
 
-def test_sound_alone_is_unreadable(scanner: Scanner, make_video: Callable[..., Path], tmp_path: Path) -> None:
-    """A file without pictures is told from one without faces."""
-    import av
-
+def test_audio_file_is_unreadable(scanner: Scanner, make_video: Callable[..., Path], tmp_path: Path) -> None:
+    """A file without a video stream is `unreadable`, not `no_face`."""
     source, path = make_video(tmp_path / "both.mp4", audio=True), tmp_path / "sound.m4a"
     with av.open(str(source)) as both, av.open(str(path), "w") as sound:
         stream = sound.add_stream_from_template(both.streams.audio[0])
@@ -129,10 +126,10 @@ def test_sound_alone_is_unreadable(scanner: Scanner, make_video: Callable[..., P
     assert "sound only" in (result.error or "")
 
 
-def test_a_truncated_video_is_scored_as_far_as_it_goes(
+def test_truncated_video_is_scored_up_to_its_end(
     scanner: Scanner, make_face_video: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """A recording that was cut off gives the samples that are left."""
+    """The samples of a truncated recording that can be decoded are scored."""
     whole = make_face_video(tmp_path / "whole.mkv")
     cut = tmp_path / "cut.mkv"
     content = whole.read_bytes()
@@ -142,18 +139,18 @@ def test_a_truncated_video_is_scored_as_far_as_it_goes(
     assert 8 < result.frames < 32
 
 
-def test_a_file_may_be_called_like_a_source(
+def test_file_may_be_named_like_a_source(
     scanner: Scanner, face_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`scan` takes files only: one called `demo` is not the demo."""
+    """A file named `demo` is scanned as a file."""
     monkeypatch.chdir(tmp_path)
     Path("demo").write_bytes(face_video.read_bytes())
     result = scanner.scan(Path("demo"))
     assert (result.file, result.state) == ("demo", "scored")
 
 
-def test_a_broken_engine_is_no_score(bundle: Bundle, engine: Engine, infer: Infer, face_video: Path) -> None:
-    """The engine's error ends the scan; no file is reported as scored or unreadable for it."""
+def test_engine_error_ends_the_scan(bundle: Bundle, engine: Engine, infer: Infer, face_video: Path) -> None:
+    """The error is raised; the file is reported neither as scored nor as unreadable."""
 
     def broken(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         raise EngineFailed("onnxruntime", "out of memory")
@@ -162,8 +159,8 @@ def test_a_broken_engine_is_no_score(bundle: Bundle, engine: Engine, infer: Infe
         Scanner(bundle, head=engine, batcher=batcher, infer=infer).scan(face_video)
 
 
-def test_directories_give_their_videos(tmp_path: Path) -> None:
-    """Video files at any depth, in order, each once; others and hidden ones only if they are named."""
+def test_directories_are_searched_for_videos(tmp_path: Path) -> None:
+    """Video files are found at any depth, in order and once; other and hidden files only if named."""
     names = ["b/two.MOV", "a.mp4", "b/one.webm", "b/notes.txt", ".hidden/x.mp4", "b/.y.mp4", "film.bin"]
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -177,37 +174,8 @@ def test_directories_give_their_videos(tmp_path: Path) -> None:
     ]
 
 
-def test_a_directory_without_videos_is_a_mistake(tmp_path: Path) -> None:
-    """Scanning nothing would look like success."""
+def test_directory_without_videos_is_an_error(tmp_path: Path) -> None:
+    """A directory without video files raises `NoVideos`."""
     (tmp_path / "notes.txt").touch()
     with pytest.raises(NoVideos, match="no video files"):
         list(find_videos([tmp_path]))
-
-
-def test_the_report_in_json(
-    small_bundle: Path, face_video: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A line for each file, in order; one that cannot be read makes the exit code 2 and a line on stderr."""
-    empty = tmp_path / "empty.mp4"
-    empty.touch()
-    assert run_scan([face_video, empty, clip], as_json=True, model=small_bundle) == 2
-    out, err = capsys.readouterr()
-    lines = [json.loads(line) for line in out.splitlines()]
-    assert [line["file"] for line in lines] == [str(face_video), str(empty), str(clip)]
-    assert [line["state"] for line in lines] == ["scored", "unreadable", "no_face"]
-    assert list(lines[0]) == ["file", "state", "p_fake", "faces", "seconds", "frames"]
-    assert list(lines[0]["faces"][0]) == ["face", "p_fake", "windows", "seconds"]
-    assert lines[1]["p_fake"] is None
-    assert lines[1]["error"] in err
-    assert len(err.splitlines()) == 1
-
-
-def test_the_report_for_people(
-    small_bundle: Path, face_video: Path, clip: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A row for each file says its verdict, or why there is none."""
-    assert run_scan([face_video, clip], model=small_bundle) == 0
-    out, err = capsys.readouterr()
-    assert "no_face" in out
-    assert any(state in out for state in ("real", "uncertain", "fake"))
-    assert err == ""

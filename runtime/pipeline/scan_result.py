@@ -1,0 +1,161 @@
+"""Result of scanning one video, and its accumulation from the analysed frames."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from runtime.model.bundle import Bundle
+from runtime.model.video_score import FaceRecord, face_p_fake, video_p_fake
+from runtime.pipeline.stream_analysis import FaceVerdict, Sighting
+
+ScanState: TypeAlias = Literal["scored", "no_face", "too_short", "too_slow", "unreadable"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaceScore:
+    """Score of one face over a whole video.
+
+    Args:
+        face: Id of the face within the video.
+        p_fake: Calibrated probability of a fake over all of its windows, 0..1; None if it has no window.
+        windows: Number of windows that were scored.
+        seconds: Time in seconds for which the face was in view.
+    """
+
+    face: int
+    p_fake: float | None
+    windows: int
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object of this score."""
+        return {
+            "face": self.face,
+            "p_fake": None if self.p_fake is None else round(self.p_fake, 6),
+            "windows": self.windows,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanResult:
+    """Result of scanning one video.
+
+    Args:
+        file: Path as given by the user.
+        state: `scored`; `no_face`; `too_short` (no face in `min_frames` consecutive samples); `too_slow`
+            (frame rate too low for the model); `unreadable`. Only `scored` has a score.
+        p_fake: Calibrated probability of a fake, 0..1; see `runtime.model.video_score`.
+        faces: Scores of all faces, ordered by id.
+        seconds: Analysed length in seconds of media time.
+        frames: Number of analysed frames, `sample_hz` per second.
+        error: Why the file is unreadable.
+    """
+
+    file: str
+    state: ScanState
+    p_fake: float | None = None
+    faces: tuple[FaceScore, ...] = ()
+    seconds: float = 0.0
+    frames: int = 0
+    error: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object of this result; the key `error` is present only if there is an error."""
+        line: dict[str, Any] = {
+            "file": self.file,
+            "state": self.state,
+            "p_fake": None if self.p_fake is None else round(self.p_fake, 6),
+            "faces": [face.to_dict() for face in self.faces],
+            "seconds": round(self.seconds, 3),
+            "frames": self.frames,
+        }
+        if self.error is not None:
+            line["error"] = self.error
+        return line
+
+
+@dataclass
+class _FaceHistory:
+    logits: list[float] = field(default_factory=list)
+    heights: list[float] = field(default_factory=list)
+
+
+class ScanAccumulator:
+    """Logits and faces of the frames of one video, accumulated in order.
+
+    Args:
+        bundle: Model whose calibration and sample rate apply.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.too_slow = False
+        """Whether the reader has reported a frame rate that is too low for the model."""
+        self._bundle = bundle
+        self._faces: dict[int, _FaceHistory] = {}
+        self._frames = 0
+        self._first_s = self._last_s = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Analysed length so far, in seconds of media time."""
+        # Each sample stands for the time until the next one.
+        return self._last_s - self._first_s + 1 / self._bundle.sample_hz if self._frames else 0.0
+
+    def add(self, sighting: Sighting, verdicts: Iterable[FaceVerdict]) -> None:
+        """Add one analysed frame and its verdicts."""
+        if not self._frames:
+            self._first_s = sighting.frame.pts_s
+        self._last_s = sighting.frame.pts_s
+        self._frames += 1
+        for face in sighting.faces:
+            self._faces.setdefault(face.id, _FaceHistory()).heights.append(face.box[3])
+        for verdict in verdicts:
+            if verdict.logit is not None:
+                self._faces[verdict.face].logits.append(verdict.logit)
+
+    def result(self, file: str) -> ScanResult:
+        """Return the result of the video.
+
+        Args:
+            file: Path to report.
+        """
+        records = [
+            FaceRecord(
+                face=face,
+                logits=history.logits,
+                samples=len(history.heights),
+                height=statistics.median(history.heights),
+            )
+            for face, history in sorted(self._faces.items())
+        ]
+        calibration = self._bundle.calibration
+        p_fake = video_p_fake(records, calibration, samples=self._frames)
+        return ScanResult(
+            file=file,
+            state=self._state(p_fake),
+            p_fake=p_fake,
+            faces=tuple(
+                FaceScore(
+                    face=record.face,
+                    p_fake=face_p_fake(record, calibration),
+                    windows=len(record.logits),
+                    seconds=record.samples / self._bundle.sample_hz,
+                )
+                for record in records
+            ),
+            seconds=self.seconds,
+            frames=self._frames,
+        )
+
+    def _state(self, p_fake: float | None) -> ScanState:
+        if p_fake is not None:
+            return "scored"
+        if self.too_slow:
+            return "too_slow"
+        if self._frames < self._bundle.min_frames:
+            return "too_short"
+        return "too_short" if self._faces else "no_face"
