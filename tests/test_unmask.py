@@ -1,4 +1,4 @@
-"""The command as people use it: what it prints, where, and its exit codes; above all in trouble."""
+"""The command line: output, streams and exit codes, above all for user mistakes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SCORED = {"real", "uncertain", "fake"}
 
 
 class Outcome:
-    """What a run of the command left behind."""
+    """Exit code and output lines of a run of the command."""
 
     def __init__(self, code: int, out: str, err: str) -> None:
         self.code = code
@@ -34,7 +34,7 @@ class Outcome:
 
 @pytest.fixture
 def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """Give `run("monitor", ...)`, which runs the command in this process."""
+    """Return a function that runs the command in this process: `run("monitor", ...)`."""
 
     def run(*arguments: object) -> Outcome:
         code = unmask.run([str(argument) for argument in arguments])
@@ -45,7 +45,7 @@ def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
-    """Run the command in a process of its own."""
+    """Start the command in its own process."""
     return subprocess.Popen(
         [sys.executable, "-m", "unmask", *map(str, arguments)],
         cwd=ROOT,
@@ -56,7 +56,7 @@ def start(*arguments: object) -> subprocess.Popen[str]:
 
 
 def mistake(outcome: Outcome, *words: str) -> None:
-    """Check that a mistake was told as every mistake is: in one line that names it, with exit code 2."""
+    """Check that a mistake is reported in one line that names it, with exit code 2."""
     assert outcome.code == 2
     assert outcome.out == []
     (line,) = outcome.err
@@ -66,13 +66,13 @@ def mistake(outcome: Outcome, *words: str) -> None:
 
 @pytest.fixture
 def model_copy(tmp_path: Path) -> Path:
-    """A copy of the bundled model, to be damaged."""
+    """Copy of the bundled model that a test may damage."""
     return Path(shutil.copytree(DEFAULT_BUNDLE, tmp_path / "model"))
 
 
 @pytest.fixture
 def sound(make_video: Callable[..., Path], tmp_path: Path) -> Path:
-    """A file with sound and no picture."""
+    """Media file with an audio track and no video."""
     both, path = make_video(tmp_path / "both.mp4", audio=True), tmp_path / "sound.m4a"
     with av.open(str(both)) as source, av.open(str(path), "w") as target:
         stream = target.add_stream_from_template(source.streams.audio[0])
@@ -85,12 +85,12 @@ def sound(make_video: Callable[..., Path], tmp_path: Path) -> Path:
 
 @pytest.fixture
 def busy_port() -> Iterator[int]:
-    """A port on which another program listens."""
+    """Port on which another program listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
 
-# What it says when all is well
+# Without errors
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def busy_port() -> Iterator[int]:
     ],
 )
 def test_help(run: Callable[..., Outcome], command: str) -> None:
-    """Every command says what it is for and what it takes."""
+    """Every command has a help page with its purpose and options."""
     outcome = run(*command.split(), "--help")
     assert outcome.code == 0
     assert outcome.err == []
@@ -126,7 +126,7 @@ def test_help(run: Callable[..., Outcome], command: str) -> None:
 
 
 def test_alone_it_helps(run: Callable[..., Outcome]) -> None:
-    """Without a command it lists them."""
+    """Without arguments the commands are listed."""
     outcome = run()
     assert outcome.code == 0
     text = "\n".join(outcome.out)
@@ -135,14 +135,14 @@ def test_alone_it_helps(run: Callable[..., Outcome]) -> None:
 
 
 def test_version(run: Callable[..., Outcome]) -> None:
-    """It knows its version."""
+    """`--version` prints the version of the package."""
     outcome = run("--version")
     assert outcome.code == 0
     assert outcome.out[0].startswith("unmask ")
 
 
 def test_a_file_is_watched_to_its_end(run: Callable[..., Outcome], face_video: Path) -> None:
-    """With `--jsonl -` standard output is JSON and nothing else; the links stand on standard error."""
+    """With `--jsonl -` standard output carries JSON only; addresses go to standard error."""
     outcome = run("monitor", face_video, "--port", 0, "--jsonl", "-")
     assert outcome.code == 0
     messages = [json.loads(line) for line in outcome.out]
@@ -160,7 +160,7 @@ def test_a_file_is_watched_to_its_end(run: Callable[..., Outcome], face_video: P
 def test_a_lower_rate_gives_fewer_verdicts(
     run: Callable[..., Outcome], face_video: Path, tmp_path: Path
 ) -> None:
-    """`--rate` is the rate of verdicts; the samples that the model takes stay the same."""
+    """`--rate` changes the rate of verdicts, not the sample rate of the model."""
     record = tmp_path / "record.jsonl"
     assert run("monitor", face_video, "--port", 0, "--rate", 2, "--jsonl", record).code == 0
     messages = [json.loads(line) for line in record.read_text().splitlines()]
@@ -171,7 +171,7 @@ def test_a_lower_rate_gives_fewer_verdicts(
 
 
 def test_the_end_of_its_time(run: Callable[..., Outcome], clip: Path) -> None:
-    """`--duration` ends a run that would go on, as a success, whatever the video shows."""
+    """`--duration` ends an endless run with exit code 0."""
     outcome = run("monitor", clip, "--port", 0, "--duration", 1.5, "--jsonl", "-")
     assert outcome.code == 0
     states = [message["state"] for message in map(json.loads, outcome.out) if message["type"] == "stream"]
@@ -182,7 +182,7 @@ def test_the_end_of_its_time(run: Callable[..., Outcome], clip: Path) -> None:
 def test_a_signal_ends_it(
     number: signal.Signals, make_face_video: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Ctrl-C and a polite kill end it at once, without a word of complaint."""
+    """SIGINT and SIGTERM end the program at once, without an error message."""
     process = start("monitor", make_face_video(tmp_path / "long.mp4", seconds=30), "--port", 0)
     assert process.stderr is not None
     for line in process.stderr:
@@ -196,7 +196,7 @@ def test_a_signal_ends_it(
 
 
 def test_a_reader_that_leaves_ends_it(make_face_video: Callable[..., Path], tmp_path: Path) -> None:
-    """As in `unmask monitor ... --jsonl - | head`: the end, but no error."""
+    """A closed standard output, as in `... --jsonl - | head`, ends the run without an error."""
     process = start(
         "monitor", make_face_video(tmp_path / "long.mp4", seconds=30), "--port", 0, "--jsonl", "-"
     )
@@ -218,7 +218,7 @@ def test_scan_gives_a_line_for_each_file(
     make_face_video: Callable[..., Path],
     tmp_path: Path,
 ) -> None:
-    """No face and too few frames are results, not failures."""
+    """A video without a face or with too few frames is a result, not a failure."""
     three = make_face_video(tmp_path / "three.mp4", seconds=3 / 25)
     outcome = run("scan", "--json", face_video, clip, three)
     assert outcome.code == 0
@@ -231,7 +231,7 @@ def test_scan_gives_a_line_for_each_file(
 def test_scan_takes_the_videos_of_a_directory(
     run: Callable[..., Outcome], clip: Path, face_video: Path, tmp_path: Path
 ) -> None:
-    """Other files in it are no error."""
+    """Files of other types in a directory are ignored."""
     shutil.copy(clip, tmp_path / "b.mp4")
     shutil.copy(face_video, tmp_path / "a.MP4")
     (tmp_path / "notes.txt").write_text("not a video")
@@ -274,18 +274,18 @@ def test_scan_takes_the_videos_of_a_directory(
 def test_mistakes_on_the_command_line(
     run: Callable[..., Outcome], arguments: list[str], words: list[str]
 ) -> None:
-    """Each is told in one line that names it; there is never a traceback."""
+    """Each mistake is one line that names it, never a traceback."""
     mistake(run(*arguments), *words)
 
 
 def test_a_missing_camera(run: Callable[..., Outcome]) -> None:
-    """A webcam that is not there is nothing to wait for."""
+    """A missing webcam ends the program instead of being retried."""
     mistake(run("monitor", "webcam:97", "--port", 0), "webcam:97")
 
 
 @pytest.mark.parametrize("content", [b"", b"no video at all\n" * 100], ids=["zero bytes", "text"])
 def test_a_file_that_is_no_video(run: Callable[..., Outcome], tmp_path: Path, content: bytes) -> None:
-    """`monitor` ends over it, `scan` reports it; both with exit code 2."""
+    """`monitor` ends, `scan` reports the file; both with exit code 2."""
     path = tmp_path / "clip.mp4"
     path.write_bytes(content)
     mistake(run("monitor", path, "--port", 0), "clip.mp4")
@@ -296,13 +296,13 @@ def test_a_file_that_is_no_video(run: Callable[..., Outcome], tmp_path: Path, co
 
 
 def test_a_file_of_sound(run: Callable[..., Outcome], sound: Path) -> None:
-    """It is told from a video without a face."""
+    """An audio file is distinguished from a video without a face."""
     mistake(run("monitor", sound, "--port", 0), "sound only")
     assert run("scan", sound).code == 2
 
 
 def test_a_truncated_file(run: Callable[..., Outcome], face_video: Path, tmp_path: Path) -> None:
-    """An MP4 whose index was cut off cannot be read at all."""
+    """A truncated MP4 without its index cannot be read."""
     path = tmp_path / "cut.mp4"
     content = face_video.read_bytes()
     path.write_bytes(content[: len(content) // 2])
@@ -313,12 +313,12 @@ def test_a_truncated_file(run: Callable[..., Outcome], face_video: Path, tmp_pat
 
 
 def test_a_directory_without_videos(run: Callable[..., Outcome], tmp_path: Path) -> None:
-    """Scanning nothing is not a success."""
+    """Scanning no video at all is a mistake."""
     mistake(run("scan", tmp_path), "no video files")
 
 
 def test_a_bundle_with_a_wrong_hash(run: Callable[..., Outcome], model_copy: Path) -> None:
-    """One changed byte is found."""
+    """A single changed byte in a model is detected."""
     head = model_copy / "head.onnx"
     head.write_bytes(head.read_bytes()[:-1] + b"?")
     mistake(run("monitor", "demo", "--model", model_copy), "head.onnx", "SHA-256")
@@ -326,7 +326,7 @@ def test_a_bundle_with_a_wrong_hash(run: Callable[..., Outcome], model_copy: Pat
 
 
 def test_a_bundle_of_another_version(run: Callable[..., Outcome], model_copy: Path) -> None:
-    """A format from the future is not guessed at."""
+    """A newer bundle format is refused."""
     manifest = model_copy / "manifest.json"
     content = json.loads(manifest.read_text())
     manifest.write_text(json.dumps({**content, "format_version": 99}))
@@ -334,12 +334,12 @@ def test_a_bundle_of_another_version(run: Callable[..., Outcome], model_copy: Pa
 
 
 def test_a_busy_port(run: Callable[..., Outcome], busy_port: int, clip: Path) -> None:
-    """The port is named, and the option that chooses another."""
+    """The error names the port and the option for another one."""
     mistake(run("monitor", clip, "--port", busy_port), str(busy_port), "--port")
 
 
 def test_one_bad_source_among_others(run: Callable[..., Outcome], clip: Path) -> None:
-    """It is told, and the others are watched."""
+    """An invalid source is reported and the others are watched."""
     outcome = run("monitor", "foo://x", clip, "--port", 0, "--duration", 1, "--jsonl", "-")
     assert outcome.code == 0
     assert "unknown scheme" in outcome.err[0]
@@ -347,14 +347,14 @@ def test_one_bad_source_among_others(run: Callable[..., Outcome], clip: Path) ->
 
 
 def test_only_bad_sources(run: Callable[..., Outcome]) -> None:
-    """Each has its line."""
+    """If all sources are invalid each gets a line."""
     outcome = run("monitor", "foo://x", "no-such-file.mp4")
     assert outcome.code == 2
     assert len(outcome.err) == 2
 
 
 def test_a_host_that_does_not_answer(run: Callable[..., Outcome]) -> None:
-    """It may come back, so it is tried until the end, with one warning; no password is in it."""
+    """An unreachable camera is retried with one warning, which contains no password."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         port = holder.getsockname()[1]
@@ -368,7 +368,7 @@ def test_a_host_that_does_not_answer(run: Callable[..., Outcome]) -> None:
 
 
 def test_wrong_credentials(run: Callable[..., Outcome], rtsp_server: Callable[..., Any], clip: Path) -> None:
-    """Repeating them would not help, and could lock an account."""
+    """Wrong credentials are not retried: that could lock an account."""
     camera = rtsp_server(clip, auth="digest", user="ada", password="secret")
     outcome = run("monitor", camera.url(user="ada", password="guessed"), "--port", 0)
     mistake(outcome, "credentials")
@@ -378,7 +378,7 @@ def test_wrong_credentials(run: Callable[..., Outcome], rtsp_server: Callable[..
 def test_a_wrong_path_on_a_camera(
     run: Callable[..., Outcome], rtsp_server: Callable[..., Any], clip: Path
 ) -> None:
-    """The server is there and has nothing under that name."""
+    """A server without the requested path is reported."""
     mistake(run("monitor", rtsp_server(clip).url("/nothing"), "--port", 0), "404")
 
 
@@ -391,7 +391,7 @@ def test_a_wrong_path_on_a_camera(
     ],
 )
 def test_without_torch_it_says_what_to_install(command: list[str]) -> None:
-    """Commands that need PyTorch say so; the others do not ask for it."""
+    """Commands that need PyTorch say which extra to install."""
     script = "import sys; sys.modules['torch'] = None; import unmask; sys.exit(unmask.run(sys.argv[1:]))"
     done = subprocess.run(
         [sys.executable, "-c", script, *command], cwd=ROOT, capture_output=True, text=True, check=False

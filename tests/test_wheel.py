@@ -1,4 +1,4 @@
-"""The wheel: what is in it, and that it works where neither the sources nor torch are."""
+"""The wheel: its contents, and that it works without the sources and without torch."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(
     wheel: Path, tmp_path_factory: pytest.TempPathFactory, lacking: Callable[[str], NoReturn]
 ) -> Path:
-    """The scripts of a fresh environment with the wheel and what it asks for, and nothing else."""
+    """Script directory of a fresh environment with only the wheel and its dependencies."""
     place = tmp_path_factory.mktemp("elsewhere") / "venv"
     uv = shutil.which("uv")
     if uv:
@@ -60,7 +60,7 @@ def installed(
 
 
 def elsewhere(tmp_path: Path, *command: object) -> subprocess.CompletedProcess[str]:
-    """Run a command far from the sources, with nothing in the environment that leads back to them."""
+    """Run a command outside of the sources, with no Python variables in the environment."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     return subprocess.run(
         list(map(str, command)), cwd=tmp_path, env=clean, capture_output=True, text=True, check=False
@@ -68,7 +68,7 @@ def elsewhere(tmp_path: Path, *command: object) -> subprocess.CompletedProcess[s
 
 
 def test_what_is_in_it(wheel: Path) -> None:
-    """The command, every module of the five packages, the pages, the messages' description and the model."""
+    """It contains the command, every module, the web pages, asyncapi.yaml and the model."""
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     modules = {str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
@@ -87,7 +87,7 @@ def test_what_is_in_it(wheel: Path) -> None:
 
 
 def test_what_it_says_of_itself(wheel: Path) -> None:
-    """It has the project's version and licence, and one command."""
+    """Its metadata state version, licence and one command."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     with zipfile.ZipFile(wheel) as archive:
         names = {Path(name).name: name for name in archive.namelist() if ".dist-info/" in name}
@@ -100,7 +100,7 @@ def test_what_it_says_of_itself(wheel: Path) -> None:
 
 
 def test_it_scans_without_torch(installed: Path, face_video: Path, tmp_path: Path) -> None:
-    """Installed elsewhere, the command scores a video with the model that it brought along."""
+    """The installed command scores a video with the bundled model."""
     probe = "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is not None)"
     assert elsewhere(tmp_path, installed / "python", "-c", probe).returncode == 0
     done = elsewhere(tmp_path, installed / "unmask", "scan", "--json", face_video)
@@ -112,14 +112,14 @@ def test_it_scans_without_torch(installed: Path, face_video: Path, tmp_path: Pat
 
 
 def test_it_brings_the_client(installed: Path, tmp_path: Path) -> None:
-    """`from unmask import watch` works for whoever installed it."""
+    """`from unmask import watch` works from the wheel."""
     probe = "from unmask import watch; print(watch.__name__)"
     done = elsewhere(tmp_path, installed / "python", "-W", "error", "-c", probe)
     assert (done.returncode, done.stdout) == (0, "watch\n"), done.stderr
 
 
 def test_it_says_what_training_needs(installed: Path, tmp_path: Path) -> None:
-    """What needs torch asks for it in one line, and breaks nothing."""
+    """A command that needs torch names the extra to install, in one line."""
     done = elsewhere(tmp_path, installed / "unmask", "export", "checkpoint", "--out", "bundle")
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1

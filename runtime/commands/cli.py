@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Add the commands of this stage."""
+    """Add `monitor` and `scan` to the program."""
     app.command()(monitor)
     app.command()(scan)
 
@@ -34,37 +34,37 @@ def monitor(
     rate: Annotated[
         float | None,
         typer.Option(
-            metavar="HZ", help="Verdicts a second and face.", show_default="the model's sample rate"
+            metavar="HZ", help="Verdicts per second for each face.", show_default="the model's sample rate"
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")
     ] = 8765,
     allow_origin: Annotated[
         list[str] | None,
         typer.Option(
             metavar="ORIGIN",
-            help="Let pages of this origin connect (https://example.org, null, *). May be given again.",
+            help="Let web pages of this origin connect (https://example.org, null, *). Repeatable.",
             show_default=False,
         ),
     ] = None,
-    rtsp_transport: Annotated[Literal["tcp", "udp"], typer.Option(help="How RTSP video travels.")] = "tcp",
+    rtsp_transport: Annotated[Literal["tcp", "udp"], typer.Option(help="Transport of RTSP video.")] = "tcp",
     jsonl: Annotated[
         str | None,
-        typer.Option(metavar="PATH|-", help="Write every message as a line of JSON.", show_default=False),
+        typer.Option(metavar="PATH|-", help="Write each message as a line of JSON.", show_default=False),
     ] = None,
     duration: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", help="End after this time.", show_default="run until Ctrl-C"),
+        typer.Option(metavar="SECONDS", help="Stop after this time.", show_default="run until Ctrl-C"),
     ] = None,
 ) -> int:
     """Watch live video and serve verdicts: a dashboard, an overlay for OBS, a WebSocket.
 
-    A file is played at its own pace and ends with its last frame. Where there is no terminal, every change is
-    logged in a line.
+    A file is played at its own frame rate and ends with its last frame. Without a terminal each change is
+    logged as one line.
     """
-    # Also while the engine is still loading, the end is clean.
+    # SIGTERM ends the program cleanly, also while the engine is still loading.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         from runtime.commands.monitor import MonitorOptions, run_monitor
@@ -73,13 +73,13 @@ def monitor(
             raise UserError(f"--duration {duration:g}: give a number of seconds above 0")
         return run_monitor(
             MonitorOptions(
-                sources=_parsed(sources, rtsp_transport),
+                sources=_parse_sources(sources, rtsp_transport),
                 model=model,
                 engine=engine,
                 rate_hz=rate,
                 host=host,
                 port=port,
-                allow_origin=_checked(allow_origin or []),
+                allow_origin=_check_origins(allow_origin or []),
                 jsonl=jsonl,
                 duration_s=duration,
             )
@@ -92,42 +92,43 @@ def scan(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE", help="Videos, and directories to look for videos in.", show_default=False
+            metavar="FILE", help="Videos, and directories that are searched for videos.", show_default=False
         ),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON for each file.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON for each file.")] = False,
     model: Model = None,
     engine: Engine = "auto",
 ) -> int:
-    """Score whole videos, no frame dropped.
+    """Score whole videos without dropping frames.
 
-    Of each video the score of its most suspicious face is given. A file that cannot be read does not keep the
-    others from being scored, but the exit code is 2 then.
+    The score of a video is that of its most suspicious face, among faces seen for at least half of the time
+    and at least half as tall as the tallest. If a file cannot be read the others are still scored, and
+    the exit code is 2.
     """
     from runtime.commands.scan import run_scan
 
     return run_scan(files, as_json=as_json, model=model, engine=engine)
 
 
-def _parsed(texts: list[str], rtsp_transport: Literal["tcp", "udp"]) -> list[Source]:
-    """Read the sources; of several, one that cannot be meant is told and left out."""
+def _parse_sources(texts: list[str], rtsp_transport: Literal["tcp", "udp"]) -> list[Source]:
+    """Parse the sources; of several, an invalid one is reported and left out."""
     from streams.errors import SourceError
     from streams.input.source import parse_source
 
-    sources, mistakes = [], []
+    sources, errors = [], []
     for text in texts:
         try:
             sources.append(parse_source(text, rtsp_transport=rtsp_transport))
         except SourceError as error:
-            mistakes.append(str(error))
+            errors.append(str(error))
     if not sources:
-        raise UserError(*mistakes)
-    for mistake in mistakes:
-        complain(mistake)
+        raise UserError(*errors)
+    for message in errors:
+        complain(message)
     return sources
 
 
-def _checked(origins: list[str]) -> list[str]:
+def _check_origins(origins: list[str]) -> list[str]:
     from runtime.serving.access import Access
 
     try:
