@@ -42,15 +42,15 @@ def export(
     check: Annotated[
         bool, typer.Option("--check", help="Compare every engine with PyTorch and print the table.")
     ] = False,
-    answers: Annotated[
+    recorded: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="FILE", help="Answers of an engine that ran elsewhere, to check.", show_default=False
+            metavar="FILE", help="Recorded outputs of an engine that ran elsewhere.", show_default=False
         ),
     ] = None,
-    save: Annotated[
+    save_crops: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Leave the checked crops for such an engine.", show_default=False),
+        typer.Option(metavar="FILE", help="Write the checked crops for such an engine.", show_default=False),
     ] = None,
     json_out: Annotated[
         Path | None,
@@ -75,8 +75,8 @@ def export(
             precision=precision,
             hardware_compatible=hardware_compatible,
             check=check,
-            answers=tuple(answers or ()),
-            save=save,
+            recorded=tuple(recorded or ()),
+            save_crops=save_crops,
             json_out=json_out,
         ),
         say=typer.echo,

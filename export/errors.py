@@ -7,7 +7,7 @@ ExportError
  ├─ WeightsUnusable      a trained weight cannot be stored
  ├─ ParityFailed         a gate measured more than it allows; nothing was written
  ├─ EnginesDiffer        an engine answers otherwise than torch, by more than is allowed
- ├─ AnswersForeign       answers of another model or to other crops were given
+ ├─ RecordedOutputsForeign   recorded outputs are of another model or of other crops
  ├─ CheckpointUnusable   the checkpoint or its calibration cannot be read
  └─ SourceUnclear        what was given is neither to be exported nor to be checked
 """
@@ -140,7 +140,7 @@ class EnginesDiffer(ExportError, ValueError):
 
 
 class RecordedOutputsForeign(ExportError, ValueError):
-    """Says that a file of answers has nothing to do with what is compared.
+    """Says that recorded outputs are of another model or of other crops.
 
     Args:
         path: The file.
@@ -153,7 +153,10 @@ class RecordedOutputsForeign(ExportError, ValueError):
         self.what = what
 
     def __str__(self) -> str:
-        return f"{self.path} holds answers of {self.what}; make it again from what --save writes"
+        return (
+            f"{self.path} holds outputs recorded for {self.what}; "
+            "record them again with the crops that --save-crops writes"
+        )
 
 
 class SourceUnclear(ExportError, ValueError):

@@ -34,8 +34,8 @@ class ExportOptions:
         precision: Of these.
         hardware_compatible: Whether they are for all GPUs from Ampere on.
         check: Whether to compare the engines with torch.
-        answers: Answers of engines that ran elsewhere, for the check.
-        save: Where the check leaves its crops for them.
+        recorded: Recorded outputs of engines that ran elsewhere, for the check.
+        save_crops: Where the check leaves its crops for them.
         json_out: Where the check leaves its figures.
     """
 
@@ -48,8 +48,8 @@ class ExportOptions:
     precision: Precision = "fp16"
     hardware_compatible: bool = False
     check: bool = False
-    answers: tuple[Path, ...] = ()
-    save: Path | None = None
+    recorded: tuple[Path, ...] = ()
+    save_crops: Path | None = None
     json_out: Path | None = None
 
 
@@ -147,5 +147,8 @@ def _check_options(options: ExportOptions) -> CheckOptions:
     from export.parity.check import CheckOptions
 
     return CheckOptions(
-        crops=options.crops, answers=options.answers, save=options.save, json_out=options.json_out
+        crops=options.crops,
+        recorded=options.recorded,
+        save_crops=options.save_crops,
+        json_out=options.json_out,
     )

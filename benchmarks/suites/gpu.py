@@ -144,13 +144,13 @@ def run_gpu(
         limits, copies, series, absent = measure_torch(
             bundle, batches, seconds, compiled=compiled, console=console
         )
-        answers = [answers for answers, _ in workers.values() if answers is not None]
+        recorded = [path for path, _ in workers.values() if path is not None]
         failed = ""
         parity = folder / "parity.json"
         try:
             run_check(
                 bundle,
-                CheckOptions(crops=crops, answers=answers, json_out=parity, tensorrt=False),
+                CheckOptions(crops=crops, recorded=recorded, json_out=parity, tensorrt=False),
                 step=console.print,
             )
         except EnginesDiffer as error:
@@ -224,16 +224,16 @@ def run_worker(
         console: Is told what is being done.
 
     Returns:
-        The file of answers and the timings; None and `{"failed": reason}` if it did not run.
+        The recorded outputs and the timings; None and `{"failed": reason}` if it did not run.
     """
     console.print(f"TensorRT, {precision}")
     prepared = write_prepared(bundle, precision, EngineCache())
-    answers, timings = folder / f"{precision}.npz", folder / f"{precision}.json"
+    recorded, timings = folder / f"{precision}.npz", folder / f"{precision}.json"
     command = [
         str(python or sys.executable),
         *("-m", "benchmarks.suites.gpu_worker"),
         *("--prepared", str(prepared), "--precision", precision),
-        *("--samples", str(samples), "--answers", str(answers), "--json", str(timings)),
+        *("--samples", str(samples), "--recorded", str(recorded), "--json", str(timings)),
         *("--batches", ",".join(map(str, batches)), "--seconds", str(seconds)),
     ]
     # Another Python cannot use what this one has installed.
@@ -255,7 +255,7 @@ def run_worker(
         # A crash of native code leaves no line, but the number of its signal.
         reason = said[-1].removeprefix("unmask: ") if said else f"it ended with {done.returncode}"
         return None, {"failed": reason}
-    return answers, json.loads(timings.read_text(encoding="utf-8"))
+    return recorded, json.loads(timings.read_text(encoding="utf-8"))
 
 
 def measure_torch(

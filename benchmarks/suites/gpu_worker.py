@@ -1,6 +1,7 @@
 """The TensorRT side of `unmask bench gpu`, in a process of its own: answers and timings of one precision.
 
-    python -m benchmarks.suites.gpu_worker --prepared DIR --precision fp16 --samples IN --answers OUT --json TIMES
+    python -m benchmarks.suites.gpu_worker --prepared DIR --precision fp16 --samples IN \
+        --recorded OUT --json TIMES
 
 The Python that runs it may be another one than the benchmark's: TensorRT 8.6 needs 3.10. It imports no more
 than the engine does: numpy, tensorrt and pycuda.
@@ -92,7 +93,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--prepared", type=Path, required=True, help="a model's folder in the cache")
     parser.add_argument("--precision", choices=PRECISIONS, required=True)
     parser.add_argument("--samples", type=Path, required=True, help="clips to answer")
-    parser.add_argument("--answers", type=Path, required=True, help="the .npz file to write")
+    parser.add_argument("--recorded", type=Path, required=True, help="the .npz file to write")
     parser.add_argument("--json", type=Path, required=True, help="the timings to write")
     parser.add_argument("--batches", default="1,8,32,64")
     parser.add_argument("--seconds", type=float, default=2.0)
@@ -117,7 +118,7 @@ def main(arguments: Sequence[str]) -> int:
                         precision=options.precision,
                         digest=model.digest,
                         min_frames=model.min_frames,
-                    ).save(options.answers)
+                    ).save(options.recorded)
                 spent = time_engine(engine, model, batches, options.seconds)
                 record["ms" if graphs else "ms_without_graphs"] = spent
                 if graphs:

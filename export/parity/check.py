@@ -4,7 +4,7 @@
     unmask export CHECKPOINT --out BUNDLE --check --crops FACES
 
 Of a bundle, torch gets the stored weights back; of a checkpoint, it has the trained ones. An engine that
-cannot run in this process answers in its own (`runtime/engines/answers.py`), and its file joins the table.
+cannot run in this process records its outputs in another (`runtime/engines/recorded_outputs.py`).
 """
 
 from __future__ import annotations
@@ -60,15 +60,15 @@ class CheckOptions:
     Args:
         crops: Face crops as `read_clips` takes them; None for a portrait, which proves little: below float32
             its verdicts are counted, but may turn.
-        answers: Files of engines that ran elsewhere.
-        save: Where to write the crops for such an engine; None for nowhere.
+        recorded: Recorded outputs of engines that ran elsewhere.
+        save_crops: Where to write the crops for such an engine; None for nowhere.
         json_out: Where to write the figures; None for nowhere.
         tensorrt: Whether to try TensorRT in this process.
     """
 
     crops: Path | None = None
-    answers: Sequence[Path] = ()
-    save: Path | None = None
+    recorded: Sequence[Path] = ()
+    save_crops: Path | None = None
     json_out: Path | None = None
     tensorrt: bool = True
 
@@ -97,7 +97,7 @@ def run_check(
 
     Args:
         bundle: The model as the engines have it.
-        options: On which crops, and with whose answers.
+        options: On which crops, and with which recorded outputs.
         trained: Torch with the trained weights; None for the bundle's own.
         step: Is told what is being done.
 
@@ -106,35 +106,35 @@ def run_check(
 
     Raises:
         EnginesDiffer: An engine is further from torch than allowed; the table was printed and written.
-        AnswersForeign: A file of answers is of other crops or another model.
+        RecordedOutputsForeign: Recorded outputs are of other crops or another model.
         SamplesUnreadable: The crops cannot be read.
         GraphUnsupported: The bundle is not of the detector that unmask trains.
         UnmaskError: An engine broke.
     """
     step("reading crops")
     clips = checked_clips(bundle, options.crops)
-    if options.save is not None:
-        with options.save.open("wb") as file:
+    if options.save_crops is not None:
+        with options.save_crops.open("wb") as file:
             np.savez(file, clips=clips)
-    foreign = [load_recorded_outputs(path) for path in options.answers]
-    for path, answers in zip(options.answers, foreign, strict=True):
-        _belongs(path, answers, clips, bundle)
+    foreign = [load_recorded_outputs(path) for path in options.recorded]
+    for path, outputs in zip(options.recorded, foreign, strict=True):
+        _belongs(path, outputs, clips, bundle)
     step("torch, float32")
     networks = stored_networks(bundle) if trained is None else trained
     expected = torch_window_logits(networks, torch_features(networks, clips), bundle.min_frames)
 
-    def row(answers: RecordedOutputs) -> Row:
+    def row(outputs: RecordedOutputs) -> Row:
         allowed = allowed_figures(
-            bundle, answers.precision, trained=trained is not None, portrait=options.crops is None
+            bundle, outputs.precision, trained=trained is not None, portrait=options.crops is None
         )
         parity = verdict_parity(
             expected,
-            answers.logits,
+            outputs.logits,
             calibration=bundle.calibration,
             crops=clips.shape[0] * clips.shape[1],
             allowed=allowed,
         )
-        return Row(answers.engine, answers.precision, parity)
+        return Row(outputs.engine, outputs.precision, parity)
 
     rows = []
     for name, precision, engine in _engines(bundle, tensorrt=options.tensorrt):
@@ -143,11 +143,11 @@ def run_check(
             continue
         step(f"{name}, {precision}")
         with engine:
-            answers = record_outputs(
+            outputs = record_outputs(
                 engine, clips, precision=precision, digest=bundle.digest, min_frames=bundle.min_frames
             )
-        rows.append(row(answers))
-    rows += [row(answers) for answers in foreign]
+        rows.append(row(outputs))
+    rows += [row(outputs) for outputs in foreign]
     record = _record(bundle, rows, real=options.crops is not None, trained=trained is not None)
     _print(record, rows)
     if options.json_out is not None:
@@ -196,10 +196,10 @@ def checked_clips(bundle: Bundle, crops: Path | None) -> Clips:
     return read_clips(crops, window, size, clips_needed(window, bundle.min_frames))
 
 
-def _belongs(path: Path, answers: RecordedOutputs, clips: Clips, bundle: Bundle) -> None:
-    if answers.digest != bundle.digest:
+def _belongs(path: Path, outputs: RecordedOutputs, clips: Clips, bundle: Bundle) -> None:
+    if outputs.bundle_digest != bundle.digest:
         raise RecordedOutputsForeign(path, "another model")
-    if answers.samples != fingerprint(clips):
+    if outputs.clips_digest != fingerprint(clips):
         raise RecordedOutputsForeign(path, "other crops")
 
 

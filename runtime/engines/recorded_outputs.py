@@ -1,9 +1,10 @@
-"""Runs one engine over saved crops and saves what it answers, for a comparison in another process.
+"""Record what one engine outputs for saved face crops, for a comparison in another process.
 
-    python -m runtime.engines.recorded_outputs SAMPLES.npz ANSWERS.npz --prepared FOLDER --precision fp16
+    python -m runtime.engines.recorded_outputs CROPS.npz RECORDED.npz --prepared FOLDER --precision fp16
 
-TensorRT 8.6 needs Python 3.10 and cannot share a process with a newer torch. Its answers are compared by
-`unmask export --check --answers`. Where only this runs, numpy, tensorrt and pycuda are installed, no more.
+TensorRT 8.6 needs Python 3.10 and cannot share a process with a newer torch. `unmask export --check
+--recorded RECORDED.npz` compares its recorded outputs with torch. The program needs numpy, tensorrt and pycuda
+only.
 """
 
 from __future__ import annotations
@@ -29,59 +30,61 @@ from runtime.errors import EngineUnavailable, UnmaskError
 if TYPE_CHECKING:
     from runtime.engines.interface import Engine
 
-CROPS_AT_ONCE = 32
+BATCH = 32
 
 
 @dataclass(frozen=True)
 class RecordedOutputs:
-    """Holds what one engine made of some clips.
+    """Features and logits of one engine for a set of clips.
 
     Args:
-        engine: Its own description.
+        engine: Description of the engine, from `Engine.describe`.
         precision: `fp32`, `fp16` or `int8`.
-        samples: Fingerprint of the clips.
-        digest: Of the model.
+        clips_digest: `fingerprint` of the clips.
+        bundle_digest: Digest of the model bundle.
         features: float32 `(K, T, D)`.
-        logits: float32, of every window that begins a clip, as `window_logits` orders them.
+        logits: float32 logits of every window that starts a clip, in the order of `window_logits`.
     """
 
     engine: str
     precision: str
-    samples: str
-    digest: str
+    clips_digest: str
+    bundle_digest: str
     features: NDArray[np.float32]
     logits: NDArray[np.float32]
 
     def save(self, path: Path) -> None:
-        """Write them.
+        """Write the outputs to an `.npz` file.
 
         Args:
-            path: Of the `.npz` file.
+            path: Path of the file.
         """
         with path.open("wb") as file:
             np.savez(file, **vars(self))
 
 
 def load_recorded_outputs(path: Path) -> RecordedOutputs:
-    """Read what `RecordedOutputs.save` wrote.
+    """Read a file that `RecordedOutputs.save` wrote.
 
     Args:
-        path: Of the `.npz` file.
+        path: Path of the `.npz` file.
 
     Returns:
-        The answers.
+        The recorded outputs.
 
     Raises:
-        EngineUnavailable: The file is not one of these.
+        EngineUnavailable: The file cannot be read or has another format.
     """
     try:
         with np.load(path, allow_pickle=False) as saved:
-            words = {name: str(saved[name]) for name in ("engine", "precision", "samples", "digest")}
-            return RecordedOutputs(**words, features=saved["features"], logits=saved["logits"])
+            texts = {
+                name: str(saved[name]) for name in ("engine", "precision", "clips_digest", "bundle_digest")
+            }
+            return RecordedOutputs(**texts, features=saved["features"], logits=saved["logits"])
     except (OSError, ValueError, KeyError) as error:
         raise EngineUnavailable(
             NAME,
-            f"{path} holds no answers ({error})",
+            f"{path} holds no recorded outputs ({error})",
             "make it with `python -m runtime.engines.recorded_outputs`",
         ) from error
 
@@ -89,40 +92,38 @@ def load_recorded_outputs(path: Path) -> RecordedOutputs:
 def record_outputs(
     engine: Engine, clips: NDArray[np.uint8], *, precision: str, digest: str, min_frames: int
 ) -> RecordedOutputs:
-    """Run an engine over clips.
+    """Run an engine over clips and return its outputs.
 
     Args:
-        engine: Open.
+        engine: Open engine.
         clips: uint8 RGB `(K, T, H, W, 3)`.
-        precision: What the engine computes in.
-        digest: Of the model.
-        min_frames: The shortest window.
+        precision: Precision that the engine computes in.
+        digest: Digest of the model bundle.
+        min_frames: Length of the shortest window.
 
     Returns:
-        Its answers.
+        The outputs.
     """
     crops = clips.reshape(-1, *clips.shape[2:])
-    parts = [
-        engine.features(crops[start : start + CROPS_AT_ONCE]) for start in range(0, len(crops), CROPS_AT_ONCE)
-    ]
+    parts = [engine.features(crops[start : start + BATCH]) for start in range(0, len(crops), BATCH)]
     features = np.concatenate(parts).reshape(*clips.shape[:2], -1)
     return RecordedOutputs(
         engine=engine.describe(),
         precision=precision,
-        samples=fingerprint(clips),
-        digest=digest,
+        clips_digest=fingerprint(clips),
+        bundle_digest=digest,
         features=features,
         logits=window_logits(engine, features, min_frames),
     )
 
 
 def window_logits(engine: Engine, features: NDArray[np.float32], min_frames: int) -> NDArray[np.float32]:
-    """Judge every window that begins a clip: all clips at `min_frames`, then at one more, up to all.
+    """Score every window that starts a clip: all clips at `min_frames`, then at one frame more, up to T.
 
     Args:
-        engine: Open.
+        engine: Open engine.
         features: float32 `(K, T, D)`.
-        min_frames: The shortest window.
+        min_frames: Length of the shortest window.
 
     Returns:
         float32 `(K * (T - min_frames + 1),)`.
@@ -132,7 +133,7 @@ def window_logits(engine: Engine, features: NDArray[np.float32], min_frames: int
 
 
 def fingerprint(clips: NDArray[np.uint8]) -> str:
-    """Tell clips from others: SHA-256 of shape and pixels, in hexadecimal."""
+    """Return the SHA-256 of the shape and the pixels of clips, in hexadecimal."""
     content = hashlib.sha256(repr(clips.shape).encode())
     content.update(np.ascontiguousarray(clips).data)
     return content.hexdigest()
@@ -142,20 +143,20 @@ def main(arguments: Sequence[str]) -> int:
     """Run the program.
 
     Args:
-        arguments: Without the program's name.
+        arguments: Command line without the name of the program.
 
     Returns:
-        The exit code: 2 with a line on standard error if it cannot run.
+        The exit code: 2 with one line on standard error if the engine cannot run.
     """
     parser = argparse.ArgumentParser(description="Run saved crops through the TensorRT engine.")
-    parser.add_argument("samples", type=Path, help="what `unmask export --check --save` wrote")
-    parser.add_argument("answers", type=Path, help="the .npz file to write")
-    parser.add_argument("--prepared", type=Path, required=True, help="a model's folder in the cache")
+    parser.add_argument("crops", type=Path, help="file that `unmask export --check --save-crops` wrote")
+    parser.add_argument("recorded", type=Path, help=".npz file to write the outputs to")
+    parser.add_argument("--prepared", type=Path, required=True, help="folder of the model in the cache")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp16")
     options = parser.parse_args(arguments)
     try:
         model = read_prepared(options.prepared)
-        with np.load(options.samples, allow_pickle=False) as saved:
+        with np.load(options.crops, allow_pickle=False) as saved:
             clips = saved["clips"]
         # A prepared folder is `<cache>/tensorrt/<digest>`.
         cache = EngineCache(options.prepared.resolve().parents[1])
@@ -166,7 +167,7 @@ def main(arguments: Sequence[str]) -> int:
                 precision=options.precision,
                 digest=model.digest,
                 min_frames=model.min_frames,
-            ).save(options.answers)
+            ).save(options.recorded)
     except (UnmaskError, OSError, ValueError, KeyError) as error:
         sys.stderr.write(f"unmask: {error}\n")
         return 2

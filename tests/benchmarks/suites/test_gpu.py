@@ -106,7 +106,7 @@ def test_the_record_is_named_after_the_gpu(monkeypatch: pytest.MonkeyPatch, tmp_
 @pytest.mark.parametrize("python", ["/bin/false", "/no/such/python"])
 def test_a_worker_that_fails_is_a_reason(bundle: Bundle, tmp_path: Path, python: str) -> None:
     """A crash without a word, a Python that is not there: the other rows are measured all the same."""
-    answers, timings = run_worker(
+    recorded, timings = run_worker(
         bundle,
         "fp32",
         python=Path(python),
@@ -116,7 +116,7 @@ def test_a_worker_that_fails_is_a_reason(bundle: Bundle, tmp_path: Path, python:
         seconds=0.1,
         console=Console(stderr=True),
     )
-    assert answers is None
+    assert recorded is None
     assert "ended with 1" in timings["failed"] or "No such file" in timings["failed"]
 
 
@@ -193,11 +193,11 @@ def test_verdicts_that_flip_fail_the_run(monkeypatch: pytest.MonkeyPatch, tmp_pa
     record_outputs = gpu_worker.record_outputs
 
     def wrong(*given: Any, **options: Any) -> Any:
-        answers = record_outputs(*given, **options)
-        answers.logits[:] += 1.0
-        return answers
+        outputs = record_outputs(*given, **options)
+        outputs.logits[:] += 1.0
+        return outputs
 
-    monkeypatch.setattr(gpu_worker, "answers_of", wrong)
+    monkeypatch.setattr(gpu_worker, "record_outputs", wrong)
     out = tmp_path / "gpu.json"
     assert run_gpu(batches=(1,), seconds=0.0, json_out=out) == 2
     assert any("does not answer as torch does" in note for note in json.loads(out.read_text())["notes"])

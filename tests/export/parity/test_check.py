@@ -1,4 +1,4 @@
-"""The parity table on the bundled model: what it measures, what it lets pass, and whose answers it takes."""
+"""The parity table on the bundled model: its figures, its limits and the recorded outputs it accepts."""
 
 from __future__ import annotations
 
@@ -98,35 +98,35 @@ def test_every_engine_and_precision_has_its_line(
 
 
 @pytest.mark.usefixtures("no_gpu")
-def test_answers_from_elsewhere_join_the_table(bundle: Bundle, tmp_path: Path) -> None:
+def test_recorded_outputs_join_the_table(bundle: Bundle, tmp_path: Path) -> None:
     """The crops are left for another process; its file is taken for these crops and this model only."""
-    samples, file = tmp_path / "samples.npz", tmp_path / "answers.npz"
-    run_check(bundle, CheckOptions(save=samples))
+    samples, file = tmp_path / "samples.npz", tmp_path / "recorded.npz"
+    run_check(bundle, CheckOptions(save_crops=samples))
     clips = np.load(samples)["clips"]
     with open_engine(bundle, "onnxruntime", threads=1) as engine:
-        answers = record_outputs(
+        outputs = record_outputs(
             engine, clips, precision="fp16", digest=bundle.digest, min_frames=bundle.min_frames
         )
-    answers.save(file)
+    outputs.save(file)
     loaded = load_recorded_outputs(file)
-    np.testing.assert_array_equal(loaded.logits, answers.logits)
-    rows = run_check(bundle, CheckOptions(answers=[file]))
+    np.testing.assert_array_equal(loaded.logits, outputs.logits)
+    rows = run_check(bundle, CheckOptions(recorded=[file]))
     assert rows[-1].precision == "fp16"
     assert rows[-1].parity is not None
     assert [row.absent for row in rows if row.parity is None] == ["there is no NVIDIA driver"] * 2
-    replace(answers, digest="0" * 64).save(file)
-    with pytest.raises(RecordedOutputsForeign, match="answers of another model; make it again"):
-        run_check(bundle, CheckOptions(answers=[file]))
-    replace(answers, samples="0" * 64).save(file)
-    with pytest.raises(RecordedOutputsForeign, match="answers of other crops"):
-        run_check(bundle, CheckOptions(answers=[file]))
-    file.write_bytes(b"no answers")
-    with pytest.raises(EngineUnavailable, match="holds no answers"):
-        run_check(bundle, CheckOptions(answers=[file]))
+    replace(outputs, bundle_digest="0" * 64).save(file)
+    with pytest.raises(RecordedOutputsForeign, match="recorded for another model; record them again"):
+        run_check(bundle, CheckOptions(recorded=[file]))
+    replace(outputs, clips_digest="0" * 64).save(file)
+    with pytest.raises(RecordedOutputsForeign, match="recorded for other crops"):
+        run_check(bundle, CheckOptions(recorded=[file]))
+    file.write_bytes(b"no outputs")
+    with pytest.raises(EngineUnavailable, match="holds no recorded outputs"):
+        run_check(bundle, CheckOptions(recorded=[file]))
     # Verdicts the other way round: told, and the program fails.
-    replace(answers, logits=answers.logits + 1e3 * (1 - 2 * (answers.logits > 0))).save(file)
+    replace(outputs, logits=outputs.logits + 1e3 * (1 - 2 * (outputs.logits > 0))).save(file)
     with pytest.raises(EnginesDiffer, match=r"in fp16 does not answer as torch does") as caught:
-        run_check(bundle, CheckOptions(answers=[file]))
+        run_check(bundle, CheckOptions(recorded=[file]))
     assert caught.value.measured > caught.value.allowed
 
 
@@ -218,7 +218,7 @@ def test_the_other_process_says_why_it_cannot_run(
     monkeypatch.setattr("runtime.engines.tensorrt.engine.probe", missing)
     samples = tmp_path / "samples.npz"
     np.savez(samples, clips=np.zeros((1, bundle.window, 8, 8, 3), np.uint8))
-    arguments = [str(samples), str(tmp_path / "answers.npz"), "--prepared"]
+    arguments = [str(samples), str(tmp_path / "recorded.npz"), "--prepared"]
     assert main([*arguments, str(tmp_path)]) == 2
     assert "holds no graphs that this version" in capsys.readouterr().err
     folder = write_prepared(bundle, "fp16", EngineCache(tmp_path / "cache"))
@@ -236,7 +236,7 @@ def test_the_other_process_says_why_it_cannot_run(
         (["nowhere"], ["nowhere", "give --out"]),
         (["nowhere", "--out", "x"], ["nowhere", "unmask train fit"]),
         (["MODEL", "--check", "--crops", "nowhere"], ["nowhere", "no such file"]),
-        (["MODEL", "--check", "--answers", "nowhere.npz"], ["nowhere.npz", "holds no answers"]),
+        (["MODEL", "--check", "--recorded", "nowhere.npz"], ["nowhere.npz", "holds no recorded outputs"]),
     ],
 )
 def test_mistakes(arguments: list[str], words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
