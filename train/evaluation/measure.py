@@ -176,7 +176,7 @@ def _sequence(table: Sequence[ClipScores], calibration: Calibration, chance: Cha
         "auc_of_network": auc(network.fake, network.logit),
         "auc_of_frame_means": auc(means.fake, means.logit),
         "difference": better(network, means),
-        "flicker": None
+        "temporal": None
         if all(score.windows == score.network for score in table)
         else better(videos, network),
     }
