@@ -32,9 +32,8 @@ from export.parity.gates import (
     verdict_parity,
 )
 from export.parity.samples import Clips, noise_clips, portrait_clips, read_clips
-from runtime.engines.cpu import computes_int8, cpu_features
 from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
-from runtime.engines.onnx_cpu.int8 import calibrated
+from runtime.engines.onnx_cpu.int8 import calibrated, int8_is_exact
 from runtime.engines.recorded_outputs import record_outputs
 from runtime.model.bundle import (
     BACKBONE,
@@ -211,7 +210,7 @@ def write_bundle(
             },
         }
         write_manifest(draft, replace(manifest, parity=figures))
-        if fit is not None and computes_int8(cpu_features()):
+        if fit is not None and int8_is_exact():
             step("int8 arithmetic against float32")
             # Of the own faces alone, as in `--check`: the portrait is one face, and stands or falls as one.
             figures["int8"] = _int8(draft, stored, fit, faces[-1])

@@ -1,4 +1,4 @@
-"""How many CPU cores this process may keep busy, and what they can do."""
+"""Number of CPU cores that this process may keep busy."""
 
 from __future__ import annotations
 
@@ -27,34 +27,6 @@ def usable_cores(cpus: Iterable[int] | None = None, *, sysfs: Path = Path("/sys"
     logical = _bound_cpus() if cpus is None else set(cpus)
     cores = {_siblings(cpu, sysfs) for cpu in logical}
     return max(1, min(len(cores), _quota(sysfs)))
-
-
-def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """Give the CPU's features in the kernel's words, such as `avx2`.
-
-    Args:
-        cpuinfo: Where the kernel lists them.
-
-    Returns:
-        Their names; none where the kernel does not tell (not Linux).
-    """
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return frozenset()
-    listed = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
-    return frozenset(listed.partition(":")[2].split())
-
-
-def computes_int8(features: frozenset[str]) -> bool:
-    """Tell whether a CPU multiplies and sums 8-bit numbers in one instruction (VNNI).
-
-    Without it onnxruntime's int8 sums can overflow, and gain little.
-
-    Args:
-        features: As `cpu_features` gives them.
-    """
-    return bool(features & {"avx512_vnni", "avx_vnni"})
 
 
 def _bound_cpus() -> set[int]:

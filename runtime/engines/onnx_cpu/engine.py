@@ -1,7 +1,7 @@
 """The CPU engine.
 
 Stored int8 or float16 weights become float32 once. The backbone is computed in float32, or in int8 if it was
-calibrated for that (`runtime/engines/int8.py`) and the CPU has instructions for it.
+calibrated for that (`runtime/engines/onnx_cpu/int8.py`) and the CPU computes int8 exactly.
 
 Crops are shared out to threads, not convolutions: those of one crop are too small, and threads that wait for
 each other fifty times a crop lose the more, the busier the machine is. Measured with ResNeXt-50 at 112 pixels
@@ -35,10 +35,10 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-from runtime.engines.cpu import computes_int8, cpu_features, usable_cores
+from runtime.engines.cpu import usable_cores
 from runtime.engines.onnx_cpu.graph_cache import LEAST_BYTES, GraphKey, OptimisedGraphs, cpu_name
 from runtime.engines.onnx_cpu.grouped_convolution import regrouped
-from runtime.engines.onnx_cpu.int8 import METADATA, quantised, ranges_of
+from runtime.engines.onnx_cpu.int8 import METADATA, int8_is_exact, quantised, ranges_of
 from runtime.errors import EngineFailed, EngineUnavailable
 from runtime.model.bundle import Bundle
 from streams.faces.detector import Infer
@@ -78,12 +78,13 @@ class OnnxRuntimeEngine:
     Args:
         bundle: The model.
         threads: How many crops to compute at once; None for the cores that this process may use, up to eight.
-        precision: Of the backbone, `fp32` or `int8`; None for `int8` where the bundle and the CPU are made
-            for it.
+        precision: Of the backbone, `fp32` or `int8`; None for `int8` if the bundle is calibrated for it and
+            the CPU computes it exactly, else `fp32`.
         graphs: Where optimised graphs are kept; None for the user's cache.
 
     Raises:
-        EngineUnavailable: int8 was asked for, and the bundle is not calibrated for it.
+        EngineUnavailable: int8 was asked for, and the bundle is not calibrated for it, or the CPU does not
+            compute it exactly. Raised on entry.
         ValueError: `threads` is below 1.
     """
 
@@ -125,19 +126,24 @@ class OnnxRuntimeEngine:
     @cached_property
     def precision(self) -> Precision:
         """What the backbone is computed in."""
-        if self._asked == "fp32" or (self._asked is None and not computes_int8(cpu_features())):
+        if self._asked == "fp32":
             return "fp32"
         content = self.bundle.backbone.read_bytes()
         # Reading the whole graph for nothing would take longer than looking for the word.
-        if METADATA.encode() in content and ranges_of(content) is not None:
+        calibrated = METADATA.encode() in content and ranges_of(content) is not None
+        if calibrated and int8_is_exact():
             return "int8"
-        if self._asked == "int8":
+        if self._asked is None:
+            return "fp32"
+        if not calibrated:
             raise EngineUnavailable(
                 NAME,
                 f"{self.bundle.name} has no ranges for int8",
                 "export it again with faces to calibrate on",
             )
-        return "fp32"
+        raise EngineUnavailable(
+            NAME, "int8 sums are not exact on this CPU, which lacks VNNI", "compute in float32 instead"
+        )
 
     def features(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         size, dim = self.bundle.input_size, self.bundle.feature_dim

@@ -25,7 +25,8 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-from runtime.engines.cpu import cpu_features
+import numpy as np
+
 from runtime.engines.tensorrt.engine_cache import cache_dir
 
 GRAPH = "graph.onnx"
@@ -151,12 +152,13 @@ class OptimisedGraphs:
 
 @cache
 def cpu_name() -> str:
-    """Name what the kernels that onnxruntime chooses depend on.
+    """Return the machine's architecture with a hash of the vector instructions that this process may use.
 
-    Returns:
-        The machine's architecture, with the hash of the CPU's features where the kernel tells them.
+    onnxruntime chooses its kernels and the layout of weights by those. They are numpy's view, which asks the
+    CPU itself; `/proc/cpuinfo` describes the host even under emulation.
     """
-    words = " ".join(sorted(cpu_features())) or platform.processor()
+    simd = np.show_config(mode="dicts")["SIMD Extensions"]
+    words = " ".join(sorted([*simd["baseline"], *simd["found"]]))
     return f"{platform.machine()} {hashlib.sha256(words.encode()).hexdigest()[:16]}"
 
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from runtime.engines.cpu import computes_int8, cpu_features
+from runtime.engines.onnx_cpu.int8 import int8_is_exact
 from runtime.model.bundle import load_bundle
 from train.evaluation.evaluate import evaluate
 from train.evaluation.record import record
@@ -75,7 +75,7 @@ def test_the_bundled_model_measures_as_it_states(tmp_path: Path, lacking: Callab
     root = os.environ.get("UNMASK_DATA")
     if not root:
         lacking("UNMASK_DATA does not name the data set")
-    if not computes_int8(cpu_features()):
+    if not int8_is_exact():
         pytest.skip("the figures were measured in int8 arithmetic, which this CPU is not made for")
     metrics = load_bundle(None).metrics
     assert metrics, "the bundled model states no figures"
