@@ -20,7 +20,8 @@ from types import TracebackType
 from typing import Self
 
 from streams.errors import EndOfStream, SourceError, SourceMissing, SourceNotVideo
-from streams.input.capture import DecodedFrame, Timeouts, open_capture
+from streams.input.capture.ffmpeg import DecodedFrame, Timeouts, open_capture
+from streams.input.capture.rotation import UprightRotation
 from streams.input.events import (
     Connected,
     Connecting,
@@ -33,7 +34,6 @@ from streams.input.events import (
 )
 from streams.input.frame import Frame
 from streams.input.frame_queue import FrameQueue
-from streams.input.rotation import UprightRotation
 from streams.input.sampler import MAX_STEP, Sampler
 from streams.input.source import Source
 

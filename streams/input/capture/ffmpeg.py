@@ -21,8 +21,8 @@ from streams.errors import (
     SourceNotVideo,
     SourceUnavailable,
 )
-from streams.input.clock import CaptureClock, CatchUp
-from streams.input.ffmpeg_errors import source_error
+from streams.input.capture.clock import CaptureClock, CatchUp
+from streams.input.capture.ffmpeg_errors import source_error
 from streams.input.source import Source, device_url, format_available
 
 __all__ = ["Capture", "DecodedFrame", "Timeouts", "open_capture"]

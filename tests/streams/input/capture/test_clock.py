@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streams.input.clock import CaptureClock, CatchUp
+from streams.input.capture.clock import CaptureClock, CatchUp
 
 
 def test_the_smallest_delay_is_taken_for_the_path() -> None:

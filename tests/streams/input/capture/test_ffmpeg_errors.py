@@ -15,7 +15,7 @@ from streams.errors import (
     SourceUnauthorized,
     SourceUnavailable,
 )
-from streams.input.ffmpeg_errors import source_error
+from streams.input.capture.ffmpeg_errors import source_error
 
 
 def ffmpeg(number: int) -> av.FFmpegError:

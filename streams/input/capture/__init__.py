@@ -1,0 +1,1 @@
+"""Connections to sources: opening, decoding, capture times and translation of errors."""
