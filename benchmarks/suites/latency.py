@@ -48,8 +48,9 @@ from runtime.serving.server import serve_in_thread
 from runtime.version import version
 from streams.errors import EndOfStream
 from streams.faces.finder import FaceFinder
+from streams.input.events import Event, TooSlow
 from streams.input.frame import Frame
-from streams.input.reader import Event, TooSlow, open_reader
+from streams.input.reader import open_reader
 from streams.input.source import Source, parse_source
 
 # Of a live source, a face that has not been scored after this long will not be.

@@ -28,9 +28,10 @@ from runtime.pipeline.stream_analysis import Head, Sighting, StreamAnalysis
 from streams.errors import EndOfStream, SourceError, redact
 from streams.faces.detector import Detector, Infer
 from streams.faces.finder import FaceFinder
+from streams.input.events import Event, TooSlow
 from streams.input.files import video_files
 from streams.input.frame import Frame
-from streams.input.reader import Event, TooSlow, open_reader
+from streams.input.reader import open_reader
 from streams.input.source import parse_source
 
 # A GPU computes eight crops in hardly more time than one. On a CPU the size makes no difference to the time,

@@ -12,9 +12,8 @@ from runtime.messages import HEARTBEAT_S, BroadcastMessage, StreamHealth
 from runtime.pipeline.stream_analysis import StreamAnalysis
 from runtime.pipeline.stream_state import Messages, StreamStateMachine, stall_timeout_s
 from streams.errors import EndOfStream, SourceError
-from streams.input.frame import Frame
-from streams.input.reader import (
-    Backoff,
+from streams.input.capture.interface import Timeouts
+from streams.input.events import (
     Connected,
     Connecting,
     Disconnected,
@@ -22,11 +21,10 @@ from streams.input.reader import (
     Event,
     Failed,
     FastEnough,
-    Reader,
-    Timeouts,
     TooSlow,
-    open_reader,
 )
+from streams.input.frame import Frame
+from streams.input.reader import Backoff, Reader, open_reader
 from streams.input.source import Source
 
 logger = logging.getLogger(__name__)

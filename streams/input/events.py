@@ -1,4 +1,4 @@
-"""What a reader tells about its source while it reads."""
+"""Events that a reader reports about its source."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ __all__ = ["Connected", "Connecting", "Disconnected", "Ended", "Event", "Failed"
 
 @dataclass(frozen=True, slots=True)
 class Connecting:
-    """The source is being opened."""
+    """Start of an attempt to open the source."""
 
     attempt: int
-    """1 for the first time and again after every good connection."""
+    """1 for the first attempt, and again after every successful connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The first picture of a connection has been decoded."""
+    """First decoded frame of a connection."""
 
     width: int
     height: int
     fps: float | None
-    """Frames per second as the source states them; None if it does not."""
+    """Frame rate that the source states; None if it states none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Disconnected:
-    """The source went away, or did not answer; it will be tried again."""
+    """Lost connection or failed attempt; the reader will retry."""
 
     error: SourceError
     retry_in_s: float
@@ -37,30 +37,30 @@ class Disconnected:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The source cannot be read and will not be tried again; the last event."""
+    """Final failure; the last event."""
 
     error: SourceError
 
 
 @dataclass(frozen=True, slots=True)
 class TooSlow:
-    """The source's pictures come too rarely for the model."""
+    """Frame rate below the model's minimum."""
 
     fps: float
     needed_hz: float
-    """The lowest frame rate that would do."""
+    """Lowest acceptable frame rate."""
 
 
 @dataclass(frozen=True, slots=True)
 class FastEnough:
-    """A source that was too slow has recovered."""
+    """Recovery of the frame rate after `TooSlow`."""
 
     fps: float
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A finite source has been read to its end; the last event."""
+    """Regular end of a finite source; the last event."""
 
 
 Event = Connecting | Connected | Disconnected | Failed | TooSlow | FastEnough | Ended

@@ -1,4 +1,4 @@
-"""One decoded picture on its way to the detector, with the times that belong to it."""
+"""One due sample of a source: the decoded frame with its times, on the way to the face detector."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["Frame"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """A due sample of a source: the picture as decoded and what is known of its time."""
+    """Due sample of a source."""
 
     image: av.VideoFrame
-    """The decoded picture in its native pixel format, upright."""
+    """The decoded frame in its native pixel format, upright."""
 
     pts: int
     """Presentation time in units of `time_base`."""
@@ -24,17 +24,17 @@ class Frame:
     """Seconds per unit of `pts`."""
 
     captured: float | None
-    """Unix seconds at which a live source is estimated to have captured the picture; None for files."""
+    """Estimated capture time of a live frame in Unix seconds; None for a finite source."""
 
     decode_ms: float
-    """Milliseconds spent decoding the packet this picture came from."""
+    """Time spent decoding the frame's packet, in milliseconds."""
 
     missed: int
-    """Due samples lost since the previous delivered one."""
+    """Number of due samples lost since the previous delivered one."""
 
     gap: bool
-    """Whether this frame does not follow the previous delivered one, or there is none: more than 1.5 nominal
-    intervals passed, or more than 2.5 where a single sample was lost between them and none just before."""
+    """Whether this frame does not continue the previous delivered one: it is the first, or more than 1.5
+    nominal intervals have passed (2.5 if exactly one sample was lost in between and none just before)."""
 
     @property
     def pts_s(self) -> float:
@@ -43,10 +43,10 @@ class Frame:
 
     @property
     def width(self) -> int:
-        """Return the width of the picture in pixels."""
+        """Return the width in pixels."""
         return self.image.width
 
     @property
     def height(self) -> int:
-        """Return the height of the picture in pixels."""
+        """Return the height in pixels."""
         return self.image.height

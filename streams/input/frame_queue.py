@@ -1,11 +1,12 @@
-"""Hands samples from the reader's thread to whoever analyses them: the newest win, or the reader waits.
+"""Queue of samples between the reader's thread and the analysis: newest wins, or the reader waits.
 
-Of a live source two wait: now and then a look for faces takes longer than from one sample to the next, and
-the one after it makes up for that. What is taken is never older than the sample before the newest.
+The queue of a live source has room for two samples. A detection now and then takes longer than one sample
+interval, and the next frame makes up for it. A sample taken from the queue is therefore at most one sample
+older than the newest.
 
-Where one sample was replaced, the samples around it still follow each other: a face that is not found once is
-bridged in the same way. Two in a row are a gap, and so is one right after another, or a machine that manages
-every second sample only would be judging at half the model's rate.
+A single lost sample is bridged: the samples around it still follow each other, as they do when a face is
+missed once. Two lost samples in a row are a gap. A second loss directly after a bridged one is a gap too;
+otherwise a machine that manages only every second sample would be scored at half the model's sample rate.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ __all__ = ["FrameQueue"]
 
 
 class FrameQueue:
-    """Holds due samples between two threads.
+    """Bounded queue of due samples between two threads.
 
     Args:
-        newest_wins: Whether samples that nobody took give way to new ones; otherwise `put` waits for room.
-        step_s: Nominal interval between samples in seconds, to tell a gap among those that were taken.
-        room: How many samples may wait; None for 2 where the newest win, and 4 where they do not.
+        newest_wins: Whether a new sample replaces the oldest one when the queue is full; otherwise `put`
+            waits for room.
+        step_s: Nominal interval between samples in seconds, to detect gaps between the samples taken.
+        room: Capacity; None for 2 if the newest wins, else 4.
     """
 
     def __init__(self, *, newest_wins: bool, step_s: float, room: int | None = None) -> None:
@@ -44,11 +46,11 @@ class FrameQueue:
 
     @property
     def dropped(self) -> int:
-        """Return how many samples gave way before anyone took them."""
+        """Return how many samples were replaced before they were taken."""
         return self._dropped
 
     def put(self, frame: Frame) -> None:
-        """Add a sample; where the newest do not win, wait for room. After `close` it is let go."""
+        """Add a sample, waiting for room unless the newest wins; a closed queue discards it."""
         with self._changed:
             if not self._newest_wins:
                 self._changed.wait_for(lambda: self._closed or len(self._frames) < self._room)
@@ -56,24 +58,24 @@ class FrameQueue:
                 return
             self._frames.append(frame)
             if len(self._frames) > self._room:
-                lost, after = self._frames.popleft(), self._frames.popleft()
-                # Whoever takes the next one has to know what is missing before it.
-                after = replace(after, missed=lost.missed + 1, gap=lost.gap or after.gap)
-                self._frames.appendleft(after)
+                lost, following = self._frames.popleft(), self._frames.popleft()
+                # The next sample carries the record of what was lost before it.
+                following = replace(following, missed=lost.missed + 1, gap=lost.gap or following.gap)
+                self._frames.appendleft(following)
                 self._dropped += 1
             self._changed.notify_all()
 
     def take(self, timeout_s: float) -> Frame | None:
-        """Take the oldest sample that waits.
+        """Take the oldest waiting sample.
 
         Args:
-            timeout_s: How long to wait for one.
+            timeout_s: Longest wait for a sample.
 
         Returns:
-            The sample, or None if none came in time.
+            The sample, or None after the timeout.
 
         Raises:
-            EndOfStream: The mailbox is closed and empty; its cause is the error that closed it, if one did.
+            EndOfStream: The queue is closed and empty; its cause is the error that closed it, if any.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._frames, timeout_s)
@@ -84,10 +86,10 @@ class FrameQueue:
                 raise EndOfStream from self._cause
             else:
                 return None
-        return self._follow(frame)
+        return self._with_gap(frame)
 
-    def _follow(self, frame: Frame) -> Frame:
-        """Tell whether a frame follows the one that was taken before it."""
+    def _with_gap(self, frame: Frame) -> Frame:
+        """Set `gap` on a frame that does not continue the one taken before it."""
         long = False
         if self._taken_s is not None and not frame.gap:
             steps = (frame.pts_s - self._taken_s) / self._step_s - 1e-6
@@ -99,11 +101,11 @@ class FrameQueue:
         return frame
 
     def close(self, cause: Exception | None = None, *, discard: bool = False) -> None:
-        """Let waiting samples be taken and nothing more be added.
+        """Accept no more samples; waiting ones can still be taken.
 
         Args:
-            cause: The error that ended the stream, if one did.
-            discard: Whether to throw the waiting samples away.
+            cause: The error that ended the stream, if any.
+            discard: Whether to discard the waiting samples.
         """
         with self._changed:
             if not self._closed:

@@ -1,12 +1,12 @@
-"""Reads a source on a thread of its own and gives out the samples that are due.
+"""Reader of a source on a thread of its own: connects, decodes, and queues the samples that are due.
 
     with open_reader(parse_source("rtsp://10.0.0.7/cam"), sample_hz=8, on_event=print) as reader:
         while True:
             if frame := reader.next(timeout_s=1.0):
-                look_at(frame)
+                analyse(frame)
 
-Of a live source the newest samples win: a slow consumer loses some and never sees an old one. A finite
-source waits for its consumer.
+Newer samples of a live source replace older ones: a slow consumer loses samples but never gets an old one.
+A finite source waits for its consumer.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from streams.errors import EndOfStream, SourceError, SourceMissing, SourceNotVideo
-from streams.input.capture.ffmpeg import DecodedFrame, Timeouts, open_capture
+from streams.errors import SourceError, SourceMissing, SourceNotVideo
+from streams.input.capture.factory import open_capture
+from streams.input.capture.interface import DecodedFrame, Timeouts
 from streams.input.capture.rotation import UprightRotation
 from streams.input.events import (
     Connected,
@@ -37,34 +38,24 @@ from streams.input.frame_queue import FrameQueue
 from streams.input.sampler import MAX_STEP, Sampler
 from streams.input.source import Source
 
-__all__ = [
-    "Backoff",
-    "Connected",
-    "Connecting",
-    "Disconnected",
-    "EndOfStream",
-    "Ended",
-    "Event",
-    "Failed",
-    "FastEnough",
-    "Reader",
-    "Timeouts",
-    "TooSlow",
-    "open_reader",
-]
+__all__ = ["Backoff", "Reader", "open_reader"]
 
 _STOP_S = 1.8  # a little longer than the longest read timeout
-_STOP_OPENING_S = 0.5  # an attempt to connect cannot be interrupted; its thread is left to end by itself
+_STOP_OPENING_S = 0.5  # a connection attempt cannot be interrupted; its thread is left to end by itself
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backoff:
-    """How long to wait before the next attempt to connect.
+    """Waiting times between attempts to connect.
 
     Args:
-        first_s: The first wait; it doubles with every failure.
-        most_s: The longest wait.
-        jitter: The share of a wait that chance may take off, so that many readers do not come back at once.
+        first_s: First wait; it doubles with every failure.
+        max_s: Longest wait.
+        jitter: Largest share of a wait that is taken off at random, so that many readers do not reconnect at
+            the same time.
+
+    Raises:
+        ValueError: A value is out of its range.
     """
 
     first_s: float = 0.5
@@ -73,18 +64,18 @@ class Backoff:
 
     def __post_init__(self) -> None:
         if not 0 < self.first_s <= self.max_s:
-            raise ValueError(f"first_s must be in (0, most_s], not {self.first_s}")
+            raise ValueError(f"first_s must be in (0, max_s], not {self.first_s}")
         if not 0 <= self.jitter <= 1:
             raise ValueError(f"jitter must be in [0, 1], not {self.jitter}")
 
     def delay_s(self, failures: int, chance: float) -> float:
-        """Return the wait after that many failures in a row.
+        """Return the wait after a number of consecutive failures.
 
         Args:
             failures: At least 1.
             chance: A random number in [0, 1).
         """
-        doublings = min(failures - 1, 32)  # beyond any cap, and still a finite number
+        doublings = min(failures - 1, 32)  # reaches any max_s, and keeps the number finite
         return min(self.max_s, self.first_s * 2.0**doublings) * (1 - self.jitter * chance)
 
 
@@ -99,20 +90,20 @@ def open_reader(
     wall: Callable[[], float] = time.time,
     clock: Callable[[], float] = time.monotonic,
 ) -> Reader:
-    """Make a reader; it starts on entering its context.
+    """Create a reader; it starts when its context is entered.
 
     Args:
-        source: What to read.
-        sample_hz: How many samples per second of media time are due.
+        source: Source to read.
+        sample_hz: Due samples per second of media time.
         on_event: Called on the reader's thread with each event, in order.
-        timeouts: How long the source may keep silent.
-        backoff: How long to wait between attempts to connect.
-        retry: Whether to connect again after a failure that may pass; None does so for live sources.
-        wall: Unix seconds.
-        clock: Seconds that never go back.
+        timeouts: Longest silence of the source.
+        backoff: Waiting times between attempts to connect.
+        retry: Whether to reconnect after a temporary failure; None to do so for live sources only.
+        wall: Clock in Unix seconds.
+        clock: Monotonic clock in seconds.
 
     Returns:
-        The reader.
+        The reader, not yet started.
     """
     return Reader(
         source,
@@ -127,7 +118,7 @@ def open_reader(
 
 
 class Reader:
-    """A source being read; made by `open_reader`."""
+    """Running reader of one source; created by `open_reader`."""
 
     def __init__(
         self,
@@ -149,15 +140,15 @@ class Reader:
         self._retry = retry
         self._wall = wall
         self._clock = clock
-        self._mailbox = FrameQueue(newest_wins=source.live, step_s=1 / sample_hz)
+        self._queue = FrameQueue(newest_wins=source.live, step_s=1 / sample_hz)
         self._stop = threading.Event()
         self._error: SourceError | None = None
         self._corrupt = 0
         self._failures = 0
-        self._was_live = False
+        self._was_connected = False
         self._opening = False
         self._stop_until_s = 0.0
-        # A thread that hangs in a name lookup cannot be interrupted; a daemon does not hold up the exit.
+        # A daemon, because a thread that hangs in a name lookup cannot be interrupted and would delay exit.
         self._thread = threading.Thread(target=self._run, name=f"reader {source.name}", daemon=True)
 
     def __enter__(self) -> Self:
@@ -174,133 +165,138 @@ class Reader:
 
     @property
     def dropped(self) -> int:
-        """Return how many due samples of a live source nobody took in time."""
-        return self._mailbox.dropped
+        """Return how many due samples of a live source were replaced before they were taken."""
+        return self._queue.dropped
 
     @property
     def corrupt(self) -> int:
-        """Return how many pictures were lost because their data was damaged."""
+        """Return how many frames were lost because of damaged data."""
         return self._corrupt
 
     @property
     def error(self) -> SourceError | None:
-        """Return what ended the stream; None while it runs and after a regular end."""
+        """Return the error that ended the stream; None while it runs and after a regular end."""
         return self._error
 
     def next(self, timeout_s: float) -> Frame | None:
-        """Take the next due sample: of a live source one of the newest two, of a finite one the next in line.
+        """Take the next due sample: one of the newest two of a live source, the next one of a finite source.
 
         Args:
-            timeout_s: How long to wait for one.
+            timeout_s: Longest wait for a sample.
 
         Returns:
-            The sample, or None if none came in time.
+            The sample, or None after the timeout.
 
         Raises:
             EndOfStream: The reader has ended, failed or been stopped; a failure is its cause.
         """
-        return self._mailbox.take(timeout_s)
+        return self._queue.take(timeout_s)
 
     def request_stop(self) -> None:
         """Ask the thread to end and return at once; `stop` waits for it."""
         if not self._stop.is_set():
             self._stop_until_s = time.monotonic() + (_STOP_OPENING_S if self._opening else _STOP_S)
         self._stop.set()
-        self._mailbox.close(discard=True)
+        self._queue.close(discard=True)
 
     def stop(self) -> None:
-        """End the thread and wait for it, less than two seconds.
+        """Stop the thread and wait for it, for less than two seconds.
 
-        A thread inside a connection attempt may outlive this: it says nothing any more and ends by itself.
+        A thread inside a connection attempt may continue after that; it reports nothing more and ends by
+        itself.
         """
         self.request_stop()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(max(0.0, self._stop_until_s - time.monotonic()))
 
-    def _tell(self, event: Event) -> None:
+    def _emit(self, event: Event) -> None:
         if not self._stop.is_set():
             self._on_event(event)
 
     def _run(self) -> None:
         try:
             self._read()
-        except Exception as failure:  # noqa: BLE001 - a fault of ours: it surfaces where the frames are taken
-            self._mailbox.close(failure)
+        except Exception as failure:  # noqa: BLE001 - a bug or a failing callback; raised where frames are taken
+            self._queue.close(failure)
 
     def _read(self) -> None:
         while not self._stop.is_set():
-            self._tell(Connecting(self._failures + 1))
+            self._emit(Connecting(self._failures + 1))
             try:
-                self._read_once()
+                self._read_connection()
             except SourceError as error:
                 self._failures += 1
-                if not self._worth_retrying(error):
+                if not self._may_retry(error):
                     self._finish(Failed(error), error)
                     return
                 delay_s = self._backoff.delay_s(self._failures, random.random())
-                self._tell(Disconnected(error, delay_s))
+                self._emit(Disconnected(error, delay_s))
                 self._stop.wait(delay_s)
             else:
                 self._finish(Ended(), None)
                 return
 
-    def _worth_retrying(self, error: SourceError) -> bool:
+    def _may_retry(self, error: SourceError) -> bool:
         if not self._retry:
             return False
-        # A camera that was there may be plugged in again, and a server may be up before its streams: what is
-        # permanent for a newcomer passes. Not so refused credentials, and repeating them can lock an account.
-        returning = self._was_live and isinstance(error, SourceMissing | SourceNotVideo)
+        # After a successful connection a missing camera may be plugged in again, and a server may start before
+        # its streams. Refused credentials are never retried, because that can lock an account.
+        returning = self._was_connected and isinstance(error, SourceMissing | SourceNotVideo)
         return returning or not error.permanent
 
     def _finish(self, event: Ended | Failed, error: SourceError | None) -> None:
         self._error = error
-        self._mailbox.close(error)
-        self._tell(event)
+        self._queue.close(error)
+        self._emit(event)
 
-    def _read_once(self) -> None:
+    def _read_connection(self) -> None:
+        """Open the source and read it until it ends, fails or is stopped."""
         self._opening = True
         try:
             capture = open_capture(self.source, timeouts=self._timeouts, stop=self._stop, clock=self._clock)
         finally:
             self._opening = False
-        lost_before = self._corrupt
         sampler = Sampler(self._sample_hz, fps=capture.fps)
-        upright = UprightRotation()
-        connected = too_slow = False
+        rotation = UprightRotation()
+        corrupt_before = self._corrupt
+        connected = False
         try:
-            for picture in capture.frames():
-                self._corrupt = lost_before + capture.corrupt
+            for decoded in capture.frames():
+                self._corrupt = corrupt_before + capture.corrupt
                 if not connected:
-                    connected = self._was_live = True
+                    connected = self._was_connected = True
                     self._failures = 0
-                    self._tell(Connected(picture.image.width, picture.image.height, capture.fps))
-                sample = sampler.offer(float(picture.pts * picture.time_base))
-                if sampler.too_slow != too_slow:
-                    too_slow = sampler.too_slow
-                    fps = sampler.fps or 0.0
-                    needed_hz = self._sample_hz / MAX_STEP
-                    self._tell(TooSlow(fps, needed_hz) if too_slow else FastEnough(fps))
-                if sample:
-                    self._mailbox.put(self._frame(picture, upright, gap=sample.gap))
+                    self._emit(Connected(decoded.image.width, decoded.image.height, capture.fps))
+                self._offer(decoded, sampler, rotation)
                 if self._stop.is_set():
                     return
         finally:
-            self._corrupt = lost_before + capture.corrupt
+            self._corrupt = corrupt_before + capture.corrupt
             capture.close()
         if not connected and not self._stop.is_set():
-            raise SourceNotVideo(self.source.spec, "no picture in it can be decoded")
+            raise SourceNotVideo(self.source.spec, "no frame in it can be decoded")
 
-    def _frame(self, picture: DecodedFrame, upright: UprightRotation, *, gap: bool) -> Frame:
+    def _offer(self, decoded: DecodedFrame, sampler: Sampler, rotation: UprightRotation) -> None:
+        """Queue a decoded frame if it is due, and report a change of `too_slow`."""
+        was_too_slow = sampler.too_slow
+        sample = sampler.offer(float(decoded.pts * decoded.time_base))
+        if sampler.too_slow != was_too_slow:
+            fps = sampler.fps or 0.0
+            self._emit(FastEnough(fps) if was_too_slow else TooSlow(fps, self._sample_hz / MAX_STEP))
+        if sample:
+            self._queue.put(self._frame(decoded, rotation, gap=sample.gap))
+
+    def _frame(self, decoded: DecodedFrame, rotation: UprightRotation, *, gap: bool) -> Frame:
         captured = None
-        if picture.captured_s is not None:
-            # By way of the clock: a correction of the wall clock must not look like a latency.
-            captured = self._wall() - (self._clock() - picture.captured_s)
+        if decoded.captured_s is not None:
+            # Converted by way of the monotonic clock: a correction of the wall clock is not latency.
+            captured = self._wall() - (self._clock() - decoded.captured_s)
         return Frame(
-            image=upright.turn(picture.image),
-            pts=picture.pts,
-            time_base=picture.time_base,
+            image=rotation.turn(decoded.image),
+            pts=decoded.pts,
+            time_base=decoded.time_base,
             captured=captured,
-            decode_ms=picture.decode_ms,
+            decode_ms=decoded.decode_ms,
             missed=0,
             gap=gap,
         )

@@ -1,9 +1,9 @@
-"""Which of a source's frames the model should see: one in every 1 / `sample_hz` seconds of media time.
+"""Choice of the frames that are analysed: one in every 1 / `sample_hz` seconds of media time.
 
 sampler = Sampler(8.0)
-for picture in decoded:
-    if sample := sampler.offer(picture.time):
-        use(picture, restart=sample.gap)
+for frame in decoded:
+    if sample := sampler.offer(frame.pts_s):
+        analyse(frame, restart=sample.gap)
 """
 
 from __future__ import annotations
@@ -15,35 +15,34 @@ from dataclasses import dataclass
 __all__ = ["MAX_STEP", "MIN_STEP", "Sample", "Sampler"]
 
 MIN_STEP = 0.7
-"""Shortest interval between two samples the model accepts, in nominal intervals."""
+"""Shortest interval between two samples that the model accepts, in nominal intervals."""
 
 MAX_STEP = 1.5
-"""Longest interval between two samples the model accepts, in nominal intervals; more is a gap."""
+"""Longest interval between two samples that the model accepts, in nominal intervals; more is a gap."""
 
-_TOLERANCE = 1e-6  # seconds: times that are equal but for rounding are equal
-_INTERVALS_KEPT = (
-    15  # odd, so that the median is one of them: two alternating ones give no interval in between
-)
+_TOLERANCE = 1e-6  # seconds; absorbs rounding of times
+# Odd, so that the median of two alternating intervals is one of them and not their mean.
+_INTERVALS_KEPT = 15
 _INTERVALS_NEEDED = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A frame that is due."""
+    """Result for a frame that is due."""
 
     gap: bool
-    """Whether the time since the previous sample is not one the model accepts, or there was none."""
+    """Whether there was no previous sample, or the interval since it is longer than the model accepts."""
 
 
 class Sampler:
-    """Chooses frames on a time grid so that their rate averages `sample_hz` at any frame rate that allows it.
+    """Sampler on a time grid whose average rate is `sample_hz` at any frame rate that allows it.
 
-    The frame nearest to each grid point is taken, as far as intervals between 0.7 and 1.5 of nominal can be
-    kept: a 10 fps source sampled at 8 Hz gives all its frames, since leaving out one would open a gap.
+    The frame nearest to each grid point is taken, as long as intervals stay within 0.7 to 1.5 of nominal. Of
+    a 10 fps source sampled at 8 Hz every frame is taken, because leaving one out would cause a gap.
 
     Args:
         sample_hz: Nominal rate in samples per second of media time.
-        fps: The source's frame rate if it is known; measured from the times offered in any case.
+        fps: Frame rate of the source if known; it is measured from the offered times in any case.
 
     Raises:
         ValueError: `sample_hz` is not positive.
@@ -62,12 +61,12 @@ class Sampler:
 
     @property
     def fps(self) -> float | None:
-        """Return the measured frame rate; until there is one, the rate given; None if neither is known."""
+        """Return the measured frame rate, before that the given one; None if neither is known."""
         return 1 / self._interval_s if self._interval_s else None
 
     @property
     def too_slow(self) -> bool:
-        """Return whether the source's own frames come too rarely for the model, as measured."""
+        """Return whether the measured frame rate is too low for the model."""
         measured = len(self._intervals_s) >= _INTERVALS_NEEDED
         return measured and self._interval_s > MAX_STEP * self._step_s + _TOLERANCE
 
@@ -75,17 +74,17 @@ class Sampler:
         """Decide on one decoded frame.
 
         Args:
-            pts_s: Its presentation time in seconds; every decoded frame is offered, in order.
+            pts_s: Presentation time in seconds. Every decoded frame must be offered, in order.
 
         Returns:
-            The sample if the frame is due, None if it is not.
+            A sample if the frame is due, else None.
         """
         if self._frame_s is None or self._sample_s is None or pts_s < self._frame_s - _TOLERANCE:
-            # The first frame, or the source jumped back: nothing before it is comparable.
+            # First frame, or the source jumped back: there is no interval to compare.
             return self._take(pts_s, gap=True, restart=True)
         interval_s = pts_s - self._frame_s
         if interval_s <= _TOLERANCE:
-            return None  # the same picture twice
+            return None  # a repeated frame
         self._frame_s = pts_s
         self._intervals_s.append(interval_s)
         if len(self._intervals_s) >= _INTERVALS_NEEDED or not self._interval_s:
@@ -104,8 +103,8 @@ class Sampler:
         self._frame_s = self._sample_s = pts_s
         next_s = pts_s + self._step_s
         if not restart:
-            # The grid goes on, unless the frame rate cannot follow it: then it moves along by half a frame at
-            # most, or a debt of samples would build up and be paid back at the wrong rate.
+            # The grid continues, but stays within half a frame interval of the samples taken. If the frame
+            # rate cannot follow the grid, it would otherwise run ahead and later be caught up at a wrong rate.
             slack_s = self._interval_s / 2
             next_s = min(max(self._due_s + self._step_s, next_s - slack_s), next_s + slack_s)
         self._due_s = next_s

@@ -1,4 +1,4 @@
-"""Where pictures come from: an RTSP camera, a webcam, a file, any URL FFmpeg opens, or the built-in demo.
+"""Sources of frames: an RTSP camera, a webcam, a file, any URL that FFmpeg opens, or the built-in demo.
 
 source = parse_source("rtsp://user:secret@10.0.0.7/cam")
 source.name   # "cam"
@@ -22,7 +22,7 @@ import av
 from streams.errors import SourceInvalid, SourceMissing, SourceNotVideo, redact
 from streams.input.files import VIDEO_SUFFIXES
 
-__all__ = ["WEBCAMS", "Kind", "Source", "Webcam", "device_url", "format_available", "parse_source", "redact"]
+__all__ = ["WEBCAMS", "Kind", "Source", "Webcam", "device_url", "format_available", "parse_source"]
 
 Kind = Literal["rtsp", "webcam", "file", "url", "demo"]
 
@@ -33,43 +33,43 @@ def _no_options() -> Mapping[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A place frames come from, named for people without its credentials and for FFmpeg with them."""
+    """Source of frames; `spec` and `name` are safe to show, `url` may contain credentials."""
 
     spec: str
-    """The source as the user gave it, credentials removed: for messages."""
+    """The source as the user gave it, without credentials; used in messages."""
 
     name: str
-    """A short name to show; several sources may share it."""
+    """Short name to show; not unique."""
 
     url: str = field(repr=False)
-    """What FFmpeg opens. It may hold a password: never show it."""
+    """Address that FFmpeg opens. It may contain a password and must never be shown."""
 
     format: str | None = None
-    """FFmpeg's input format where it has to be named; None lets FFmpeg find out."""
+    """FFmpeg's input format; None to let FFmpeg detect it."""
 
     options: Mapping[str, str] = field(default_factory=_no_options, hash=False)
-    """FFmpeg options for opening it."""
+    """FFmpeg options for opening the source."""
 
     live: bool
-    """Whether pictures arrive at their own pace and the newest matters most; otherwise the source waits."""
+    """Whether frames arrive in real time and newer ones replace older ones; a finite source waits instead."""
 
     kind: Kind
 
 
 @dataclass(frozen=True, kw_only=True)
 class Webcam:
-    """How FFmpeg reads a camera on one operating system."""
+    """FFmpeg input of webcams on one operating system."""
 
     format: str
     url: str
-    """The address, with `{index}` for the camera's number."""
+    """Address, with `{index}` for the number of the camera."""
 
     options: Mapping[str, str] = field(default_factory=_no_options, hash=False)
 
 
-# A modest picture at full rate: many webcams halve their rate when asked for more, and the face detector
-# works at 640 pixels at most. Where the camera has no such mode, v4l2 takes its nearest one; the other two
-# refuse what the camera does not offer, so they are asked for little.
+# A small frame size at full frame rate: many webcams halve their rate at larger sizes, and the input of the
+# face detector has at most 640 pixels. v4l2 falls back to the nearest mode of the camera; avfoundation and
+# dshow fail for a mode that the camera does not offer, so as few options as possible are set.
 WEBCAMS: Mapping[str, Webcam] = MappingProxyType(
     {
         "linux": Webcam(
@@ -80,7 +80,7 @@ WEBCAMS: Mapping[str, Webcam] = MappingProxyType(
         "darwin": Webcam(
             format="avfoundation", url="{index}:none", options=MappingProxyType({"framerate": "30"})
         ),
-        # DirectShow knows cameras by name; `device_url` looks the name up when the camera is opened.
+        # DirectShow addresses cameras by name; `device_url` looks it up when the camera is opened.
         "win32": Webcam(format="dshow", url="{index}"),
     }
 )
@@ -91,6 +91,8 @@ _WEB_SCHEMES = frozenset({"http", "https", "ftp"})
 
 # What a web server sends under these names has an end, or is a playlist that FFmpeg fetches piece by piece;
 # anything else is taken for a camera that pushes pictures.
+# A web resource with one of these suffixes has an end, or is a playlist that FFmpeg fetches in parts. Any other
+# is taken for a camera that pushes frames.
 _FINITE_SUFFIXES = VIDEO_SUFFIXES | {".gif", ".m3u8", ".mpd"}
 
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
@@ -106,21 +108,21 @@ def parse_source(
     live: bool | None = None,
     platform: str = sys.platform,
 ) -> Source:
-    """Read what a user typed as a source.
+    """Parse a source as a user types it.
 
     Args:
         text: `rtsp://...`, `rtsps://...`, `webcam`, `webcam:N`, the path of a file, a URL, or `demo`.
-        rtsp_transport: How RTP packets travel; TCP loses none, UDP needs the network's consent.
-        live: Whether a URL is live; None decides by its scheme and suffix. Other kinds know it themselves.
-        platform: The operating system in the words of `sys.platform`; it decides how a webcam is read.
+        rtsp_transport: Transport of the RTP packets; TCP loses none, UDP must be allowed by the network.
+        live: Whether a URL is live; None to decide by its scheme and suffix. Ignored for other kinds.
+        platform: Operating system as in `sys.platform`; selects the FFmpeg input of webcams.
 
     Returns:
         The source, not yet opened.
 
     Raises:
-        SourceInvalid: The text names no source.
-        SourceMissing: It names a file that does not exist.
-        SourceNotVideo: It names a directory.
+        SourceInvalid: The text does not name a source.
+        SourceMissing: The file does not exist.
+        SourceNotVideo: The path is a directory.
     """
     if rtsp_transport not in ("tcp", "udp"):
         raise ValueError(f"rtsp_transport must be tcp or udp, not {rtsp_transport!r}")
@@ -157,21 +159,22 @@ def _address(text: str, scheme: str, rtsp_transport: str, live: bool | None) -> 
     spec = redact(text)
     try:
         parts = urlsplit(text)
-        _ = parts.port  # read for its check
+        _ = parts.port  # raises ValueError if invalid
     except ValueError:
-        # Not the original message: it may quote a piece of the password.
+        # The original message is not used: it may quote a part of the password.
         reason, advice = "not a well-formed address", "write special characters of a password as %XX"
         raise SourceInvalid(spec, reason, advice) from None
     if scheme == "file":
         return _file(text, Path(url2pathname(parts.path)))
     if scheme not in _RTSP_SCHEMES | _LIVE_SCHEMES | _WEB_SCHEMES:
         raise SourceInvalid(spec, f"unknown scheme {scheme}://")
-    if not parts.hostname and scheme not in ("udp", "tcp", "srt"):  # those may listen on every address
+    # udp, tcp and srt may listen on every address.
+    if not parts.hostname and scheme not in ("udp", "tcp", "srt"):
         raise SourceInvalid(spec, "the address has no host")
     if scheme in _RTSP_SCHEMES:
-        # Audio is not even asked for: its packets would only keep a camera without pictures looking alive.
-        # Nor does FFmpeg have to watch twenty pictures for their rate before it gives out the first: the
-        # camera's own word is enough to start with, and the sampler measures.
+        # Audio is not requested: its packets would hide that a camera sends no video. FFmpeg does not probe
+        # the frame rate, which would delay the first frame by about 20 frames: the rate that the camera states
+        # is good enough to start with, and the sampler measures it.
         options = {"rtsp_transport": rtsp_transport, "allowed_media_types": "video", "fpsprobesize": "0"}
         return Source(
             spec=spec,
@@ -189,7 +192,7 @@ def _address(text: str, scheme: str, rtsp_transport: str, live: bool | None) -> 
 
 def _address_name(parts: SplitResult) -> str:
     last = PurePosixPath(parts.path).name
-    # The path may hold what `redact` takes for credentials; a host is always safe to show.
+    # A path with "@" may contain credentials; a host is always safe to show.
     safe = last and "@" not in parts.path
     return (last if safe else parts.hostname) or parts.scheme
 
@@ -198,7 +201,7 @@ def _file(text: str, path: Path) -> Source:
     spec = redact(text)
     try:
         missing, directory = not path.exists(), path.is_dir()
-    except (OSError, ValueError):  # a name too long, or one with a NUL in it
+    except (OSError, ValueError):  # the name is too long or contains NUL
         raise SourceInvalid(spec, "not a possible file name") from None
     if missing and _LOOKS_LIKE_SCHEME.match(text) and not text.lower().startswith("file:"):
         raise SourceInvalid(spec, "neither a file nor a known kind of source")
@@ -206,43 +209,40 @@ def _file(text: str, path: Path) -> Source:
         raise SourceMissing(spec, "no such file", "check the path")
     if directory:
         raise SourceNotVideo(spec, "is a directory", "give a video file")
-    # With the prefix, FFmpeg takes a colon in a file's name for what it is.
+    # The prefix keeps FFmpeg from parsing a colon in the file name as a protocol.
     return Source(spec=spec, name=path.name, url=f"file:{path}", live=False, kind="file")
 
 
 def format_available(name: str, available: Sequence[str] | None = None) -> bool:
-    """Tell whether this FFmpeg can read a format.
+    """Return whether this FFmpeg can read a format.
 
     Args:
         name: FFmpeg's short name, such as `v4l2`.
-        available: The formats to look among; PyAV's by default. One entry can hold several names.
-
-    Returns:
-        Whether any entry holds the name.
+        available: The available formats, PyAV's by default. One entry can contain several names.
     """
     entries = av.formats_available if available is None else available
     return any(name in entry.split(",") for entry in entries)
 
 
 def _dshow_cameras() -> list[str]:
-    import av.device  # not in every PyAV that is new enough for the rest
+    import av.device  # missing in some supported versions of PyAV
 
     devices = av.device.enumerate_input_devices("dshow")
     return [device.name for device in devices if "video" in device.media_types]
 
 
 def device_url(source: Source, list_cameras: Callable[[], Sequence[str]] = _dshow_cameras) -> str:
-    """Find what FFmpeg opens for a source at this moment.
+    """Return the address that FFmpeg opens for a source.
 
     Args:
-        source: Any source; only a DirectShow camera needs looking up, by its number.
-        list_cameras: Gives the names of the DirectShow cameras.
+        source: Any source; only a DirectShow camera has to be looked up, by its number.
+        list_cameras: Returns the names of the DirectShow cameras.
 
     Returns:
-        The address to open; it may hold a password.
+        The address; it may contain a password.
 
     Raises:
-        SourceMissing: There is no camera of that number.
+        SourceMissing: There is no camera with that number.
     """
     if source.format != "dshow":
         return source.url

@@ -1,19 +1,19 @@
-"""When a live picture was captured, and what to leave out when the reader falls behind: pure arithmetic."""
+"""Capture times of live frames, and catching up after a delay; no I/O and no clock of its own."""
 
 from __future__ import annotations
 
 __all__ = ["CaptureClock", "CatchUp"]
 
-_DRIFT = 1e-4  # seconds per second: two quartz clocks differ by less, and a reader that is too slow by more
-_JUMP_S = 1.0  # reordered pictures step back by less, a source that starts anew by more
+_DRIFT = 1e-4  # s/s; two quartz clocks differ by less than this
+_JUMP_S = 1.0  # reordered frames step back by less than this, a restarted source by more
 
 
 class CaptureClock:
-    """Ties a live source's media time to the reader's clock.
+    """Mapping from a live source's media time to the reader's clock.
 
-    The smallest delay between media time and arrival seen since connecting is taken for the path's own, so a
-    reader or a network that falls behind shows as latency. The minimum may rise by 100 parts per million: a
-    camera whose clock is slow by that much would otherwise seem to have a growing latency.
+    The offset is the smallest difference between arrival and media time since the connection was opened. A
+    reader or network that falls behind therefore shows as latency. The offset may rise by 100 parts per
+    million, because the latency of a camera with a slow clock would otherwise seem to grow.
     """
 
     def __init__(self) -> None:
@@ -22,11 +22,11 @@ class CaptureClock:
         self._pts_s = 0.0
 
     def observe(self, arrival_s: float, pts_s: float) -> None:
-        """Take in one packet.
+        """Update the offset with one packet.
 
         Args:
-            arrival_s: When it arrived, in seconds of the reader's clock.
-            pts_s: Its media time in seconds.
+            arrival_s: Arrival time in seconds of the reader's clock.
+            pts_s: Media time in seconds.
         """
         offset_s = arrival_s - pts_s
         if self._offset_s is not None and pts_s > self._pts_s - _JUMP_S:
@@ -34,55 +34,50 @@ class CaptureClock:
         self._offset_s, self._arrival_s, self._pts_s = offset_s, arrival_s, pts_s
 
     def captured_s(self, pts_s: float) -> float | None:
-        """Return when the picture of that media time was captured, in seconds of the reader's clock."""
+        """Return the capture time of a frame in seconds of the reader's clock; None before any packet."""
         return None if self._offset_s is None else self._offset_s + pts_s
 
 
 class CatchUp:
-    """Decides which packets a live reader decodes when decoding is slower than the camera.
+    """Choice of the packets to decode when decoding is slower than the camera.
 
-    Every picture needs the ones before it, so the only way to catch up is to leave out all packets up to a
-    keyframe that is fresh again.
+    Every frame depends on the frames before it, so the only way to catch up is to skip all packets up to a
+    keyframe with little lag.
 
     Args:
-        limit_s: How far the reader may fall behind before it skips.
-        patience_s: How long it looks for a fresh keyframe before it takes the next one as it is: then the
-            delay is not its own but the network's, and skipping does not help.
+        limit_s: Lag beyond which packets are skipped.
+        patience_s: Longest search for a keyframe with little lag. After that the next keyframe is taken and
+            its lag accepted: the delay is in the network, and skipping does not reduce it.
     """
 
     def __init__(self, *, limit_s: float = 1.0, patience_s: float = 3.0) -> None:
         self._limit_s = limit_s
         self._patience_s = patience_s
-        self._floor_s = 0.0
-        self._since_s: float | None = None
+        self._accepted_lag_s = 0.0
+        self._skipping_since_s: float | None = None
 
-    @property
-    def skipping(self) -> bool:
-        """Return whether packets are being left out."""
-        return self._since_s is not None
-
-    def wants(self, *, lag_s: float, keyframe: bool, now_s: float) -> bool:
+    def accepts(self, *, lag_s: float, keyframe: bool, now_s: float) -> bool:
         """Decide on one packet.
 
         Args:
-            lag_s: How late it is, at least 0.
+            lag_s: Delay of the packet, at least 0.
             keyframe: Whether decoding can start with it.
-            now_s: The time in seconds of the reader's clock.
+            now_s: Current time in seconds of the reader's clock.
 
         Returns:
-            Whether to decode it.
+            True to decode the packet, False to skip it.
         """
-        if self._since_s is None:
-            self._floor_s = min(self._floor_s, lag_s)
-            if lag_s <= self._floor_s + self._limit_s:
+        if self._skipping_since_s is None:
+            self._accepted_lag_s = min(self._accepted_lag_s, lag_s)
+            if lag_s <= self._accepted_lag_s + self._limit_s:
                 return True
-            self._since_s = now_s
-        waited_s = now_s - self._since_s
-        fresh = lag_s <= self._floor_s + self._limit_s / 2
-        # A stream that refreshes bit by bit has no keyframes at all; it is joined anywhere in the end.
+            self._skipping_since_s = now_s
+        waited_s = now_s - self._skipping_since_s
+        fresh = lag_s <= self._accepted_lag_s + self._limit_s / 2
+        # A stream with gradual refresh has no keyframes; after twice the patience it is joined anywhere.
         if (keyframe and (fresh or waited_s > self._patience_s)) or waited_s > 2 * self._patience_s:
-            self._since_s = None
+            self._skipping_since_s = None
             if not fresh:
-                self._floor_s = lag_s
+                self._accepted_lag_s = lag_s
             return True
         return False

@@ -1,125 +1,55 @@
-"""One connection to a source: opens it with FFmpeg, decodes it and tells when its pictures were captured."""
+"""One connection to a source through FFmpeg: opening, demuxing, decoding and capture times."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol, TypeAlias, cast
+from typing import cast
 
 import av
 import av.logging
 from av.packet import Packet
 from av.stream import Discard, Disposition
 
-from streams.errors import (
-    SourceError,
-    SourceInvalid,
-    SourceNotVideo,
-    SourceUnavailable,
-)
+from streams.errors import SourceError, SourceInvalid, SourceNotVideo, SourceUnavailable
 from streams.input.capture.clock import CaptureClock, CatchUp
 from streams.input.capture.ffmpeg_errors import source_error
+from streams.input.capture.interface import DecodedFrame, Timeouts
+from streams.input.capture.keyframes import TimedPacket, VideoPacket, join_keyframes
 from streams.input.source import Source, device_url, format_available
 
-__all__ = ["Capture", "DecodedFrame", "Timeouts", "open_capture"]
+__all__ = ["FFmpegCapture"]
 
-# FFmpeg writes to the terminal unless someone takes its messages. PyAV does so by default; this restores it
-# where another library has changed it. Nothing is lost: what matters comes as an exception.
+# PyAV keeps FFmpeg's log off the terminal by default; this restores it where another library has changed it.
+# No information is lost: errors arrive as exceptions.
 av.logging.set_level(None)
-
-VideoPacket: TypeAlias = "Packet[av.VideoStream]"
 
 _UNDECODABLE_S = 10.0
 _FILE_THREADS = 2
-_BELIEVABLE_FPS = (1, 240)
+_PLAUSIBLE_FPS = (1, 240)
 
-# These carry no times; FFmpeg counts pictures at a rate it assumes, which a live camera does not keep.
+# These formats carry no times: FFmpeg counts frames at an assumed rate, which a live camera does not keep.
 _UNTIMED_FORMATS = frozenset({"mpjpeg", "mjpeg", "h264", "hevc"})
 _ARRIVAL_TIME_BASE = Fraction(1, 90000)
 
-# FFmpeg's demuxer for ANSI art takes any text file for a film of a terminal.
-_NOT_VIDEO_FORMATS = frozenset({"tty", "bin", "xbin", "idf", "adf"})
+# FFmpeg's demuxers for ANSI art accept any text file as a video of a terminal.
+_TEXT_FORMATS = frozenset({"tty", "bin", "xbin", "idf", "adf"})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Timeouts:
-    """How long a source may keep silent.
-
-    Args:
-        open_s: While connecting, for the answer and again for the first data.
-        read_s: Between two packets. FFmpeg can only be interrupted by its own timeout, and `Reader.stop` has
-            to end within two seconds, so 1.5 is the most.
-    """
-
-    open_s: float = 5.0
-    read_s: float = 1.5
-
-    def __post_init__(self) -> None:
-        if not self.open_s > 0:
-            raise ValueError(f"open_s must be positive, not {self.open_s}")
-        if not 0 < self.read_s <= 1.5:
-            raise ValueError(f"read_s must be in (0, 1.5], not {self.read_s}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DecodedFrame:
-    """A decoded picture and its times."""
-
-    image: av.VideoFrame
-    pts: int
-    time_base: Fraction
-    captured_s: float | None
-    """When a live picture was captured, in seconds of the capture's clock."""
-
-    decode_ms: float
-
-
-class Capture(Protocol):
-    """An open source."""
-
-    fps: float | None
-    corrupt: int
-    """Pictures lost so far because their data was damaged."""
-
-    def frames(self) -> Iterator[DecodedFrame]:
-        """Decode every picture until the source ends or `stop` is set; raises SourceError."""
-
-    def close(self) -> None:
-        """Let go of the source."""
-
-
-def open_capture(
-    source: Source,
-    *,
-    timeouts: Timeouts,
-    stop: threading.Event,
-    clock: Callable[[], float] = time.monotonic,
-) -> Capture:
-    """Open a source.
+class FFmpegCapture:
+    """Source that is read through FFmpeg.
 
     Args:
-        source: What to open.
-        timeouts: How long it may keep silent.
-        stop: Ends `frames` early once set.
-        clock: Seconds that never go back.
-
-    Returns:
-        The open capture; the caller closes it.
+        source: Source to open.
+        timeouts: Longest silence while opening and reading.
+        stop: Ends `frames` once it is set.
+        clock: Monotonic seconds.
 
     Raises:
-        SourceError: It cannot be opened.
+        SourceError: The source cannot be opened or contains no video.
     """
-    if source.kind == "demo":
-        return DemoCapture(stop=stop, clock=clock)
-    return VideoCapture(source, timeouts=timeouts, stop=stop, clock=clock)
-
-
-class VideoCapture:
-    """A source read through FFmpeg."""
 
     def __init__(
         self, source: Source, *, timeouts: Timeouts, stop: threading.Event, clock: Callable[[], float]
@@ -128,6 +58,9 @@ class VideoCapture:
         self._timeouts = timeouts
         self._stop = stop
         self._clock = clock
+        self._capture_clock = CaptureClock()
+        self._catch_up = CatchUp()
+        self._next_pts: int | None = None if source.live else 0
         self.corrupt = 0
         self._container = self._open()
         try:
@@ -135,21 +68,48 @@ class VideoCapture:
         except SourceError:
             self._container.close()
             raise
-        context = self._stream.codec_context
-        if source.live:
-            # Frame threads would hold pictures back. Slice threads switch off the decoder's concealment, and
-            # with it the mark that tells damaged pictures.
-            context.thread_count = 1
-        else:
-            context.thread_type = "AUTO"
-            context.thread_count = _FILE_THREADS
+        self._untimed = source.live and self._container.format.name in _UNTIMED_FORMATS
+        self._time_base = _ARRIVAL_TIME_BASE if self._untimed else self._stream.time_base or Fraction(1, 1000)
+        self._set_threads()
         rate = self._stream.average_rate or self._stream.guessed_rate
-        low, high = _BELIEVABLE_FPS
+        low, high = _PLAUSIBLE_FPS
         self.fps = float(rate) if rate and low <= rate <= high else None
 
     def close(self) -> None:
-        """Let go of the source."""
+        """Close the connection."""
         self._container.close()
+
+    def frames(self) -> Iterator[DecodedFrame]:
+        """Decode every frame until the source ends or is stopped.
+
+        Yields:
+            Frames in presentation order; damaged ones are counted in `corrupt` instead.
+
+        Raises:
+            SourceError: Reading failed, or a live source was silent for too long.
+        """
+        live = self._source.live
+        packets = self._packets()
+        if self._source.kind == "rtsp" and self._stream.codec_context.name in ("h264", "hevc"):
+            packets = join_keyframes(packets)
+        last_image_s = self._clock()
+        for packet, arrival_s in packets:
+            if self._untimed:
+                packet.pts = packet.dts = round(arrival_s / self._time_base)
+            if live and not self._keeps_up(packet, arrival_s):
+                continue
+            started_s = self._clock()
+            images = self._decode(packet)
+            decoded_s = self._clock()
+            decode_ms = (decoded_s - started_s) * 1000 / max(1, len(images))
+            for image in images:
+                if frame := self._timed(image, decode_ms):
+                    yield frame
+            if images:
+                last_image_s = decoded_s
+            elif live and decoded_s - last_image_s > _UNDECODABLE_S:
+                reason, advice = "its data cannot be decoded", "check the camera's settings"
+                raise SourceUnavailable(self._source.spec, reason, advice)
 
     def _open(self) -> av.container.InputContainer:
         source, timeouts = self._source, self._timeouts
@@ -169,24 +129,25 @@ class VideoCapture:
             )
         except (av.FFmpegError, OSError) as raised:
             failure: Exception = raised
-        # Out of the except block: the original holds the address with its password and would come along.
+        # Outside the except block, so that the original error, which contains the password, is not chained.
         if self._clock() - started_s >= 0.95 * timeouts.open_s and source.kind != "file":
-            # An interrupted handshake looks like invalid data to FFmpeg.
+            # FFmpeg reports an interrupted handshake as invalid data.
             raise SourceUnavailable(source.spec, f"no answer within {timeouts.open_s:g} s")
         if source.kind == "file" and _is_empty(source):
             raise SourceNotVideo(source.spec, "the file is empty")
         raise source_error(failure, source=source.spec, kind=source.kind)
 
     def _find_video(self) -> av.VideoStream:
+        """Return the first decodable video stream and discard the packets of all others."""
         spec, container = self._source.spec, self._container
-        if set(container.format.name.split(",")) & _NOT_VIDEO_FORMATS:
+        if set(container.format.name.split(",")) & _TEXT_FORMATS:
             raise SourceNotVideo(spec, "is text, not video")
-        films = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-        if not films:
-            audio = "it has sound only" if container.streams.audio else "it holds no pictures"
-            raise SourceNotVideo(spec, audio)
-        # A codec without a decoder has no context.
-        decodable = [s for s in films if cast("object", s.codec_context) is not None]
+        videos = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+        if not videos:
+            reason = "it has sound only" if container.streams.audio else "it has no video stream"
+            raise SourceNotVideo(spec, reason)
+        # A stream whose codec has no decoder has no context.
+        decodable = [s for s in videos if cast("object", s.codec_context) is not None]
         if not decodable:
             raise SourceNotVideo(spec, "no decoder for its video format", "convert it to H.264")
         for stream in container.streams:
@@ -194,56 +155,24 @@ class VideoCapture:
                 stream.discard = Discard.all
         return decodable[0]
 
-    def frames(self) -> Iterator[DecodedFrame]:
-        """Decode every picture until the source ends or `stop` is set.
+    def _set_threads(self) -> None:
+        context = self._stream.codec_context
+        if self._source.live:
+            # Frame threads add latency. Slice threads switch off error concealment, and with it the flag that
+            # marks damaged frames.
+            context.thread_count = 1
+        else:
+            context.thread_type = "AUTO"
+            context.thread_count = _FILE_THREADS
 
-        Yields:
-            Pictures in the order they are shown; damaged ones are counted instead.
-
-        Raises:
-            SourceError: Reading failed, or a live source fell silent.
-        """
-        source = self._source
-        packets = self._packets()
-        if source.kind == "rtsp" and self._stream.codec_context.name in ("h264", "hevc"):
-            packets = _whole(packets)
-        untimed = source.live and self._container.format.name in _UNTIMED_FORMATS
-        time_base = _ARRIVAL_TIME_BASE if untimed else self._stream.time_base or Fraction(1, 1000)
-        anchor, catch_up = CaptureClock(), CatchUp()
-        next_pts: int | None = None if source.live else 0
-        picture_s = self._clock()
-        for packet, arrival_s in packets:
-            if untimed:
-                packet.pts = packet.dts = round(arrival_s / time_base)
-            if source.live and packet.pts is not None:
-                pts_s = float(packet.pts * time_base)
-                anchor.observe(arrival_s, pts_s)
-                lag_s = arrival_s - (anchor.captured_s(pts_s) or arrival_s)
-                if not catch_up.wants(lag_s=lag_s, keyframe=packet.is_keyframe, now_s=self._clock()):
-                    continue
-            started_s = self._clock()
-            decoded = self._decode(packet)
-            now_s = self._clock()
-            decode_ms = (now_s - started_s) * 1000 / max(1, len(decoded))
-            for frame in decoded:
-                pts = next_pts if frame.pts is None else frame.pts
-                picture_s = now_s
-                if frame.is_corrupt:
-                    self.corrupt += 1
-                elif pts is not None:  # RTP's first picture may come before its clock is known
-                    yield DecodedFrame(
-                        image=frame,
-                        pts=pts,
-                        time_base=time_base,
-                        captured_s=anchor.captured_s(float(pts * time_base)) if source.live else None,
-                        decode_ms=decode_ms,
-                    )
-                if pts is not None:
-                    next_pts = pts + (frame.duration or round(1 / (time_base * Fraction(self.fps or 25))))
-            if source.live and now_s - picture_s > _UNDECODABLE_S and not catch_up.skipping:
-                raise SourceUnavailable(
-                    source.spec, "its data cannot be decoded", "check the camera's settings"
-                )
+    def _keeps_up(self, packet: VideoPacket, arrival_s: float) -> bool:
+        """Update the capture clock; return whether the packet should be decoded, not skipped to catch up."""
+        if packet.pts is None:
+            return True
+        pts_s = float(packet.pts * self._time_base)
+        self._capture_clock.observe(arrival_s, pts_s)
+        lag_s = arrival_s - (self._capture_clock.captured_s(pts_s) or arrival_s)
+        return self._catch_up.accepts(lag_s=lag_s, keyframe=packet.is_keyframe, now_s=self._clock())
 
     def _decode(self, packet: VideoPacket) -> list[av.VideoFrame]:
         try:
@@ -251,15 +180,36 @@ class VideoCapture:
         except av.error.EOFError:
             return []
         except av.FFmpegError:
-            # Damaged data costs this picture; the decoder goes on with the next packet.
+            # Damaged data costs this frame; the decoder continues with the next packet.
             self.corrupt += 1
             return []
 
-    def _packets(self) -> Iterator[tuple[VideoPacket, float]]:
+    def _timed(self, image: av.VideoFrame, decode_ms: float) -> DecodedFrame | None:
+        """Add the times of a decoded frame; None if it is damaged or its time is unknown."""
+        pts = self._next_pts if image.pts is None else image.pts
+        if pts is not None:
+            nominal = round(1 / (self._time_base * Fraction(self.fps or 25)))
+            self._next_pts = pts + (image.duration or nominal)
+        if image.is_corrupt:
+            self.corrupt += 1
+            return None
+        if pts is None:  # the first frame of an RTP stream can arrive before its clock is known
+            return None
+        live = self._source.live
+        return DecodedFrame(
+            image=image,
+            pts=pts,
+            time_base=self._time_base,
+            captured_s=self._capture_clock.captured_s(float(pts * self._time_base)) if live else None,
+            decode_ms=decode_ms,
+        )
+
+    def _packets(self) -> Iterator[TimedPacket]:
+        """Demux the packets of the video stream until the source ends or is stopped."""
         source, live, read_s = self._source, self._source.live, self._timeouts.read_s
         failure: Exception | None = None
         packets = self._container.demux()
-        silent_since_s = self._clock()
+        last_packet_s = self._clock()
         while not self._stop.is_set():
             try:
                 packet = next(packets, None)
@@ -269,26 +219,30 @@ class VideoCapture:
             if packet is None:
                 break
             now_s = self._clock()
-            if live and now_s - silent_since_s >= read_s:
-                # When its time is over, FFmpeg first gives out what it still held.
-                raise SourceUnavailable(source.spec, f"no picture for {read_s:g} s")
+            if live and now_s - last_packet_s >= read_s:
+                # After its timeout FFmpeg first returns the packets that it had buffered.
+                raise SourceUnavailable(source.spec, f"no frame for {read_s:g} s")
             if packet.stream_index != self._stream.index:
                 continue
             if live and not packet.size:
-                break  # the flush: a server that is gone ends the stream without any error
+                break  # the flush packet: a server that closes the stream causes no error
             yield cast("VideoPacket", packet), now_s
-            silent_since_s = self._clock()
-        if self._stop.is_set():
-            return
+            last_packet_s = self._clock()
+        if not self._stop.is_set():
+            yield from self._end_of_packets(failure)
+
+    def _end_of_packets(self, failure: Exception | None) -> Iterator[TimedPacket]:
+        """Raise the error that ended the packets; after damage in a file, flush the decoder instead."""
+        source = self._source
         if isinstance(failure, av.error.InvalidDataError) and source.kind == "file":
-            # The rest is damaged or cut off: what could be read has been.
+            # The rest of the file is damaged or missing; everything before it is still decoded.
             self.corrupt += 1
-            yield cast("VideoPacket", Packet(0)), self._clock()  # flushes the decoder
+            yield cast("VideoPacket", Packet(0)), self._clock()
         elif isinstance(failure, av.error.ExitError):
-            raise SourceUnavailable(source.spec, f"no data for {read_s:g} s")
+            raise SourceUnavailable(source.spec, f"no data for {self._timeouts.read_s:g} s")
         elif failure is not None:
             raise source_error(failure, source=source.spec, kind=source.kind, connected=True)
-        elif live:
+        elif source.live:
             raise SourceUnavailable(source.spec, "the stream stopped")
 
 
@@ -297,77 +251,3 @@ def _is_empty(source: Source) -> bool:
         return Path(source.url.removeprefix("file:")).stat().st_size == 0
     except OSError:
         return False
-
-
-def _whole(packets: Iterator[tuple[VideoPacket, float]]) -> Iterator[tuple[VideoPacket, float]]:
-    """Join the pieces of keyframes that a server has cut up.
-
-    GStreamer's `rtph264pay config-interval=-1` repeats the parameter sets before every slice, and FFmpeg
-    takes each repetition for the start of a new picture. Of `x264enc tune=zerolatency`, which makes several
-    slices, it would decode half a picture each time.
-    """
-    held: tuple[VideoPacket, float] | None = None
-    for packet, arrival_s in packets:
-        if held:
-            start, start_s = held
-            if packet.is_keyframe and (start.pts is None or start.pts == packet.pts):
-                held = _joined(start, packet), start_s
-                continue
-            yield held
-            held = None
-        if packet.is_keyframe:
-            held = packet, arrival_s
-        else:
-            yield packet, arrival_s
-    if held:
-        yield held
-
-
-def _joined(start: VideoPacket, rest: VideoPacket) -> VideoPacket:
-    packet = cast("VideoPacket", Packet(bytes(start) + bytes(rest)))
-    packet.pts, packet.dts, packet.time_base = rest.pts, rest.dts, rest.time_base
-    packet.is_keyframe = True
-    return packet
-
-
-class DemoCapture:
-    """The built-in demo as a live camera: its pictures come at their own pace."""
-
-    def __init__(self, *, stop: threading.Event, clock: Callable[[], float]) -> None:
-        self._stop = stop
-        self._clock = clock
-        self.fps: float | None = 25.0
-        self.corrupt = 0
-
-    def close(self) -> None:
-        """Let go of the source."""
-
-    def frames(self) -> Iterator[DecodedFrame]:
-        """Make pictures until `stop` is set.
-
-        Yields:
-            One picture every 1 / fps seconds of the clock.
-        """
-        from streams.synthesis.demo import demo_frames  # loads the portrait
-
-        time_base = Fraction(1, 25)
-        frames = demo_frames(fps=25)
-        start_s: float | None = None
-        while True:
-            started_s = self._clock()
-            pts, rgb = next(frames)
-            picture = av.VideoFrame.from_ndarray(rgb, format="rgb24")
-            made_s = self._clock()
-            due_s = float(pts * time_base)
-            # A machine too slow to draw every picture in time shows them slower, not later and later.
-            start_s = made_s - due_s if start_s is None else max(start_s, made_s - due_s)
-            if self._stop.wait(max(0.0, start_s + due_s - made_s)):
-                return
-            picture.pts, picture.time_base = pts, time_base
-            yield DecodedFrame(
-                image=picture,
-                pts=pts,
-                time_base=time_base,
-                captured_s=start_s + due_s,
-                decode_ms=(made_s - started_s) * 1000,
-            )

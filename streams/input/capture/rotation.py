@@ -1,4 +1,4 @@
-"""Turns the pictures of a camera that was held sideways upright."""
+"""Rotation of frames by the orientation that a camera stores beside them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import av.filter
 
 __all__ = ["UprightRotation"]
 
-# What FFmpeg's own player does for each counter-clockwise rotation its metadata asks for.
+# Filters that FFmpeg's own player applies for each counter-clockwise rotation in the metadata.
 _FILTERS = {
     90: (("transpose", "cclock"),),
     180: (("hflip", None), ("vflip", None)),
@@ -18,43 +18,33 @@ _FILTERS = {
 
 
 class UprightRotation:
-    """Applies the rotation that a phone notes beside the picture; keeps the pixel format."""
+    """Filter that turns the frames of a phone held sideways upright; keeps the pixel format."""
 
     def __init__(self) -> None:
         self._graph: av.filter.Graph | None = None
-        self._made_for: tuple[int, int, int, str] | None = None
+        self._graph_input: tuple[int, int, int, str] | None = None
 
-    def turn(self, picture: av.VideoFrame) -> av.VideoFrame:
-        """Turn one picture.
-
-        Args:
-            picture: Any decoded picture.
-
-        Returns:
-            The picture upright; the same object if it already is.
-        """
-        angle = picture.rotation % 360
+    def turn(self, image: av.VideoFrame) -> av.VideoFrame:
+        """Return a decoded frame upright; the same object if it already is."""
+        angle = image.rotation % 360
         if angle not in _FILTERS:
-            return picture
-        shape = (angle, picture.width, picture.height, picture.format.name)
-        if self._graph is None or shape != self._made_for:
-            self._graph, self._made_for = _graph(angle, picture), shape
-        self._graph.push(picture)
+            return image
+        graph_input = (angle, image.width, image.height, image.format.name)
+        if self._graph is None or graph_input != self._graph_input:
+            self._graph, self._graph_input = _graph(angle, image), graph_input
+        self._graph.push(image)
         return cast("av.VideoFrame", self._graph.pull())
 
 
-def _graph(angle: int, picture: av.VideoFrame) -> av.filter.Graph:
+def _graph(angle: int, image: av.VideoFrame) -> av.filter.Graph:
     graph = av.filter.Graph()
     node = graph.add_buffer(
-        width=picture.width,
-        height=picture.height,
-        format=picture.format,
-        time_base=picture.time_base,
+        width=image.width, height=image.height, format=image.format, time_base=image.time_base
     )
     for name, argument in _FILTERS[angle]:
-        turned = graph.add(name, argument)
-        node.link_to(turned)
-        node = turned
+        rotated = graph.add(name, argument)
+        node.link_to(rotated)
+        node = rotated
     node.link_to(graph.add("buffersink"))
     graph.configure()
     return graph

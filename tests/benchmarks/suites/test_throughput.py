@@ -13,7 +13,8 @@ from benchmarks.harness.errors import HelperFailed, NothingMeasured, SettingInva
 from benchmarks.suites.throughput import Step, limit, run_throughput
 from runtime.commands.monitor import RateTooHigh
 from runtime.model.bundle import DEFAULT_BUNDLE
-from streams.input.reader import Connected, Event, open_reader
+from streams.input.events import Connected, Event
+from streams.input.reader import open_reader
 
 
 def step(**changes: Any) -> Step:

@@ -23,8 +23,9 @@ from runtime.pipeline.stream_analysis import StreamAnalysis
 from runtime.pipeline.stream_state import stall_timeout_s
 from runtime.pipeline.stream_thread import MonitorTiming, Playback
 from streams.faces.finder import Face
+from streams.input.capture.interface import Timeouts
 from streams.input.frame import Frame
-from streams.input.reader import Backoff, Timeouts
+from streams.input.reader import Backoff
 from streams.input.source import Source, parse_source
 
 TIMEOUT_S = 30.0

@@ -28,20 +28,10 @@ from streams.errors import (
     SourceUnauthorized,
     SourceUnavailable,
 )
+from streams.input.capture.interface import Timeouts
+from streams.input.events import Connected, Connecting, Disconnected, Ended, Event, Failed, TooSlow
 from streams.input.frame import Frame
-from streams.input.reader import (
-    Backoff,
-    Connected,
-    Connecting,
-    Disconnected,
-    Ended,
-    Event,
-    Failed,
-    Reader,
-    Timeouts,
-    TooSlow,
-    open_reader,
-)
+from streams.input.reader import Backoff, Reader, open_reader
 from streams.input.sampler import Sampler
 from streams.input.source import parse_source
 

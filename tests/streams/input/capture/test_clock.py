@@ -55,7 +55,7 @@ def decode(catch_up: CatchUp, lags_s: list[float], *, gop: int = 25, fps: float 
     return [
         number
         for number, lag_s in enumerate(lags_s)
-        if catch_up.wants(lag_s=lag_s, keyframe=number % gop == 0, now_s=number / fps)
+        if catch_up.accepts(lag_s=lag_s, keyframe=number % gop == 0, now_s=number / fps)
     ]
 
 
@@ -77,7 +77,7 @@ def test_a_slow_decoder_stays_close_to_the_camera() -> None:
         sent_s = number / 25
         now_s = max(now_s, sent_s)
         lags_s.append(now_s - sent_s)
-        if catch_up.wants(lag_s=lags_s[-1], keyframe=number % 10 == 0, now_s=now_s):
+        if catch_up.accepts(lag_s=lags_s[-1], keyframe=number % 10 == 0, now_s=now_s):
             now_s += 2 / 25
     assert max(lags_s) <= 1.0 + 2 / 25
 
@@ -95,7 +95,7 @@ def test_a_delay_of_the_network_is_lived_with() -> None:
 def test_a_stream_without_keyframes_is_joined_in_the_end() -> None:
     """A stream that refreshes bit by bit is not waited for for ever."""
     catch_up = CatchUp()
-    assert catch_up.wants(lag_s=0.0, keyframe=True, now_s=0.0)
-    wanted = [n for n in range(1, 400) if catch_up.wants(lag_s=2.0, keyframe=False, now_s=n / 25)]
+    assert catch_up.accepts(lag_s=0.0, keyframe=True, now_s=0.0)
+    wanted = [n for n in range(1, 400) if catch_up.accepts(lag_s=2.0, keyframe=False, now_s=n / 25)]
     assert wanted
     assert wanted == list(range(wanted[0], 400))

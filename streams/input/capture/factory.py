@@ -1,0 +1,40 @@
+"""Opening of a source of any kind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from streams.input.capture.demo import DemoCapture
+from streams.input.capture.ffmpeg import FFmpegCapture
+from streams.input.capture.interface import Capture, Timeouts
+from streams.input.source import Source
+
+__all__ = ["open_capture"]
+
+
+def open_capture(
+    source: Source,
+    *,
+    timeouts: Timeouts,
+    stop: threading.Event,
+    clock: Callable[[], float] = time.monotonic,
+) -> Capture:
+    """Open a source.
+
+    Args:
+        source: Source to open.
+        timeouts: Longest silence while opening and reading.
+        stop: Ends `Capture.frames` once it is set.
+        clock: Monotonic seconds.
+
+    Returns:
+        The open capture; the caller closes it.
+
+    Raises:
+        SourceError: The source cannot be opened.
+    """
+    if source.kind == "demo":
+        return DemoCapture(stop=stop, clock=clock)
+    return FFmpegCapture(source, timeouts=timeouts, stop=stop, clock=clock)

@@ -1,0 +1,68 @@
+"""Contract of an open source: decoded frames with their times, and the timeouts for opening and reading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol
+
+import av
+
+__all__ = ["Capture", "DecodedFrame", "Timeouts"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeouts:
+    """Longest silence of a source before it is an error.
+
+    Args:
+        open_s: While connecting: for the response, and again for the first data.
+        read_s: Between two packets, at most 1.5: FFmpeg can only be interrupted by its own timeout, and
+            `Reader.stop` must return within two seconds.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+
+    open_s: float = 5.0
+    read_s: float = 1.5
+
+    def __post_init__(self) -> None:
+        if not self.open_s > 0:
+            raise ValueError(f"open_s must be positive, not {self.open_s}")
+        if not 0 < self.read_s <= 1.5:
+            raise ValueError(f"read_s must be in (0, 1.5], not {self.read_s}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodedFrame:
+    """Decoded frame and its times."""
+
+    image: av.VideoFrame
+    pts: int
+    """Presentation time in units of `time_base`."""
+
+    time_base: Fraction
+    """Seconds per unit of `pts`."""
+
+    captured_s: float | None
+    """Capture time of a live frame in seconds of the capture's clock; None for a finite source."""
+
+    decode_ms: float
+
+
+class Capture(Protocol):
+    """Open source."""
+
+    fps: float | None
+    """Frame rate that the source states; None if it states none."""
+
+    corrupt: int
+    """Number of frames lost so far because of damaged data."""
+
+    def frames(self) -> Iterator[DecodedFrame]:
+        """Decode every frame until the source ends or is stopped; raises SourceError."""
+
+    def close(self) -> None:
+        """Close the source."""
