@@ -1,1 +1,1 @@
-"""Programs that measure and leave a record."""
+"""Benchmarks of speed and capacity, one for each command of `unmask bench`."""

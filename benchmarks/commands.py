@@ -81,7 +81,7 @@ def throughput(
     compare: Compare = None,
 ) -> int:
     """Find how many live streams this machine sustains without a drop, and what stops it there."""
-    from benchmarks.suites.throughput import run_throughput
+    from benchmarks.suites.throughput.benchmark import run_throughput
 
     return run_throughput(
         source,
@@ -114,7 +114,7 @@ def baseline(
     compare: Compare = None,
 ) -> int:
     """Compare the CPU time of a verdict with the original method's: dlib, 80 crops, the whole clip."""
-    from benchmarks.suites.baseline import run_baseline
+    from benchmarks.suites.baseline.benchmark import run_baseline
 
     return run_baseline(
         video,
@@ -213,7 +213,7 @@ def gpu(
     compare: Compare = None,
 ) -> int:
     """Measure everything that needs an NVIDIA GPU: TensorRT against PyTorch, and the GPU's own limits."""
-    from benchmarks.suites.gpu import run_gpu
+    from benchmarks.suites.gpu.benchmark import run_gpu
 
     return run_gpu(
         crops=crops,

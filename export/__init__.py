@@ -1,1 +1,1 @@
-"""From a checkpoint to ONNX and a bundle, with the parity gates."""
+"""Write a trained checkpoint as a model bundle (ONNX), and prove that it matches the checkpoint."""

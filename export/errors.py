@@ -3,7 +3,7 @@
 ExportError
  ├─ GraphUnsupported     the exporter gave a graph that is not the agreed one
  ├─ OutputOccupied       the place for the bundle holds something else
- ├─ SamplesUnreadable    no crops could be read where some were promised
+ ├─ CropsUnreadable    no crops could be read where some were promised
  ├─ WeightsUnusable      a trained weight cannot be stored
  ├─ ParityFailed         a gate measured more than it allows; nothing was written
  ├─ EnginesDiffer        an engine answers otherwise than torch, by more than is allowed
@@ -55,7 +55,7 @@ class OutputOccupied(ExportError, FileExistsError):
         return f"{self.path} exists and is no model bundle; give another --out, or empty it"
 
 
-class SamplesUnreadable(ExportError, ValueError):
+class CropsUnreadable(ExportError, ValueError):
     """Says that no usable face crops are at a path.
 
     Args:

@@ -15,7 +15,7 @@ from runtime.engines.tensorrt.onnx_rewrite import Precision
 from runtime.model.bundle import MANIFEST, Bundle, Weights, load_bundle
 
 if TYPE_CHECKING:
-    from export.parity.check import CheckOptions
+    from export.parity.engine_check import CheckOptions
 
 Say = Callable[[str], None]
 
@@ -82,15 +82,15 @@ def run_export(options: ExportOptions, *, say: Say, step: Say) -> int:
     if options.tensorrt:
         _build(bundle, options, say=say, step=step)
     if options.check:
-        from export.parity.check import run_check
-        from export.parity.gates import Networks
+        from export.parity.engine_check import run_check
+        from export.parity.gates import TorchDetector
 
         trained = None
         if made:
             from train.models.detector import load_checkpoint
 
             model, _ = load_checkpoint(options.source)
-            trained = Networks(model.backbone, model.head)
+            trained = TorchDetector(model.backbone, model.head)
         run_check(bundle, _check_options(options), trained=trained, step=step)
     return 0
 
@@ -102,7 +102,7 @@ def _make(options: ExportOptions, *, say: Say, step: Say) -> Bundle:
             "is no exported model",
             "give --out to export a checkpoint, or a model that is one",
         )
-    from export.bundle import export_bundle
+    from export.bundle_writer import export_bundle
     from train.fitting.calibration import CalibrationError
     from train.models.detector import CheckpointError
 
@@ -144,7 +144,7 @@ def _build(bundle: Bundle, options: ExportOptions, *, say: Say, step: Say) -> No
 
 
 def _check_options(options: ExportOptions) -> CheckOptions:
-    from export.parity.check import CheckOptions
+    from export.parity.engine_check import CheckOptions
 
     return CheckOptions(
         crops=options.crops,

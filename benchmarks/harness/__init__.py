@@ -1,0 +1,1 @@
+"""Parts that all benchmarks share: records and their comparison, stage timing, capacity search, errors."""

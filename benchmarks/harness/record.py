@@ -23,9 +23,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.harness.compare import compare
+from benchmarks.hardware.machine_info import describe_machine
 from benchmarks.harness.errors import RecordNotWritten, RecordUnreadable
-from benchmarks.harness.machine import describe_machine
+from benchmarks.harness.record_comparison import compare
 from runtime.model.bundle import Bundle
 
 FORMAT = 1

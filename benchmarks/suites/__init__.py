@@ -1,0 +1,1 @@
+"""The benchmarks, one module or folder for each command of `unmask bench`."""

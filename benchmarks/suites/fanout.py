@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.hardware.cpu_load import Load
 from benchmarks.harness.errors import SettingInvalid
-from benchmarks.harness.load import Load
 from benchmarks.harness.record import (
     Figure,
     Output,
@@ -31,7 +31,7 @@ from benchmarks.harness.record import (
     percentiles,
     quantity,
 )
-from benchmarks.harness.subscribers import Received, Subscribers
+from benchmarks.helpers.subscribers import Received, Subscribers
 from runtime.messages import HEARTBEAT_S, HeartbeatMessage, Identity, Latency, VerdictMessage
 from runtime.serving.broadcaster import Broadcaster, new_session
 from runtime.serving.metrics import Metrics

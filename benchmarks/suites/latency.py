@@ -35,8 +35,8 @@ from rich.progress import Progress
 
 from benchmarks.harness.errors import NothingMeasured
 from benchmarks.harness.record import Figure, Output, distribution, figure_table, new_record
-from benchmarks.harness.stopwatch import Stopwatch, TimedBackbone, TimedDetector, split
-from benchmarks.harness.subscribers import Subscribers
+from benchmarks.harness.stage_timer import StageTimer, TimedBackbone, TimedDetector, split
+from benchmarks.helpers.subscribers import Subscribers
 from runtime.engines.factory import detector_infer, open_engine
 from runtime.messages import Identity
 from runtime.model.bundle import load_bundle
@@ -60,7 +60,7 @@ ARRIVAL_S = 0.5
 
 
 @dataclass
-class Samples:
+class StageLatencies:
     """Collects the milliseconds of every stage, once it is warm.
 
     Args:
@@ -161,7 +161,7 @@ def measure_latency(
         UnmaskError: The model or the engine cannot be used.
     """
     bundle = load_bundle(model)
-    stopwatch, collected = Stopwatch(), Samples(warmup)
+    stopwatch, collected = StageTimer(), StageLatencies(warmup)
     infer = detector_infer(engine)
     with ExitStack() as stack:
         running = stack.enter_context(open_engine(bundle, engine))
@@ -245,7 +245,7 @@ class _Outlet:
         ]
 
 
-def _frames(source: Source, sample_hz: float, collected: Samples) -> Iterator[Frame]:
+def _frames(source: Source, sample_hz: float, collected: StageLatencies) -> Iterator[Frame]:
     """Give the samples of a source without end, as long as some of them are scored."""
     while True:
         before, slow = collected.scored, False

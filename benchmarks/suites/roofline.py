@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from benchmarks.harness.arithmetic import Work, count_work
+from benchmarks.hardware.compute_cost import ComputeCost, compute_cost_of
+from benchmarks.hardware.machine_limits import Call, MatrixProduct, copy_gb_per_s, matrix_products, min_call_s
 from benchmarks.harness.errors import SettingInvalid
-from benchmarks.harness.limits import Call, Product, copy_gb_per_s, fastest_s, products
 from benchmarks.harness.record import Figure, Output, new_record, new_table, quantity
 from runtime.engines.cpu import usable_cores
 from runtime.engines.factory import open_engine
@@ -32,7 +32,7 @@ WARMUP_CALLS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rates:
+class MachineRates:
     """Holds what the machine could do in one repetition.
 
     Args:
@@ -43,24 +43,24 @@ class Rates:
     gemm_gflops: float
     copy_gb: float
 
-    def limit_s(self, work: Work, batch: int) -> float:
+    def limit_s(self, work: ComputeCost, batch: int) -> float:
         """Give the least time that a call can take."""
         return max(self.gemm_s(work, batch), work.moved_bytes(batch) / self.copy_gb / 1e9)
 
-    def gemm_s(self, work: Work, batch: int) -> float:
+    def gemm_s(self, work: ComputeCost, batch: int) -> float:
         """Give the least time that the arithmetic of a call can take."""
         return work.flop(batch) / self.gemm_gflops / 1e9
 
 
 @dataclass
-class Shares:
+class RooflineShares:
     """Collects the repetitions of one engine at one batch size."""
 
     call_ms: list[float] = field(default_factory=list)
     of_gemm: list[float] = field(default_factory=list)
     of_limit: list[float] = field(default_factory=list)
 
-    def add(self, call_s: float, work: Work, batch: int, rates: Rates) -> None:
+    def add(self, call_s: float, work: ComputeCost, batch: int, rates: MachineRates) -> None:
         """Take in one repetition."""
         self.call_ms.append(1e3 * call_s)
         self.of_gemm.append(rates.gemm_s(work, batch) / call_s)
@@ -107,24 +107,24 @@ def run_roofline(
         raise SettingInvalid("--batch", ",".join(map(str, batches)), "give sizes from 1 on")
     output = Output("roofline", json_out=json_out, compare=compare)
     bundle = load_bundle(model)
-    work = count_work(bundle.backbone)
+    work = compute_cost_of(bundle.backbone)
     cores = threads or min(usable_cores(), 8)
     console = Console(stderr=True, highlight=False, markup=False)
     with ExitStack() as stack:
         calls = _calls(stack, bundle, engines, batches, threads)
         console.print("looking for the fastest matrix product")
-        fastest = fastest_product(list(products(cores)))
+        fastest = fastest_matrix_product(list(matrix_products(cores)))
         copy = copy_gb_per_s(cores)
-        rates: list[Rates] = []
-        shares = {name: Shares() for name in calls}
+        rates: list[MachineRates] = []
+        shares = {name: RooflineShares() for name in calls}
         for repeat in range(repeats):
             console.print(f"repetition {repeat + 1} of {repeats}")
             copy_gb = copy()
             for name, (batch, call) in calls.items():
                 # The product right before each call: the machine may be another one a second later.
-                gflops = fastest.flop / fastest_s(fastest.run) / 1e9
-                rates.append(Rates(gemm_gflops=gflops, copy_gb=copy_gb))
-                shares[name].add(fastest_s(call, least_s=0.4), work, batch, rates[-1])
+                gflops = fastest.flop / min_call_s(fastest.run) / 1e9
+                rates.append(MachineRates(gemm_gflops=gflops, copy_gb=copy_gb))
+                shares[name].add(min_call_s(call, least_s=0.4), work, batch, rates[-1])
     gemm = _by_repeat([rate.gemm_gflops for rate in rates], repeats)
     copied = _by_repeat([rate.copy_gb for rate in rates], repeats)
     figures = {
@@ -162,12 +162,12 @@ def run_roofline(
     return 0
 
 
-def fastest_product(candidates: Sequence[Product]) -> Product:
+def fastest_matrix_product(candidates: Sequence[MatrixProduct]) -> MatrixProduct:
     """Run every candidate twice and give the fastest."""
 
-    def rate(product: Product) -> float:
+    def rate(product: MatrixProduct) -> float:
         product.run()
-        return max(product.flop / fastest_s(product.run) for _ in range(2))
+        return max(product.flop / min_call_s(product.run) for _ in range(2))
 
     return max(candidates, key=rate)
 
@@ -196,7 +196,9 @@ def _by_repeat(values: Sequence[float], repeats: int) -> list[float]:
     return [float(np.median(part)) for part in np.array_split(values, repeats)]
 
 
-def _row(name: str, batch: int, share: Shares, work: Work, figures: Mapping[str, Figure]) -> tuple[str, ...]:
+def _row(
+    name: str, batch: int, share: RooflineShares, work: ComputeCost, figures: Mapping[str, Figure]
+) -> tuple[str, ...]:
     call_ms = figures[f"{name}: call"].value
     of_gemm, of_limit = figures[f"{name}: share of GEMM"].value, figures[f"{name}: share of limit"].value
     return (

@@ -1,0 +1,1 @@
+"""From a torch network to an ONNX graph: folding, weight rounding, LSTM operators, serialisation."""

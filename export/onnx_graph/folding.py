@@ -19,8 +19,8 @@ class SpatialMean(nn.Module):
         return maps.mean((2, 3))
 
 
-def folded(model: nn.Module, example: Tensor) -> nn.Module:
-    """Copy a network for inference, with every batch normalisation folded into the convolution before it.
+def fold_for_inference(model: nn.Module, example: Tensor) -> nn.Module:
+    """Copy a network for inference, with every batch normalisation fold_for_inference into the convolution before it.
 
     Which convolution feeds which normalisation is seen in one run, so any network will do whose convolutions
     are each used once.

@@ -19,7 +19,7 @@ from torch.export import Dim
 
 from export.errors import GraphUnsupported
 from export.onnx_graph.lstm import onnx_stored, with_onnx_lstms
-from export.onnx_graph.rounding import LEAST_STORED, StoredWeight
+from export.onnx_graph.rounding import MIN_STORED, StoredWeight
 
 OPSET = 18
 # The oldest that has opset 18, so that old readers take it too.
@@ -85,7 +85,7 @@ def _exported(
             verbose=False,
         )
     assert program is not None
-    # By default large constants are not folded.
+    # By default large constants are not fold_for_inference.
     onnxscript.optimizer.optimize(program.model, input_size_limit=1 << 30, output_size_limit=1 << 30)
     return _clean(ir.serde.serialize_model(program.model), free)
 
@@ -124,7 +124,7 @@ def _stored(model: onnx.ModelProto, weights: Sequence[StoredWeight], graph_name:
     initializers, restoring = [], []
     for tensor in graph.initializer:
         array = numpy_helper.to_array(tensor)
-        weight = waiting.pop(_fingerprint(array), None) if array.size >= LEAST_STORED else None
+        weight = waiting.pop(_fingerprint(array), None) if array.size >= MIN_STORED else None
         if weight is None:
             initializers.append(tensor)
             continue

@@ -26,7 +26,7 @@ from export.errors import WeightsUnusable
 from runtime.model.bundle import Weights
 
 # Smaller tensors stay float32, the first convolution among them: together a few hundred kilobytes.
-LEAST_STORED = 16_384
+MIN_STORED = 16_384
 # Of int8, the smallest layers up to this share of all parameters are float16 instead: the first ones, whose
 # errors all others see, and the grouped ones. On a trained detector this took nine tenths of the error away.
 FLOAT16_SHARE = 0.1
@@ -102,7 +102,7 @@ def _smallest(modules: dict[str, nn.Module]) -> list[str]:
     sizes = {
         name: module.weight.numel()
         for name, module in modules.items()
-        if isinstance(module, (nn.Conv2d, nn.Linear)) and module.weight.numel() >= LEAST_STORED
+        if isinstance(module, (nn.Conv2d, nn.Linear)) and module.weight.numel() >= MIN_STORED
     }
     everything = sum(p.numel() for module in modules.values() for p in module.parameters(recurse=False))
     names = sorted(sizes, key=lambda name: sizes[name])
@@ -147,7 +147,7 @@ def _round_module(
             _round_lstm_layer(name, module, layer, kind, stored, inputs)
     elif isinstance(module, (nn.Conv2d, nn.Linear)):
         key = f"{name}.weight"
-        if key in stored or module.weight.numel() < LEAST_STORED:
+        if key in stored or module.weight.numel() < MIN_STORED:
             return
         gram, groups = None, 1
         if isinstance(module, nn.Conv2d):
@@ -169,7 +169,7 @@ def _round_lstm_layer(
     for parameter in ("weight_ih", "weight_hh"):
         ways = [f"{parameter}_l{layer}{end}" for end in (("", "_reverse") if lstm.bidirectional else ("",))]
         weights = [getattr(lstm, way) for way in ways]
-        if f"{name}.{ways[0]}" in stored or weights[0].numel() < LEAST_STORED:
+        if f"{name}.{ways[0]}" in stored or weights[0].numel() < MIN_STORED:
             continue
         gram = None
         # What deeper layers and the way back take in is not at hand; these round to nearest.
@@ -268,7 +268,7 @@ def _fitted(rows: Tensor, gram: Tensor) -> Tensor:
 
 
 def conv_gram(conv: nn.Conv2d, maps: Tensor) -> Tensor:
-    """Sum the outer products of what a convolution's windows see.
+    """Sum the outer matrix_products of what a convolution's windows see.
 
     Args:
         conv: The convolution.

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from export.errors import ParityFailed
-from export.parity.samples import Clips
+from export.parity.face_clips import Clips
 from runtime.engines.interface import Engine
 from runtime.model.bundle import Manifest
 from runtime.model.calibration import Calibration
@@ -37,7 +37,7 @@ _BATCH = 16
 
 
 @dataclass(frozen=True)
-class Networks:
+class TorchDetector:
     """Holds the two halves of a detector in torch, in evaluation mode.
 
     Args:
@@ -229,7 +229,7 @@ def verdict_parity(
 
 
 def engine_parity(
-    model: Networks,
+    model: TorchDetector,
     engine: Engine,
     clips: Sequence[Clips],
     *,
@@ -267,8 +267,8 @@ def engine_parity(
 
 
 def rounding_parity(
-    trained: Networks,
-    stored: Networks,
+    trained: TorchDetector,
+    stored: TorchDetector,
     noise: Clips,
     faces: Sequence[Clips],
     *,
@@ -312,7 +312,7 @@ def rounding_parity(
     )
 
 
-def torch_features(model: Networks, clips: Clips) -> NDArray[np.float32]:
+def torch_features(model: TorchDetector, clips: Clips) -> NDArray[np.float32]:
     """Run a torch backbone over clips.
 
     Args:
@@ -329,7 +329,7 @@ def torch_features(model: Networks, clips: Clips) -> NDArray[np.float32]:
 
 
 def torch_window_logits(
-    model: Networks, features: NDArray[np.float32], min_frames: int
+    model: TorchDetector, features: NDArray[np.float32], min_frames: int
 ) -> NDArray[np.float32]:
     """Judge every window that begins a clip, in the order of `runtime.engines.recorded_outputs.window_logits`.
 
@@ -351,7 +351,7 @@ def report(parity: EngineParity | RoundingParity | VerdictParity) -> Mapping[str
     return {key: _short(value) for key, value in asdict(parity).items()}
 
 
-def _logits(model: Networks, features: NDArray[np.float32]) -> NDArray[np.float32]:
+def _logits(model: TorchDetector, features: NDArray[np.float32]) -> NDArray[np.float32]:
     with torch.inference_mode():
         logits: torch.Tensor = model.head(torch.from_numpy(np.ascontiguousarray(features)))
     return logits.numpy()

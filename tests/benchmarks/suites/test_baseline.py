@@ -12,10 +12,10 @@ from typing import NoReturn
 import pytest
 
 from benchmarks.harness.errors import NothingMeasured, SettingInvalid, TooShort
-from benchmarks.suites import baseline
-from benchmarks.suites import original_method as original
-from benchmarks.suites.baseline import Method, run_baseline
-from benchmarks.suites.original_method import Network, pictures, whole_clip
+from benchmarks.suites.baseline import benchmark as baseline
+from benchmarks.suites.baseline import original_method as original
+from benchmarks.suites.baseline.benchmark import MethodCost, run_baseline
+from benchmarks.suites.baseline.original_method import Network, pictures, whole_clip
 from runtime.engines.factory import open_engine
 from runtime.model.bundle import DEFAULT_BUNDLE
 from streams.input.source import parse_source
@@ -49,7 +49,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_method_adds_up() -> None:
     """Its cost is the median of the repetitions' sums, and for a second of video goes by its own rate."""
-    method = Method(name="m", faces_s=[1.0, 2.0, 3.0], network_s=[10.0, 20.0, 10.0], verdicts_hz=0.5)
+    method = MethodCost(name="m", faces_s=[1.0, 2.0, 3.0], network_s=[10.0, 20.0, 10.0], verdicts_hz=0.5)
     assert method.total_s == [11.0, 22.0, 13.0]
     assert method.per_verdict_s == 13.0
     assert method.figures()["m: CPU a second of video"].value == 6.5

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.harness.errors import HelperFailed, SettingInvalid
-from benchmarks.harness.subscribers import Received, Subscribers
+from benchmarks.helpers.subscribers import Received, Subscribers
 from benchmarks.suites.fanout import Delivery, deliver, run_fanout
 
 

@@ -16,14 +16,22 @@ import torch
 from rich.console import Console
 
 import unmask
-from benchmarks.harness.arithmetic import count_work
+from benchmarks.hardware.compute_cost import compute_cost_of
 from benchmarks.harness.record import quantity
-from benchmarks.suites import gpu, gpu_worker
-from benchmarks.suites.gpu import Series, faces_carried, results_path, run_gpu, run_worker, tensorrt_series
-from benchmarks.suites.gpu_torch import TypedBackbone
-from benchmarks.suites.gpu_worker import LEAST_CALLS, WARMUP_CALLS, call_ms
-from export.parity import check
-from export.parity.restored import stored_networks
+from benchmarks.suites.gpu import benchmark as gpu
+from benchmarks.suites.gpu import tensorrt_worker
+from benchmarks.suites.gpu.benchmark import (
+    TimingSeries,
+    faces_carried,
+    results_path,
+    run_gpu,
+    run_worker,
+    tensorrt_series,
+)
+from benchmarks.suites.gpu.tensorrt_worker import MIN_CALLS, WARMUP_CALLS, call_ms
+from benchmarks.suites.gpu.torch_variants import TypedBackbone
+from export.parity import engine_check
+from export.parity.restored_detector import restored_detector
 from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
 from runtime.engines.tensorrt.engine import TensorRTEngine
 from runtime.errors import EngineUnavailable
@@ -73,14 +81,14 @@ def test_a_call_is_timed_after_its_warm_up() -> None:
     """What the first calls cost is in no figure, and a few are always timed."""
     calls = []
     spent = call_ms(lambda: calls.append(1), seconds=0.0)
-    assert len(spent) == LEAST_CALLS
-    assert len(calls) == WARMUP_CALLS + LEAST_CALLS
+    assert len(spent) == MIN_CALLS
+    assert len(calls) == WARMUP_CALLS + MIN_CALLS
     assert all(value >= 0 for value in spent)
 
 
 def test_faces_are_counted_at_the_best_batch() -> None:
     """A verdict is a crop and a window; medians count, not outliers."""
-    series = Series("x", "float16", {1: [1.0, 1.0, 99.0], 64: [4.0, 4.0, 4.0]}, {1: [1.0], 64: [2.4]})
+    series = TimingSeries("x", "float16", {1: [1.0, 1.0, 99.0], 64: [4.0, 4.0, 4.0]}, {1: [1.0], 64: [2.4]})
     # One: 1000 / 2 verdicts a second; 64: 64000 / 6.4 of them; ten each face.
     assert faces_carried(series) == pytest.approx(1000.0)
     assert faces_carried(series, rate_hz=5.0) == pytest.approx(2000.0)
@@ -130,19 +138,19 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Run the worker in this process, on a pretended GPU."""
     monkeypatch.setattr("runtime.engines.tensorrt.runner.leave_context", lambda handle: None)
     pretended = partial(TensorRTEngine, trt=fake_gpu.Trt("11"), cuda=fake_gpu.Cuda(1 << 34), gpu=fake_gpu.GPU)
-    monkeypatch.setattr(gpu_worker, "TensorRTEngine", pretended)
+    monkeypatch.setattr(tensorrt_worker, "TensorRTEngine", pretended)
     monkeypatch.setattr("runtime.engines.tensorrt.runner._capture_api", lambda: None)
-    monkeypatch.setattr(gpu_worker, "WARMUP_CALLS", 0)
-    monkeypatch.setattr(gpu_worker, "LEAST_CALLS", 1)
+    monkeypatch.setattr(tensorrt_worker, "WARMUP_CALLS", 0)
+    monkeypatch.setattr(tensorrt_worker, "MIN_CALLS", 1)
 
     real = subprocess.run
 
     def run(command: list[str], **options: Any) -> Any:
-        if command[:3] != [sys.executable, "-m", "benchmarks.suites.gpu_worker"]:
+        if command[:3] != [sys.executable, "-m", "benchmarks.suites.gpu.tensorrt_worker"]:
             return real(command, **options)
-        return type("Done", (), {"returncode": gpu_worker.main(command[3:]), "stderr": ""})()
+        return type("Done", (), {"returncode": tensorrt_worker.main(command[3:]), "stderr": ""})()
 
-    monkeypatch.setattr("benchmarks.suites.gpu.subprocess.run", run)
+    monkeypatch.setattr("benchmarks.suites.gpu.benchmark.subprocess.run", run)
     return run
 
 
@@ -153,10 +161,10 @@ def test_one_run_leaves_everything(
     """Engines, timings, parity, limits, faces: in the tables and in the record, with the GPU named."""
     monkeypatch.setattr(gpu, "probe", lambda: fake_gpu.GPU)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(check, "PORTRAIT_CLIPS", 1)
+    monkeypatch.setattr(engine_check, "PORTRAIT_CLIPS", 1)
     limits = {name: quantity([100.0], "TFLOP/s", better="higher") for name in ("float32", "float16")}
     copies = {"device": quantity([4000.0], "GB/s", better="higher")}
-    eager = Series("torch eager float32", "float32", {1: [5.0], 2: [6.0]}, {1: [1.0], 2: [1.0]})
+    eager = TimingSeries("torch eager float32", "float32", {1: [5.0], 2: [6.0]}, {1: [1.0], 2: [1.0]})
     monkeypatch.setattr(
         gpu, "measure_torch", lambda *given, **options: (limits, copies, [eager], ["x did not run: y"])
     )
@@ -173,7 +181,7 @@ def test_one_run_leaves_everything(
     for name in ("TensorRT fp16, backbone, 2", "TensorRT fp32 without CUDA graphs, head, 1", "GEMM float16"):
         assert record["figures"][name]["n"] >= 1
     assert record["faces_at_10_hz"]["torch eager float32"] == pytest.approx(2 / 7e-3 / 10)
-    work = count_work(bundle.backbone)
+    work = compute_cost_of(bundle.backbone)
     assert record["backbone"]["flop_per_crop"] == work.flop_per_item
     assert record["notes"] == ["x did not run: y"]
     printed = capsys.readouterr().out
@@ -188,16 +196,16 @@ def test_verdicts_that_flip_fail_the_run(monkeypatch: pytest.MonkeyPatch, tmp_pa
     """The record is written all the same, and says so."""
     monkeypatch.setattr(gpu, "probe", lambda: fake_gpu.GPU)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(check, "PORTRAIT_CLIPS", 1)
+    monkeypatch.setattr(engine_check, "PORTRAIT_CLIPS", 1)
     monkeypatch.setattr(gpu, "measure_torch", lambda *given, **options: (_limits(), {}, [], []))
-    record_outputs = gpu_worker.record_outputs
+    record_outputs = tensorrt_worker.record_outputs
 
     def wrong(*given: Any, **options: Any) -> Any:
         outputs = record_outputs(*given, **options)
         outputs.logits[:] += 1.0
         return outputs
 
-    monkeypatch.setattr(gpu_worker, "record_outputs", wrong)
+    monkeypatch.setattr(tensorrt_worker, "record_outputs", wrong)
     out = tmp_path / "gpu.json"
     assert run_gpu(batches=(1,), seconds=0.0, json_out=out) == 2
     assert any("does not answer as torch does" in note for note in json.loads(out.read_text())["notes"])
@@ -212,8 +220,8 @@ def test_torch_in_another_type_gives_the_same_features(bundle: Bundle) -> None:
     rng = np.random.default_rng(0)
     crops = torch.from_numpy(rng.integers(0, 256, (1, bundle.input_size, bundle.input_size, 3), np.uint8))
     with torch.inference_mode():
-        expected = stored_networks(bundle).backbone(crops)
-        given = TypedBackbone(stored_networks(bundle).backbone, torch.bfloat16)(crops)
+        expected = restored_detector(bundle).backbone(crops)
+        given = TypedBackbone(restored_detector(bundle).backbone, torch.bfloat16)(crops)
     assert given.dtype == torch.float32
     assert (given - expected).abs().max() < 0.05 * expected.abs().max()
     assert not torch.equal(given, expected)

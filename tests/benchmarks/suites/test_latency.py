@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks.harness.errors import NothingMeasured, RecordNotWritten
-from benchmarks.suites.latency import Samples, run_latency
+from benchmarks.suites.latency import StageLatencies, run_latency
 from runtime.model.bundle import DEFAULT_BUNDLE
 
 STAGES = [
@@ -35,7 +35,7 @@ def model() -> Path:
 
 def test_the_warm_up_is_left_out() -> None:
     """The first frames count as scored, and are in no figure."""
-    samples = Samples(warmup=2)
+    samples = StageLatencies(warmup=2)
     for spent_ms in (100.0, 100.0, 1.0, 3.0):
         samples.add({"total": spent_ms}, faces=1)
     assert samples.scored == 4

@@ -8,29 +8,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.harness import limits
-from benchmarks.harness.arithmetic import Work
+from benchmarks.hardware import machine_limits
+from benchmarks.hardware.compute_cost import ComputeCost
+from benchmarks.hardware.machine_limits import MatrixProduct, copy_gb_per_s, matrix_products, min_call_s
 from benchmarks.harness.errors import SettingInvalid
-from benchmarks.harness.limits import Product, copy_gb_per_s, fastest_s, products
-from benchmarks.suites.roofline import Rates, Shares, fastest_product, run_roofline
+from benchmarks.suites.roofline import MachineRates, RooflineShares, fastest_matrix_product, run_roofline
 from runtime.model.bundle import DEFAULT_BUNDLE
 
-WORK = Work(flop_per_item=10**9, weight_bytes=4 * 10**6, activation_bytes_per_item=10**6)
+WORK = ComputeCost(flop_per_item=10**9, weight_bytes=4 * 10**6, activation_bytes_per_item=10**6)
 
 
 def test_the_slower_limit_counts() -> None:
     """With slow memory a call is bound by its bytes, else by its arithmetic."""
-    fast_memory = Rates(gemm_gflops=50.0, copy_gb=100.0)
+    fast_memory = MachineRates(gemm_gflops=50.0, copy_gb=100.0)
     assert fast_memory.limit_s(WORK, 4) == fast_memory.gemm_s(WORK, 4) == pytest.approx(0.08)
-    slow_memory = Rates(gemm_gflops=50.0, copy_gb=0.05)
+    slow_memory = MachineRates(gemm_gflops=50.0, copy_gb=0.05)
     assert slow_memory.limit_s(WORK, 4) == pytest.approx(8e6 / 0.05e9)
 
 
 def test_shares() -> None:
     """A call that takes twice the time of its limit has half of it."""
-    shares = Shares()
-    shares.add(0.04, WORK, 1, Rates(gemm_gflops=50.0, copy_gb=100.0))
-    shares.add(0.04, WORK, 1, Rates(gemm_gflops=25.0, copy_gb=100.0))
+    shares = RooflineShares()
+    shares.add(0.04, WORK, 1, MachineRates(gemm_gflops=50.0, copy_gb=100.0))
+    shares.add(0.04, WORK, 1, MachineRates(gemm_gflops=25.0, copy_gb=100.0))
     figures = shares.figures("engine, 1")
     assert figures["engine, 1: share of GEMM"].repeats["value"] == pytest.approx((0.5, 1.0))
     assert figures["engine, 1: call"].value == pytest.approx(40.0)
@@ -44,19 +44,19 @@ def test_the_fastest_call_counts() -> None:
         nonlocal calls
         calls += 1
 
-    assert 0 <= fastest_s(call, least_s=0.001) <= 0.001
+    assert 0 <= min_call_s(call, least_s=0.001) <= 0.001
     assert calls > 1
     calls = 0
-    fastest_s(call, least_s=0.0)
+    min_call_s(call, least_s=0.0)
     assert calls == 1
 
 
 def test_every_library_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
     """They give the same product, and each has every shape."""
-    monkeypatch.setattr(limits, "SHAPES", ((8, 16, 4), (5, 3, 7)))
-    found = list(products(threads=1))
+    monkeypatch.setattr(machine_limits, "SHAPES", ((8, 16, 4), (5, 3, 7)))
+    found = list(matrix_products(threads=1))
     assert {product.library for product in found} == {"numpy", "onnxruntime", "torch"}
-    for shape in limits.SHAPES:
+    for shape in machine_limits.SHAPES:
         numbers = [np.asarray(product.run()).reshape(-1) for product in found if product.shape == shape]
         assert len(numbers) == 3
         np.testing.assert_allclose(numbers[1], numbers[0], rtol=1e-5, atol=1e-5)
@@ -66,14 +66,14 @@ def test_every_library_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_fastest_product_is_chosen() -> None:
     """By its rate, not by its time: a larger one takes longer."""
-    idle = Product(library="idle", shape=(1, 1, 1), run=lambda: None)
-    busy = Product(library="busy", shape=(4096, 4096, 4096), run=lambda: None)
-    assert fastest_product([idle, busy]) is busy
+    idle = MatrixProduct(library="idle", shape=(1, 1, 1), run=lambda: None)
+    busy = MatrixProduct(library="busy", shape=(4096, 4096, 4096), run=lambda: None)
+    assert fastest_matrix_product([idle, busy]) is busy
 
 
 def test_memory_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     """In as many parts as there are threads."""
-    monkeypatch.setattr(limits, "COPY_BYTES", 2**20)
+    monkeypatch.setattr(machine_limits, "COPY_BYTES", 2**20)
     assert copy_gb_per_s(3)() > 0
 
 
@@ -81,8 +81,8 @@ def test_the_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every batch has its share, and the arithmetic of the real backbone is in it."""
-    monkeypatch.setattr(limits, "SHAPES", ((64, 64, 64),))
-    monkeypatch.setattr(limits, "COPY_BYTES", 2**22)
+    monkeypatch.setattr(machine_limits, "SHAPES", ((64, 64, 64),))
+    monkeypatch.setattr(machine_limits, "COPY_BYTES", 2**22)
     out = tmp_path / "roofline.json"
     assert run_roofline(batches=[1, 2], repeats=2, model=DEFAULT_BUNDLE, json_out=out) == 0
     record = json.loads(out.read_text())

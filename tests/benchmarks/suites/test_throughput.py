@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.harness.cameras import Cameras
 from benchmarks.harness.errors import HelperFailed, NothingMeasured, SettingInvalid
-from benchmarks.suites.throughput import Step, limit, run_throughput
+from benchmarks.helpers.cameras import Cameras
+from benchmarks.suites.throughput.benchmark import Step, limit, run_throughput
 from runtime.commands.monitor import RateTooHigh
 from runtime.model.bundle import DEFAULT_BUNDLE
 from streams.input.events import Connected, Event

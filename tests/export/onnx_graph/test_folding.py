@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from export.onnx_graph.folding import folded
+from export.onnx_graph.folding import fold_for_inference
 from tests.export.conftest import SmallModel, make_clips
 
 
 def test_folding_keeps_the_function(model: SmallModel) -> None:
     """No batch normalisation is left and the features are the same up to float32 rounding."""
     crops = torch.from_numpy(make_clips(2, 5)).flatten(0, 1)
-    network = folded(model.backbone, crops[:1])
+    network = fold_for_inference(model.backbone, crops[:1])
     kinds = {type(module) for module in network.modules()}
     assert nn.BatchNorm2d not in kinds
     assert nn.AdaptiveAvgPool2d not in kinds
@@ -23,7 +23,7 @@ def test_folding_keeps_the_function(model: SmallModel) -> None:
 def test_folding_leaves_the_original_alone(model: SmallModel) -> None:
     """The trained network goes on as it was, its own hooks included."""
     before = {name: value.clone() for name, value in model.backbone.state_dict().items()}
-    folded(model.backbone, torch.from_numpy(make_clips(1, 5)[0]))
+    fold_for_inference(model.backbone, torch.from_numpy(make_clips(1, 5)[0]))
     after = model.backbone.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -34,7 +34,7 @@ def test_a_normalisation_that_cannot_be_folded_is_refused() -> None:
     """Behind anything but a convolution it would be silently wrong to drop it."""
     lone = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.BatchNorm2d(4)).eval()
     with pytest.raises(ValueError, match="2 does not normalise the output of a convolution"):
-        folded(lone, torch.zeros(1, 3, 2, 2))
+        fold_for_inference(lone, torch.zeros(1, 3, 2, 2))
 
 
 def test_one_convolution_for_two_normalisations_is_refused() -> None:
@@ -50,4 +50,4 @@ def test_one_convolution_for_two_normalisations_is_refused() -> None:
             return self.a(y) + self.b(y)
 
     with pytest.raises(ValueError, match="feeds several"):
-        folded(Fork().eval(), torch.zeros(1, 3, 2, 2))
+        fold_for_inference(Fork().eval(), torch.zeros(1, 3, 2, 2))

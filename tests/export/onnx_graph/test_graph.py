@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from export.errors import GraphUnsupported
-from export.onnx_graph.folding import folded
+from export.onnx_graph.folding import fold_for_inference
 from export.onnx_graph.graph import backbone_graph, head_graph
 from export.onnx_graph.lstm import OnnxLSTM
 from export.onnx_graph.rounding import StoredWeight, round_weights
@@ -36,7 +36,7 @@ def run(graph: onnx.ModelProto, name: str, array: np.ndarray) -> np.ndarray:
 def test_graphs_compute_what_torch_computes(model: SmallModel, kind: Weights) -> None:
     """However the weights are stored, for any N and T, the numbers are those of torch with them."""
     crops = make_clips(2, 4).reshape(-1, SIZE, SIZE, 3)
-    backbone = folded(model.backbone, torch.from_numpy(crops[:1]))
+    backbone = fold_for_inference(model.backbone, torch.from_numpy(crops[:1]))
     stored = round_weights(backbone, model.head, kind, None)
     graph = backbone_graph(backbone, SIZE, stored)
     head = head_graph(model.head, DIM, stored)
@@ -65,7 +65,7 @@ def test_deeper_and_bidirectional_heads(layers: int, bidirectional: bool) -> Non
 def test_backbone_begins_with_a_cast_and_holds_no_shape_arithmetic(model: SmallModel) -> None:
     """TensorRT wants the uint8 input cast first; computed shapes only stand in every engine's way."""
     crops = torch.from_numpy(make_clips(1, 4)[0])
-    backbone = folded(model.backbone, crops)
+    backbone = fold_for_inference(model.backbone, crops)
     stored = round_weights(backbone, model.head, "int8", None)
     graph = backbone_graph(backbone, SIZE, stored).graph
     kinds = Counter(node.op_type for node in graph.node)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from export.onnx_graph.folding import folded
+from export.onnx_graph.folding import fold_for_inference
 from export.onnx_graph.rounding import conv_gram, round_weights, rounded
 from runtime.model.bundle import Weights
 from tests.export.conftest import SmallModel, make_clips, small_model
@@ -75,7 +75,7 @@ def test_conv_gram_measures_the_output(conv: nn.Conv2d) -> None:
 def test_networks_compute_with_what_is_stored(model: SmallModel, kind: Weights, fit: bool) -> None:
     """Every large weight is stored once, and the network holds its restored value bit for bit."""
     clips = torch.from_numpy(make_clips(8, 2))
-    backbone, head = folded(model.backbone, clips[0]), copy.deepcopy(model.head)
+    backbone, head = fold_for_inference(model.backbone, clips[0]), copy.deepcopy(model.head)
     stored = round_weights(backbone, head, kind, clips if fit else None)
     assert set(stored) == {
         "backbone.grouped.weight",
@@ -96,7 +96,7 @@ def test_fitting_brings_the_features_nearer(model: SmallModel) -> None:
     expected = model.backbone(unseen)
     errors = []
     for clips in (None, torch.from_numpy(make_clips(24, 2))):
-        backbone = folded(model.backbone, unseen[:1])
+        backbone = fold_for_inference(model.backbone, unseen[:1])
         round_weights(backbone, copy.deepcopy(model.head), "int8", clips)
         errors.append((backbone(unseen) - expected).norm().item())
     assert errors[1] < 0.6 * errors[0]

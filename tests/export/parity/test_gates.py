@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from export.errors import ParityFailed
-from export.onnx_graph.folding import folded
+from export.onnx_graph.folding import fold_for_inference
 from export.onnx_graph.graph import backbone_graph, head_graph
 from export.onnx_graph.rounding import round_weights
 from export.parity.gates import EngineParity, RoundingParity, engine_parity, report, rounding_parity
@@ -38,7 +38,7 @@ MANIFEST = Manifest(
 def stored(model: SmallModel) -> SmallModel:
     """The small detector with int8 weights."""
     stored = copy.deepcopy(model)
-    stored.backbone = folded(model.backbone, torch.from_numpy(make_clips(1, 0)[0]))
+    stored.backbone = fold_for_inference(model.backbone, torch.from_numpy(make_clips(1, 0)[0]))
     return stored
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from export.bundle import export_bundle
+from export.bundle_writer import export_bundle
 from train.models.detector import Backbone, ModelConfig, ResNeXtLSTM, save_checkpoint
 from train.models.initial_weights import InitialWeightsError, load_initial
 

@@ -1,7 +1,7 @@
 """The torch side of `unmask bench gpu`: the obvious alternatives, and what the GPU can do at best.
 
 Every alternative gets what the engine gets: uint8 crops on the host, page-locked staging, a stream of its
-own, and is done when float32 features are on the host. Batch normalisation is folded in all of them.
+own, and is done when float32 features are on the host. Batch normalisation is fold_for_inference in all of them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.suites.gpu_worker import call_ms
+from benchmarks.suites.gpu.tensorrt_worker import call_ms
 
 GEMM_SIDE = 8192
 COPY_BYTES = 1 << 30
@@ -23,7 +23,7 @@ Call = Callable[[], object]
 
 
 @dataclass(frozen=True)
-class Variant:
+class TorchVariant:
     """Names one way to run the backbone in torch.
 
     Args:
@@ -40,13 +40,13 @@ class Variant:
 
 
 VARIANTS = (
-    Variant("torch eager float32", torch.float32, "eager", "float32"),
-    Variant("torch eager float16 channels_last", torch.float16, "eager", "float16"),
-    Variant("torch eager bfloat16 channels_last", torch.bfloat16, "eager", "bfloat16"),
-    Variant("torch CUDA graph float32", torch.float32, "graph", "float32"),
-    Variant("torch CUDA graph float16 channels_last", torch.float16, "graph", "float16"),
-    Variant("torch.compile max-autotune float32", torch.float32, "compile", "float32"),
-    Variant("torch.compile max-autotune float16 channels_last", torch.float16, "compile", "float16"),
+    TorchVariant("torch eager float32", torch.float32, "eager", "float32"),
+    TorchVariant("torch eager float16 channels_last", torch.float16, "eager", "float16"),
+    TorchVariant("torch eager bfloat16 channels_last", torch.bfloat16, "eager", "bfloat16"),
+    TorchVariant("torch CUDA graph float32", torch.float32, "graph", "float32"),
+    TorchVariant("torch CUDA graph float16 channels_last", torch.float16, "graph", "float16"),
+    TorchVariant("torch.compile max-autotune float32", torch.float32, "compile", "float32"),
+    TorchVariant("torch.compile max-autotune float16 channels_last", torch.float16, "compile", "float16"),
 )
 
 
@@ -54,7 +54,7 @@ class TypedBackbone(nn.Module):
     """Runs the trunk in another type: normalised in float32, features in float32, as the engines do.
 
     Args:
-        backbone: A `train.models.detector.Backbone`, folded; it is changed.
+        backbone: A `train.models.detector.Backbone`, fold_for_inference; it is changed.
         dtype: What the trunk computes in.
     """
 
@@ -187,7 +187,7 @@ def copy_rates() -> Iterator[tuple[str, list[float]]]:
 
 
 def time_variant(
-    variant: Variant, network: nn.Module, batches: list[int], size: int, dim: int, seconds: float
+    variant: TorchVariant, network: nn.Module, batches: list[int], size: int, dim: int, seconds: float
 ) -> dict[int, list[float]]:
     """Time one alternative.
 

@@ -34,7 +34,7 @@ from rich.console import Console
 
 from benchmarks.harness.errors import NothingMeasured, SettingInvalid
 from benchmarks.harness.record import Figure, Output, new_record, new_table, quantity
-from benchmarks.suites.original_method import (
+from benchmarks.suites.baseline.original_method import (
     CLIP,
     Crops,
     FaceDecision,
@@ -63,7 +63,7 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method:
+class MethodCost:
     """Holds what one method costs.
 
     Args:
@@ -215,16 +215,16 @@ class _Bench:
     def _clip_hz(self) -> float:
         return float(self.fps / CLIP)
 
-    def unmask(self, engine: Engine, infer: Infer) -> Method:
+    def unmask(self, engine: Engine, infer: Infer) -> MethodCost:
         """Measure unmask as `monitor` runs it, only without waiting for the video's own pace."""
         self._tell("unmask")
         network = self._own_network(engine)
         total = [self._pass(engine, infer) for _ in range(self._repeats)]
         # What is not the network: decoding, faces, and all that holds them together.
         faces = [max(0.0, whole - part) for whole, part in zip(total, network, strict=True)]
-        return Method(name="unmask", faces_s=faces, network_s=network, verdicts_hz=self._bundle.sample_hz)
+        return MethodCost(name="unmask", faces_s=faces, network_s=network, verdicts_hz=self._bundle.sample_hz)
 
-    def originals(self, infer: Infer, engine: str, *, compiled: bool) -> list[Method]:
+    def originals(self, infer: Infer, engine: str, *, compiled: bool) -> list[MethodCost]:
         """Measure the original method and the steps between it and ours."""
         hog, clip = self._hog()
         finder = self._finder(infer)
@@ -248,7 +248,7 @@ class _Bench:
         frames = float(self.fps) / self._bundle.sample_hz
         faces = [found / CLIP + decode * frames for found, decode in zip(hog, self._decode_s, strict=True)]
         methods.append(
-            Method(
+            MethodCost(
                 name="feature buffer alone",
                 faces_s=faces,
                 network_s=one,
@@ -257,9 +257,9 @@ class _Bench:
         )
         return methods
 
-    def _clip_method(self, name: str, faces_s: Sequence[float], network_s: Sequence[float]) -> Method:
+    def _clip_method(self, name: str, faces_s: Sequence[float], network_s: Sequence[float]) -> MethodCost:
         decoded = [spent + decode * CLIP for spent, decode in zip(faces_s, self._decode_s, strict=True)]
-        return Method(name=name, faces_s=decoded, network_s=network_s, verdicts_hz=self._clip_hz)
+        return MethodCost(name=name, faces_s=decoded, network_s=network_s, verdicts_hz=self._clip_hz)
 
     def _hog(self) -> tuple[list[float], Crops]:
         """Find the faces of 80 frames with dlib; the CPU seconds for 80 as told by each part of them."""

@@ -14,7 +14,7 @@ import numpy as np
 import skimage.data
 from numpy.typing import NDArray
 
-from export.errors import SamplesUnreadable
+from export.errors import CropsUnreadable
 from streams.faces.crop import crop_array
 
 Clips = NDArray[np.uint8]
@@ -83,10 +83,10 @@ def read_clips(path: Path, frames: int, size: int, most: int) -> Clips:
         The clips.
 
     Raises:
-        SamplesUnreadable: There is no clip of this length, or an image cannot be read.
+        CropsUnreadable: There is no clip of this length, or an image cannot be read.
     """
     if not path.exists():
-        raise SamplesUnreadable(path, "no such file or folder")
+        raise CropsUnreadable(path, "no such file or folder")
     images = _folder(path) if path.is_dir() else _tar(path)
     by_clip: dict[str, list[str]] = defaultdict(list)
     for name in sorted(images):
@@ -95,7 +95,7 @@ def read_clips(path: Path, frames: int, size: int, most: int) -> Clips:
     clips = [names[:frames] for names in by_clip.values() if len(names) >= max(frames, 2)]
     clips += [singles[i : i + frames] for i in range(0, len(singles) - frames + 1, frames)]
     if not clips:
-        raise SamplesUnreadable(path, f"{len(images)} images, but no clip of {frames}")
+        raise CropsUnreadable(path, f"{len(images)} images, but no clip of {frames}")
     chosen = [clips[i] for i in np.unique(np.linspace(0, len(clips) - 1, most).round().astype(int))]
     return np.stack([[_decode(path, name, images[name](), size) for name in names] for names in chosen])
 
@@ -116,7 +116,7 @@ def _tar(path: Path) -> dict[str, Callable[[], bytes]]:
         with tarfile.open(path) as tar:
             members = [m for m in tar if m.isfile() and Path(m.name).suffix.lower() in SUFFIXES]
     except (tarfile.TarError, OSError) as error:
-        raise SamplesUnreadable(path, "not a readable tar file") from error
+        raise CropsUnreadable(path, "not a readable tar file") from error
     # Where each image lies is noted, so that only the chosen ones are read.
     return {m.name: partial(_slice, path, m.offset_data, m.size) for m in members}
 
@@ -135,7 +135,7 @@ def _clip_of(name: str) -> str:
 def _decode(path: Path, name: str, content: bytes, size: int) -> NDArray[np.uint8]:
     image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
-        raise SamplesUnreadable(path, f"{name} is not a readable image")
+        raise CropsUnreadable(path, f"{name} is not a readable image")
     shrinks = min(image.shape[:2]) > size
     scaled = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     return np.asarray(cv2.cvtColor(scaled, cv2.COLOR_BGR2RGB), np.uint8)

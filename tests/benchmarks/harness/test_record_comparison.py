@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.harness.compare import compare, differences, judge
+from benchmarks.harness.record_comparison import compare, differences, judge
 
 
 @pytest.mark.parametrize(

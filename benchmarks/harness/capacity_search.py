@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 
-def climb(holds: Callable[[int], bool], *, start: int = 1, most: int) -> int:
+def max_capacity(holds: Callable[[int], bool], *, start: int = 1, most: int) -> int:
     """Find the largest count that holds, taking for granted that whatever is less holds as well.
 
     Args:

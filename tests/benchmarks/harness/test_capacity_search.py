@@ -1,10 +1,10 @@
-"""The climb finds the limit with few measurements, wherever it starts."""
+"""The max_capacity finds the limit with few measurements, wherever it starts."""
 
 from __future__ import annotations
 
 import pytest
 
-from benchmarks.harness.ramp import climb
+from benchmarks.harness.capacity_search import max_capacity
 
 
 @pytest.mark.parametrize("limit", [0, 1, 2, 3, 5, 8, 13, 16, 40])
@@ -17,7 +17,7 @@ def test_it_finds_the_limit(limit: int, start: int) -> None:
         measured.append(count)
         return count <= limit
 
-    assert climb(holds, start=start, most=16) == min(limit, 16)
+    assert max_capacity(holds, start=start, most=16) == min(limit, 16)
     assert len(measured) == len(set(measured))
     assert set(measured) <= set(range(1, 17))
 
@@ -30,7 +30,7 @@ def test_a_good_start_saves_measurements() -> None:
         measured.append(count)
         return count <= 6
 
-    climb(holds, start=6, most=64)
+    max_capacity(holds, start=6, most=64)
     assert measured == [6, 7]
 
 
@@ -38,4 +38,4 @@ def test_a_good_start_saves_measurements() -> None:
 def test_impossible_counts(start: int, most: int) -> None:
     """No stream at all is nothing to measure."""
     with pytest.raises(ValueError, match="at least 1"):
-        climb(lambda count: True, start=start, most=most)
+        max_capacity(lambda count: True, start=start, most=most)

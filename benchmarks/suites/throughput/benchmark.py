@@ -18,10 +18,9 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.harness.cameras import Cameras
+from benchmarks.hardware.cpu_load import Load, memory_mib
+from benchmarks.harness.capacity_search import max_capacity
 from benchmarks.harness.errors import NothingMeasured, SettingInvalid
-from benchmarks.harness.load import Load, memory_mib
-from benchmarks.harness.ramp import climb
 from benchmarks.harness.record import (
     Figure,
     Output,
@@ -31,7 +30,8 @@ from benchmarks.harness.record import (
     percentiles,
     quantity,
 )
-from benchmarks.harness.stopwatch import Stopwatch, TimedBackbone
+from benchmarks.harness.stage_timer import StageTimer, TimedBackbone
+from benchmarks.helpers.cameras import Cameras
 from runtime.commands.monitor import RateTooHigh
 from runtime.engines.cpu import usable_cores
 from runtime.engines.factory import detector_infer, open_engine
@@ -77,7 +77,7 @@ class Step:
         streams: How many.
         latency_ms: From capture to message, of every verdict.
         verdicts_hz: Frames with a verdict a second, of the stream that had fewest.
-        analysed_hz: Samples analysed a second, of the stream that had fewest.
+        analysed_hz: StageLatencies analysed a second, of the stream that had fewest.
         due_hz: How many should have been.
         dropped: Due samples without a verdict, all streams together.
         lost: Streams that were not up all the time.
@@ -199,7 +199,7 @@ def run_throughput(
         for name, source_of in _resolutions(watched, heights or HEIGHTS):
             bench = _Bench(bundle, running, infer, rate_hz, seconds=seconds, warmup_s=warmup_s)
             result = _climb(bench, name, source_of, bound_ms=bound_ms, most=most, repeats=repeats)
-            # Samples without a verdict have no face; no samples are a machine that is too slow.
+            # StageLatencies without a verdict have no face; no samples are a machine that is too slow.
             analysed = any(step.analysed_hz for step in result.steps)
             if analysed and not any(step.latency_ms for step in result.steps):
                 raise NothingMeasured(source, "no face that could be scored")
@@ -334,7 +334,7 @@ def _climb(
 
     for _ in range(repeats):
         # From what was found before on, so that a repetition costs two or three steps.
-        result.sustained.append(climb(holds, start=max([1, *result.sustained]), most=most))
+        result.sustained.append(max_capacity(holds, start=max([1, *result.sustained]), most=most))
     if broke is None:
         result.limited_by = f"--most: {most} streams still held"
     else:
@@ -372,7 +372,7 @@ class _Bench:
         Raises:
             EngineFailed: An analysis broke.
         """
-        stopwatch, log = Stopwatch(), _Log()
+        stopwatch, log = StageTimer(), _Log()
         identity = Identity(version=version(), session=new_session())
         broadcaster = Broadcaster(identity, sinks=[Metrics(), log])
         with ExitStack() as stack:

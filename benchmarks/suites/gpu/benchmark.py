@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from benchmarks.harness.arithmetic import Work, count_work
+from benchmarks.hardware.compute_cost import ComputeCost, compute_cost_of
 from benchmarks.harness.errors import BenchmarkError, SettingInvalid
 from benchmarks.harness.record import Figure, Output, distribution, new_record, new_table, quantity
 from runtime.engines.tensorrt.driver import Gpu, probe
@@ -34,8 +34,8 @@ from runtime.engines.tensorrt.prepared import write_prepared
 from runtime.errors import EngineUnavailable
 from runtime.model.bundle import Bundle, load_bundle
 
-RESULTS = Path(__file__).parents[1] / "results"
-ROOT = Path(__file__).parents[2]
+RESULTS = Path(__file__).parents[2] / "results"
+ROOT = Path(__file__).parents[3]
 BATCHES = (1, 8, 32, 64)
 VERDICT_HZ = 10.0
 WORKER_TIMEOUT_S = 1800.0
@@ -58,7 +58,7 @@ class NoGpu(BenchmarkError):
 
 
 @dataclass(frozen=True)
-class Series:
+class TimingSeries:
     """Holds the timings of one way to run the model.
 
     Args:
@@ -117,7 +117,7 @@ def run_gpu(
     if not torch.cuda.is_available():
         raise NoGpu("PyTorch does not reach the GPU (is it a build for CPUs?)")
     from export.errors import EnginesDiffer
-    from export.parity.check import CheckOptions, run_check
+    from export.parity.engine_check import CheckOptions, run_check
 
     json_out = results_path(gpu) if json_out is None else json_out
     output = Output("gpu", json_out=json_out, compare=compare)
@@ -158,7 +158,7 @@ def run_gpu(
         compared = json.loads(parity.read_text(encoding="utf-8"))
     found = {precision: timings for precision, (_, timings) in workers.items()}
     series = [*tensorrt_series(found), *series]
-    work = count_work(bundle.backbone)
+    work = compute_cost_of(bundle.backbone)
     figures = figures_of(series, limits, copies)
     notes = [f"TensorRT {p} did not run: {t['failed']}" for p, t in found.items() if "failed" in t] + absent
     record = new_record(
@@ -194,7 +194,7 @@ def save_samples(bundle: Bundle, crops: Path | None, path: Path) -> None:
         crops: As for `run_gpu`.
         path: The `.npz` file.
     """
-    from export.parity.check import checked_clips
+    from export.parity.engine_check import checked_clips
 
     with path.open("wb") as file:
         np.savez(file, clips=checked_clips(bundle, crops))
@@ -231,7 +231,7 @@ def run_worker(
     recorded, timings = folder / f"{precision}.npz", folder / f"{precision}.json"
     command = [
         str(python or sys.executable),
-        *("-m", "benchmarks.suites.gpu_worker"),
+        *("-m", "benchmarks.suites.gpu.tensorrt_worker"),
         *("--prepared", str(prepared), "--precision", precision),
         *("--samples", str(samples), "--recorded", str(recorded), "--json", str(timings)),
         *("--batches", ",".join(map(str, batches)), "--seconds", str(seconds)),
@@ -260,7 +260,7 @@ def run_worker(
 
 def measure_torch(
     bundle: Bundle, batches: Sequence[int], seconds: float, *, compiled: bool, console: Console
-) -> tuple[dict[str, Figure], dict[str, Figure], list[Series], list[str]]:
+) -> tuple[dict[str, Figure], dict[str, Figure], list[TimingSeries], list[str]]:
     """Measure the GPU's limits and the alternatives in torch.
 
     Args:
@@ -273,33 +273,39 @@ def measure_torch(
     Returns:
         Matrix rates by type, copy rates by name, the timings, and which alternatives did not run and why.
     """
-    from benchmarks.suites import gpu_torch
-    from benchmarks.suites.gpu_worker import call_ms
-    from export.parity.restored import stored_networks
+    from benchmarks.suites.gpu import torch_variants
+    from benchmarks.suites.gpu.tensorrt_worker import call_ms
+    from export.parity.restored_detector import restored_detector
 
-    gpu_torch.fair_settings()
-    limits = {name: quantity(rates, "TFLOP/s", better="higher") for name, rates in gpu_torch.gemm_rates()}
-    copies = {name: quantity(rates, "GB/s", better="higher") for name, rates in gpu_torch.copy_rates()}
+    torch_variants.fair_settings()
+    limits = {
+        name: quantity(rates, "TFLOP/s", better="higher") for name, rates in torch_variants.gemm_rates()
+    }
+    copies = {name: quantity(rates, "GB/s", better="higher") for name, rates in torch_variants.copy_rates()}
     size, window, dim = bundle.input_size, bundle.window, bundle.feature_dim
-    head = stored_networks(bundle).head.cuda()
-    head_ms = {batch: call_ms(gpu_torch.head_call(head, batch, window, dim), seconds) for batch in batches}
+    head = restored_detector(bundle).head.cuda()
+    head_ms = {
+        batch: call_ms(torch_variants.head_call(head, batch, window, dim), seconds) for batch in batches
+    }
     series, absent = [], []
-    for variant in gpu_torch.VARIANTS:
+    for variant in torch_variants.VARIANTS:
         if variant.how == "compile" and not compiled:
             continue
         console.print(variant.name)
-        network = gpu_torch.TypedBackbone(stored_networks(bundle).backbone.cuda(), variant.dtype).eval()
+        network = torch_variants.TypedBackbone(
+            restored_detector(bundle).backbone.cuda(), variant.dtype
+        ).eval()
         try:
-            spent = gpu_torch.time_variant(variant, network, list(batches), size, dim, seconds)
+            spent = torch_variants.time_variant(variant, network, list(batches), size, dim, seconds)
         except RuntimeError as error:
             # No compiler on this machine, no memory: one row less, not the whole run.
             absent.append(f"{variant.name} did not run: {str(error).strip().splitlines()[0]}")
             continue
-        series.append(Series(variant.name, variant.limit, spent, head_ms))
+        series.append(TimingSeries(variant.name, variant.limit, spent, head_ms))
     return limits, copies, series, absent
 
 
-def tensorrt_series(found: Mapping[Any, Mapping[str, Any]]) -> list[Series]:
+def tensorrt_series(found: Mapping[Any, Mapping[str, Any]]) -> list[TimingSeries]:
     """Read the workers' timings.
 
     Args:
@@ -318,11 +324,11 @@ def tensorrt_series(found: Mapping[Any, Mapping[str, Any]]) -> list[Series]:
                 part: {int(batch): values for batch, values in timings[key][part].items()}
                 for part in ("backbone", "head")
             }
-            series.append(Series(f"TensorRT {precision}{how}", limit, spent["backbone"], spent["head"]))
+            series.append(TimingSeries(f"TensorRT {precision}{how}", limit, spent["backbone"], spent["head"]))
     return series
 
 
-def faces_carried(series: Series, rate_hz: float = VERDICT_HZ) -> float:
+def faces_carried(series: TimingSeries, rate_hz: float = VERDICT_HZ) -> float:
     """Say how many faces one GPU carries: each verdict is one crop through the backbone and one window more.
 
     Args:
@@ -343,7 +349,7 @@ def faces_carried(series: Series, rate_hz: float = VERDICT_HZ) -> float:
 
 
 def figures_of(
-    series: Sequence[Series], limits: Mapping[str, Figure], copies: Mapping[str, Figure]
+    series: Sequence[TimingSeries], limits: Mapping[str, Figure], copies: Mapping[str, Figure]
 ) -> dict[str, Figure]:
     """Give every measured quantity its name."""
     figures = {f"GEMM {name}": figure for name, figure in limits.items()}
@@ -360,7 +366,7 @@ def figures_of(
 
 
 def latency_table(
-    series: Sequence[Series], work: Work, limits: Mapping[str, Figure], batches: Sequence[int]
+    series: Sequence[TimingSeries], work: ComputeCost, limits: Mapping[str, Figure], batches: Sequence[int]
 ) -> Any:
     """Make the table of the backbone: p50 and p99 by batch size, share of the limit and ratio at the largest.
 
@@ -391,7 +397,7 @@ def latency_table(
     return table
 
 
-def faces_table(series: Sequence[Series]) -> Any:
+def faces_table(series: Sequence[TimingSeries]) -> Any:
     """Make the table of faces that one GPU carries."""
     table = new_table(f"faces at {VERDICT_HZ:g} verdicts a second", ("faces",))
     for one in series:

@@ -1,6 +1,6 @@
 """How much arithmetic and how many bytes a network costs, counted from its ONNX graph.
 
-Counted is what cannot be left out: the multiplications and additions of convolutions and matrix products, two
+Counted is what cannot be left out: the multiplications and additions of convolutions and matrix matrix_products, two
 per weight and position. Activations, additions of branches and pooling come to about a hundredth of that.
 
 Bytes are those that a good implementation has to move if no cache held anything between two layers: each
@@ -23,7 +23,7 @@ Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class ComputeCost:
     """States what one call costs.
 
     Args:
@@ -45,7 +45,7 @@ class Work:
         return self.weight_bytes + batch * self.activation_bytes_per_item
 
 
-def count_work(path: Path) -> Work:
+def compute_cost_of(path: Path) -> ComputeCost:
     """Count what a graph costs.
 
     Args:
@@ -83,11 +83,13 @@ def count_work(path: Path) -> Work:
             activation_bytes += FLOAT_BYTES * _size(shapes, kept[1])
         elif node.op_type in ("MaxPool", "AveragePool", "ReduceMean", "GlobalAveragePool"):
             activation_bytes += FLOAT_BYTES * (out + _size(shapes, kept[0]))
-    return Work(flop_per_item=flop, weight_bytes=weight_bytes, activation_bytes_per_item=activation_bytes)
+    return ComputeCost(
+        flop_per_item=flop, weight_bytes=weight_bytes, activation_bytes_per_item=activation_bytes
+    )
 
 
 def _depth(node: onnx.NodeProto, shapes: dict[str, Shape]) -> int:
-    """Give how many products one value of the output is the sum of."""
+    """Give how many matrix_products one value of the output is the sum of."""
     weight = shapes[node.input[1]]
     if node.op_type == "Conv":
         # (outputs, inputs / groups, *kernel): the groups are in it already.

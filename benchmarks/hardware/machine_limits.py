@@ -1,4 +1,4 @@
-"""What this machine can do at best: products of float32 matrices, and copying memory."""
+"""What this machine can do at best: matrix_products of float32 matrices, and copying memory."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from onnx import TensorProto, helper
 # shapes that a ResNeXt's 1x1 convolutions come down to.
 SHAPES = ((512, 512, 512), (1024, 1024, 1024), (2048, 2048, 2048), (784, 256, 512), (3136, 64, 256))
 COPY_BYTES = 256 * 2**20
-LEAST_S = 0.2
+MIN_S = 0.2
 
 Call = Callable[[], object]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Product:
+class MatrixProduct:
     """A matrix product that is ready to run.
 
     Args:
@@ -47,7 +47,7 @@ class Product:
         return f"{self.library} {'x'.join(map(str, self.shape))}"
 
 
-def fastest_s(call: Call, *, least_s: float = LEAST_S) -> float:
+def min_call_s(call: Call, *, least_s: float = MIN_S) -> float:
     """Time a callable that has run before: the fastest of as many calls as take a while.
 
     The fastest is what the machine can do; the rest is what disturbed it.
@@ -69,7 +69,7 @@ def fastest_s(call: Call, *, least_s: float = LEAST_S) -> float:
     return best
 
 
-def products(threads: int) -> Iterator[Product]:
+def matrix_products(threads: int) -> Iterator[MatrixProduct]:
     """Give every way to multiply float32 matrices that is installed here, each of all shapes.
 
     Args:
@@ -80,10 +80,10 @@ def products(threads: int) -> Iterator[Product]:
         m, k, n = shape
         left = rng.standard_normal((m, k), np.float32)
         right = rng.standard_normal((k, n), np.float32)
-        yield Product(library="numpy", shape=shape, run=_numpy(left, right))
-        yield Product(library="onnxruntime", shape=shape, run=_onnxruntime(left, right, threads))
+        yield MatrixProduct(library="numpy", shape=shape, run=_numpy(left, right))
+        yield MatrixProduct(library="onnxruntime", shape=shape, run=_onnxruntime(left, right, threads))
         if (run := _torch(left, right, threads)) is not None:
-            yield Product(library="torch", shape=shape, run=run)
+            yield MatrixProduct(library="torch", shape=shape, run=run)
 
 
 def copy_gb_per_s(threads: int) -> Callable[[], float]:
@@ -108,7 +108,7 @@ def copy_gb_per_s(threads: int) -> Callable[[], float]:
                     done.result()
 
             copy()
-            return 2 * source.nbytes / fastest_s(copy, least_s=0.3) / 1e9
+            return 2 * source.nbytes / min_call_s(copy, least_s=0.3) / 1e9
 
     return measure
 

@@ -12,22 +12,22 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from export.errors import GraphUnsupported
-from export.onnx_graph.folding import folded
+from export.onnx_graph.folding import fold_for_inference
 from export.onnx_graph.lstm import names, torch_gates
-from export.parity.gates import Networks
+from export.parity.gates import TorchDetector
 from runtime.engines.tensorrt.onnx_rewrite import rewrite_graph
 from runtime.model.bundle import Bundle
 from train.models.detector import ModelConfig, ResNeXtLSTM
 
 
-def stored_networks(bundle: Bundle) -> Networks:
+def restored_detector(bundle: Bundle) -> TorchDetector:
     """Make the detector of `train.models.detector` with a bundle's weights.
 
     Args:
         bundle: The model.
 
     Returns:
-        Both halves, in evaluation mode, without batch normalisation, as it is folded in the bundle.
+        Both halves, in evaluation mode, without batch normalisation, as it is fold_for_inference in the bundle.
 
     Raises:
         GraphUnsupported: The graphs are not those of this detector.
@@ -44,14 +44,16 @@ def stored_networks(bundle: Bundle) -> Networks:
         layers=len(recurrent),
     )
     model = ResNeXtLSTM(config).eval()
-    trunk = folded(model.backbone, torch.zeros(2, config.input_size, config.input_size, 3, dtype=torch.uint8))
+    trunk = fold_for_inference(
+        model.backbone, torch.zeros(2, config.input_size, config.input_size, 3, dtype=torch.uint8)
+    )
     for constant in ("mean", "deviation"):
         ours = getattr(model.backbone, constant).numpy().ravel()
         if not any(array.size == 3 and np.allclose(array.ravel(), ours) for array in backbone.values()):
             raise GraphUnsupported("backbone", f"its {constant} of the colours is another one")
     _fill(trunk, {name: torch.from_numpy(np.array(array)) for name, array in backbone.items()}, "backbone")
     _fill(model.head, _head_state(model.head.lstm, head), "head")
-    return Networks(trunk.requires_grad_(False), model.head.requires_grad_(False))
+    return TorchDetector(trunk.requires_grad_(False), model.head.requires_grad_(False))
 
 
 def _weights(path: Path) -> dict[str, NDArray[np.float32]]:

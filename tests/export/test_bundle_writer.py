@@ -13,10 +13,10 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-import export.bundle
-from export.bundle import export_bundle, write_bundle
+import export.bundle_writer
+from export.bundle_writer import export_bundle, write_bundle
 from export.errors import OutputOccupied, ParityFailed, WeightsUnusable
-from export.parity.gates import Networks
+from export.parity.gates import TorchDetector
 from runtime.engines.factory import open_engine
 from runtime.engines.onnx_cpu.int8 import int8_is_exact, ranges_of
 from runtime.model.bundle import Manifest, Weights, load_bundle
@@ -50,8 +50,8 @@ class Normalise(nn.Module):
 
 
 @pytest.fixture
-def networks(model: SmallModel) -> Networks:
-    return Networks(model.backbone, model.head)
+def networks(model: SmallModel) -> TorchDetector:
+    return TorchDetector(model.backbone, model.head)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def left(directory: Path) -> list[str]:
 
 @pytest.mark.parametrize("weights", ["int8", "float16", "float32"])
 def test_the_bundle_answers_what_torch_answers(
-    networks: Networks, tmp_path: Path, crops: Path, weights: Weights
+    networks: TorchDetector, tmp_path: Path, crops: Path, weights: Weights
 ) -> None:
     """Loaded by the runtime and fed crop by crop, it gives the trained detector's probability."""
     out = tmp_path / "made/bundle"
@@ -99,7 +99,7 @@ def test_the_full_size_detector_fits_its_limit(tmp_path: Path) -> None:
     trunk = torchvision.models.resnext50_32x4d(weights=None)
     trunk.fc = nn.Identity()
     head = SmallHead(inputs=2048, hidden=512)
-    networks = Networks(nn.Sequential(Normalise(), trunk).eval(), head.eval())
+    networks = TorchDetector(nn.Sequential(Normalise(), trunk).eval(), head.eval())
     manifest = replace(MANIFEST, input_size=64, window=4, feature_dim=2048, calibration=Calibration())
     bundle = write_bundle(networks, manifest, tmp_path / "bundle")
     assert sum(path.stat().st_size for path in bundle.path.iterdir()) <= 32_000_000
@@ -107,7 +107,9 @@ def test_the_full_size_detector_fits_its_limit(tmp_path: Path) -> None:
     assert parameters["int8"] > 8 * parameters["float16"] > 0
 
 
-def test_the_manifest_tells_what_the_gates_measured(networks: Networks, tmp_path: Path, crops: Path) -> None:
+def test_the_manifest_tells_what_the_gates_measured(
+    networks: TorchDetector, tmp_path: Path, crops: Path
+) -> None:
     """Figures, limits, and on how many clips of what."""
     bundle = write_bundle(networks, MANIFEST, tmp_path / "bundle", crops=crops)
     gate_a, gate_b, clips = (bundle.parity[key] for key in ("gate_a", "gate_b", "clips"))
@@ -125,11 +127,11 @@ def test_the_manifest_tells_what_the_gates_measured(networks: Networks, tmp_path
 @pytest.mark.skipif(not int8_is_exact(), reason="this CPU does not compute int8 exactly (no VNNI)")
 @pytest.mark.parametrize("allowed", [1.0, -1.0])
 def test_ranges_stay_in_a_bundle_whose_int8_verdicts_agree(
-    networks: Networks, tmp_path: Path, crops: Path, monkeypatch: pytest.MonkeyPatch, allowed: float
+    networks: TorchDetector, tmp_path: Path, crops: Path, monkeypatch: pytest.MonkeyPatch, allowed: float
 ) -> None:
     """The backbone keeps its ranges if verdicts change within the limits; the manifest states the figures."""
     limits = {"flipped": allowed, "p_fake_mean": 1.0}
-    monkeypatch.setattr(export.bundle, "allowed_figures", lambda *args, **options: limits)
+    monkeypatch.setattr(export.bundle_writer, "allowed_figures", lambda *args, **options: limits)
     bundle = write_bundle(networks, MANIFEST, tmp_path / "bundle", crops=crops)
     stated = bundle.parity["int8"]
     assert stated["used"] is (allowed > 0)
@@ -139,16 +141,16 @@ def test_ranges_stay_in_a_bundle_whose_int8_verdicts_agree(
 
 
 def test_a_cpu_without_exact_int8_exports_without_ranges(
-    networks: Networks, tmp_path: Path, crops: Path, monkeypatch: pytest.MonkeyPatch
+    networks: TorchDetector, tmp_path: Path, crops: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What cannot be compared is not promised: no ranges, no int8 figures in the manifest."""
-    monkeypatch.setattr(export.bundle, "int8_is_exact", lambda: False)
+    monkeypatch.setattr(export.bundle_writer, "int8_is_exact", lambda: False)
     bundle = write_bundle(networks, MANIFEST, tmp_path / "bundle", crops=crops)
     assert "int8" not in bundle.parity
     assert ranges_of(bundle.backbone.read_bytes()) is None
 
 
-def test_a_bundle_that_fails_is_not_written(networks: Networks, tmp_path: Path) -> None:
+def test_a_bundle_that_fails_is_not_written(networks: TorchDetector, tmp_path: Path) -> None:
     """A calibration so sharp that rounding shows: the old bundle stays, nothing else is left."""
     out = tmp_path / "bundle"
     old = write_bundle(networks, MANIFEST, out)
@@ -163,7 +165,7 @@ def test_a_bundle_that_fails_is_not_written(networks: Networks, tmp_path: Path) 
     assert left(tmp_path) == ["bundle"]
 
 
-def test_a_bundle_is_replaced_and_its_card_stays(networks: Networks, tmp_path: Path) -> None:
+def test_a_bundle_is_replaced_and_its_card_stays(networks: TorchDetector, tmp_path: Path) -> None:
     """Exporting again renews the model; what someone wrote beside it is not ours to delete."""
     out = tmp_path / "bundle"
     first = write_bundle(networks, MANIFEST, out)
@@ -187,7 +189,7 @@ def test_a_judge_of_flicker_goes_from_the_checkpoint_into_the_bundle(tmp_path: P
     assert left(out) == ["backbone.onnx", "head.onnx", "manifest.json"]
 
 
-def test_other_directories_are_left_alone(networks: Networks, tmp_path: Path) -> None:
+def test_other_directories_are_left_alone(networks: TorchDetector, tmp_path: Path) -> None:
     """A wrong --out must not mix a model into someone's files; an empty folder is fine."""
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/one.jpg").write_bytes(b"")
@@ -199,7 +201,7 @@ def test_other_directories_are_left_alone(networks: Networks, tmp_path: Path) ->
     write_bundle(networks, MANIFEST, tmp_path / "empty")
 
 
-def test_a_diverged_model_is_refused(networks: Networks, tmp_path: Path) -> None:
+def test_a_diverged_model_is_refused(networks: TorchDetector, tmp_path: Path) -> None:
     """NaN weights are named as such, before any gate."""
     with torch.no_grad():
         next(networks.head.parameters())[0, 0] = np.nan

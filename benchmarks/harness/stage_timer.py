@@ -17,7 +17,7 @@ from streams.faces.detector import Detection, Detector, Infer
 from streams.input.frame import Frame
 
 
-class Stopwatch:
+class StageTimer:
     """Adds up the milliseconds of each stage, from any thread that has it to itself."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class TimedDetector(Detector):
         stopwatch: Where it counts.
     """
 
-    def __init__(self, infer: Infer, stopwatch: Stopwatch) -> None:
+    def __init__(self, infer: Infer, stopwatch: StageTimer) -> None:
         super().__init__(stopwatch.timed("network", infer))
         self._timed = stopwatch.timed("detector", super().detect)
 
@@ -71,7 +71,7 @@ class TimedBackbone:
     """
 
     def __init__(
-        self, features: Callable[[NDArray[np.uint8]], NDArray[np.float32]], stopwatch: Stopwatch
+        self, features: Callable[[NDArray[np.uint8]], NDArray[np.float32]], stopwatch: StageTimer
     ) -> None:
         self._timed = stopwatch.timed("backbone", features)
 

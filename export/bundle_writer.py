@@ -18,11 +18,12 @@ import onnx
 import torch
 
 from export.errors import OutputOccupied
-from export.onnx_graph.folding import folded
+from export.onnx_graph.folding import fold_for_inference
 from export.onnx_graph.graph import backbone_graph, head_graph
 from export.onnx_graph.rounding import CALIBRATION_PIXELS, StoredWeight, round_weights
+from export.parity.face_clips import Clips, noise_clips, portrait_clips, read_clips
 from export.parity.gates import (
-    Networks,
+    TorchDetector,
     allowed_figures,
     engine_parity,
     report,
@@ -31,7 +32,6 @@ from export.parity.gates import (
     torch_window_logits,
     verdict_parity,
 )
-from export.parity.samples import Clips, noise_clips, portrait_clips, read_clips
 from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
 from runtime.engines.onnx_cpu.int8 import calibrated, int8_is_exact
 from runtime.engines.recorded_outputs import record_outputs
@@ -108,11 +108,11 @@ def export_bundle(
         metrics=metrics or {},
         temporal=read_checkpoint_temporal_classifier(checkpoint),
     )
-    return write_bundle(Networks(model.backbone, model.head), manifest, out, crops=crops, step=step)
+    return write_bundle(TorchDetector(model.backbone, model.head), manifest, out, crops=crops, step=step)
 
 
 def write_bundle(
-    networks: Networks,
+    networks: TorchDetector,
     manifest: Manifest,
     out: Path,
     *,
@@ -134,7 +134,7 @@ def write_bundle(
 
     Raises:
         OutputOccupied: `out` holds something that is no bundle.
-        SamplesUnreadable: `crops` cannot be read.
+        CropsUnreadable: `crops` cannot be read.
         GraphUnsupported: The detector has layers that cannot be exported.
         WeightsUnusable: A weight cannot be stored.
         ParityFailed: A gate failed; nothing was written.
@@ -154,8 +154,8 @@ def write_bundle(
         faces.append(held)
 
     step(f"rounding weights to {manifest.weights}")
-    stored = Networks(
-        folded(networks.backbone, torch.from_numpy(faces[0][0, :2])),
+    stored = TorchDetector(
+        fold_for_inference(networks.backbone, torch.from_numpy(faces[0][0, :2])),
         copy.deepcopy(networks.head).eval().requires_grad_(False),
     )
     weights = round_weights(
@@ -219,7 +219,7 @@ def write_bundle(
     return load_bundle(out)
 
 
-def _int8(draft: Path, stored: Networks, fit: Clips, clips: Clips) -> dict[str, Any]:
+def _int8(draft: Path, stored: TorchDetector, fit: Clips, clips: Clips) -> dict[str, Any]:
     """Calibrate a bundle for int8 arithmetic, and leave it so if its verdicts stay.
 
     Args:

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from export.errors import SamplesUnreadable
-from export.parity.samples import noise_clips, portrait_clips, read_clips
+from export.errors import CropsUnreadable
+from export.parity.face_clips import noise_clips, portrait_clips, read_clips
 
 
 def write_image(path: Path, red: int) -> None:
@@ -81,7 +81,7 @@ def test_what_cannot_be_read_says_so(tmp_path: Path) -> None:
         "broken": "0.jpg is not a readable image",
         "bad.tar": "not a readable tar file",
     }.items():
-        with pytest.raises(SamplesUnreadable, match=words) as caught:
+        with pytest.raises(CropsUnreadable, match=words) as caught:
             read_clips(tmp_path / name, 2, 16, 9)
         assert "\n" not in str(caught.value)
 

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from benchmarks.harness.stopwatch import Stopwatch, TimedDetector, split
+from benchmarks.harness.stage_timer import StageTimer, TimedDetector, split
 from runtime.pipeline.stream_analysis import FaceVerdict, Timings
 from streams.input.frame import Frame
 
@@ -63,7 +63,7 @@ def test_a_frame_without_detection() -> None:
 
 def test_the_network_is_inside_the_detector() -> None:
     """The detector's own time holds its network's; taking it begins anew."""
-    stopwatch = Stopwatch()
+    stopwatch = StageTimer()
 
     def infer(picture: np.ndarray) -> list[np.ndarray]:
         rows, columns = picture.shape[2] // 4, picture.shape[3] // 4
@@ -77,7 +77,7 @@ def test_the_network_is_inside_the_detector() -> None:
 
 def test_a_call_that_fails_counts_too() -> None:
     """Its time was spent, and its error is its caller's."""
-    stopwatch = Stopwatch()
+    stopwatch = StageTimer()
 
     def fail() -> None:
         raise RuntimeError("no")

@@ -1,6 +1,6 @@
 """The TensorRT side of `unmask bench gpu`, in a process of its own: answers and timings of one precision.
 
-    python -m benchmarks.suites.gpu_worker --prepared DIR --precision fp16 --samples IN \
+    python -m benchmarks.suites.gpu.tensorrt_worker --prepared DIR --precision fp16 --samples IN \
         --recorded OUT --json TIMES
 
 The Python that runs it may be another one than the benchmark's: TensorRT 8.6 needs 3.10. It imports no more
@@ -30,7 +30,7 @@ from runtime.errors import UnmaskError
 
 # Before anything counts: kernels are loaded, clocks rise, CUDA graphs are captured in the second call.
 WARMUP_CALLS = 10
-LEAST_CALLS = 20
+MIN_CALLS = 20
 
 
 def call_ms(call: Callable[[], object], seconds: float) -> list[float]:
@@ -41,13 +41,13 @@ def call_ms(call: Callable[[], object], seconds: float) -> list[float]:
         seconds: How long to go on, after the warm-up.
 
     Returns:
-        Milliseconds of each call, at least `LEAST_CALLS`.
+        Milliseconds of each call, at least `MIN_CALLS`.
     """
     for _ in range(WARMUP_CALLS):
         call()
     spent: list[float] = []
     ended = begun = time.perf_counter()
-    while ended - begun < seconds or len(spent) < LEAST_CALLS:
+    while ended - begun < seconds or len(spent) < MIN_CALLS:
         started = time.perf_counter()
         call()
         ended = time.perf_counter()

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.harness.errors import TooShort
-from export.onnx_graph.folding import folded
+from export.onnx_graph.folding import fold_for_inference
 from export.onnx_graph.graph import backbone_graph, head_graph
 from runtime.model.bundle import BACKBONE, HEAD, Bundle, Manifest, load_bundle, write_manifest
 from streams.faces.crop import crop_array
@@ -34,7 +34,7 @@ SIZE = ORIGINAL.input_size
 # Of the face in the picture; the original's own, 1.3 times the rectangle that dlib finds.
 MARGIN = 1.3
 UPSAMPLINGS = 1
-# Opens the residual branches, which start closed: products with zero might be cheaper.
+# Opens the residual branches, which start closed: matrix_products with zero might be cheaper.
 BRANCH_GAIN = 0.3
 
 Crops = NDArray[np.uint8]
@@ -149,7 +149,9 @@ class Network:
             folder: An empty directory.
         """
         with _quiet():
-            backbone = folded(self.model.backbone, torch.zeros(2, SIZE, SIZE, 3, dtype=torch.uint8))
+            backbone = fold_for_inference(
+                self.model.backbone, torch.zeros(2, SIZE, SIZE, 3, dtype=torch.uint8)
+            )
             onnx.save(backbone_graph(backbone, SIZE, {}), folder / BACKBONE)
             onnx.save(head_graph(self.model.head, FEATURES, {}), folder / HEAD)
         manifest = Manifest(

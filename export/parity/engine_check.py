@@ -23,16 +23,16 @@ from rich.table import Table
 from rich.text import Text
 
 from export.errors import EnginesDiffer, RecordedOutputsForeign
+from export.parity.face_clips import Clips, portrait_clips, read_clips
 from export.parity.gates import (
-    Networks,
+    TorchDetector,
     VerdictParity,
     allowed_figures,
     torch_features,
     torch_window_logits,
     verdict_parity,
 )
-from export.parity.restored import stored_networks
-from export.parity.samples import Clips, portrait_clips, read_clips
+from export.parity.restored_detector import restored_detector
 from runtime.engines.factory import open_engine
 from runtime.engines.interface import Engine
 from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
@@ -46,7 +46,7 @@ from runtime.engines.tensorrt.onnx_rewrite import PRECISIONS
 from runtime.errors import EngineUnavailable
 from runtime.model.bundle import Bundle
 
-LEAST_CROPS, LEAST_WINDOWS = 2000, 200
+MIN_CROPS, MIN_WINDOWS = 2000, 200
 PORTRAIT_CLIPS = 8
 WIDTH = 140
 
@@ -91,7 +91,11 @@ class Row:
 
 
 def run_check(
-    bundle: Bundle, options: CheckOptions, *, trained: Networks | None = None, step: Step = lambda what: None
+    bundle: Bundle,
+    options: CheckOptions,
+    *,
+    trained: TorchDetector | None = None,
+    step: Step = lambda what: None,
 ) -> list[Row]:
     """Compare, print the table, write the record.
 
@@ -107,7 +111,7 @@ def run_check(
     Raises:
         EnginesDiffer: An engine is further from torch than allowed; the table was printed and written.
         RecordedOutputsForeign: Recorded outputs are of other crops or another model.
-        SamplesUnreadable: The crops cannot be read.
+        CropsUnreadable: The crops cannot be read.
         GraphUnsupported: The bundle is not of the detector that unmask trains.
         UnmaskError: An engine broke.
     """
@@ -120,7 +124,7 @@ def run_check(
     for path, outputs in zip(options.recorded, foreign, strict=True):
         _belongs(path, outputs, clips, bundle)
     step("torch, float32")
-    networks = stored_networks(bundle) if trained is None else trained
+    networks = restored_detector(bundle) if trained is None else trained
     expected = torch_window_logits(networks, torch_features(networks, clips), bundle.min_frames)
 
     def row(outputs: RecordedOutputs) -> Row:
@@ -172,9 +176,9 @@ def clips_needed(window: int, min_frames: int) -> int:
         min_frames: The shortest window that is judged.
 
     Returns:
-        The least that holds `LEAST_CROPS` and `LEAST_WINDOWS`.
+        The least that holds `MIN_CROPS` and `MIN_WINDOWS`.
     """
-    return max(math.ceil(LEAST_CROPS / window), math.ceil(LEAST_WINDOWS / (window - min_frames + 1)))
+    return max(math.ceil(MIN_CROPS / window), math.ceil(MIN_WINDOWS / (window - min_frames + 1)))
 
 
 def checked_clips(bundle: Bundle, crops: Path | None) -> Clips:
@@ -188,7 +192,7 @@ def checked_clips(bundle: Bundle, crops: Path | None) -> Clips:
         uint8 RGB `(K, window, H, W, 3)`, the same every time.
 
     Raises:
-        SamplesUnreadable: The crops cannot be read.
+        CropsUnreadable: The crops cannot be read.
     """
     window, size = bundle.window, bundle.input_size
     if crops is None:
@@ -269,11 +273,11 @@ def _print(record: Mapping[str, Any], rows: Sequence[Row]) -> None:
     for reason in dict.fromkeys(row.absent for row in rows if row.absent):
         console.print(f"tensorrt does not run here: {reason}")
     compared = [row.parity for row in rows if row.parity is not None]
-    few = any(found.crops < LEAST_CROPS or found.windows < LEAST_WINDOWS for found in compared)
+    few = any(found.crops < MIN_CROPS or found.windows < MIN_WINDOWS for found in compared)
     if record["crops"] != "given":
         console.print("compared on one portrait only: give face crops with --crops for figures that count")
     elif few:
         console.print(
-            f"compared on less than the {LEAST_CROPS} crops and {LEAST_WINDOWS} windows that figures need: "
+            f"compared on less than the {MIN_CROPS} crops and {MIN_WINDOWS} windows that figures need: "
             "give more with --crops"
         )

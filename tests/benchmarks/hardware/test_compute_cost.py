@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.harness.arithmetic import Work, count_work
+from benchmarks.hardware.compute_cost import ComputeCost, compute_cost_of
 from runtime.model.bundle import BACKBONE, DEFAULT_BUNDLE, load_bundle
 
 
@@ -44,7 +44,7 @@ def test_a_convolution_in_groups(tmp_path: Path) -> None:
         ["N", 4, 5, 6],
     )
     outputs = 8 * 5 * 6
-    work = count_work(path)
+    work = compute_cost_of(path)
     assert work.flop_per_item == 2 * outputs * 2 * 3 * 3
     assert work.weight_bytes == 4 * (8 * 2 * 3 * 3 + 8)
     # In and out of the convolution, and the second operand of the addition.
@@ -62,7 +62,7 @@ def test_a_product(tmp_path: Path, flipped: int) -> None:
         {"weight": np.zeros((7, 16) if flipped else (16, 7), np.float32)},
         ["N", 16],
     )
-    assert count_work(path) == Work(
+    assert compute_cost_of(path) == ComputeCost(
         flop_per_item=2 * 7 * 16, weight_bytes=4 * 7 * 16, activation_bytes_per_item=4 * (16 + 7)
     )
 
@@ -76,7 +76,7 @@ def test_a_shape_that_is_not_told(tmp_path: Path) -> None:
         ["N", "T", 16],
     )
     with pytest.raises(ValueError, match="does not tell"):
-        count_work(path)
+        compute_cost_of(path)
 
 
 def test_the_backbone_as_torch_counts_it() -> None:
@@ -98,7 +98,7 @@ def test_the_backbone_as_torch_counts_it() -> None:
     with torch.inference_mode():
         size = load_bundle(DEFAULT_BUNDLE).input_size
         network(torch.zeros(1, size, size, 3, dtype=torch.uint8))
-    work = count_work(DEFAULT_BUNDLE / BACKBONE)
+    work = compute_cost_of(DEFAULT_BUNDLE / BACKBONE)
     assert work.flop_per_item == 2 * macs
     # 23 million weights, as published, without the classifier.
     assert 4 * 22.9e6 < work.weight_bytes < 4 * 23.1e6

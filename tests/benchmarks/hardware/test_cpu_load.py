@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.load import STAT, Load, busy_s, memory_mib, threads_s
+from benchmarks.hardware.cpu_load import STAT, Load, busy_s, memory_mib, threads_s
 
 LINUX = pytest.mark.skipif(not STAT.exists(), reason="no /proc on this system")
 

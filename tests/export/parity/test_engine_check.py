@@ -12,10 +12,10 @@ import pytest
 
 import unmask
 from export.errors import EnginesDiffer, GraphUnsupported, RecordedOutputsForeign
-from export.parity import check
-from export.parity.check import CheckOptions, clips_needed, run_check
+from export.parity import engine_check
+from export.parity.engine_check import CheckOptions, clips_needed, run_check
 from export.parity.gates import VerdictParity, allowed_figures, verdict_parity
-from export.parity.restored import stored_networks
+from export.parity.restored_detector import restored_detector
 from runtime.engines.factory import open_engine
 from runtime.engines.interface import Engine
 from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
@@ -38,7 +38,7 @@ def bundle() -> Bundle:
 @pytest.fixture(autouse=True)
 def few_clips(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two clips show what eight show."""
-    monkeypatch.setattr(check, "PORTRAIT_CLIPS", 2)
+    monkeypatch.setattr(engine_check, "PORTRAIT_CLIPS", 2)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def on_fake_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             **options,
         )
 
-    monkeypatch.setattr(check, "open_engine", open_)
+    monkeypatch.setattr(engine_check, "open_engine", open_)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
             return open_engine(bundle, choice, threads=1)
         raise EngineUnavailable("tensorrt", "there is no NVIDIA driver", "use another")
 
-    monkeypatch.setattr(check, "open_engine", open_)
+    monkeypatch.setattr(engine_check, "open_engine", open_)
 
 
 @pytest.mark.usefixtures("on_fake_gpu")
@@ -198,7 +198,7 @@ def test_enough_is_compared() -> None:
 def test_only_the_detector_that_is_trained_comes_back(small_bundle_of_tests: Bundle) -> None:
     """Another network would be compared with the wrong one."""
     with pytest.raises(GraphUnsupported, match="no LSTM by the name"):
-        stored_networks(small_bundle_of_tests)
+        restored_detector(small_bundle_of_tests)
 
 
 @pytest.fixture

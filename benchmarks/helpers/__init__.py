@@ -1,0 +1,1 @@
+"""Helper processes that play the other side: live cameras and WebSocket subscribers."""

@@ -1,0 +1,1 @@
+"""CPU time of a verdict: the original method (dlib and an 80-frame clip) against unmask."""

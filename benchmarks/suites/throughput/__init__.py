@@ -1,0 +1,1 @@
+"""Number of live streams that this machine sustains."""
