@@ -36,7 +36,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(
-    wheel: Path, tmp_path_factory: pytest.TempPathFactory, lacking: Callable[[str], NoReturn]
+    wheel: Path, tmp_path_factory: pytest.TempPathFactory, skip_or_fail: Callable[[str], NoReturn]
 ) -> Path:
     """Script directory of a fresh environment with only the wheel and its dependencies."""
     place = tmp_path_factory.mktemp("elsewhere") / "venv"
@@ -55,7 +55,7 @@ def installed(
     for command in commands:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            lacking(f"{' '.join(command[:4])} failed, no package index? {done.stderr.strip()[-300:]}")
+            skip_or_fail(f"{' '.join(command[:4])} failed, no package index? {done.stderr.strip()[-300:]}")
     return place / "bin"
 
 

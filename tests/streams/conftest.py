@@ -60,10 +60,10 @@ def make_frame() -> Callable[..., Frame]:
 
 
 @pytest.fixture(scope="session")
-def real_videos(lacking: Callable[[str], NoReturn]) -> list[Path]:
+def real_videos(skip_or_fail: Callable[[str], NoReturn]) -> list[Path]:
     """Whole videos of single talking faces, from the data set that UNMASK_DATA names."""
     root = os.environ.get("UNMASK_DATA")
     videos = sorted(Path(root, "videos").glob("*.mp4")) if root else []
     if not videos:
-        lacking("no videos: set UNMASK_DATA to the directory of the data set")
+        skip_or_fail("no videos: set UNMASK_DATA to the directory of the data set")
     return videos

@@ -1,10 +1,10 @@
-"""A small RTSP camera for tests: serves the H.264 pictures of a file over and over, at their pace, at /cam.
+"""RTSP camera for tests: serves the H.264 frames of a file in a loop, in real time, at /cam.
 
-Run under the system's Python, which has Debian's GStreamer bindings; prints its port once it listens:
+It runs under the system's Python, which has Debian's GStreamer bindings, and prints its port once it listens:
 
-    /usr/bin/python3 tests/rtsp_server.py clip.mp4 --user ada --password secret --auth digest
+    /usr/bin/python3 tests/support/rtsp_server.py clip.mp4 --user ada --password secret --auth digest
 
-Like a camera it is one running stream: a client that joins late joins in the middle.
+Like a camera it is one running stream: a client that connects late starts in the middle.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TIMEOUT_NS = 10 * Gst.SECOND
 
 
 class Clip:
-    """The coded pictures of a file, in decoding order, read once."""
+    """Encoded frames of a file, in decoding order, read once."""
 
     def __init__(self, path: str) -> None:
         pipeline = Gst.parse_launch(
@@ -35,31 +35,32 @@ class Clip:
         sink = pipeline.get_by_name("sink")
         pipeline.set_state(Gst.State.PLAYING)
         self.caps = None
-        self.pictures = []
+        self.frames = []
         while sample := sink.emit("try-pull-sample", TIMEOUT_NS):
             self.caps = sample.get_caps()
-            self.pictures.append(sample.get_buffer())
+            self.frames.append(sample.get_buffer())
         pipeline.set_state(Gst.State.NULL)
-        if not self.pictures:
-            raise SystemExit(f"no H.264 pictures in {path}")
-        start = min(picture.pts for picture in self.pictures)
-        end = max(picture.pts + picture.duration for picture in self.pictures)
+        if not self.frames:
+            raise SystemExit(f"no H.264 frames in {path}")
+        start = min(frame.pts for frame in self.frames)
+        end = max(frame.pts + frame.duration for frame in self.frames)
         self.length_ns = end - start
-        # With B-frames decoding starts before showing does, and no time may become negative.
-        self.start_ns = min([start, *(picture.dts for picture in self.pictures)])
+        # With B-frames the first decoding time is before the first presentation time, and none may be
+        # negative.
+        self.start_ns = min([start, *(frame.dts for frame in self.frames)])
 
-    def picture(self, number: int) -> Gst.Buffer:
-        """Return the picture of that number in the endless stream, with its time there."""
-        rounds, index = divmod(number, len(self.pictures))
-        picture = self.pictures[index].copy_deep()
+    def frame(self, number: int) -> Gst.Buffer:
+        """Return a frame of the endless stream, with its time stamps there."""
+        rounds, index = divmod(number, len(self.frames))
+        frame = self.frames[index].copy_deep()
         shift = rounds * self.length_ns - self.start_ns
-        picture.pts += shift
-        picture.dts = picture.dts + shift if picture.dts != Gst.CLOCK_TIME_NONE else Gst.CLOCK_TIME_NONE
-        return picture
+        frame.pts += shift
+        frame.dts = frame.dts + shift if frame.dts != Gst.CLOCK_TIME_NONE else Gst.CLOCK_TIME_NONE
+        return frame
 
 
-class Camera(GstRtspServer.RTSPMediaFactory):
-    """Makes the one running stream that all clients share."""
+class Camera(GstRtspServer.RTSPMediaFactory):  # type: ignore[misc]
+    """Factory of the one running stream that all clients share."""
 
     def __init__(self, clip: Clip, *, headers_per_slice: bool) -> None:
         super().__init__()
@@ -80,14 +81,14 @@ class Camera(GstRtspServer.RTSPMediaFactory):
 
         def feed(appsrc: Gst.Element, _wanted: int) -> None:
             nonlocal number
-            appsrc.emit("push-buffer", self.clip.picture(number))
+            appsrc.emit("push-buffer", self.clip.frame(number))
             number += 1
 
         source.connect("need-data", feed)
 
 
 def guard(server: GstRtspServer.RTSPServer, camera: Camera, scheme: str, user: str, password: str) -> None:
-    """Let only this user in."""
+    """Require the credentials of this user."""
     token = GstRtspServer.RTSPToken()
     token.set_string("media.factory.role", ROLE)
     auth = GstRtspServer.RTSPAuth()
@@ -104,7 +105,7 @@ def guard(server: GstRtspServer.RTSPServer, camera: Camera, scheme: str, user: s
 
 
 def main() -> None:
-    """Serve until killed."""
+    """Run until killed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("clip")
     parser.add_argument("--port", type=int, default=0)

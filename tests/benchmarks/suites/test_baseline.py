@@ -31,10 +31,10 @@ LINES = [
 
 
 @pytest.fixture(autouse=True)
-def dlib(lacking: Callable[[str], NoReturn]) -> None:
+def dlib(skip_or_fail: Callable[[str], NoReturn]) -> None:
     """The face detector of the original method."""
     if importlib.util.find_spec("dlib") is None:
-        lacking("dlib is not installed: the extra bench has it")
+        skip_or_fail("dlib is not installed: the extra bench has it")
 
 
 @pytest.fixture

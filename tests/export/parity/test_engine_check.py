@@ -26,8 +26,8 @@ from runtime.engines.tensorrt.prepared import write_prepared
 from runtime.errors import EngineUnavailable
 from runtime.model.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
 from runtime.model.calibration import Calibration
-from tests.runtime.conftest import _make_bundle
 from tests.support import fake_gpu
+from tests.support.small_bundle import write_small_bundle
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +204,7 @@ def test_only_the_detector_that_is_trained_comes_back(small_bundle_of_tests: Bun
 @pytest.fixture
 def small_bundle_of_tests(tmp_path: Path) -> Bundle:
     """A bundle whose head has no name in common with the trained one's."""
-    return load_bundle(_make_bundle(tmp_path / "small"))
+    return load_bundle(write_small_bundle(tmp_path / "small"))
 
 
 def test_the_other_process_says_why_it_cannot_run(

@@ -36,11 +36,11 @@ def bundle() -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def rtx(lacking: Callable[[str], NoReturn]) -> Any:
+def rtx(skip_or_fail: Callable[[str], NoReturn]) -> Any:
     try:
         return load_tensorrt(RTX)
     except EngineUnavailable as error:
-        lacking(f"{error.reason}; install tensorrt-rtx-cu13-libs and tensorrt-rtx-cu13-bindings")
+        skip_or_fail(f"{error.reason}; install tensorrt-rtx-cu13-libs and tensorrt-rtx-cu13-bindings")
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
