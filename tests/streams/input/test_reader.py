@@ -36,13 +36,13 @@ from streams.input.sampler import Sampler
 from streams.input.source import parse_source
 
 if TYPE_CHECKING:
-    from tests.conftest import RtspServer
+    from tests.support.rtsp_process import RtspProcess
 
 E = TypeVar("E", bound=Event)
 
 IndexOf = Callable[[av.VideoFrame], int]
 MakeVideo = Callable[..., Path]
-Serve = Callable[..., "RtspServer"]
+Serve = Callable[..., "RtspProcess"]
 
 QUICK = Backoff(first_s=0.05, max_s=0.2)
 PATIENCE_S = 20.0  # for a slow day; what is waited for comes within a second or two
