@@ -28,15 +28,17 @@ import urllib.parse
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self, TypeAlias
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
 
 from runtime.errors import UnmaskError
-from runtime.messages import PROTOCOL_VERSION, HelloDict, MessageDict
+from runtime.messages import PROTOCOL_VERSION
 
 logger = logging.getLogger(__name__)
+
+MessageDict: TypeAlias = dict[str, Any]
 
 DEFAULT_PORT = 8765
 SCHEMES = {"ws": "ws", "http": "ws", "wss": "wss", "https": "wss"}
@@ -91,7 +93,7 @@ class AccessRefused(WatchError, PermissionError):
 class ProtocolMismatch(WatchError, ConnectionError):
     """Says that the server speaks a newer version of the protocol than this client."""
 
-    advice = "update unmask on this side"
+    advice = "install the same version of unmask on both sides"
 
 
 class ServerUnreachable(WatchError, ConnectionError):
@@ -134,7 +136,7 @@ class Watch:
         return self._receiver.url
 
     @property
-    def hello(self) -> HelloDict | None:
+    def hello(self) -> MessageDict | None:
         """Give the last `hello`; None before the first."""
         return self._receiver.hello
 
@@ -158,7 +160,7 @@ class _Receiver:
         on_disconnect: Callable[[str], None] | None,
     ) -> None:
         self.url = url
-        self.hello: HelloDict | None = None
+        self.hello: MessageDict | None = None
         self.connected = False
         self.lost = 0
         self._give_up_s = give_up_s
@@ -236,15 +238,15 @@ class _Receiver:
         try:
             message = json.loads(text)
             if isinstance(message["type"], str) and isinstance(message["seq"], int):
-                return cast(MessageDict, message)
+                return dict(message)
         except (ValueError, KeyError, TypeError):
             pass
         raise NotUnmask(self.url, "what it sends is no message of unmask")
 
-    def _greet(self, hello: HelloDict) -> None:
+    def _greet(self, hello: MessageDict) -> None:
         if hello.get("software") != "unmask":
             raise NotUnmask(self.url, "the first message is not the hello of unmask")
-        if hello["protocol"] > PROTOCOL_VERSION:
+        if hello["protocol"] != PROTOCOL_VERSION:
             raise ProtocolMismatch(
                 self.url, f"the server speaks protocol {hello['protocol']}, this client {PROTOCOL_VERSION}"
             )

@@ -92,7 +92,7 @@ def split(
 
     Args:
         frame: The frame.
-        verdicts: What was found in it, at least one with timings.
+        verdicts: What was found in it, at least one with a latency.
         inner: What the stopwatch counted meanwhile.
         analysis_ms: The whole analysis, from frame to verdicts.
         send_ms: From verdicts to messages handed to the server.
@@ -100,7 +100,7 @@ def split(
     Returns:
         Milliseconds by stage, in the order of the pipeline. None is negative and `total` is their sum.
     """
-    spent = next(verdict.timings for verdict in verdicts if verdict.timings is not None)
+    spent = next(verdict.latency for verdict in verdicts if verdict.latency is not None)
     network, detector = inner.get("network", 0.0), inner.get("detector", 0.0)
     backbone = min(inner.get("backbone", 0.0), spent.backbone)
     stages = {

@@ -2,8 +2,9 @@
 
 For each number of subscribers there are two runs: all of them fast, and again with slow readers beside them,
 which read half of what is published. The delivery to the fast ones must not change. What the slow ones lose,
-and how old what they read is, is told apart. Delivery is from `Broadcaster.publish` until `runtime.client.watch` has
-the message. The clients share one process, so with many of them their own reading is a part of it.
+and how old what they read is, is told apart. Delivery is from `Broadcaster.publish` until
+`runtime.client.watch` has the message. The clients share one process, so with many of them their own reading
+is a part of it.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ from benchmarks.harness.record import (
     percentiles,
     quantity,
 )
+from benchmarks.helpers.server_thread import serve_in_thread
 from benchmarks.helpers.subscribers import Received, Subscribers
-from runtime.messages import HEARTBEAT_S, HeartbeatMessage, Identity, Latency, VerdictMessage
+from runtime.messages import HEARTBEAT_S, HeartbeatMessage, HelloMessage, Latency, VerdictMessage
 from runtime.serving.broadcaster import Broadcaster, new_session
 from runtime.serving.metrics import Metrics
-from runtime.serving.server import serve_in_thread
 from runtime.version import version
 
 WARMUP_S = 1.0
@@ -196,7 +197,7 @@ def deliver(*, fast: int, slow: int, rate_hz: float, streams: int, seconds: floa
     Raises:
         HelperFailed: Not all could join.
     """
-    broadcaster = Broadcaster(Identity(version=version(), session=new_session()), sinks=[Metrics()])
+    broadcaster = Broadcaster(HelloMessage(version=version(), session=new_session()), sinks=[Metrics()])
     pause_s = SLOWNESS / (rate_hz * streams)
     with _served(broadcaster, fast, slow, pause_s) as subscribers:
         joined = time.monotonic()
@@ -254,8 +255,8 @@ def _verdict(stream: str, pts_s: float) -> VerdictMessage:
         state="real",
         p_fake=0.123456,
         box=(0.4123, 0.2345, 0.1512, 0.3001),
-        fill=1.0,
+        window_fill=1.0,
         pts_s=pts_s,
         captured=time.time(),
-        latency_ms=Latency(decode=2.345, detect=8.765, backbone=25.432, head=3.456, total=45.678),
+        latency_ms=Latency(decode=2.345, detect=8.765, crop=0.432, backbone=25.0, head=3.456, total=45.678),
     )

@@ -36,15 +36,15 @@ from rich.progress import Progress
 from benchmarks.harness.errors import NothingMeasured
 from benchmarks.harness.record import Figure, Output, distribution, figure_table, new_record
 from benchmarks.harness.stage_timer import StageTimer, TimedBackbone, TimedDetector, split
+from benchmarks.helpers.server_thread import serve_in_thread
 from benchmarks.helpers.subscribers import Subscribers
 from runtime.engines.factory import detector_infer, open_engine
-from runtime.messages import Identity
+from runtime.messages import HelloMessage
 from runtime.model.bundle import load_bundle
 from runtime.pipeline.batcher import Batcher
 from runtime.pipeline.stream_analysis import FaceVerdict, StreamAnalysis
 from runtime.serving.broadcaster import Broadcaster, new_session
 from runtime.serving.metrics import Metrics
-from runtime.serving.server import serve_in_thread
 from runtime.version import version
 from streams.errors import EndOfStream
 from streams.faces.finder import FaceFinder
@@ -182,8 +182,8 @@ def measure_latency(
             if scored:
                 spent_ms, sent_ms = 1e3 * (analysed - started), 1e3 * (sent - analysed)
                 stages = split(frame, scored, stopwatch.take(), analysis_ms=spent_ms, send_ms=sent_ms)
-                if frame.captured is not None and scored[0].timings is not None:
-                    stages["capture"] = scored[0].timings.total
+                if frame.captured is not None and scored[0].latency is not None:
+                    stages["capture"] = scored[0].latency.total
                     if collected.scored >= warmup:
                         outlet.expect(seq, frame.captured)
                 collected.add(stages, faces=len(scored))
@@ -211,22 +211,24 @@ def measure_latency(
 
 
 class _Outlet:
-    """Where the verdicts go, as in `unmask monitor`: the hub, and for a live source a server and a client."""
+    """Receivers of the verdicts as in `unmask monitor`: a broadcaster, and for a live source a client."""
 
     def __init__(self, source: Source, stack: ExitStack) -> None:
         self._stream = source.name
-        self._hub = Broadcaster(Identity(version=version(), session=new_session()), sinks=[Metrics()])
+        self._broadcaster = Broadcaster(
+            HelloMessage(version=version(), session=new_session()), sinks=[Metrics()]
+        )
         self._subscribers: Subscribers | None = None
         self._expected: dict[int, float] = {}
         if source.live:
-            server = stack.enter_context(serve_in_thread(self._hub, port=0))
+            server = stack.enter_context(serve_in_thread(self._broadcaster, port=0))
             self._subscribers = stack.enter_context(Subscribers(server.urls.websocket, fast=1))
 
     def send(self, verdicts: list[FaceVerdict]) -> int:
         """Publish all verdicts of a frame; the last one's number."""
         seq = 0
         for verdict in verdicts:
-            seq = self._hub.publish(verdict.message(self._stream))
+            seq = self._broadcaster.publish(verdict.message(self._stream))
         return seq
 
     def expect(self, seq: int, captured: float) -> None:

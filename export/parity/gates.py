@@ -369,7 +369,8 @@ def _share(changed: NDArray[np.bool_], face: NDArray[np.bool_]) -> float:
 
 
 def _state(calibration: Calibration, logit: float) -> str:
-    return FaceDecision(calibration, min_fill=0.0, expiry_s=1.0).update(logit, 1.0, 0.0).state
+    decision = FaceDecision(calibration, min_fill=0.0, expiry_s=1.0)
+    return decision.update(calibration.p_fake(logit), 1.0, 0.0)
 
 
 def _short(value: Any) -> Any:

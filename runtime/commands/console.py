@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from runtime.messages import HealthDict, State, StreamDict, StreamState, VerdictDict
+from runtime.messages import HeartbeatMessage, State, StreamHealth, StreamMessage, StreamState, VerdictMessage
 from runtime.serving.client_queue import EncodedMessage
 from runtime.serving.snapshot import SnapshotStore
 
@@ -37,7 +37,7 @@ BAR_CELLS = 10
 
 
 class LiveConsole:
-    """Shows every stream and every face in it as they are now; a sink of the hub and something rich can draw.
+    """Live table of every stream and its faces; a sink of the broadcaster, rendered by rich.
 
     Args:
         wall: Gives Unix seconds.
@@ -48,15 +48,15 @@ class LiveConsole:
         # Messages come from the streams' threads while rich draws on its own.
         self._lock = threading.Lock()
         self._board = SnapshotStore()
-        self._health: dict[str, HealthDict] = {}
+        self._health: dict[str, StreamHealth] = {}
 
     def __call__(self, encoded: EncodedMessage) -> None:
         """Take in a message."""
         message = encoded.message
         with self._lock:
             self._board.apply(message)
-            if message["type"] == "heartbeat":
-                self._health = {health["stream"]: health for health in message["streams"]}
+            if isinstance(message, HeartbeatMessage):
+                self._health = {health.stream: health for health in message.streams}
 
     def __rich__(self) -> Table:
         """Draw what holds now."""
@@ -70,50 +70,50 @@ class LiveConsole:
             verdicts = self._board.verdicts(self._wall())
             health = self._health
         for stream in streams:
-            own = [verdict for verdict in verdicts if verdict["stream"] == stream["stream"]]
-            for row in _rows(stream, own, health.get(stream["stream"])):
+            own = [verdict for verdict in verdicts if verdict.stream == stream.stream]
+            for row in _rows(stream, own, health.get(stream.stream)):
                 table.add_row(*row)
         return table
 
 
 def _rows(
-    stream: StreamDict, verdicts: list[VerdictDict], health: HealthDict | None
+    stream: StreamMessage, verdicts: list[VerdictMessage], health: StreamHealth | None
 ) -> Iterator[tuple[str | Text, ...]]:
-    state = Text(stream["state"], STREAM_STYLES[stream["state"]])
-    dropped = str(health["dropped"]) if health is not None else ""
+    state = Text(stream.state, STREAM_STYLES[stream.state])
+    dropped = str(health.dropped) if health is not None else ""
     # A file may be called anything, rich's markup included.
-    name = escape(stream["stream"])
+    name = escape(stream.stream)
     if not verdicts:
-        yield name, state, "", Text(stream["reason"] or "", "dim"), "", "", "", dropped
-    for verdict in sorted(verdicts, key=lambda verdict: verdict["face"]):
-        latency = verdict["latency_ms"]
+        yield name, state, "", Text(stream.reason or "", "dim"), "", "", "", dropped
+    for verdict in sorted(verdicts, key=lambda verdict: verdict.face):
+        latency = verdict.latency_ms
         yield (
             name,
             state,
-            str(verdict["face"]),
-            Text(verdict["state"], FACE_STYLES[verdict["state"]]),
+            str(verdict.face),
+            Text(verdict.state, FACE_STYLES[verdict.state]),
             _score(verdict),
-            f"{verdict['fill']:.0%}",
-            "" if latency is None else f"{latency['total']:.0f} ms",
+            f"{verdict.window_fill:.0%}",
+            "" if latency is None else f"{latency.total:.0f} ms",
             dropped,
         )
         name, state, dropped = "", Text(), ""
 
 
-def _score(verdict: VerdictDict) -> Text:
-    p_fake = verdict["p_fake"]
+def _score(verdict: VerdictMessage) -> Text:
+    p_fake = verdict.p_fake
     if p_fake is None:
         return Text("")
     filled = round(BAR_CELLS * p_fake)
     return Text.assemble(
         f"{p_fake:.2f} ",
-        ("━" * filled, FACE_STYLES[verdict["state"]]),
+        ("━" * filled, FACE_STYLES[verdict.state]),
         ("━" * (BAR_CELLS - filled), "bright_black"),
     )
 
 
 class ChangeLog:
-    """Logs each change of a stream's state, and of what is thought of a face; a sink of the hub."""
+    """Logs each change of a stream's state, and of what is thought of a face; a sink of the broadcaster."""
 
     def __init__(self) -> None:
         self._faces: dict[tuple[str, int], State] = {}
@@ -121,11 +121,11 @@ class ChangeLog:
     def __call__(self, encoded: EncodedMessage) -> None:
         """Take in a message; a verdict that repeats the last one logs nothing."""
         message = encoded.message
-        if message["type"] == "stream":
-            reason = message["reason"]
-            logger.info("%s: %s%s", message["stream"], message["state"], f" ({reason})" if reason else "")
-        elif message["type"] == "verdict":
-            face, state = (message["stream"], message["face"]), message["state"]
+        if isinstance(message, StreamMessage):
+            reason = message.reason
+            logger.info("%s: %s%s", message.stream, message.state, f" ({reason})" if reason else "")
+        elif isinstance(message, VerdictMessage):
+            face, state = (message.stream, message.face), message.state
             before = self._faces.pop(face, None)
             if state != "stale":
                 self._faces[face] = state
@@ -133,7 +133,7 @@ class ChangeLog:
                 return
             if state == "stale":
                 logger.info("%s: face %d is gone", *face)
-            elif message["p_fake"] is None:
+            elif message.p_fake is None:
                 logger.info("%s: face %d is %s", *face, state)
             else:
-                logger.info("%s: face %d is %s (p_fake %.2f)", *face, state, message["p_fake"])
+                logger.info("%s: face %d is %s (p_fake %.2f)", *face, state, message.p_fake)

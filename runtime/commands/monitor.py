@@ -27,7 +27,7 @@ from runtime.commands.console import ChangeLog, LiveConsole
 from runtime.engines.factory import detector_infer, open_engine
 from runtime.engines.interface import Engine
 from runtime.errors import JsonlFailed, UnmaskError
-from runtime.messages import Identity
+from runtime.messages import HelloMessage, Thresholds
 from runtime.model.bundle import Bundle, load_bundle
 from runtime.pipeline.batcher import Batcher
 from runtime.pipeline.monitor import Monitor
@@ -154,12 +154,12 @@ class _Run:
     async def serve(self, analysis_of: Callable[[], StreamAnalysis]) -> int:
         options = self._options
         loop = asyncio.get_running_loop()
-        identity = Identity(
+        hello = HelloMessage(
             version=version(),
             session=new_session(),
             model=self._bundle.name,
             engine=self._engine.describe(),
-            thresholds=(self._bundle.threshold_real, self._bundle.threshold_fake),
+            thresholds=Thresholds(real=self._bundle.threshold_real, fake=self._bundle.threshold_fake),
         )
         metrics = Metrics()
         with self._signals(loop), ExitStack() as stack:
@@ -171,7 +171,7 @@ class _Run:
                 stack.callback(
                     lambda: recording.close(timeout_s=INTERRUPTED_S if self._interrupted else FINISHED_S)
                 )
-            broadcaster = Broadcaster(identity, sinks=sinks)
+            broadcaster = Broadcaster(hello, sinks=sinks)
             async with serve(
                 broadcaster,
                 host=options.host,

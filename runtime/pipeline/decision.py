@@ -1,47 +1,30 @@
-"""What a logit means: calibration, and the verdict on one face over time.
+"""State of one face from its calibrated scores: thresholds with hysteresis, warm-up and expiry.
 
-Pure: values and a time go in, a verdict comes out. What is not backed by fresh samples carries no score.
+No I/O and no clock: scores and times are passed in, states are returned.
+
+    decision = FaceDecision(calibration, min_fill=0.3125, expiry_s=0.625)
+    state = decision.update(p_fake, window_fill, now)
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 from runtime.messages import State
 from runtime.model.calibration import Calibration
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Holds what is said of a face at one moment.
-
-    Args:
-        state: `warming` (too few samples yet), `real`, `uncertain`, `fake`, or `stale` (samples stopped).
-        p_fake: 0..1; None exactly when the state is `warming` or `stale`.
-    """
-
-    state: State
-    p_fake: float | None
-
-    @property
-    def scored(self) -> bool:
-        """Tell whether this verdict carries a score."""
-        return self.p_fake is not None
-
-
-WARMING = Verdict("warming", None)
-STALE = Verdict("stale", None)
-
-
 class FaceDecision:
-    """Judges one face: keeps a score on a threshold from flickering, and lets an old verdict expire.
+    """State of one face over time.
 
-    Times are in seconds of any one clock that the caller keeps to.
+    Hysteresis keeps a score near a threshold from changing the state back and forth. All times are seconds of
+    one clock of the caller's choice.
 
     Args:
-        calibration: The bundle's.
-        min_fill: The share of the window below which a face is `warming`, 0..1.
-        expiry_s: A verdict older than this is `stale`.
+        calibration: Thresholds and hysteresis of the model.
+        min_fill: Share of the window below which the face is `warming`, 0..1.
+        expiry_s: Age in seconds of the last sample above which the face is `stale`.
+
+    Raises:
+        ValueError: `min_fill` is outside 0..1 or `expiry_s` is not positive.
     """
 
     def __init__(self, calibration: Calibration, *, min_fill: float, expiry_s: float) -> None:
@@ -52,70 +35,59 @@ class FaceDecision:
         self.calibration = calibration
         self.min_fill = min_fill
         self.expiry_s = expiry_s
-        self._last = WARMING
+        self._state: State = "warming"
         self._sampled_at: float | None = None
 
-    def update(self, logit: float | None, fill: float, now: float) -> Verdict:
-        """Take in a new sample of the face and give the verdict on it.
+    def update(self, p_fake: float | None, window_fill: float, now: float) -> State:
+        """Return the state after a new sample.
 
         Args:
-            logit: The head's output over the buffer, uncalibrated; None while the buffer is too short for it.
-            fill: The share of the window that is filled, 0..1.
-            now: When the sample was taken.
+            p_fake: Calibrated probability of a fake, 0..1; None while the window is too short for a score.
+            window_fill: Share of the window that holds samples, 0..1.
+            now: Time of the sample.
 
         Returns:
-            `warming` while `fill` is below `min_fill` or there is no logit, else a scored verdict.
-
-        Raises:
-            ValueError: The logit is not a finite number.
+            `warming` without a score or below `min_fill`, else `real`, `uncertain` or `fake`.
         """
-        # What was said before a break says nothing about the face that appears after it.
-        previous = self.current(now).state
-        # An epsilon, as fill is a quotient: 5/16 of a window must count as 5 samples.
-        if logit is None or fill < self.min_fill - 1e-9:
-            self._last = WARMING
+        # The state from before a break says nothing about the face that appears after it.
+        previous = self.current(now)
+        # With a tolerance, since the fill is a quotient: 5/16 of a window must count as 5 samples.
+        if p_fake is None or window_fill < self.min_fill - 1e-9:
+            self._state = "warming"
         else:
-            p_fake = self.calibration.p_fake(logit)
-            self._last = Verdict(self._decide(p_fake, previous), p_fake)
+            self._state = self._decide(p_fake, previous)
         self._sampled_at = now
-        return self._last
+        return self._state
 
-    def current(self, now: float) -> Verdict:
-        """Give the verdict that holds at a moment, without a new sample.
-
-        Args:
-            now: The moment.
-
-        Returns:
-            The last verdict, or `stale` once its sample is older than `expiry_s`.
-        """
+    def current(self, now: float) -> State:
+        """Return the state at a time without a new sample; `stale` once the last sample has expired."""
         if self._sampled_at is not None and now - self._sampled_at > self.expiry_s:
-            return STALE
-        return self._last
+            return "stale"
+        return self._state
 
     def keep_alive(self, now: float) -> None:
-        """Keep the last verdict alive: a fresh sample was buffered, but no verdict was due on it.
+        """Keep the state valid after a sample that was buffered but not scored.
 
         Args:
-            now: When the sample was taken.
+            now: Time of the sample.
         """
-        # A verdict that has expired stays expired until a new score exists.
-        if self.current(now) is not STALE:
+        # A state that has expired stays expired until there is a new score.
+        if self.current(now) != "stale":
             self._sampled_at = now
 
     def reset(self) -> None:
-        """Forget the past: the buffer was cleared."""
-        self._last = WARMING
+        """Start again at `warming`, after the window was cleared."""
+        self._state = "warming"
         self._sampled_at = None
 
     def _decide(self, p_fake: float, previous: State) -> State:
-        scale = self.calibration
-        if previous == "fake" and p_fake >= scale.threshold_fake - scale.hysteresis:
+        limits = self.calibration
+        if previous == "fake" and p_fake >= limits.threshold_fake - limits.hysteresis:
             return "fake"
-        if previous == "real" and p_fake <= scale.threshold_real + scale.hysteresis:
+        if previous == "real" and p_fake <= limits.threshold_real + limits.hysteresis:
             return "real"
-        if p_fake >= scale.threshold_fake:
+        if p_fake >= limits.threshold_fake:
             return "fake"
-        if p_fake <= scale.threshold_real:
+        if p_fake <= limits.threshold_real:
             return "real"
         return "uncertain"

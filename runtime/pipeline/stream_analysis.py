@@ -22,9 +22,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.messages import Latency, State, VerdictMessage, relative_box
+from runtime.messages import SCORED_STATES, Latency, State, VerdictMessage, relative_box
 from runtime.model.bundle import Bundle
-from runtime.pipeline.decision import STALE, FaceDecision, Verdict
+from runtime.pipeline.decision import FaceDecision
 from runtime.pipeline.verdict_rate import VerdictRate
 from runtime.pipeline.window import FaceWindow
 from streams.faces.crop import Box, crop_face
@@ -62,51 +62,21 @@ class SharedFeatures(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Timings:
-    """Holds what one frame cost, in milliseconds.
-
-    Args:
-        decode: From packet to picture.
-        detect: Finding and following the faces.
-        crop: Cutting the faces out.
-        backbone: From crops to features, waiting for other streams' included.
-        head: From crops and features to logits, all faces: measuring the flicker, and the head itself.
-        total: From capture to verdict for a live source; the time spent on the frame for a file.
-    """
-
-    decode: float
-    detect: float
-    crop: float
-    backbone: float
-    head: float
-    total: float
-
-    def latency(self) -> Latency:
-        """Put them into the form that goes out, where cutting out counts as part of the backbone's work."""
-        return Latency(
-            decode=self.decode,
-            detect=self.detect,
-            backbone=self.crop + self.backbone,
-            head=self.head,
-            total=self.total,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class FaceVerdict:
-    """Says what is thought of one face after one frame.
+    """Verdict on one face after one frame.
 
     Args:
-        face: The track's id, never reused within the stream.
+        face: Track id, never reused within the stream.
         state: See `runtime.pipeline.decision`; `stale` once, when the face is gone.
-        p_fake: Calibrated, 0..1; None if the state is `warming` or `stale`.
-        logit: The head's output that `p_fake` was made from, flicker added; None if it was not asked.
+        p_fake: Calibrated probability of a fake, 0..1; None if the state is `warming` or `stale`.
+        logit: Output of the head and the temporal classifier from which `p_fake` was computed; None if there
+            is no score.
         box: `(x, y, w, h)` in pixels of the frame.
         size: `(width, height)` of the frame in pixels.
-        fill: The share of the window that is filled, 0..1.
+        window_fill: Share of the window that holds samples, 0..1.
         pts_s: Media time of the frame in seconds.
         captured: Unix seconds at which a live frame was captured; None for a file.
-        timings: What the frame cost; None for a face that is gone.
+        latency: Time spent on the frame, per stage; None for a face that is gone.
     """
 
     face: int
@@ -115,31 +85,27 @@ class FaceVerdict:
     logit: float | None
     box: Box
     size: tuple[int, int]
-    fill: float
+    window_fill: float
     pts_s: float
     captured: float | None
-    timings: Timings | None
+    latency: Latency | None
 
     def message(self, stream: str) -> VerdictMessage:
-        """Put it into the form that goes out.
+        """Return the message to publish, with the box in shares of the frame.
 
         Args:
-            stream: The name of the stream that the frame came from.
-
-        Returns:
-            The message, its box in shares of the picture.
+            stream: Name of the stream that the frame came from.
         """
-        spent = self.timings
         return VerdictMessage(
             stream=stream,
             face=self.face,
             state=self.state,
             p_fake=self.p_fake,
             box=relative_box(self.box, *self.size),
-            fill=self.fill,
+            window_fill=self.window_fill,
             pts_s=self.pts_s,
             captured=self.captured,
-            latency_ms=None if spent is None else spent.latency(),
+            latency_ms=self.latency,
         )
 
 
@@ -170,14 +136,14 @@ class _Track:
     def __init__(self, bundle: Bundle, expiry_s: float) -> None:
         meter = None if bundle.temporal is None else ResidualMeter(bundle.crop_margin)
         self.buffer = FaceWindow(bundle.window, bundle.feature_dim, meter)
-        self.judge = FaceDecision(bundle.calibration, min_fill=bundle.min_fill, expiry_s=expiry_s)
+        self.decision = FaceDecision(bundle.calibration, min_fill=bundle.min_fill, expiry_s=expiry_s)
         self.misses = 0
         self.box: Box = (0.0, 0.0, 0.0, 0.0)
 
     def forget(self) -> None:
         """Forget the samples: what comes does not follow them."""
         self.buffer.clear()
-        self.judge.reset()
+        self.decision.reset()
 
 
 class StreamAnalysis:
@@ -305,7 +271,7 @@ class StreamAnalysis:
             verdicts += self._judge(sighting, backbone_ms, started)
         else:
             for face in sighting.faces:
-                self._tracks[face.id].judge.keep_alive(sighting.taken)
+                self._tracks[face.id].decision.keep_alive(sighting.taken)
         return verdicts + [self._farewell(face, track, frame) for face, track in gone.items()]
 
     def clear(self) -> None:
@@ -352,7 +318,7 @@ class StreamAnalysis:
         frame = sighting.frame
         spent_ms = frame.decode_ms + 1e3 * (now - sighting.taken)
         captured = frame.captured
-        timings = Timings(
+        latency = Latency(
             decode=frame.decode_ms,
             detect=sighting.detect_ms,
             crop=sighting.crop_ms,
@@ -363,11 +329,12 @@ class StreamAnalysis:
         verdicts = []
         for face in sighting.faces:
             track, logit = self._tracks[face.id], logits.get(face.id)
-            verdict = track.judge.update(logit, track.buffer.fill, sighting.taken)
-            if verdict.scored:
-                # Whatever held this analysis up, a score on an old frame does not go out as news.
-                verdict = track.judge.current(now)
-            verdicts.append(_face_verdict(face.id, track, verdict, logit, frame, timings))
+            p_fake = None if logit is None else self._bundle.calibration.p_fake(logit)
+            state = track.decision.update(p_fake, track.buffer.fill, sighting.taken)
+            if state in SCORED_STATES:
+                # A score on a frame that took too long to analyse has expired before it is sent.
+                state = track.decision.current(now)
+            verdicts.append(_face_verdict(face.id, track, state, logit, p_fake, frame, latency))
         return verdicts
 
     def _logits(self, faces: Sequence[int]) -> dict[int, float]:
@@ -389,21 +356,27 @@ class StreamAnalysis:
         return logits
 
     def _farewell(self, face: int, track: _Track, frame: Frame) -> FaceVerdict:
-        return _face_verdict(face, track, STALE, None, frame, None)
+        return _face_verdict(face, track, "stale", None, None, frame, None)
 
 
 def _face_verdict(
-    face: int, track: _Track, verdict: Verdict, logit: float | None, frame: Frame, timings: Timings | None
+    face: int,
+    track: _Track,
+    state: State,
+    logit: float | None,
+    p_fake: float | None,
+    frame: Frame,
+    latency: Latency | None,
 ) -> FaceVerdict:
     return FaceVerdict(
         face=face,
-        state=verdict.state,
-        p_fake=verdict.p_fake,
+        state=state,
+        p_fake=p_fake if state in SCORED_STATES else None,
         logit=logit,
         box=track.box,
         size=(frame.width, frame.height),
-        fill=track.buffer.fill,
+        window_fill=track.buffer.fill,
         pts_s=frame.pts_s,
         captured=frame.captured,
-        timings=timings,
+        latency=latency,
     )

@@ -10,7 +10,8 @@ No I/O and no clock: events and times are passed in, the messages to publish are
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from runtime.messages import (
     BroadcastMessage,

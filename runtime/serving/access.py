@@ -1,10 +1,11 @@
-"""Who may talk to the server: what the Host and Origin headers of a request must say.
+"""Access rules: the values of the Host and Origin headers that the server accepts.
 
-Any web page that a browser has open can reach a loopback socket. Two headers, which no page can forge, tell:
-Origin names the page that opens a WebSocket, and Host the name under which the server was looked up, which a
-page can make its own by DNS rebinding. Programs that are no browsers send no Origin and are let in.
+Any web page open in a browser can connect to a loopback socket. Two headers, which no page can forge,
+identify it: Origin is the origin of the page that opens a WebSocket; Host is the name under which the server
+was looked up, which differs from the server's own names under DNS rebinding. Programs other than browsers
+send no Origin and are accepted.
 
-Pure: header values go in, a decision comes out.
+No I/O: header values are passed in, a decision is returned.
 
 Source: RFC 6455 section 10.2 (Origin considerations), RFC 6454 (serialisation of an origin).
 """
@@ -24,11 +25,11 @@ _DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """Holds the part of a URL that names a server.
+    """Host and port of a URL.
 
     Args:
-        host: A name in lower case, or an address without brackets.
-        port: None where the scheme's default is meant.
+        host: Name in lower case, or address without brackets.
+        port: Port; None for the default of the scheme.
     """
 
     host: str
@@ -36,7 +37,7 @@ class Authority:
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """Read `host[:port]`; None if it is not of that form."""
+        """Parse `host[:port]`; None if the text has another form."""
         match = _AUTHORITY.fullmatch(text.lower())
         if match is None:
             return None
@@ -45,7 +46,7 @@ class Authority:
 
     @property
     def is_address(self) -> bool:
-        """Tell whether the host is an IP address; such a one cannot be rebound to another."""
+        """Whether the host is an IP address, which DNS rebinding cannot change."""
         try:
             ipaddress.ip_address(self.host)
         except ValueError:
@@ -54,22 +55,22 @@ class Authority:
 
     @property
     def is_loopback(self) -> bool:
-        """Tell whether the host is this very machine under any of its loopback names."""
+        """Whether the host is a loopback name or address."""
         if self.is_address:
             return ipaddress.ip_address(self.host).is_loopback
         return self.host == "localhost" or self.host.endswith(".localhost")
 
 
 class Access:
-    """Decides which requests are let in.
+    """Decision which requests are accepted, by their Host and Origin headers.
 
     Args:
         allow_origin: Origins of other pages that may connect, `scheme://host[:port]`; `null` for pages opened
             from a file; `*` for any.
-        names: Host names, besides loopback names and addresses, under which the server may be asked.
+        names: Accepted host names, besides loopback names and IP addresses.
 
     Raises:
-        ValueError: An origin is not of that form.
+        ValueError: An origin has another form.
     """
 
     def __init__(self, allow_origin: Collection[str] = (), names: Iterable[str] = ()) -> None:
@@ -83,13 +84,10 @@ class Access:
                 self._names.add(authority.host)
 
     def allows_host(self, host: str | None) -> bool:
-        """Decide by the Host header.
+        """Return whether the Host header names this server.
 
         Args:
-            host: Its value; None if there is none, as in HTTP/1.0, which no browser speaks.
-
-        Returns:
-            Whether the name is one of this server's.
+            host: Value of the header; None if it is absent, as in HTTP/1.0, which no browser uses.
         """
         if host is None or "*" in self.allow_origin:
             return True
@@ -99,14 +97,11 @@ class Access:
         )
 
     def allows_origin(self, origin: str | None, host: str | None) -> bool:
-        """Decide by the Origin header of a WebSocket handshake.
+        """Return whether a WebSocket handshake comes from a page of this server or of an allowed origin.
 
         Args:
-            origin: Its value; None if there is none.
-            host: The Host header's value, already found to be allowed.
-
-        Returns:
-            Whether the page is one that this server served, or is of an allowed origin.
+            origin: Value of the Origin header; None if it is absent.
+            host: Value of the Host header, already accepted.
         """
         if origin is None or "*" in self.allow_origin or origin.lower() in self.allow_origin:
             return True

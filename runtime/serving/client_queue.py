@@ -1,6 +1,6 @@
-"""What waits for a client that reads slower than the program speaks: bounded, and the newest wins.
+"""Bounded queue of messages for one client; newer messages replace older ones about the same subject.
 
-Pure: messages go in at one end and come out at the other; what gives way is decided here.
+No I/O: `push` and `pop` decide which messages a slow client loses.
 """
 
 from __future__ import annotations
@@ -9,44 +9,49 @@ from collections import Counter, deque
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from runtime.messages import BroadcastDict
+from runtime.messages import BroadcastMessage, StreamMessage, VerdictMessage
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedMessage:
-    """Holds a broadcast message with its JSON, which is made once for everyone.
+    """Published message with its JSON, which is encoded once for all clients.
 
     Args:
         message: The stamped message.
-        data: Its JSON, one line in ASCII, without line break.
+        data: JSON of the message: one line in ASCII without a line break.
     """
 
-    message: BroadcastDict
+    message: BroadcastMessage
     data: bytes
 
     @property
     def seq(self) -> int:
-        """Give the message's number."""
-        return self.message["seq"]
+        """Number of the message."""
+        return self.message.seq
 
     @property
-    def topic(self) -> Hashable:
-        """Give what the message is about: a newer one about the same supersedes it."""
-        if self.message["type"] == "verdict":
-            return ("verdict", self.message["stream"], self.message["face"])
-        if self.message["type"] == "stream":
-            return ("stream", self.message["stream"])
-        return ("heartbeat",)
+    def subject(self) -> Hashable:
+        """Key of the face, stream or program that the message is about."""
+        match self.message:
+            case VerdictMessage(stream=stream, face=face):
+                return ("verdict", stream, face)
+            case StreamMessage(stream=stream):
+                return ("stream", stream)
+            case _:
+                return ("heartbeat",)
 
 
 class OutboundQueue:
-    """Queues parcels in order, at most `capacity` of them.
+    """First-in, first-out queue of at most `capacity` messages.
 
-    When it is full, the oldest parcel that a newer one supersedes gives way. Where every parcel is about
-    something else, the oldest verdict goes, and a stream's state only when nothing but states is left.
+    When it is full, the oldest message with a newer one about the same subject is dropped. If there is none,
+    the oldest verdict is dropped, and a stream's state only when no verdict is left.
 
     Args:
-        capacity: How many parcels may wait, at least 1.
+        capacity: Maximum number of waiting messages, at least 1.
+
+    Attributes:
+        lost: Number of messages dropped so far.
 
     Raises:
         ValueError: The capacity is below 1.
@@ -54,43 +59,43 @@ class OutboundQueue:
 
     def __init__(self, capacity: int) -> None:
         if capacity < 1:
-            raise ValueError(f"a backlog must hold at least 1 message, not {capacity}")
+            raise ValueError(f"the capacity of an outbound queue must be at least 1, not {capacity}")
         self.capacity = capacity
         self.lost = 0
-        self._parcels: deque[EncodedMessage] = deque()
-        self._waiting: Counter[Hashable] = Counter()
+        self._queue: deque[EncodedMessage] = deque()
+        self._by_subject: Counter[Hashable] = Counter()
 
     def __len__(self) -> int:
-        return len(self._parcels)
+        return len(self._queue)
 
     def push(self, encoded: EncodedMessage) -> None:
-        """Put a parcel at the end, whatever must give way for it."""
-        self._parcels.append(encoded)
-        self._waiting[encoded.topic] += 1
-        if len(self._parcels) > self.capacity:
-            self._give_way()
+        """Append a message, dropping another one if the queue is full."""
+        self._queue.append(encoded)
+        self._by_subject[encoded.subject] += 1
+        if len(self._queue) > self.capacity:
+            self._drop_one()
             self.lost += 1
 
     def pop(self) -> EncodedMessage | None:
-        """Take the oldest parcel; None when nothing waits."""
-        return self._take(0) if self._parcels else None
+        """Remove and return the oldest message; None if the queue is empty."""
+        return self._remove(0) if self._queue else None
 
-    def _give_way(self) -> None:
+    def _drop_one(self) -> None:
         oldest_verdict = None
-        # The newest parcel is left out: it must get in even where it could be told from nothing else.
-        for index in range(len(self._parcels) - 1):
-            encoded = self._parcels[index]
-            if self._waiting[encoded.topic] > 1:
-                self._take(index)
+        # The message just appended is never dropped.
+        for index in range(len(self._queue) - 1):
+            encoded = self._queue[index]
+            if self._by_subject[encoded.subject] > 1:
+                self._remove(index)
                 return
-            if oldest_verdict is None and encoded.message["type"] == "verdict":
+            if oldest_verdict is None and isinstance(encoded.message, VerdictMessage):
                 oldest_verdict = index
-        self._take(oldest_verdict or 0)
+        self._remove(oldest_verdict or 0)
 
-    def _take(self, index: int) -> EncodedMessage:
-        encoded = self._parcels[index]
-        del self._parcels[index]
-        self._waiting[encoded.topic] -= 1
-        if not self._waiting[encoded.topic]:
-            del self._waiting[encoded.topic]
+    def _remove(self, index: int) -> EncodedMessage:
+        encoded = self._queue[index]
+        del self._queue[index]
+        self._by_subject[encoded.subject] -= 1
+        if not self._by_subject[encoded.subject]:
+            del self._by_subject[encoded.subject]
         return encoded

@@ -1,4 +1,4 @@
-"""Every broadcast message as a line of JSON, in a file or on standard output; nothing is ever dropped."""
+"""JSON Lines output of every published message, to a file or standard output; no message is dropped."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ STDOUT = "-"
 
 
 class JsonlWriter:
-    """Writes each message as one line, as soon as it is published; a sink of the hub.
+    """Writer of one line per published message, without delay; a sink of the broadcaster.
 
-    A thread of its own writes, so that a reader who pauses holds up neither the detector nor a client: what
-    it has not read waits in memory. A file is appended to; a `seq` that starts over marks the next run in it.
+    Lines are written by a separate thread, so that a paused reader of a pipe delays neither the detector nor
+    the clients; unwritten lines wait in memory. An existing file is appended to; a `seq` of 1 starts the next
+    run.
 
     Args:
-        target: A path, or `-` for standard output.
-        on_failure: Called once, on the writing thread, when a line cannot be written. The error's `closed`
-            tells that the reader of a pipe has left, which ends a program without being a fault.
+        target: Path, or `-` for standard output.
+        on_failure: Called once, on the writing thread, when a line cannot be written. `closed` of the error
+            is True if the reader of a pipe has left, which is a normal end.
 
     Raises:
-        RecordingFailed: The file cannot be opened.
+        JsonlFailed: The file cannot be opened.
     """
 
     def __init__(self, target: str | Path, *, on_failure: Callable[[JsonlFailed], None]) -> None:
@@ -42,7 +43,7 @@ class JsonlWriter:
         self._on_failure = on_failure
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         try:
-            # Its own descriptor and no buffer: nothing is left to be flushed at exit into a closed pipe.
+            # A descriptor of its own, without a buffer that Python would flush into a closed pipe at exit.
             self._descriptor = (
                 os.dup(1)
                 if self.target == STDOUT
@@ -50,8 +51,8 @@ class JsonlWriter:
             )
         except OSError as error:
             raise JsonlFailed(self.target, error) from error
-        # A daemon: a reader who never reads on must not keep the program from ending.
-        self._thread = threading.Thread(target=self._write_all, name="recording", daemon=True)
+        # A daemon thread: a reader that never continues must not keep the program from ending.
+        self._thread = threading.Thread(target=self._write_all, name="jsonl", daemon=True)
         self._thread.start()
 
     def __call__(self, encoded: EncodedMessage) -> None:
@@ -68,14 +69,14 @@ class JsonlWriter:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # Someone who presses Ctrl-C must not wait for a reader; at the end of a file, every line counts.
+        # After Ctrl-C the program must not wait for a reader; at a normal end every line is written.
         self.close(timeout_s=None if exc_type is None else 1.0)
 
     def close(self, *, timeout_s: float | None = None) -> None:
-        """Write what still waits, and stop.
+        """Write the waiting lines and stop.
 
         Args:
-            timeout_s: How long to wait for a reader that does not read; None waits for ever.
+            timeout_s: Maximum time to wait for a reader that does not read; None for no limit.
         """
         self._lines.put(None)
         self._thread.join(timeout_s)
@@ -98,5 +99,5 @@ class JsonlWriter:
             try:
                 line = line[os.write(self._descriptor, line) :]
             except BlockingIOError:
-                # Some parents hand down a pipe in non-blocking mode.
+                # Some parent processes pass on a pipe in non-blocking mode.
                 select.select([], [self._descriptor], [])

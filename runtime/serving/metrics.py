@@ -1,149 +1,141 @@
-"""What Prometheus can scrape, counted from the messages themselves.
+"""Prometheus metrics, counted from the published messages.
 
-No label holds a face's id: ids are never used twice, so their number has no bound.
+No label holds a track id: ids are never reused, so their number has no bound.
 """
 
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import get_args
 
+import msgspec
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
-from runtime.messages import HealthDict, State, StreamState
+from runtime.messages import HeartbeatMessage, State, StreamHealth, StreamState, VerdictMessage
 from runtime.serving.broadcaster import Broadcaster
 from runtime.serving.client_queue import EncodedMessage
 
-# From a fast GPU's stage to a camera that is seconds behind.
+# From one stage on a fast GPU to a camera with seconds of delay.
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0)
 P_FAKE_BUCKETS = tuple(tenth / 10 for tenth in range(1, 11))
 
 
 class Metrics:
-    """Counts the messages of one hub in a registry of its own; a sink of the hub.
+    """Counters of one broadcaster's messages, in a registry of their own; a sink of the broadcaster.
 
     Attributes:
-        registry: What is scraped; other collectors may be added to it.
+        registry: Prometheus registry; other collectors may be added to it.
     """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._messages = Counter("unmask_messages", "Broadcast messages.", ["type"], registry=self.registry)
+        self._messages = Counter("unmask_messages", "Published messages.", ["type"], registry=self.registry)
         self._verdicts = Counter(
             "unmask_verdicts", "Verdicts by state.", ["stream", "state"], registry=self.registry
         )
         self._p_fake = Histogram(
             "unmask_p_fake",
-            "Calibrated probability that a face is forged, per scored verdict.",
+            "Calibrated probability of a fake, per scored verdict.",
             ["stream"],
             buckets=P_FAKE_BUCKETS,
             registry=self.registry,
         )
         self._latency = Histogram(
             "unmask_latency_seconds",
-            "Time that a verdict took, by stage; total counts from capture for a live source.",
+            "Time per verdict and stage; total counts from capture for a live source.",
             ["stream", "stage"],
             buckets=LATENCY_BUCKETS_S,
             registry=self.registry,
         )
-        self._present = _Present()
-        self.registry.register(self._present)
+        self._current = _CurrentState()
+        self.registry.register(self._current)
         ProcessCollector(registry=self.registry)
 
     def __call__(self, encoded: EncodedMessage) -> None:
         """Count a message."""
         message = encoded.message
-        self._messages.labels(message["type"]).inc()
-        if message["type"] == "verdict":
-            stream = message["stream"]
-            self._verdicts.labels(stream, message["state"]).inc()
-            if message["p_fake"] is not None:
-                self._p_fake.labels(stream).observe(message["p_fake"])
-            latency = message["latency_ms"]
-            if latency is not None:
-                self._latency.labels(stream, "decode").observe(latency["decode"] / 1000)
-                self._latency.labels(stream, "detect").observe(latency["detect"] / 1000)
-                self._latency.labels(stream, "backbone").observe(latency["backbone"] / 1000)
-                self._latency.labels(stream, "head").observe(latency["head"] / 1000)
-                self._latency.labels(stream, "total").observe(latency["total"] / 1000)
-        elif message["type"] == "heartbeat":
-            self._present.health = message["streams"]
+        self._messages.labels(message.type).inc()
+        if isinstance(message, VerdictMessage):
+            self._verdicts.labels(message.stream, message.state).inc()
+            if message.p_fake is not None:
+                self._p_fake.labels(message.stream).observe(message.p_fake)
+            if message.latency_ms is not None:
+                for stage, spent_ms in msgspec.structs.asdict(message.latency_ms).items():
+                    self._latency.labels(message.stream, stage).observe(spent_ms / 1000)
+        elif isinstance(message, HeartbeatMessage):
+            self._current.health = message.streams
 
     def watch(self, broadcaster: Broadcaster) -> None:
-        """Report also what the hub itself knows: what holds now, its clients, and what slow ones lost.
+        """Export the broadcaster's own figures too: current states, clients, lost messages.
 
         Args:
-            hub: The hub whose sink this is.
+            broadcaster: The broadcaster that has this object as a sink.
         """
-        self._present.broadcaster = broadcaster
+        self._current.broadcaster = broadcaster
 
     def expose(self, accept: str | None = None) -> tuple[bytes, str]:
-        """Write all metrics down.
+        """Return all metrics as text, and its content type.
 
         Args:
-            accept: The request's Accept header, which chooses the format.
-
-        Returns:
-            The text and its content type.
+            accept: Accept header of the request, which selects the format.
         """
         encode, content_type = choose_encoder(accept or "")
         return encode(self.registry), content_type
 
 
-class _Present:
-    """Collects what is true at the moment of a scrape, rather than what has been counted."""
+class _CurrentState:
+    """Collector of values at the time of the scrape, as opposed to counted messages."""
 
     def __init__(self) -> None:
         self.broadcaster: Broadcaster | None = None
-        # Replaced whole by the publishing thread, so that the scraping one reads it without a lock.
-        self.health: list[HealthDict] = []
+        # Replaced as a whole by the publishing thread, so that the scraping thread needs no lock.
+        self.health: Sequence[StreamHealth] = ()
 
     def collect(self) -> Iterator[Metric]:
         analysed = CounterMetricFamily(
             "unmask_samples_analysed", "Due samples that were analysed.", labels=["stream"]
         )
         dropped = CounterMetricFamily(
-            "unmask_samples_dropped", "Due samples that got no verdict.", labels=["stream"]
+            "unmask_samples_dropped", "Due samples without a verdict.", labels=["stream"]
         )
-        reconnects = CounterMetricFamily(
-            "unmask_reconnects", "Times that the source was lost.", labels=["stream"]
-        )
+        reconnects = CounterMetricFamily("unmask_reconnects", "Times the source was lost.", labels=["stream"])
         for health in self.health:
-            analysed.add_metric([health["stream"]], health["analysed"])
-            dropped.add_metric([health["stream"]], health["dropped"])
-            reconnects.add_metric([health["stream"]], health["reconnects"])
+            analysed.add_metric([health.stream], health.analysed)
+            dropped.add_metric([health.stream], health.dropped)
+            reconnects.add_metric([health.stream], health.reconnects)
         yield from (analysed, dropped, reconnects)
         if self.broadcaster is not None:
-            yield from _of_hub(self.broadcaster)
+            yield from _broadcaster_metrics(self.broadcaster)
 
 
-def _of_hub(broadcaster: Broadcaster) -> Iterator[Metric]:
-    present = broadcaster.snapshot()
+def _broadcaster_metrics(broadcaster: Broadcaster) -> Iterator[Metric]:
+    snapshot = broadcaster.snapshot()
     states = GaugeMetricFamily(
-        "unmask_stream_state", "1 for the state that a stream is in.", labels=["stream", "state"]
+        "unmask_stream_state", "1 for the current state of a stream, else 0.", labels=["stream", "state"]
     )
     faces = GaugeMetricFamily("unmask_faces", "Faces in view, by state.", labels=["stream", "state"])
-    tally = Tally((verdict["stream"], verdict["state"]) for verdict in present["verdicts"])
-    for stream in present["streams"]:
-        name = stream["stream"]
+    tally = Tally((verdict.stream, verdict.state) for verdict in snapshot.verdicts)
+    for stream in snapshot.streams:
         for stream_state in get_args(StreamState):
-            states.add_metric([name, stream_state], float(stream_state == stream["state"]))
+            states.add_metric([stream.stream, stream_state], float(stream_state == stream.state))
         for state in get_args(State):
             if state != "stale":
-                faces.add_metric([name, state], tally[name, state])
+                faces.add_metric([stream.stream, state], tally[stream.stream, state])
     yield from (states, faces)
 
     yield GaugeMetricFamily("unmask_clients", "Connected WebSocket clients.", broadcaster.clients)
     yield CounterMetricFamily(
-        "unmask_client_messages_lost", "Messages that slow clients lost.", broadcaster.lost
+        "unmask_client_messages_lost", "Messages lost by slow clients.", broadcaster.lost
     )
     yield GaugeMetricFamily("unmask_uptime_seconds", "Seconds since the start.", broadcaster.uptime_s)
     info = GaugeMetricFamily(
-        "unmask_build_info", "Who runs; always 1.", labels=["version", "model", "engine"]
+        "unmask_build_info",
+        "Version, model and engine in use; always 1.",
+        labels=["version", "model", "engine"],
     )
-    identity = broadcaster.identity
-    info.add_metric([identity.version, identity.model or "", identity.engine or ""], 1.0)
+    hello = broadcaster.hello
+    info.add_metric([hello.version, hello.model or "", hello.engine or ""], 1.0)
     yield info

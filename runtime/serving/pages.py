@@ -1,6 +1,6 @@
-"""What the server answers to plain HTTP: the pages, the description of the messages, health and metrics.
+"""HTTP responses of the server: web pages, the message schema, health and metrics.
 
-Pure: a request's method, path and headers go in, and a status, headers and a body come out.
+No I/O: method, path and headers of a request are passed in; status, headers and body are returned.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from runtime.serving.access import Access, Authority
 from runtime.serving.broadcaster import Broadcaster
 from runtime.serving.metrics import Metrics
 
-# Heartbeats come every second; after this long without any message the monitor hangs and wants a restart.
+# Heartbeats are sent every second; without any message for this long, the monitor hangs and needs a restart.
 SILENCE_S = 10.0
 
 _HTML = "text/html; charset=utf-8"
@@ -34,18 +34,18 @@ FILES: Mapping[str, tuple[str, str]] = {
     "/asyncapi.yaml": ("asyncapi.yaml", "application/yaml; charset=utf-8"),
 }
 SOCKET_PATHS = frozenset({"/ws", "/"})
-# What a page elsewhere embeds or a generator elsewhere reads: public, and the same for everyone.
+# Files that pages of other origins may load.
 SHARED_PATHS = frozenset({"/overlay.js", "/asyncapi.yaml"})
 
 
 @dataclass(frozen=True, slots=True)
-class HttpAnswer:
-    """Holds an HTTP response.
+class HttpResponse:
+    """HTTP response.
 
     Args:
-        status: The status code.
-        content_type: Of the body.
-        body: The body; left out of a response to HEAD, though its length is stated.
+        status: Status code.
+        content_type: Content type of the body.
+        body: Body; the server omits it from a response to HEAD but states its length.
         headers: Further headers.
     """
 
@@ -55,13 +55,13 @@ class HttpAnswer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-class HttpRoutes:
-    """Answers HTTP requests, and decides which of them may become a WebSocket.
+class Pages:
+    """Responses to HTTP requests, and the decision which requests may become WebSocket connections.
 
     Args:
-        hub: Whose health is told.
-        access: Who is let in.
-        metrics: What `/metrics` exposes; without it the path is unknown.
+        broadcaster: Source of the health report.
+        access: Rules for hosts and origins.
+        metrics: Exposed at `/metrics`; None if there is no such page.
     """
 
     def __init__(self, broadcaster: Broadcaster, access: Access, metrics: Metrics | None = None) -> None:
@@ -71,48 +71,50 @@ class HttpRoutes:
         web = resources.files("runtime.serving") / "web"
         self._files = {path: (web / name).read_bytes() for path, (name, _) in FILES.items()}
 
-    def answer(self, method: str, target: str, headers: Mapping[str, str]) -> HttpAnswer | None:
-        """Decide on one request.
+    def respond(self, method: str, target: str, headers: Mapping[str, str]) -> HttpResponse | None:
+        """Return the response to a request.
 
         Args:
-            method: GET and so on.
-            target: The path with its query.
-            headers: By name in lower case.
+            method: HTTP method, such as GET.
+            target: Path and query.
+            headers: Headers by name in lower case.
 
         Returns:
-            The response; None if this is a WebSocket handshake that may go on.
+            The response; None for a WebSocket handshake that is accepted.
         """
         path = target.partition("?")[0]
         host = headers.get("host")
         if not self.access.allows_host(host):
             return _text(
                 HTTPStatus.MISDIRECTED_REQUEST,
-                f"This server does not answer to the name {host!r}; "
-                "start it with --allow-origin and the origin under which you open it.",
+                f"This server does not accept requests for the host {host!r}; "
+                "start unmask with --allow-origin and the origin of the page.",
             )
         if "websocket" in headers.get("upgrade", "").lower():
             return self._handshake(path, headers.get("origin"), host)
         if method not in {"GET", "HEAD"}:
-            return _text(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET and HEAD.", {"Allow": "GET, HEAD"})
+            return _text(
+                HTTPStatus.METHOD_NOT_ALLOWED, "Only GET and HEAD are allowed.", {"Allow": "GET, HEAD"}
+            )
         if path == "/ws":
             return _text(
                 HTTPStatus.UPGRADE_REQUIRED,
-                "This is a WebSocket; /asyncapi.yaml describes its messages.",
+                "This path is a WebSocket; /asyncapi.yaml describes its messages.",
                 {"Upgrade": "websocket"},
             )
         if path == "/healthz":
             return self._health()
         if path == "/metrics" and self.metrics is not None:
             body, content_type = self.metrics.expose(headers.get("accept"))
-            return HttpAnswer(HTTPStatus.OK, content_type, body)
+            return HttpResponse(HTTPStatus.OK, content_type, body)
         if path in self._files:
-            return HttpAnswer(HTTPStatus.OK, FILES[path][1], self._files[path], self._policy(path, host))
+            return HttpResponse(HTTPStatus.OK, FILES[path][1], self._files[path], self._policy(path, host))
         return _text(
             HTTPStatus.NOT_FOUND,
-            "Nothing here; there are / /overlay /overlay.js /asyncapi.yaml /healthz /metrics /ws.",
+            "Not found. Paths: / /overlay /overlay.js /asyncapi.yaml /healthz /metrics /ws.",
         )
 
-    def _handshake(self, path: str, origin: str | None, host: str | None) -> HttpAnswer | None:
+    def _handshake(self, path: str, origin: str | None, host: str | None) -> HttpResponse | None:
         if path not in SOCKET_PATHS:
             return _text(HTTPStatus.NOT_FOUND, "The WebSocket is at /ws.")
         if not self.access.allows_origin(origin, host):
@@ -122,31 +124,31 @@ class HttpRoutes:
             )
         return None
 
-    def _health(self) -> HttpAnswer:
+    def _health(self) -> HttpResponse:
         silent_s = self.broadcaster.silent_s
         healthy = silent_s <= SILENCE_S
-        present = self.broadcaster.snapshot()
-        # A camera that is off is no reason to restart this program, so only silence makes it unhealthy.
+        snapshot = self.broadcaster.snapshot()
+        # An offline camera is no reason to restart the program: only silence makes it unhealthy.
         body = {
             "status": "ok" if healthy else "silent",
-            "version": self.broadcaster.identity.version,
-            "session": self.broadcaster.identity.session,
+            "version": self.broadcaster.hello.version,
+            "session": self.broadcaster.hello.session,
             "uptime_s": round(self.broadcaster.uptime_s, 3),
             "silent_s": round(silent_s, 3),
-            "seq": present["seq"],
+            "seq": snapshot.seq,
             "clients": self.broadcaster.clients,
-            "streams": {stream["stream"]: stream["state"] for stream in present["streams"]},
+            "streams": {stream.stream: stream.state for stream in snapshot.streams},
         }
         status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
-        return HttpAnswer(status, "application/json", json.dumps(body).encode("ascii"))
+        return HttpResponse(status, "application/json", json.dumps(body).encode("ascii"))
 
     def _policy(self, path: str, host: str | None) -> dict[str, str]:
         if path in SHARED_PATHS:
             return {"Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin"}
-        # An overlay may be put into the page of an allowed origin; the dashboard goes into none.
+        # The overlay may be framed by pages of allowed origins, the dashboard by none.
         parents = {"*"} if "*" in self.access.allow_origin else self.access.allow_origin - {"null"}
         framers = " ".join(sorted(parents)) if path == "/overlay" and parents else "'none'"
-        # Not every browser counts a WebSocket of the same host as 'self'.
+        # Some browsers do not count a WebSocket of the same host as 'self'.
         sockets = f" ws://{host} wss://{host}" if host and Authority.parse(host) else ""
         policy = (
             "default-src 'none'",
@@ -164,7 +166,7 @@ class HttpRoutes:
         }
 
 
-def _text(status: HTTPStatus, text: str, headers: Mapping[str, str] | None = None) -> HttpAnswer:
-    return HttpAnswer(
+def _text(status: HTTPStatus, text: str, headers: Mapping[str, str] | None = None) -> HttpResponse:
+    return HttpResponse(
         status, "text/plain; charset=utf-8", f"{text}\n".encode(errors="replace"), headers or {}
     )

@@ -1,65 +1,65 @@
-"""What holds now: the last message of every stream, and of every face that still has a verdict.
+"""Current state: the last message of every stream, and of every face whose verdict is still valid.
 
-Pure: stamped messages go in, and what a client that joins must know comes out.
+No I/O: published messages are passed in, the content of the `snapshot` message is returned.
 """
 
 from __future__ import annotations
 
-from runtime.messages import BroadcastDict, StreamDict, VerdictDict
+from runtime.messages import BroadcastMessage, StreamMessage, VerdictMessage
 
-# Longer than the monitor lets a verdict live: what is older comes from a thread that hangs.
+# Longer than the monitor keeps a verdict; an older one comes from a thread that hangs.
 EXPIRY_S = 5.0
 
 
 class SnapshotStore:
-    """Keeps the present out of the broadcast messages.
+    """Current state, kept from the published messages.
 
-    A face leaves the board when its verdict is `stale`, when its stream is anything but `live`, or when
-    nothing was said of it for `expiry_s`. So the board does not grow with time, though ids are never reused.
+    A verdict is removed when it is `stale`, when its stream is no longer `live`, or when no newer one
+    replaced it for `expiry_s`. The store therefore stays small although track ids are never reused.
 
     Args:
-        expiry_s: The age at which a verdict no longer holds, in seconds.
+        expiry_s: Age in seconds above which a verdict is no longer valid.
     """
 
     def __init__(self, *, expiry_s: float = EXPIRY_S) -> None:
         self.expiry_s = expiry_s
-        self._streams: dict[str, StreamDict] = {}
-        self._verdicts: dict[tuple[str, int], VerdictDict] = {}
+        self._streams: dict[str, StreamMessage] = {}
+        self._verdicts: dict[tuple[str, int], VerdictMessage] = {}
 
-    def apply(self, message: BroadcastDict) -> None:
-        """Take in the next broadcast message."""
-        if message["type"] == "verdict":
-            face = (message["stream"], message["face"])
-            if message["state"] == "stale":
+    def apply(self, message: BroadcastMessage) -> None:
+        """Update the state with the next published message."""
+        if isinstance(message, VerdictMessage):
+            face = (message.stream, message.face)
+            if message.state == "stale":
                 self._verdicts.pop(face, None)
             else:
                 self._verdicts[face] = message
-        elif message["type"] == "stream":
-            stream = message["stream"]
-            self._streams[stream] = message
-            if message["state"] != "live":
-                self._verdicts = {face: said for face, said in self._verdicts.items() if face[0] != stream}
+        elif isinstance(message, StreamMessage):
+            self._streams[message.stream] = message
+            if message.state != "live":
+                self._verdicts = {
+                    face: verdict for face, verdict in self._verdicts.items() if face[0] != message.stream
+                }
         else:
-            self._expire(message["time"])
+            self._expire(message.time)
 
-    def streams(self) -> list[StreamDict]:
-        """Give the last message of every stream, in the order in which the streams first spoke."""
+    def streams(self) -> list[StreamMessage]:
+        """Return the last message of every stream, in order of first appearance."""
         return list(self._streams.values())
 
-    def verdicts(self, now: float) -> list[VerdictDict]:
-        """Give the verdicts that hold.
+    def verdicts(self, now: float) -> list[VerdictMessage]:
+        """Return the last message of every face with a valid verdict.
 
         Args:
             now: Unix seconds.
-
-        Returns:
-            The last message of every face, none older than `expiry_s`.
         """
         self._expire(now)
         return list(self._verdicts.values())
 
     def _expire(self, now: float) -> None:
-        # Both sides, as a clock that is set back must not make a verdict immortal.
+        # In both directions: after the clock was set back, a verdict would otherwise never expire.
         self._verdicts = {
-            face: said for face, said in self._verdicts.items() if abs(now - said["time"]) <= self.expiry_s
+            face: verdict
+            for face, verdict in self._verdicts.items()
+            if abs(now - verdict.time) <= self.expiry_s
         }

@@ -26,10 +26,10 @@ from runtime.client import (
     watch,
     websocket_url,
 )
-from runtime.messages import HeartbeatMessage, Identity, MessageDict, StreamMessage, encode, snapshot
+from runtime.messages import HeartbeatMessage, HelloMessage, SnapshotMessage, StreamMessage, encode
 from runtime.serving.broadcaster import Broadcaster
 from runtime.serving.server import serve
-from tests.support.wire import IDENTITY, make_hub, validate, verdict
+from tests.support.wire import HELLO, make_broadcaster, validate, verdict
 
 PATIENCE_S = 30
 
@@ -44,7 +44,7 @@ def run(story: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(told())
 
 
-async def receive(feed: Watch, count: int) -> list[MessageDict]:
+async def receive(feed: Watch, count: int) -> list[dict[str, Any]]:
     """Receive a number of messages."""
     return [await anext(feed) for _ in range(count)]
 
@@ -64,28 +64,28 @@ async def scripted(*scripts: list[str]) -> AsyncIterator[str]:
 
 def greeting(seq: int, *, session: str = "a run") -> list[str]:
     """Write what opens a connection after the broadcast message number `seq`."""
-    identity = Identity(version="1", session=session)
-    return [encode(identity.hello(seq, 0.0)), encode(snapshot(seq, 0.0, [], []))]
+    hello = HelloMessage(seq=seq, version="1", session=session)
+    return [encode(message).decode() for message in (hello, SnapshotMessage(seq=seq))]
 
 
 def verdicts(*seqs: int) -> list[str]:
     """Write verdicts with these numbers."""
-    return [encode(verdict().stamp(seq, 0.0)) for seq in seqs]
+    return [encode(verdict().stamp(seq, 0.0)).decode() for seq in seqs]
 
 
 def test_messages_arrive_in_order() -> None:
     """The loop gets hello, snapshot and every message, as dictionaries that fit the description."""
 
     async def story() -> None:
-        broadcaster = make_hub()
+        broadcaster = make_broadcaster()
         broadcaster.publish(StreamMessage(stream="cam", state="live"))
         async with serve(broadcaster, port=0) as server, watch(server.urls.websocket) as feed:
             first, second = await receive(feed, 2)
             assert (first["type"], second["type"]) == ("hello", "snapshot")
             assert feed.hello is first
             assert feed.connected
-            for message in (verdict(), HeartbeatMessage(uptime_s=1)):
-                broadcaster.publish(message)
+            for published in (verdict(), HeartbeatMessage(uptime_s=1)):
+                broadcaster.publish(published)
             seen = [first, second, *await receive(feed, 2)]
             for message in seen:
                 validate(message)
@@ -99,7 +99,7 @@ def test_leaving_the_loop_leaves_the_server() -> None:
     """A `break` needs no further care: the connection ends with the iteration."""
 
     async def story() -> None:
-        broadcaster = make_hub()
+        broadcaster = make_broadcaster()
         async with serve(broadcaster, port=0) as server:
             async for _ in watch(f"127.0.0.1:{server.port}"):
                 assert broadcaster.clients == 1
@@ -115,7 +115,7 @@ def test_every_printed_address_works(form: str) -> None:
     """The dashboard's link, the WebSocket's and the mere address all lead to the messages."""
 
     async def story() -> None:
-        async with serve(make_hub(), host="localhost", port=0) as server:
+        async with serve(make_broadcaster(), host="localhost", port=0) as server:
             url = form.format(server.port).replace("127.0.0.1", "localhost")
             async with watch(url) as feed:
                 assert (await anext(feed))["type"] == "hello"
@@ -128,7 +128,7 @@ def test_a_broken_connection_is_made_again(caplog: pytest.LogCaptureFixture) -> 
 
     async def story() -> None:
         reasons: list[str] = []
-        async with serve(make_hub(), port=0) as server:
+        async with serve(make_broadcaster(), port=0) as server:
             feed = watch(server.urls.websocket, on_disconnect=reasons.append)
             await receive(feed, 2)
         assert reasons == []
@@ -136,7 +136,7 @@ def test_a_broken_connection_is_made_again(caplog: pytest.LogCaptureFixture) -> 
         while not reasons:
             await asyncio.sleep(0.005)
         assert not feed.connected
-        later = Broadcaster(Identity(version="1", session="another run"))
+        later = Broadcaster(HelloMessage(version="1", session="another run"))
         later.publish(StreamMessage(stream="cam", state="live"))
         async with serve(later, port=server.port):
             hello, _ = await returning
@@ -176,7 +176,7 @@ def test_a_server_that_falls_silent_is_left() -> None:
     """A connection that is open but dead is noticed without the network's help."""
 
     async def story() -> None:
-        async with serve(make_hub(), port=0) as server:
+        async with serve(make_broadcaster(), port=0) as server:
             reasons: list[str] = []
             async with watch(server.urls.websocket, silence_s=0.05, on_disconnect=reasons.append) as feed:
                 assert [message["type"] for message in await receive(feed, 4)] == ["hello", "snapshot"] * 2
@@ -225,9 +225,10 @@ def test_something_else_than_unmask_is_told() -> None:
             await expect(url, NotUnmask, "not the hello of unmask")
         async with scripted(verdicts(1)) as url:
             await expect(url, NotUnmask, "not the hello of unmask")
-        newer: dict[str, Any] = {**IDENTITY.hello(0, 0.0), "protocol": 2}
-        async with scripted([json.dumps(newer)]) as url:
-            await expect(url, ProtocolMismatch, "protocol 2, this client 1; update unmask")
+        for protocol in (1, 3):
+            hello = {**json.loads(encode(HELLO)), "protocol": protocol}
+            async with scripted([json.dumps(hello)]) as url:
+                await expect(url, ProtocolMismatch, f"protocol {protocol}, this client 2; .* same version")
         async with serve_websockets(
             lambda _: asyncio.sleep(0), "127.0.0.1", 0, process_request=not_found
         ) as web:

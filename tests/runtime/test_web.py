@@ -10,11 +10,12 @@ import cv2
 import numpy as np
 import pytest
 
+from benchmarks.helpers.server_thread import serve_in_thread
 from runtime.messages import HeartbeatMessage, StreamHealth, StreamMessage
 from runtime.serving.broadcaster import Broadcaster
-from runtime.serving.server import Server, serve_in_thread
+from runtime.serving.server import Server
 from tests.support.browser import Browser, Page
-from tests.support.wire import make_hub, verdict
+from tests.support.wire import make_broadcaster, verdict
 
 # What the overlay shows, as lines of text: the badges in its shadow tree.
 BADGES = """[...document.querySelector('unmask-verdict').shadowRoot.querySelectorAll('li')].map(
@@ -26,7 +27,7 @@ STATES = "[...document.querySelectorAll('.face')].map(face => face.dataset.state
 @pytest.fixture
 def broadcaster() -> Broadcaster:
     """A hub with one live stream."""
-    broadcaster = make_hub()
+    broadcaster = make_broadcaster()
     broadcaster.publish(StreamMessage(stream="cam", state="live"))
     return broadcaster
 
@@ -88,7 +89,7 @@ def test_the_dashboard_shows_verdicts(
         broadcaster,
         "document.querySelector('.counts')?.textContent",
         verdict(),
-        verdict(face=2, state="warming", fill=0.25, box=(0.7, 0.1, 0.1, 0.2)),
+        verdict(face=2, state="warming", window_fill=0.25, box=(0.7, 0.1, 0.1, 0.2)),
         HeartbeatMessage(uptime_s=3723, streams=(health,)),
     )
     text = page.evaluate("document.body.innerText")
@@ -153,7 +154,7 @@ def test_names_from_outside_are_text(
 
 def test_lost_messages_are_counted_on_the_dashboard(pages: ExitStack, browser: Browser) -> None:
     """A page that fell behind shows how much it missed."""
-    broadcaster = make_hub(capacity=2)
+    broadcaster = make_broadcaster(capacity=2)
     broadcaster.publish(StreamMessage(stream="cam", state="live"))
     with serve_in_thread(broadcaster, port=0) as server:
         page = show(pages, browser, server.urls.dashboard, complaints=True)
@@ -178,7 +179,7 @@ def test_the_overlay_shows_badges(
         "['fake|Fake|face 1|93 %fake', 'real|Real|face 2|8 %fake', 'warming|Warming up|face 3|50 %ready'])",
         verdict(),
         verdict(face=2, state="real", p_fake=0.08),
-        verdict(face=3, state="warming", fill=0.5),
+        verdict(face=3, state="warming", window_fill=0.5),
     )
     picture = cv2.imread(
         str(page.screenshot(tmp_path / "overlay.png", transparent=True)), cv2.IMREAD_UNCHANGED
@@ -231,7 +232,7 @@ def test_a_verdict_that_is_not_renewed_goes(
 
 def test_without_a_connection_there_is_no_verdict(pages: ExitStack, browser: Browser) -> None:
     """When the server goes, both pages say so at once, and come back by themselves when it returns."""
-    broadcaster = make_hub()
+    broadcaster = make_broadcaster()
     broadcaster.publish(StreamMessage(stream="cam", state="live"))
     with serve_in_thread(broadcaster, port=0) as server:
         overlay = show(pages, browser, server.urls.overlay, complaints=True)
@@ -251,7 +252,7 @@ def test_without_a_connection_there_is_no_verdict(pages: ExitStack, browser: Bro
 
 def test_another_page_can_embed_the_component(pages: ExitStack, browser: Browser, tmp_path: Path) -> None:
     """A page opened from a file, let in with `null`, shows badges and hears every verdict as an event."""
-    broadcaster = make_hub()
+    broadcaster = make_broadcaster()
     broadcaster.publish(StreamMessage(stream="cam", state="live"))
     with serve_in_thread(broadcaster, port=0, allow_origin=["null"]) as server:
         document = tmp_path / "page.html"
@@ -277,7 +278,7 @@ def test_another_page_can_embed_the_component(pages: ExitStack, browser: Browser
 
 def test_a_foreign_page_sees_nothing(pages: ExitStack, browser: Browser, tmp_path: Path) -> None:
     """A page that was not let in stays without a verdict, and without the words of another."""
-    broadcaster = make_hub()
+    broadcaster = make_broadcaster()
     broadcaster.publish(StreamMessage(stream="cam", state="live"))
     with serve_in_thread(broadcaster, port=0) as server:
         document = tmp_path / "page.html"

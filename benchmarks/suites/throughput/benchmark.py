@@ -36,7 +36,7 @@ from runtime.commands.monitor import RateTooHigh
 from runtime.engines.cpu import usable_cores
 from runtime.engines.factory import detector_infer, open_engine
 from runtime.engines.interface import Engine
-from runtime.messages import HealthDict, Identity
+from runtime.messages import HeartbeatMessage, HelloMessage, StreamHealth, VerdictMessage
 from runtime.model.bundle import Bundle, load_bundle
 from runtime.pipeline.batcher import Batcher
 from runtime.pipeline.monitor import Monitor
@@ -373,8 +373,8 @@ class _Bench:
             EngineFailed: An analysis broke.
         """
         stopwatch, log = StageTimer(), _Log()
-        identity = Identity(version=version(), session=new_session())
-        broadcaster = Broadcaster(identity, sinks=[Metrics(), log])
+        hello = HelloMessage(version=version(), session=new_session())
+        broadcaster = Broadcaster(hello, sinks=[Metrics(), log])
         with ExitStack() as stack:
             batcher = stack.enter_context(Batcher(TimedBackbone(self._engine.features, stopwatch)))
 
@@ -414,38 +414,38 @@ class _Bench:
 
 
 class _Log:
-    """Remembers what the monitor says, as a sink of its hub."""
+    """Remembers what the monitor says, as a sink of its broadcaster."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._health: tuple[float, Sequence[HealthDict]] = (0.0, ())
+        self._health: tuple[float, Sequence[StreamHealth]] = (0.0, ())
         self._verdicts: list[tuple[str, float, float]] = []
         self._measuring = False
 
     def __call__(self, encoded: EncodedMessage) -> None:
         message = encoded.message
         with self._lock:
-            if message["type"] == "heartbeat":
-                self._health = (message["time"], message["streams"])
-            elif message["type"] == "verdict" and self._measuring:
-                captured = message["captured"]
+            if isinstance(message, HeartbeatMessage):
+                self._health = (message.time, message.streams)
+            elif isinstance(message, VerdictMessage) and self._measuring:
+                captured = message.captured
                 # A face that is gone has no latency: no frame stands behind the message.
-                if captured is not None and message["latency_ms"] is not None:
-                    late_ms = 1e3 * (message["time"] - captured)
-                    self._verdicts.append((message["stream"], message["pts_s"], late_ms))
+                if captured is not None and message.latency_ms is not None:
+                    late_ms = 1e3 * (message.time - captured)
+                    self._verdicts.append((message.stream, message.pts_s, late_ms))
 
     def all_up(self) -> bool:
         """Tell whether every stream has had its first sample analysed."""
         _, streams = self._health
-        return bool(streams) and all(stream["analysed"] for stream in streams)
+        return bool(streams) and all(stream.analysed for stream in streams)
 
-    def begin(self) -> tuple[float, Sequence[HealthDict]]:
+    def begin(self) -> tuple[float, Sequence[StreamHealth]]:
         """Start to count; gives the counters up to now."""
         with self._lock:
             self._measuring = True
             return self._health
 
-    def end(self) -> tuple[float, Sequence[HealthDict]]:
+    def end(self) -> tuple[float, Sequence[StreamHealth]]:
         """Stop to count; gives the counters up to now."""
         with self._lock:
             self._measuring = False
@@ -453,8 +453,8 @@ class _Log:
 
     def step(
         self,
-        before: tuple[float, Sequence[HealthDict]],
-        after: tuple[float, Sequence[HealthDict]],
+        before: tuple[float, Sequence[StreamHealth]],
+        after: tuple[float, Sequence[StreamHealth]],
         load: Load,
         backbone_ms: float,
         memory: float | None,
@@ -463,17 +463,17 @@ class _Log:
     ) -> Step:
         """Sum up what was counted between two moments."""
         elapsed_s = max(after[0] - before[0], 1e-3)
-        earlier = {stream["stream"]: stream for stream in before[1]}
+        earlier = {stream.stream: stream for stream in before[1]}
         analysed, dropped, lost = [], 0, 0
         for stream in after[1]:
-            start = earlier[stream["stream"]]
-            analysed.append((stream["analysed"] - start["analysed"]) / elapsed_s)
-            dropped += stream["dropped"] - start["dropped"]
-            up = all(each["state"] in ("live", "no_face") for each in (start, stream))
-            lost += not up or stream["reconnects"] != start["reconnects"]
+            start = earlier[stream.stream]
+            analysed.append((stream.analysed - start.analysed) / elapsed_s)
+            dropped += stream.dropped - start.dropped
+            up = all(each.state in ("live", "no_face") for each in (start, stream))
+            lost += not up or stream.reconnects != start.reconnects
         # All faces of a frame share its time, so a frame counts once.
         frames = {(stream, pts_s): late_ms for stream, pts_s, late_ms in self._verdicts}
-        each = [sum(name == stream["stream"] for name, _ in frames) for stream in after[1]]
+        each = [sum(name == stream.stream for name, _ in frames) for stream in after[1]]
         return Step(
             streams=len(after[1]),
             latency_ms=list(frames.values()),

@@ -47,12 +47,12 @@ class FaceRow {
       announce(`${this.stream}, ${this.label}: ${FACE_WORDS[verdict.state]}`);
     }
     write(this.score, SCORED.has(verdict.state) ? `${percent(verdict.p_fake)} fake` : "");
-    write(this.fill, percent(verdict.fill));
-    this.progress.value = verdict.fill;
+    write(this.fill, percent(verdict.window_fill));
+    this.progress.value = verdict.window_fill;
     const [x, y, w, h] = verdict.box;
     this.#place(this.box, { x: 160 * x, y: 90 * y, width: 160 * w, height: 90 * h });
     const cost = verdict.latency_ms;
-    const stages = ["decode", "detect", "backbone", "head"].map((stage) => `${stage} ${cost[stage].toFixed(1)}`);
+    const stages = ["decode", "detect", "crop", "backbone", "head"].map((stage) => `${stage} ${cost[stage].toFixed(1)}`);
     write(this.stages, `${stages.slice(0, 2).join(" · ")}\n${stages.slice(2).join(" · ")} ms`);
     this.#draw(verdict.time);
   }

@@ -385,7 +385,7 @@ export class UnmaskVerdict extends HTMLElement {
           key: JSON.stringify([stream, face.face]),
           state: face.state,
           detail: `${prefix}face ${face.face}`,
-          score: percent(scored ? face.p_fake : face.fill),
+          score: percent(scored ? face.p_fake : face.window_fill),
           unit: scored ? "fake" : "ready",
         });
       }

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from benchmarks.harness.stage_timer import StageTimer, TimedDetector, split
-from runtime.pipeline.stream_analysis import FaceVerdict, Timings
+from runtime.messages import Latency
+from runtime.pipeline.stream_analysis import FaceVerdict
 from streams.input.frame import Frame
 
 
@@ -28,8 +29,8 @@ def frame(decode_ms: float) -> Frame:
     )
 
 
-def verdict(**timings: float) -> FaceVerdict:
-    return cast(FaceVerdict, SimpleNamespace(timings=Timings(**cast(Any, timings))))
+def verdict(**latency: float) -> FaceVerdict:
+    return cast(FaceVerdict, SimpleNamespace(latency=Latency(**cast(Any, latency))))
 
 
 def test_the_stages_add_up() -> None:

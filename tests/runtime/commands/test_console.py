@@ -32,11 +32,11 @@ def verdict(state: State, p_fake: float | None = None, *, face: int = 1) -> Verd
         state=state,
         p_fake=p_fake,
         box=(0.1, 0.1, 0.2, 0.3),
-        fill=0.5,
+        window_fill=0.5,
         pts_s=1.0,
         latency_ms=None
         if state == "stale"
-        else Latency(decode=1.0, detect=2.0, backbone=3.0, head=4.0, total=81.6),
+        else Latency(decode=1.0, detect=2.0, crop=0.5, backbone=3.0, head=4.0, total=81.6),
     )
 
 
@@ -45,7 +45,7 @@ def temporal_features(
 ) -> None:
     for seq, message in enumerate(messages, 1):
         stamped = message.stamp(seq, now)
-        sink(EncodedMessage(stamped, encode(stamped).encode("ascii")))
+        sink(EncodedMessage(stamped, encode(stamped)))
 
 
 def drawn(table: LiveConsole) -> str:

@@ -155,7 +155,7 @@ def test_a_face_warms_up(analysis_of: Callable[..., StreamAnalysis], frame_at: C
     verdicts = [analysis.analyse(frame_at(index))[0] for index in range(5)]
     assert [verdict.state == "warming" for verdict in verdicts] == [True, True, True, False, False]
     assert [verdict.p_fake is None for verdict in verdicts] == [True, True, True, False, False]
-    assert [verdict.fill for verdict in verdicts] == [1 / 8, 2 / 8, 3 / 8, 4 / 8, 5 / 8]
+    assert [verdict.window_fill for verdict in verdicts] == [1 / 8, 2 / 8, 3 / 8, 4 / 8, 5 / 8]
 
 
 def test_a_gap_starts_anew(
@@ -165,9 +165,9 @@ def test_a_gap_starts_anew(
     analysis = analysis_of(*[[(1, LEFT)]] * 9)
     for index in range(8):
         (verdict,) = analysis.analyse(frame_at(index))
-    assert verdict.fill == 1.0
+    assert verdict.window_fill == 1.0
     (verdict,) = analysis.analyse(frame_at(20, gap=True))
-    assert (verdict.state, verdict.p_fake, verdict.fill) == ("warming", None, 1 / 8)
+    assert (verdict.state, verdict.p_fake, verdict.window_fill) == ("warming", None, 1 / 8)
 
 
 def test_one_missed_sample_is_bridged_and_two_are_not(
@@ -178,11 +178,11 @@ def test_one_missed_sample_is_bridged_and_two_are_not(
     analysis = analysis_of(*[seen] * 4, missed, seen, missed, missed, missed, seen)
     told = [analysis.analyse(frame_at(index)) for index in range(10)]
     assert told[4] == []
-    assert told[5][0].fill == 5 / 8
+    assert told[5][0].window_fill == 5 / 8
     assert [states(verdicts) for verdicts in told[6:9]] == [[], [(1, "stale")], []]
     assert told[7][0].p_fake is None
-    assert told[7][0].timings is None
-    assert (told[9][0].state, told[9][0].fill) == ("warming", 1 / 8)
+    assert told[7][0].latency is None
+    assert (told[9][0].state, told[9][0].window_fill) == ("warming", 1 / 8)
 
 
 def test_a_lost_sample_counts_as_one_that_does_not_show_the_face(
@@ -193,7 +193,7 @@ def test_a_lost_sample_counts_as_one_that_does_not_show_the_face(
     analysis = analysis_of(*[seen] * 4, missed, seen, seen, missed)
     fills = []
     for index, lost in ((0, 0), (1, 0), (3, 1), (4, 0), (5, 0), (7, 1), (8, 0)):
-        fills.append([verdict.fill for verdict in analysis.analyse(frame_at(index, missed=lost))])
+        fills.append([verdict.window_fill for verdict in analysis.analyse(frame_at(index, missed=lost))])
     assert fills == [[1 / 8], [2 / 8], [3 / 8], [4 / 8], [], [1 / 8], [2 / 8]]
     (gone,) = analysis.analyse(frame_at(10, missed=1))
     assert (gone.face, gone.state) == (1, "stale")
@@ -251,7 +251,7 @@ def test_a_verdict_rate_below_the_sample_rate(
         told.append(analysis.analyse(frame_at(index)))
     given = [verdicts[0] for verdicts in told if verdicts]
     assert len(given) == 8
-    assert [verdict.fill for verdict in given[2:]] == [1.0] * 6
+    assert [verdict.window_fill for verdict in given[2:]] == [1.0] * 6
     assert all(verdict.p_fake is not None for verdict in given[1:])
 
 
@@ -308,13 +308,13 @@ def test_latency_counts_from_capture(
     """Of a live frame the total is its age at the verdict; of a file's frame, the time spent on it."""
     live = analysis_of([(1, LEFT)], wall=lambda: 1000.25)
     (verdict,) = live.analyse(frame_at(0, captured=1000.0))
-    assert verdict.timings is not None
-    assert verdict.timings.total == pytest.approx(250.0)
+    assert verdict.latency is not None
+    assert verdict.latency.total == pytest.approx(250.0)
     assert verdict.captured == 1000.0
     clock = Clock()
     (verdict,) = analysis_of([(1, LEFT)], clock=clock).analyse(frame_at(0))
-    assert verdict.timings is not None
-    assert verdict.timings.total == verdict.timings.decode == 1.5
+    assert verdict.latency is not None
+    assert verdict.latency.total == verdict.latency.decode == 1.5
     assert verdict.captured is None
 
 
@@ -324,10 +324,10 @@ def test_the_message_of_a_verdict(
     """What goes out holds the box in shares of the picture and the cost of each stage."""
     (verdict,) = analysis_of([(4, RIGHT)]).analyse(frame_at(0))
     message = verdict.message("cam").stamp(seq=1, time=5.0)
-    assert message["box"] == pytest.approx([200 / 320, 60 / 240, 60 / 320, 70 / 240], abs=1e-4)
-    assert (message["stream"], message["face"], message["state"]) == ("cam", 4, "warming")
-    assert message["latency_ms"] is not None
-    assert message["latency_ms"]["decode"] == 1.5
+    assert message.box == pytest.approx((200 / 320, 60 / 240, 60 / 320, 70 / 240), abs=1e-4)
+    assert (message.stream, message.face, message.state) == ("cam", 4, "warming")
+    assert message.latency_ms is not None
+    assert message.latency_ms.decode == 1.5
 
 
 def test_clear_forgets(analysis_of: Callable[..., StreamAnalysis], frame_at: Callable[..., Frame]) -> None:
@@ -338,4 +338,4 @@ def test_clear_forgets(analysis_of: Callable[..., StreamAnalysis], frame_at: Cal
     analysis.clear()
     assert list(analysis.faces) == []
     (verdict,) = analysis.analyse(frame_at(5))
-    assert (verdict.state, verdict.fill) == ("warming", 1 / 8)
+    assert (verdict.state, verdict.window_fill) == ("warming", 1 / 8)

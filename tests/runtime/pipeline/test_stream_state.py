@@ -7,7 +7,7 @@ import pytest
 from runtime.messages import BroadcastMessage, Latency, State, StreamMessage, VerdictMessage
 from runtime.pipeline.stream_state import StreamStateMachine
 
-LATENCY = Latency(decode=1.0, detect=2.0, backbone=3.0, head=4.0, total=20.0)
+LATENCY = Latency(decode=1.0, detect=2.0, crop=0.5, backbone=3.0, head=4.0, total=20.0)
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def verdict(face: int = 0, state: State = "real", p_fake: float | None = 0.1) ->
         state=state,
         p_fake=p_fake,
         box=(0.1, 0.2, 0.3, 0.4),
-        fill=1.0,
+        window_fill=1.0,
         pts_s=1.0,
         captured=10.0,
         latency_ms=None if state == "stale" else LATENCY,

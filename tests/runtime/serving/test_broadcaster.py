@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from runtime.messages import HeartbeatMessage, StreamMessage
+from runtime.messages import HeartbeatMessage, StreamMessage, encode
 from runtime.serving.broadcaster import Broadcaster, new_session
 from runtime.serving.client_queue import EncodedMessage
-from tests.support.wire import IDENTITY, make_hub, validate, verdict
+from tests.support.wire import HELLO, make_broadcaster, validate, verdict
 
 
 class Clock:
@@ -34,26 +34,26 @@ def test_number_and_time_are_given_in_order() -> None:
     """Messages get the numbers 1, 2, 3 and the time at which they were published."""
     wall = Clock(1735689600.0)
     messages_: list[EncodedMessage] = []
-    broadcaster = make_hub(sinks=[messages_.append], wall=wall)
+    broadcaster = make_broadcaster(sinks=[messages_.append], wall=wall)
     assert broadcaster.seq == 0
     assert broadcaster.publish(StreamMessage(stream="cam", state="live")) == 1
     wall.now += 0.125
     assert broadcaster.publish(verdict()) == 2
     assert broadcaster.publish(HeartbeatMessage(uptime_s=1.0)) == broadcaster.seq == 3
-    assert [(encoded.seq, encoded.message["time"]) for encoded in messages_] == [
+    assert [(encoded.seq, encoded.message.time) for encoded in messages_] == [
         (1, 1735689600.0),
         (2, 1735689600.125),
         (3, 1735689600.125),
     ]
     for encoded in messages_:
-        assert json.loads(encoded.data) == encoded.message
+        assert encoded.data == encode(encoded.message)
         validate(encoded.message)
 
 
 def test_many_threads_publish_without_a_gap() -> None:
     """Every number is given once, and sinks and subscribers see them in order, whoever publishes."""
     messages_: list[EncodedMessage] = []
-    broadcaster = make_hub(sinks=[messages_.append], capacity=10_000)
+    broadcaster = make_broadcaster(sinks=[messages_.append], capacity=10_000)
 
     def work(stream: str) -> None:
         for _ in range(200):
@@ -78,16 +78,16 @@ def test_who_joins_is_told_what_holds() -> None:
     """Hello and snapshot carry the last number, and what follows goes on from there without a gap."""
 
     async def join() -> None:
-        broadcaster = make_hub()
+        broadcaster = make_broadcaster()
         broadcaster.publish(StreamMessage(stream="cam", state="connecting"))
         broadcaster.publish(StreamMessage(stream="cam", state="live"))
         broadcaster.publish(verdict(face=1, state="stale"))
         broadcaster.publish(verdict(face=2))
         with broadcaster.subscribe() as subscription:
-            hello, snapshot = (json.loads(data) for data in subscription.greeting)
+            hello, snapshot = (json.loads(data) for data in subscription.opening)
             validate(hello)
             validate(snapshot)
-            assert hello["session"] == IDENTITY.session
+            assert hello["session"] == HELLO.session
             assert hello["seq"] == snapshot["seq"] == 4
             assert [stream["state"] for stream in snapshot["streams"]] == ["live"]
             assert [message["face"] for message in snapshot["verdicts"]] == [2]
@@ -101,14 +101,14 @@ def test_joining_amid_messages_loses_and_repeats_none() -> None:
     """What was published just before joining is in the snapshot and does not come again."""
 
     async def join() -> None:
-        broadcaster = make_hub()
+        broadcaster = make_broadcaster()
         with broadcaster.subscribe() as first:
             broadcaster.publish(verdict())
             # The loop has had no time to hand this one round.
             with broadcaster.subscribe() as second:
                 broadcaster.publish(verdict())
                 assert [encoded.seq for encoded in await take(first, 2)] == [1, 2]
-                assert second.hello["seq"] == 1
+                assert second.hello.seq == 1
                 assert (await anext(second)).seq == 2
 
     asyncio.run(join())
@@ -118,7 +118,7 @@ def test_one_who_does_not_read_loses_old_messages_only() -> None:
     """A listener that sleeps keeps a bounded backlog, and slows no other."""
 
     async def listen() -> None:
-        broadcaster = make_hub(capacity=4)
+        broadcaster = make_broadcaster(capacity=4)
         with broadcaster.subscribe() as slow, broadcaster.subscribe() as quick:
             broadcaster.publish(StreamMessage(stream="cam", state="live"))
             quick_seqs = [(await anext(quick)).seq]
@@ -136,14 +136,14 @@ def test_one_who_does_not_read_loses_old_messages_only() -> None:
 
 def test_publishing_needs_no_listener_and_no_loop() -> None:
     """Messages are counted while nobody listens, and a listener can come, go and come again."""
-    broadcaster = make_hub()
+    broadcaster = make_broadcaster()
     broadcaster.publish(verdict())
 
     async def visit() -> int:
         with broadcaster.subscribe() as subscription:
             assert broadcaster.clients == 1
             broadcaster.unsubscribe(subscription)
-            return subscription.hello["seq"]
+            return subscription.hello.seq
 
     assert asyncio.run(visit()) == 1
     broadcaster.publish(verdict())
@@ -152,7 +152,7 @@ def test_publishing_needs_no_listener_and_no_loop() -> None:
 
 def test_a_loop_that_is_gone_takes_its_listeners_with_it() -> None:
     """A server that died does not stop the detector."""
-    broadcaster = make_hub()
+    broadcaster = make_broadcaster()
 
     async def forget() -> None:
         broadcaster.subscribe()
@@ -166,7 +166,7 @@ def test_a_loop_that_is_gone_takes_its_listeners_with_it() -> None:
 
 def test_listeners_share_one_loop() -> None:
     """A second event loop is refused with words rather than with a race."""
-    broadcaster = make_hub()
+    broadcaster = make_broadcaster()
 
     async def join() -> None:
         with broadcaster.subscribe():
@@ -185,7 +185,7 @@ def test_listeners_share_one_loop() -> None:
 def test_silence_is_measured() -> None:
     """The time since the last message tells whether the monitor still lives."""
     clock = Clock(100.0)
-    broadcaster = make_hub(clock=clock)
+    broadcaster = make_broadcaster(clock=clock)
     clock.now = 103.0
     assert broadcaster.silent_s == broadcaster.uptime_s == 3.0
     broadcaster.publish(HeartbeatMessage(uptime_s=3.0))
@@ -196,4 +196,4 @@ def test_silence_is_measured() -> None:
 def test_every_run_has_a_name_of_its_own() -> None:
     """Clients tell a restarted program from a broken connection by the session."""
     assert new_session() != new_session()
-    assert isinstance(Broadcaster(IDENTITY), Broadcaster)
+    assert isinstance(Broadcaster(HELLO), Broadcaster)

@@ -16,7 +16,7 @@ import pytest
 
 from runtime.errors import JsonlFailed
 from runtime.serving.jsonl import JsonlWriter
-from tests.support.wire import make_hub, validate, verdict
+from tests.support.wire import make_broadcaster, validate, verdict
 
 
 def never(failure: JsonlFailed) -> None:
@@ -36,7 +36,7 @@ def test_every_message_is_a_line(tmp_path: Path) -> None:
     """However many there are, each is in the file, in order and as described."""
     path = tmp_path / "verdicts.jsonl"
     with JsonlWriter(path, on_failure=never) as recording:
-        broadcaster = make_hub(sinks=[recording])
+        broadcaster = make_broadcaster(sinks=[recording])
         for _ in range(2000):
             broadcaster.publish(verdict())
     lines = path.read_text(encoding="ascii").splitlines()
@@ -50,7 +50,7 @@ def test_a_file_is_appended_to(tmp_path: Path) -> None:
     path = tmp_path / "verdicts.jsonl"
     for _ in range(2):
         with JsonlWriter(path, on_failure=never) as recording:
-            make_hub(sinks=[recording]).publish(verdict())
+            make_broadcaster(sinks=[recording]).publish(verdict())
     assert [json.loads(line)["seq"] for line in path.read_text().splitlines()] == [1, 1]
 
 
@@ -58,7 +58,7 @@ def test_a_line_is_there_at_once(pipe: tuple[TextIO, Path]) -> None:
     """A reader at the other end of a pipe need not wait for a buffer to fill."""
     lines, path = pipe
     with JsonlWriter(path, on_failure=never) as recording:
-        broadcaster = make_hub(sinks=[recording])
+        broadcaster = make_broadcaster(sinks=[recording])
         for seq in (1, 2):
             broadcaster.publish(verdict())
             assert json.loads(lines.readline())["seq"] == seq
@@ -69,7 +69,7 @@ def test_a_reader_that_leaves_is_told_as_an_end(pipe: tuple[TextIO, Path]) -> No
     lines, path = pipe
     failures: queue.SimpleQueue[JsonlFailed] = queue.SimpleQueue()
     with JsonlWriter(path, on_failure=failures.put) as recording:
-        broadcaster = make_hub(sinks=[recording])
+        broadcaster = make_broadcaster(sinks=[recording])
         lines.close()
         broadcaster.publish(verdict())
         failure = failures.get(timeout=30)
@@ -83,7 +83,7 @@ def test_a_reader_that_sleeps_holds_up_nobody(pipe: tuple[TextIO, Path]) -> None
     """Publishing goes on while a pipe is full, and everything arrives once the reader wakes."""
     lines, path = pipe
     with JsonlWriter(path, on_failure=never) as recording:
-        broadcaster = make_hub(sinks=[recording])
+        broadcaster = make_broadcaster(sinks=[recording])
         for _ in range(1000):
             broadcaster.publish(verdict())
         # More than a pipe holds, so the writing thread stands still, and publishing did not.
@@ -97,7 +97,7 @@ def test_a_pipe_that_does_not_block_is_written_to_as_well(pipe: tuple[TextIO, Pa
     lines, path = pipe
     with JsonlWriter(path, on_failure=never) as recording:
         os.set_blocking(recording._descriptor, False)
-        broadcaster = make_hub(sinks=[recording])
+        broadcaster = make_broadcaster(sinks=[recording])
         for _ in range(1000):
             broadcaster.publish(verdict())
         assert [json.loads(lines.readline())["seq"] for _ in range(1000)] == list(range(1, 1001))
@@ -109,7 +109,7 @@ def test_a_full_disk_is_a_fault() -> None:
         pytest.skip("no /dev/full on this system")
     failures: queue.SimpleQueue[JsonlFailed] = queue.SimpleQueue()
     with JsonlWriter("/dev/full", on_failure=failures.put) as recording:
-        make_hub(sinks=[recording]).publish(verdict())
+        make_broadcaster(sinks=[recording]).publish(verdict())
         failure = failures.get(timeout=30)
     assert not failure.closed
     assert failure.errno == errno.ENOSPC
@@ -130,11 +130,11 @@ def test_standard_output_carries_the_lines_and_closes_without_a_word() -> None:
     """`--jsonl - | head -1` ends without a complaint on standard error, though Python flushes at exit."""
     program = """
 import sys, threading
-from tests.support.wire import make_hub, verdict
+from tests.support.wire import make_broadcaster, verdict
 from runtime.serving.jsonl import JsonlWriter
 closed = threading.Event()
 with JsonlWriter("-", on_failure=lambda failure: closed.set()) as recording:
-    hub = make_hub(sinks=[recording])
+    hub = make_broadcaster(sinks=[recording])
     while not closed.wait(0.01):
         hub.publish(verdict())
 """

@@ -6,7 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from runtime.messages import HeartbeatMessage, StreamHealth, StreamMessage
 from runtime.serving.metrics import Metrics
-from tests.support.wire import make_hub, verdict
+from tests.support.wire import make_broadcaster, verdict
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -29,7 +29,7 @@ def value(samples: Samples, name: str, **labels: str) -> float | None:
 def test_messages_are_counted() -> None:
     """Verdicts, scores and latencies are there by stream and state, in seconds as Prometheus wants them."""
     metrics = Metrics()
-    broadcaster = make_hub(sinks=[metrics])
+    broadcaster = make_broadcaster(sinks=[metrics])
     broadcaster.publish(StreamMessage(stream="cam", state="live"))
     broadcaster.publish(verdict(state="warming"))
     for _ in range(3):
@@ -49,7 +49,7 @@ def test_messages_are_counted() -> None:
 def test_the_counts_of_a_heartbeat_are_the_streams_own() -> None:
     """What the monitor counts itself is taken over, not added up."""
     metrics = Metrics()
-    broadcaster = make_hub(sinks=[metrics])
+    broadcaster = make_broadcaster(sinks=[metrics])
     for analysed in (8, 16):
         health = StreamHealth(stream="cam", state="live", analysed=analysed, dropped=1, reconnects=2)
         broadcaster.publish(HeartbeatMessage(uptime_s=analysed / 8, streams=(health,)))
@@ -62,7 +62,7 @@ def test_the_counts_of_a_heartbeat_are_the_streams_own() -> None:
 def test_what_holds_now_is_told() -> None:
     """States and faces are those of the moment of the scrape."""
     metrics = Metrics()
-    broadcaster = make_hub(sinks=[metrics])
+    broadcaster = make_broadcaster(sinks=[metrics])
     metrics.watch(broadcaster)
     broadcaster.publish(StreamMessage(stream="cam", state="live"))
     for face in (1, 2):
@@ -86,7 +86,7 @@ def test_what_holds_now_is_told() -> None:
 def test_faces_do_not_make_metrics_grow() -> None:
     """A day of passers-by, each with an id of its own, adds no series."""
     metrics = Metrics()
-    broadcaster = make_hub(sinks=[metrics])
+    broadcaster = make_broadcaster(sinks=[metrics])
     metrics.watch(broadcaster)
     broadcaster.publish(StreamMessage(stream="cam", state="live"))
     broadcaster.publish(verdict(face=1))
@@ -99,7 +99,7 @@ def test_faces_do_not_make_metrics_grow() -> None:
 def test_two_programs_in_one_process_do_not_mix() -> None:
     """The registry is the hub's own, so that tests and embedders can have several."""
     first, second = Metrics(), Metrics()
-    make_hub(sinks=[first]).publish(verdict())
+    make_broadcaster(sinks=[first]).publish(verdict())
     assert value(scrape(first), "unmask_messages_total", type="verdict") == 1
     assert value(scrape(second), "unmask_messages_total", type="verdict") is None
 

@@ -14,13 +14,15 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
+from websockets.typing import Origin
 
+from benchmarks.helpers.server_thread import serve_in_thread
 from runtime.errors import AddressUnusable, PortBusy
-from runtime.messages import HeartbeatMessage, StreamMessage
+from runtime.messages import BroadcastMessage, HeartbeatMessage, StreamMessage
 from runtime.serving.broadcaster import Broadcaster
 from runtime.serving.metrics import Metrics
-from runtime.serving.server import Server, Urls, serve, serve_in_thread
-from tests.support.wire import make_hub, validate, verdict
+from runtime.serving.server import Server, Urls, serve
+from tests.support.wire import make_broadcaster, validate, verdict
 
 # Far more than any of this takes, on any machine; a test that needs it has failed.
 PATIENCE_S = 30
@@ -75,7 +77,7 @@ def talk(server: Server, request: bytes) -> bytes:
 @pytest.fixture
 def broadcaster() -> Broadcaster:
     """A hub that nobody has said anything to."""
-    return make_hub()
+    return make_broadcaster()
 
 
 @pytest.fixture
@@ -89,7 +91,7 @@ def test_a_client_is_greeted_and_then_told_everything() -> None:
     """Hello, the snapshot, and every message from there on without a gap, all as described."""
 
     async def story() -> None:
-        broadcaster = make_hub()
+        broadcaster = make_broadcaster()
         broadcaster.publish(StreamMessage(stream="cam", state="live"))
         broadcaster.publish(verdict())
         async with serve(broadcaster, port=0) as server, client(server) as connection:
@@ -99,9 +101,13 @@ def test_a_client_is_greeted_and_then_told_everything() -> None:
             assert (hello["type"], hello["seq"]) == ("hello", 2)
             assert (snapshot["type"], snapshot["seq"]) == ("snapshot", 2)
             assert [message["seq"] for message in snapshot["verdicts"]] == [2]
-            messages = [verdict(), verdict(state="stale", latency_ms=None), HeartbeatMessage(uptime_s=1)]
-            for message in messages:
-                broadcaster.publish(message)
+            messages: list[BroadcastMessage] = [
+                verdict(),
+                verdict(state="stale", latency_ms=None),
+                HeartbeatMessage(uptime_s=1),
+            ]
+            for published in messages:
+                broadcaster.publish(published)
             received = [await receive(connection) for _ in messages]
             assert [message["seq"] for message in received] == [3, 4, 5]
             assert [message["type"] for message in received] == ["verdict", "verdict", "heartbeat"]
@@ -113,7 +119,7 @@ def test_threads_publish_to_many_clients() -> None:
     """What other threads say reaches every client, in the same order."""
 
     async def story() -> None:
-        broadcaster = make_hub(capacity=1000)
+        broadcaster = make_broadcaster(capacity=1000)
         async with serve(broadcaster, port=0) as server:
             connections = [await connect(server.urls.websocket, proxy=None) for _ in range(5)]
             for connection in connections:
@@ -141,7 +147,7 @@ def test_a_client_that_never_reads_slows_nobody() -> None:
     """One client stops reading: another still gets every message, and the slow one wakes to the newest."""
 
     async def story() -> None:
-        broadcaster = make_hub(capacity=8)
+        broadcaster = make_broadcaster(capacity=8)
         broadcaster.publish(StreamMessage(stream="cam", state="live"))
         async with serve(broadcaster, port=0) as server:
             # A small receive buffer, so that the test need not fill megabytes of it.
@@ -181,7 +187,7 @@ def test_a_client_that_takes_nothing_is_cut_off() -> None:
     """A client that has died without a word does not stay for ever."""
 
     async def story() -> None:
-        broadcaster = make_hub()
+        broadcaster = make_broadcaster()
         async with serve(broadcaster, port=0, send_timeout_s=0.2) as server:
             sleeper = socket.socket()
             sleeper.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -202,7 +208,7 @@ def test_what_a_client_says_is_of_no_interest() -> None:
     """Chatter is ignored; a flood ends the connection that it comes from."""
 
     async def story() -> None:
-        broadcaster = make_hub()
+        broadcaster = make_broadcaster()
         async with serve(broadcaster, port=0) as server, client(server) as chatty, client(server) as rude:
             for connection in (chatty, rude):
                 for _ in range(2):
@@ -223,7 +229,7 @@ def test_the_end_is_quick_and_polite() -> None:
     """Well-behaved clients hear 1001; neither silent connections nor stuck clients hold up the end."""
 
     async def story() -> None:
-        broadcaster = make_hub()
+        broadcaster = make_broadcaster()
         loop = asyncio.get_running_loop()
         idle = socket.socket()
         sleeper = socket.socket()
@@ -257,7 +263,7 @@ def test_foreign_pages_are_turned_away() -> None:
     """A handshake from another page's origin, or under a rebound name, is refused before it opens."""
 
     async def story() -> None:
-        broadcaster = make_hub()
+        broadcaster = make_broadcaster()
         async with serve(broadcaster, port=0, allow_origin=["https://desk.example"]) as server:
             own = f"http://localhost:{server.port}"
             for origin in (own, "https://desk.example", None):
@@ -265,7 +271,7 @@ def test_foreign_pages_are_turned_away() -> None:
                     assert (await receive(connection))["type"] == "hello"
             for origin in ("https://evil.example", "null", "http://127.0.0.1:1"):
                 with pytest.raises(InvalidStatus) as refused:
-                    await connect(server.urls.websocket, origin=origin, proxy=None)
+                    await connect(server.urls.websocket, origin=Origin(origin), proxy=None)
                 assert refused.value.response.status_code == 403
                 assert b"--allow-origin" in refused.value.response.body
             with pytest.raises(InvalidStatus) as misdirected:
@@ -334,7 +340,7 @@ def test_a_taken_port_is_named(server: Server) -> None:
     """A second program on the same port hears which port it is and what to do."""
     with (
         pytest.raises(PortBusy, match=f"port {server.port} on 127.0.0.1 is taken; .* --port"),
-        serve_in_thread(make_hub(), port=server.port),
+        serve_in_thread(make_broadcaster(), port=server.port),
     ):
         pass
 
@@ -346,14 +352,14 @@ def test_an_impossible_address_is_named(host: str, port: int) -> None:
     """An address that is not this machine's, a name that leads nowhere and a port that is none are told."""
     with (
         pytest.raises(AddressUnusable, match=r"cannot listen on .*; give an address of this machine"),
-        serve_in_thread(make_hub(), host=host, port=port),
+        serve_in_thread(make_broadcaster(), host=host, port=port),
     ):
         pass
 
 
 def test_listening_to_everyone_is_said(caplog: pytest.LogCaptureFixture) -> None:
     """Whoever opens the port to the network is told so, once, and gets links that work here."""
-    with serve_in_thread(make_hub(), host="0.0.0.0", port=0) as server:
+    with serve_in_thread(make_broadcaster(), host="0.0.0.0", port=0) as server:
         assert server.urls.dashboard == f"http://127.0.0.1:{server.port}/"
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert warnings == [f"anyone who reaches this machine on port {server.port} can watch the verdicts"]
@@ -361,7 +367,10 @@ def test_listening_to_everyone_is_said(caplog: pytest.LogCaptureFixture) -> None
 
 def test_a_mistaken_origin_is_told_before_listening() -> None:
     """--allow-origin with something that is no origin does not start a server that lets nobody in."""
-    with pytest.raises(ValueError, match="is not an origin"), serve_in_thread(make_hub(), allow_origin=["x"]):
+    with (
+        pytest.raises(ValueError, match="is not an origin"),
+        serve_in_thread(make_broadcaster(), allow_origin=["x"]),
+    ):
         pass
 
 

@@ -9,9 +9,7 @@ from tests.support.wire import verdict
 
 def said(snapshot_store: SnapshotStore, now: float) -> list[tuple[str, int, str]]:
     """List the verdicts on the board as (stream, face, state)."""
-    return [
-        (message["stream"], message["face"], message["state"]) for message in snapshot_store.verdicts(now)
-    ]
+    return [(message.stream, message.face, message.state) for message in snapshot_store.verdicts(now)]
 
 
 def test_the_latest_of_each_face_and_stream_is_kept() -> None:
@@ -23,7 +21,7 @@ def test_the_latest_of_each_face_and_stream_is_kept() -> None:
     snapshot_store.apply(verdict(stream="a", face=1, state="warming").stamp(4, 1.1))
     snapshot_store.apply(verdict(stream="a", face=2).stamp(5, 1.2))
     snapshot_store.apply(verdict(stream="a", face=1, state="real", p_fake=0.1).stamp(6, 1.3))
-    assert [(stream["stream"], stream["state"]) for stream in snapshot_store.streams()] == [
+    assert [(stream.stream, stream.state) for stream in snapshot_store.streams()] == [
         ("a", "live"),
         ("b", "connecting"),
     ]
