@@ -47,9 +47,7 @@ from runtime.model.bundle import (
 )
 from runtime.model.calibration import Calibration
 from runtime.model.temporal_classifier import TEMPORAL_FILE
-from train.fitting.calibration import read_calibration
-from train.fitting.temporal_classifier import read_checkpoint_temporal_classifier
-from train.models.detector import load_checkpoint
+from train.models.checkpoint import load_checkpoint
 
 # Of the user's clips, every other one goes to the rounding, the rest to the gates.
 MAX_CLIPS = 192
@@ -89,12 +87,10 @@ def export_bundle(
 
     Raises:
         CheckpointError: The checkpoint cannot be read.
-        CalibrationError: Its calibration cannot be read.
-        FlickerError: Its judge of flicker cannot be read.
         UnmaskError: As `write_bundle` says.
     """
-    model, training = load_checkpoint(checkpoint)
-    config = model.config
+    trained = load_checkpoint(checkpoint)
+    model, config = trained.model, trained.model.config
     manifest = Manifest(
         name=name or checkpoint.resolve().name,
         input_size=config.input_size,
@@ -102,11 +98,11 @@ def export_bundle(
         sample_hz=config.sample_hz,
         window=config.window,
         min_frames=config.min_frames,
-        calibration=read_calibration(checkpoint) or Calibration(),
+        calibration=trained.calibration or Calibration(),
         weights=weights,
-        training=training,
+        training=trained.training,
         metrics=metrics or {},
-        temporal=read_checkpoint_temporal_classifier(checkpoint),
+        temporal=trained.temporal,
     )
     return write_bundle(TorchDetector(model.backbone, model.head), manifest, out, crops=crops, step=step)
 

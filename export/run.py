@@ -87,9 +87,9 @@ def run_export(options: ExportOptions, *, say: Say, step: Say) -> int:
 
         trained = None
         if made:
-            from train.models.detector import load_checkpoint
+            from train.models.checkpoint import load_checkpoint
 
-            model, _ = load_checkpoint(options.source)
+            model = load_checkpoint(options.source).model
             trained = TorchDetector(model.backbone, model.head)
         run_check(bundle, _check_options(options), trained=trained, step=step)
     return 0
@@ -103,8 +103,7 @@ def _make(options: ExportOptions, *, say: Say, step: Say) -> Bundle:
             "give --out to export a checkpoint, or a model that is one",
         )
     from export.bundle_writer import export_bundle
-    from train.fitting.calibration import CalibrationError
-    from train.models.detector import CheckpointError
+    from train.models.checkpoint import CheckpointError
 
     try:
         bundle = export_bundle(
@@ -115,7 +114,7 @@ def _make(options: ExportOptions, *, say: Say, step: Say) -> Bundle:
             name=options.name,
             step=step,
         )
-    except (CheckpointError, CalibrationError) as error:
+    except CheckpointError as error:
         raise CheckpointUnusable(error) from error
     say(f"written to {options.out}: {bundle.name}, {options.weights}")
     return bundle

@@ -12,7 +12,7 @@ import typer
 from runtime.commands.options import Engine, UserError, explained
 
 if TYPE_CHECKING:
-    from train.models.config import FitConfig
+    from train.fitting.config import FitConfig
 
 app = typer.Typer(help="Train a model on your own data, and measure it.")
 
@@ -125,9 +125,10 @@ def fit(
     """Train a model on prepared clips and write a checkpoint."""
     from runtime.errors import UnmaskError
     from train.data.clip_set import ClipSetError
+    from train.fitting.config import FitConfig, RunUnreadable, read_run
     from train.fitting.run import fit as run_fit
-    from train.models.config import FitConfig, RunUnreadable, read_run
-    from train.models.detector import CheckpointError, ModelConfig
+    from train.models.checkpoint import CheckpointError
+    from train.models.config import ModelConfig
     from train.models.initial_weights import InitialWeightsError
     from train.models.teacher import TeacherError
 
@@ -138,7 +139,7 @@ def fit(
     )
     if sizes is not None:
         with explained(ValueError):
-            sizes_of = replace(sizes_of, input_size=run.sizes[-1])
+            sizes_of = replace(sizes_of, input_size=run.sampling.sizes[-1])
 
     # What these load does not say so well that PyTorch is missing.
     from train.fitting.calibrate import calibrate, held_out
@@ -184,7 +185,7 @@ def temporal(
     """
     from runtime.model.bundle import MANIFEST
     from train.data.clip_set import ClipSetError
-    from train.models.detector import CheckpointError
+    from train.models.checkpoint import CheckpointError
 
     if name is not None and not (model / MANIFEST).is_file():
         raise UserError("--name is for an exported model; a checkpoint is called by its directory")
@@ -224,9 +225,9 @@ def teacher(
 ) -> int:
     """Train a pretrained network of another form, for `unmask train fit --teacher` to learn from."""
     from train.data.clip_set import ClipSetError
+    from train.fitting.config import FitConfig, RunUnreadable, read_run
     from train.fitting.run import fit_teacher
-    from train.models.config import FitConfig, RunUnreadable, read_run
-    from train.models.detector import ModelConfig
+    from train.models.config import ModelConfig
     from train.models.teacher import TeacherError
 
     with explained(RunUnreadable):
@@ -241,14 +242,16 @@ def teacher(
 def _changed(run: FitConfig, **given: int | str | None) -> FitConfig:
     """Change a run as the command line says: numbers and names with commas between them, or None."""
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    try:
-        for name in changes.keys() & {"sizes", "crops"}:
-            changes[name] = tuple(map(int, changes[name].split(",")))
-        if "val_groups" in changes:
-            changes["val_groups"] = tuple(filter(None, changes["val_groups"].split(",")))
-        return replace(run, **changes)
-    except ValueError as error:
-        raise UserError(f"{error}; give sizes and crops as numbers with commas between") from error
+    stages: dict[str, Any] = {}
+    for name in changes.keys() & {"sizes", "crops"}:
+        try:
+            stages[name] = tuple(map(int, changes.pop(name).split(",")))
+        except ValueError as error:
+            raise UserError(f"--{name}: {error}; give numbers with commas between") from error
+    if "val_groups" in changes:
+        changes["val_groups"] = tuple(filter(None, changes["val_groups"].split(",")))
+    with explained(ValueError):
+        return replace(run, sampling=replace(run.sampling, **stages), **changes)
 
 
 @app.command()
@@ -292,7 +295,7 @@ def evaluate(
     errors: list[type[Exception]] = [PrepareError, LayoutError, ClipSetError, ReportError, CalibrationError]
     if model is not None and (model / "config.json").is_file():
         # Of a bundle nothing is asked that needs PyTorch.
-        from train.models.detector import CheckpointError
+        from train.models.checkpoint import CheckpointError
 
         errors.append(CheckpointError)
     with explained(*errors):

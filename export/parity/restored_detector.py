@@ -17,7 +17,8 @@ from export.onnx_graph.lstm import names, torch_gates
 from export.parity.gates import TorchDetector
 from runtime.engines.tensorrt.onnx_rewrite import rewrite_graph
 from runtime.model.bundle import Bundle
-from train.models.detector import ModelConfig, ResNeXtLSTM
+from train.models.config import ModelConfig
+from train.models.detector import ResNeXtLSTM
 
 
 def restored_detector(bundle: Bundle) -> TorchDetector:

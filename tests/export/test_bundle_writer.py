@@ -25,7 +25,9 @@ from runtime.model.temporal_classifier import TEMPORAL_FILE, write_temporal_clas
 from runtime.pipeline.window import FaceWindow
 from tests.export.conftest import DIM, SIZE, WINDOW, SmallHead, SmallModel, make_clips
 from tests.support.temporal import flat_judge
-from train.models.detector import ModelConfig, ResNeXtLSTM, save_checkpoint
+from train.models.checkpoint import save_checkpoint
+from train.models.config import ModelConfig
+from train.models.detector import ResNeXtLSTM
 
 MANIFEST = Manifest(
     name="small",

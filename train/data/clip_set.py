@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.data.published import DFDC_NOTE
-from train.scoring.scores import LabelledClip
 
 # Where a set has no `prepared.json`: what the sets of these forms that are about have.
 MARGINS = {"clips.csv": 1.3, "labels.csv": 1.02}
@@ -95,6 +94,31 @@ class ClipSet:
             Their names.
         """
         return {entry.split for entry in self.entries if entry.split}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledClip:
+    """Holds a clip with what is known of it.
+
+    Args:
+        clip: Its name.
+        video: The name of the video it was cut from.
+        fake: Whether it is forged.
+        method: How; for a real one where it comes from.
+        group: What it belongs with.
+        height: Of the face box in pixels of the video.
+        margin: Side of the crop over the height of the face box.
+        frames: (T, H, W, 3) RGB uint8, oldest first.
+    """
+
+    clip: str
+    video: str
+    fake: bool
+    method: str
+    group: str
+    height: float
+    margin: float
+    frames: NDArray[np.uint8]
 
 
 def is_clip_set(folder: Path) -> bool:

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.model.calibration import Calibration
-from train.data.clip_set import Entry
+from train.data.clip_set import Entry, LabelledClip
 from train.evaluation.measure import Chance, measure_line
 from train.sampling.corruptions import CORRUPTIONS, corrupt
-from train.scoring.scores import ClipScores, LabelledClip
+from train.scoring.scores import ClipScores
 
 Damage = Callable[[LabelledClip], NDArray[np.uint8]]
 

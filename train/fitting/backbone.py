@@ -29,12 +29,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset
 from torch.utils.tensorboard import SummaryWriter
 
-from train.models.config import FitConfig
+from train.data.crops import recrop
+from train.fitting.config import FitConfig
 from train.models.detector import Backbone
 from train.models.teacher import Teacher
 from train.sampling.pools import Batches, Clip, Pool
 from train.scoring.metrics import auc
-from train.scoring.scores import recrop
 
 RESUME = "resume.pt"
 SHOW_S, SAVE_S = 15.0, 240.0
@@ -118,7 +118,9 @@ def fit_backbone(
     if teacher:
         for part in teacher:
             part.to(fabric.device)
-    batches = Batches(pools, config, fabric.global_rank, fabric.world_size)
+    batches = Batches(
+        pools, config.sampling, seed=config.seed, rank=fabric.global_rank, processes=fabric.world_size
+    )
     loader = DataLoader(
         Subset(batches, range(run.done, len(batches))), batch_size=None, num_workers=config.workers
     )
@@ -129,7 +131,7 @@ def fit_backbone(
     for seen, batch in enumerate(loader):
         if run.given_up():
             break
-        rate = config.lr * min(1.0, (run.done + 1) / config.warmup)
+        rate = config.lr * min(1.0, (run.done + 1) / config.warmup_steps)
         rate *= 0.5 * (1 + math.cos(math.pi * run.done / len(batches)))
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -147,17 +149,17 @@ def fit_backbone(
         if config.pair_weight:
             loss = loss + config.pair_weight * _pair_loss(outputs.logits.float())
         region = torch.stack([_region_loss(some, regions, known) for some in outputs.regions]).mean()
-        fabric.backward(loss + config.region_weight * region + config.hint_weight * hint)
-        fabric.clip_gradients(wrapped, optimizer, max_norm=config.clip_norm)
+        fabric.backward(loss + config.region_weight * region + config.feature_weight * hint)
+        fabric.clip_gradients(wrapped, optimizer, max_norm=config.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
         average.update_parameters(task)
         run.done += 1
         means += (np.array([loss.item(), region.item(), hint.item()]) - means) / min(seen + 1, 100)
         now, last = time.monotonic(), run.done == len(batches)
-        if config.check_every and (run.done % config.check_every == 0 or last):
+        if config.validate_every and (run.done % config.validate_every == 0 or last):
             found = _look(average, checks, crops.shape[1])
-            if crops.shape[1] == config.sizes[-1]:
+            if crops.shape[1] == config.sampling.sizes[-1]:
                 run.judge(found)
             console.log(f"trunk {run.done}: video AUC {', '.join(f'{n} {v:.3f}' for n, v in found.items())}")
             for name, value in found.items():
@@ -314,7 +316,7 @@ class _Run:
         kept = {
             name: value
             for name, value in asdict(self._config).items()
-            if name not in ("clip_passes", "stills", "head_steps", "head_lr", "workers", "patience")
+            if name not in ("clip_passes", "pseudo_clips", "head_steps", "head_lr", "workers", "patience")
         }
         hints = [list(guess.weight.shape[:2]) for guess in self._parts["task"].hints]
         return json.dumps({**kept, "hints": hints}, sort_keys=True)

@@ -17,7 +17,8 @@ from train.data.clip_set import ClipSet, Entry, read_clip_set
 from train.data.splits import Split
 from train.evaluation.evaluate import choose_entries, score_set
 from train.evaluation.measure import video_weights
-from train.fitting.calibration import CalibrationError, fit_calibration, with_thresholds, write_calibration
+from train.fitting.calibration import CalibrationError, fit_calibration, with_thresholds
+from train.models.checkpoint import save_calibration
 from train.scoring.scorers import open_scorer
 from train.scoring.scores import ClipScores, Scorer, of_windows
 
@@ -82,7 +83,7 @@ def calibrate(
     if (model / MANIFEST).is_file():
         change_manifest(model, calibration=calibration, metrics={})
     else:
-        write_calibration(model, calibration)
+        save_calibration(model, calibration)
     return calibration
 
 

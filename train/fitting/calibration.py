@@ -6,18 +6,14 @@ What is fitted here is kept beside the checkpoint, goes from there into the bund
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict, fields, replace
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 
 from runtime.model.calibration import Calibration
-
-CALIBRATION = "calibration.json"
 
 # Below this many scores of real faces, "1 % of them" is less than one score: nothing was measured.
 LEAST_FOR_FAR1 = 100
@@ -135,39 +131,6 @@ def threshold_at_false_alarms(p_real: ArrayLike, share: float) -> float:
         return 0.0
     # Just above the first score that must not reach it; ties with it stay below too.
     return min(1.0, float(np.nextafter(scores[allowed], 2.0)))
-
-
-def write_calibration(checkpoint: Path, calibration: Calibration) -> None:
-    """Write a calibration beside a checkpoint.
-
-    Args:
-        checkpoint: Its directory.
-        calibration: What to write.
-    """
-    text = json.dumps(asdict(calibration), indent=2, allow_nan=False)
-    (checkpoint / CALIBRATION).write_text(text + "\n", encoding="utf-8")
-
-
-def read_calibration(checkpoint: Path) -> Calibration | None:
-    """Read the calibration of a checkpoint.
-
-    Args:
-        checkpoint: Its directory.
-
-    Returns:
-        The calibration; None if it has none yet.
-
-    Raises:
-        CalibrationError: The file is not what `calibrate` writes.
-    """
-    path = checkpoint / CALIBRATION
-    if not path.is_file():
-        return None
-    try:
-        stated = json.loads(path.read_text(encoding="utf-8"))
-        return Calibration(**{field.name: stated[field.name] for field in fields(Calibration)})
-    except (ValueError, KeyError, TypeError) as error:
-        raise CalibrationError(f"{path} cannot be read ({error}); calibrate the checkpoint again") from error
 
 
 def _checked(

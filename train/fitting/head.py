@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from streams.synthesis.fakes import make_fake, sample_fake_parameters
-from train.models.config import FitConfig
+from train.fitting.config import FitConfig
 from train.models.detector import Head, ResNeXtLSTM
 from train.sampling.augmentation import varied
 from train.sampling.pools import Clip, Pool
@@ -122,11 +122,14 @@ def _clips(
                 yield clip[start : start + window], fake
             if len(clip) == 1 or not fake:
                 stills.append((clip, fake))
-    for _ in range(config.stills):
+    for _ in range(config.pseudo_clips):
         clip, fake = stills[int(rng.integers(len(stills)))]
         frame = clip[int(rng.integers(len(clip)))]
-        made = not fake and rng.random() < config.made[1]
-        yield pseudo_clip(frame, window, rng, strength=config.strength[1] if made else None), fake or made
+        made = not fake and rng.random() < config.sampling.synthetic_share[1]
+        yield (
+            pseudo_clip(frame, window, rng, strength=config.sampling.strength[1] if made else None),
+            fake or made,
+        )
 
 
 def pseudo_clip(

@@ -13,9 +13,11 @@ from lightning_fabric import Fabric
 from rich.console import Console
 
 from train.fitting.backbone import fit_backbone
+from train.fitting.config import FitConfig
 from train.fitting.head import begin_at_the_mean, fit_head
-from train.models.config import FitConfig
-from train.models.detector import ModelConfig, ResNeXtLSTM, save_checkpoint
+from train.models.checkpoint import save_checkpoint
+from train.models.config import ModelConfig
+from train.models.detector import ResNeXtLSTM
 from train.models.initial_weights import load_initial
 from train.models.teacher import Teacher, load_pretrained, load_teacher, save_teacher
 from train.sampling.pools import Pool, draw_batch, read_pool
@@ -55,9 +57,9 @@ def fit(
         ValueError: The configurations disagree, or a set has no real clip to train on.
     """
     model_config, config = model_config or ModelConfig(), config or FitConfig()
-    if config.sizes[-1] != model_config.input_size:
+    if config.sampling.sizes[-1] != model_config.input_size:
         raise ValueError(
-            f"the last stage is at {config.sizes[-1]} px, the model at {model_config.input_size}"
+            f"the last stage is at {config.sampling.sizes[-1]} px, the model at {model_config.input_size}"
         )
     taught_by = load_teacher(teacher) if teacher else None
     fabric, console = _launched(config, console)
@@ -66,7 +68,12 @@ def fit(
     if init is not None:
         drawn = np.random.default_rng(config.seed)
         some = draw_batch(
-            pools, STATISTICS, model_config.input_size, drawn, strength=1.0, made=config.made[1]
+            pools,
+            STATISTICS,
+            model_config.input_size,
+            drawn,
+            strength=1.0,
+            synthetic_share=config.sampling.synthetic_share[1],
         )
         load_initial(model.backbone, init, some[0])
     frame_logit = fit_backbone(fabric, model.backbone, pools, checks, config, out, console, taught_by)
@@ -147,7 +154,10 @@ def _read(
     data: Sequence[Path], margin: float, config: FitConfig, console: Console
 ) -> tuple[list[Pool], list[Pool]]:
     """Read the sides to train on and, if the run looks at them, the ones kept out."""
-    for name, values in (("shares", config.shares), ("min_synthetic", config.min_synthetic)):
+    for name, values in (
+        ("set_weights", config.sampling.set_weights),
+        ("min_synthetic_share", config.sampling.min_synthetic_share),
+    ):
         if values and len(values) != len(data):
             raise ValueError(f"{name} has {len(values)} values for {len(data)} sets")
     pools = [read_pool(folder, config.val_groups, margin) for folder in data]
@@ -160,6 +170,6 @@ def _read(
             console.log(f"{folder.name}: the forged region is known of {np.mean(regions):.0%} of the frames")
         if not reals:
             raise ValueError(f"{folder} has no real clip to train on")
-        if config.check_every:
+        if config.validate_every:
             checks.append(read_pool(folder, config.val_groups, margin, validation=True))
     return pools, checks

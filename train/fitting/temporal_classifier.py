@@ -25,23 +25,22 @@ from runtime.model.bundle import MANIFEST, change_manifest
 from runtime.model.calibration import Calibration
 from runtime.model.temporal_classifier import (
     LEAST,
-    TEMPORAL_FILE,
     TemporalClassifier,
-    read_temporal_classifier,
     temporal_features,
-    write_temporal_classifier,
 )
 from streams.features.temporal_residuals import clip_residuals
-from train.data.clip_set import load_clips, read_clip_set
+from train.data.clip_set import LabelledClip, load_clips, read_clip_set
+from train.data.crops import recrop
 from train.evaluation.evaluate import sampled_otherwise, trained_on
 from train.fitting.calibrate import fit, held_out, kept_entries, score_held_out
-from train.fitting.calibration import CalibrationError, fit_calibration, write_calibration
+from train.fitting.calibration import CalibrationError, fit_calibration
 from train.fitting.head import pseudo_clip
+from train.models.checkpoint import save_calibration, save_temporal
 from train.sampling.augmentation import varied
 from train.sampling.corruptions import CORRUPTIONS, corrupt
 from train.sampling.pools import POOL_PX, in_training
 from train.scoring.scorers import open_scorer
-from train.scoring.scores import LabelledClip, Scorer, of_videos, recrop
+from train.scoring.scores import Scorer, of_videos
 
 VARIED, DAMAGED = 3, ("h264", "blur", "resize", "noise")
 """Each clip is measured as it is, varied as live crops vary, and damaged: once coded as H.264, once in one of
@@ -132,32 +131,9 @@ def fit_temporal_classifier(
         named = {} if name is None else {"name": name}
         change_manifest(model, temporal=judge, calibration=calibration, metrics={}, **named)
     else:
-        write_temporal_classifier(model / TEMPORAL_FILE, judge)
-        write_calibration(model, calibration)
+        save_temporal(model, judge)
+        save_calibration(model, calibration)
     return judge
-
-
-def read_checkpoint_temporal_classifier(checkpoint: Path) -> TemporalClassifier | None:
-    """Read the judge of flicker of a checkpoint.
-
-    Args:
-        checkpoint: Its directory.
-
-    Returns:
-        The judge; None if it has none.
-
-    Raises:
-        FlickerError: The file is not what `fit_temporal_classifier` writes.
-    """
-    path = checkpoint / TEMPORAL_FILE
-    if not path.is_file():
-        return None
-    try:
-        return read_temporal_classifier(path)
-    except (OSError, ValueError) as error:
-        raise TemporalClassifierError(
-            f"{path} cannot be read ({error}); run `unmask train temporal` again"
-        ) from error
 
 
 class _Examples(NamedTuple):

@@ -10,81 +10,13 @@ as in torchvision); Guera & Delp, "Deepfake Video Detection Using Recurrent Neur
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import Any
-
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.models import resnext50_32x4d
 
-from runtime.model.temporal_classifier import TEMPORAL_FILE
-from train.fitting.calibration import CALIBRATION
+from train.models.config import ModelConfig
 
 FEATURES = 2048
-WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
-
-
-class CheckpointError(ValueError):
-    """Says that a directory holds no usable checkpoint.
-
-    Args:
-        path: The directory or the file at fault.
-        reason: What is wrong with it, without a full stop.
-    """
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path = path
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}; give the directory that `unmask train fit` wrote"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """States the network's sizes and what its crops are.
-
-    Args:
-        input_size: Side of the square crop in pixels.
-        crop_margin: Side of the crop as a multiple of the face box's height.
-        sample_hz: Crops of a face per second.
-        window: The most crops that are judged at once.
-        min_frames: The fewest.
-        hidden: Width of the LSTM.
-        layers: How many LSTM layers.
-        dropout: Share of the pooled state that is dropped in training.
-
-    Raises:
-        ValueError: A value is out of its range.
-    """
-
-    input_size: int = 160
-    crop_margin: float = 1.02
-    sample_hz: float = 8.0
-    window: int = 16
-    min_frames: int = 4
-    hidden: int = 512
-    layers: int = 1
-    dropout: float = 0.3
-
-    def __post_init__(self) -> None:
-        if self.input_size < 32:
-            raise ValueError(f"input_size must be at least 32, not {self.input_size}")
-        if not 1 <= self.min_frames <= self.window:
-            raise ValueError(f"min_frames must be within 1..window, not {self.min_frames}")
-        if self.hidden < 1 or self.layers < 1 or not 0 <= self.dropout < 1:
-            raise ValueError("hidden and layers must be positive, dropout within 0..1")
-
-
-ORIGINAL = ModelConfig(input_size=112, window=80, min_frames=10, hidden=2048, dropout=0.4)
-"""The sizes of the pipeline that unmask set out to beat."""
 
 
 class Backbone(nn.Module):
@@ -170,49 +102,3 @@ class ResNeXtLSTM(nn.Module):
         features = self.backbone(clips.flatten(0, 1)).unflatten(0, clips.shape[:2])
         logit: Tensor = self.head(features)
         return logit
-
-
-def save_checkpoint(folder: Path, model: ResNeXtLSTM, training: Mapping[str, Any]) -> None:
-    """Write weights and configuration; what was fitted to other weights there goes.
-
-    Args:
-        folder: Is made if it is missing.
-        model: The detector.
-        training: How it was trained, as JSON values.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    for fitted in (CALIBRATION, TEMPORAL_FILE):
-        (folder / fitted).unlink(missing_ok=True)
-    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    save_file(weights, folder / WEIGHTS)
-    about = {"model": asdict(model.config), "training": dict(training)}
-    (folder / CONFIG).write_text(json.dumps(about, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def is_checkpoint(folder: Path) -> bool:
-    """Tell whether a directory holds a checkpoint."""
-    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
-
-
-def load_checkpoint(folder: Path) -> tuple[ResNeXtLSTM, dict[str, Any]]:
-    """Read a checkpoint.
-
-    Args:
-        folder: What `save_checkpoint` wrote.
-
-    Returns:
-        The detector in evaluation mode, and how it was trained.
-
-    Raises:
-        CheckpointError: A file is missing or is not what `save_checkpoint` writes.
-    """
-    if not is_checkpoint(folder):
-        raise CheckpointError(folder, f"holds no {CONFIG} and {WEIGHTS}")
-    try:
-        about = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        config = ModelConfig(**{field.name: about["model"][field.name] for field in fields(ModelConfig)})
-        model = ResNeXtLSTM(config)
-        model.load_state_dict(load_file(folder / WEIGHTS))
-        return model.eval(), dict(about["training"])
-    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(folder, f"cannot be read ({type(error).__name__})") from error

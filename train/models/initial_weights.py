@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from runtime.model.bundle import MANIFEST, load_bundle
-from train.models.detector import Backbone, is_checkpoint, load_checkpoint
+from train.models.checkpoint import is_checkpoint, load_checkpoint
+from train.models.detector import Backbone
 
 
 class InitialWeightsError(ValueError):
@@ -56,7 +57,7 @@ def load_initial(backbone: Backbone, path: Path, crops: Tensor) -> None:
         BundleError: The bundle cannot be read.
     """
     if is_checkpoint(path):
-        backbone.load_state_dict(load_checkpoint(path)[0].backbone.state_dict())
+        backbone.load_state_dict(load_checkpoint(path).model.backbone.state_dict())
     elif (path / MANIFEST).is_file():
         _load_folded(backbone, path, crops)
     elif path.is_file():

@@ -27,10 +27,10 @@ from streams.synthesis.fakes import (
     self_blend,
 )
 from train.data.clip_set import Entry, load_clips, read_clip_set
-from train.models.config import FitConfig
+from train.data.crops import recrop
 from train.sampling.augmentation import Variation, draw_variation
+from train.sampling.config import SamplingConfig
 from train.sampling.pairing import Origin, find_origins, grey
-from train.scoring.scores import recrop
 
 POOL_PX = 192
 """Side at which crops are held and forged: more than any input size, less to hold than the files' 224."""
@@ -154,10 +154,10 @@ def draw_batch(
     rng: np.random.Generator,
     *,
     strength: float,
-    made: float,
+    synthetic_share: float,
     zoom: float = 1.0,
-    shares: Sequence[float] = (),
-    min_synthetic: Sequence[float] = (),
+    set_weights: Sequence[float] = (),
+    min_synthetic_share: Sequence[float] = (),
 ) -> Batch:
     """Draw a batch of pairs of a real and a forged crop.
 
@@ -167,10 +167,10 @@ def draw_batch(
         size: Side of the crops in pixels.
         rng: Where everything is drawn from.
         strength: Of the made forgeries.
-        made: Their share of the forged crops.
+        synthetic_share: Share of synthetic fakes among the fake crops, 0..1.
         zoom: As for `draw_variation`.
-        shares: Share of the pairs that each set gives; empty for the same of all.
-        least_made: The least share of made forgeries in each set; empty for none.
+        set_weights: Share of the pairs drawn from each data set; empty for equal shares.
+        min_synthetic_share: Lower bound of `synthetic_share` for each data set; empty for none.
 
     Returns:
         Crops uint8 (N, size, size, 3), labels float32 (N,) with 1 for fake, blended regions float32
@@ -179,13 +179,14 @@ def draw_batch(
     crops = np.empty((count, size, size, 3), np.uint8)
     regions = np.zeros((count, size, size), np.float32)
     known = np.ones(count, np.bool_)
-    likely = np.asarray(shares or [1.0] * len(pools))
+    likely = np.asarray(set_weights or [1.0] * len(pools))
     likely = likely / likely.sum()
     for index in range(0, count, 2):
         number = int(rng.choice(len(pools), p=likely))
-        pool, own_made = pools[number], max(made, min_synthetic[number] if min_synthetic else 0.0)
+        pool = pools[number]
+        share = max(synthetic_share, min_synthetic_share[number] if min_synthetic_share else 0.0)
         variation = draw_variation(POOL_PX, size, rng, zoom=zoom)
-        if pool.fake and rng.random() >= own_made:
+        if pool.fake and rng.random() >= share:
             real, fake, origin = pool.dataset_pair(rng)
             known[index + 1] = origin is not None and origin.region is not None
             pair = _found(real, fake, origin, variation, rng)
@@ -258,14 +259,24 @@ class Batches(Dataset[Batch]):
 
     Args:
         pools: The training sets.
-        config: The run.
+        config: Settings of the batches.
+        seed: Seed of the run.
         rank: Number of this process.
         processes: How many there are.
     """
 
-    def __init__(self, pools: Sequence[Pool], config: FitConfig, rank: int = 0, processes: int = 1) -> None:
+    def __init__(
+        self,
+        pools: Sequence[Pool],
+        config: SamplingConfig,
+        *,
+        seed: int,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
         self._pools = pools
         self._config = config
+        self._seed = seed
         self._rank = rank
         self._sizes = config.steps(processes)
 
@@ -276,15 +287,15 @@ class Batches(Dataset[Batch]):
         config, size = self._config, self._sizes[step]
         progress = step / len(self._sizes)
         strong, subtle = config.strength
-        first, last = config.made
+        first, last = config.synthetic_share
         return draw_batch(
             self._pools,
-            config.batch,
+            config.batch_size,
             size,
-            np.random.default_rng((config.seed, self._rank, step)),
+            np.random.default_rng((self._seed, self._rank, step)),
             strength=strong + (subtle - strong) * progress,
-            made=first + (last - first) * min(1.0, 3 * progress),
-            zoom=config.zoom * config.sizes[-1] / size,
-            shares=config.shares,
-            min_synthetic=config.min_synthetic,
+            synthetic_share=first + (last - first) * min(1.0, 3 * progress),
+            zoom=config.max_zoom * config.sizes[-1] / size,
+            set_weights=config.set_weights,
+            min_synthetic_share=config.min_synthetic_share,
         )

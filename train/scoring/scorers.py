@@ -39,18 +39,15 @@ def open_scorer(model: Path | None, *, engine: str = "auto", temporal: bool = Tr
 
     Raises:
         CheckpointError: It is a checkpoint that cannot be read.
-        CalibrationError: Its calibration cannot be read.
-        FlickerError: Its judge of flicker cannot be read.
         BundleError: It is a bundle that cannot be used.
         EngineError: The engine cannot run.
     """
     if model is not None and (model / "config.json").is_file():
         # Imported late: a bundle is scored without torch.
-        from train.fitting.calibration import read_calibration
-        from train.fitting.temporal_classifier import read_checkpoint_temporal_classifier
-        from train.models.detector import load_checkpoint
+        from train.models.checkpoint import load_checkpoint
 
-        network, training = load_checkpoint(model)
+        checkpoint = load_checkpoint(model, temporal=temporal)
+        network = checkpoint.model
         yield module_scorer(
             network,
             name=model.resolve().name,
@@ -60,9 +57,9 @@ def open_scorer(model: Path | None, *, engine: str = "auto", temporal: bool = Tr
             sample_hz=network.config.sample_hz,
             window=network.config.window,
             min_frames=network.config.min_frames,
-            calibration=read_calibration(model),
-            training=training,
-            temporal=read_checkpoint_temporal_classifier(model) if temporal else None,
+            calibration=checkpoint.calibration,
+            training=checkpoint.training,
+            temporal=checkpoint.temporal,
         )
         return
     bundle = load_bundle(model)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +19,8 @@ from runtime.model.calibration import Calibration
 from runtime.model.temporal_classifier import TemporalClassifier
 from runtime.model.video_score import FaceRecord, video_p_fake
 from streams.features.temporal_residuals import clip_residuals
+from train.data.clip_set import LabelledClip
+from train.data.crops import recrop
 
 # Crops per backbone call: enough to keep a GPU busy, little enough for any memory.
 BATCH = 128
@@ -58,31 +59,6 @@ class Scorer:
     logits: Callable[[NDArray[np.float32]], NDArray[np.float32]]
     training: Mapping[str, Any] = field(default_factory=dict)
     temporal: TemporalClassifier | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelledClip:
-    """Holds a clip with what is known of it.
-
-    Args:
-        clip: Its name.
-        video: The name of the video it was cut from.
-        fake: Whether it is forged.
-        method: How; for a real one where it comes from.
-        group: What it belongs with.
-        height: Of the face box in pixels of the video.
-        margin: Side of the crop over the height of the face box.
-        frames: (T, H, W, 3) RGB uint8, oldest first.
-    """
-
-    clip: str
-    video: str
-    fake: bool
-    method: str
-    group: str
-    height: float
-    margin: float
-    frames: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,32 +196,6 @@ def _score(batch: Sequence[tuple[LabelledClip, NDArray[np.uint8]]], scorer: Scor
             short=short,
             frames=_logits(scorer, np.repeat(own[:, None], still, axis=1)),
         )
-
-
-def recrop(frames: NDArray[np.uint8], *, margin: float, to_margin: float, size: int) -> NDArray[np.uint8]:
-    """Cut the middle out of crops, as if they had been cut with a smaller margin, at another size.
-
-    Args:
-        frames: (T, H, H, 3) RGB uint8, cut with `margin`.
-        margin: Side of the crops over the height of the face box.
-        to_margin: The same of the crops to make. Where it is larger the whole crop is taken: there is nothing
-            beyond it, and an invented border would be a mark that no live crop has.
-        size: Side of the crops to make, in pixels.
-
-    Returns:
-        (T, size, size, 3) RGB uint8.
-    """
-    side = frames.shape[1]
-    kept = min(side, 2 * round(side * to_margin / margin / 2))
-    start = (side - kept) // 2
-    middle = frames[:, start : start + kept, start : start + kept]
-    if kept == size:
-        return np.ascontiguousarray(middle)
-    # The filters of streams.crop: area down, linear up.
-    how = cv2.INTER_AREA if kept > size else cv2.INTER_LINEAR
-    return np.stack(
-        [np.asarray(cv2.resize(frame, (size, size), interpolation=how), dtype=np.uint8) for frame in middle]
-    )
 
 
 def of_videos(scores: Iterable[ClipScores], calibration: Calibration, reading: Reading = "windows") -> Scored:

@@ -27,7 +27,8 @@ from export.onnx_graph.graph import backbone_graph, head_graph
 from runtime.model.bundle import BACKBONE, HEAD, Bundle, Manifest, load_bundle, write_manifest
 from streams.faces.crop import crop_array
 from streams.input.source import Source
-from train.models.detector import FEATURES, ORIGINAL, ResNeXtLSTM
+from train.models.config import ORIGINAL
+from train.models.detector import FEATURES, ResNeXtLSTM
 
 CLIP = ORIGINAL.window
 SIZE = ORIGINAL.input_size

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from runtime.model.calibration import Calibration
-from train.data.clip_set import Entry
+from train.data.clip_set import Entry, LabelledClip
 from train.evaluation.measure import Chance
 from train.evaluation.robustness import Damage, measure_robustness, one_clip_each
 from train.sampling.corruptions import CORRUPTIONS
-from train.scoring.scores import ClipScores, LabelledClip
+from train.scoring.scores import ClipScores
 
 
 def entry(video: str, number: int, *, fake: bool, frames: int = 16) -> Entry:

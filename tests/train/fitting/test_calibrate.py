@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from runtime.model.bundle import change_manifest, load_bundle
-from runtime.model.calibration import Calibration
 from train.data.clip_cutter import ClipSpec
 from train.data.clip_set import ClipSetError
 from train.data.prepare import prepare
 from train.fitting.calibrate import calibrate, fit
-from train.fitting.calibration import CALIBRATION, CalibrationError, read_calibration, write_calibration
+from train.fitting.calibration import CalibrationError
 from train.scoring.scores import ClipScores
 
 Film = Callable[..., Path]
@@ -73,17 +72,3 @@ def test_calibrate_a_model_on_its_validation_side(tmp_path: Path, film: Film, da
     assert found != calibrate(model, [tmp_path / "clips"], split="train")
     with pytest.raises(ClipSetError, match="split test"):
         calibrate(model, [tmp_path / "clips"], split="test")
-
-
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
-    """Every field survives; a model without the file has none; a broken file is named."""
-    assert read_calibration(tmp_path) is None
-    given = Calibration(
-        temperature=1.25, bias=-0.5, threshold_fake=0.8, threshold_real=0.2, threshold_fpr1=0.97
-    )
-    write_calibration(tmp_path, given)
-    assert read_calibration(tmp_path) == given
-    for broken in ("{}", "[", '{"temperature": 0}'):
-        (tmp_path / CALIBRATION).write_text(broken)
-        with pytest.raises(CalibrationError, match="calibrate the checkpoint again"):
-            read_calibration(tmp_path)

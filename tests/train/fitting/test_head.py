@@ -7,7 +7,8 @@ import torch
 from skimage.data import astronaut
 
 from train.fitting.head import begin_at_the_mean, pseudo_clip
-from train.models.detector import Head, ModelConfig
+from train.models.config import ModelConfig
+from train.models.detector import Head
 
 FACE = np.ascontiguousarray(astronaut()[40:184, 150:294])  # type: ignore[no-untyped-call]
 

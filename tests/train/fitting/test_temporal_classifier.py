@@ -23,9 +23,10 @@ from train.fitting.calibrate import score_held_out
 from train.fitting.temporal_classifier import (
     TemporalClassifierError,
     fit_temporal_classifier,
-    read_checkpoint_temporal_classifier,
 )
-from train.models.detector import ModelConfig, ResNeXtLSTM, save_checkpoint
+from train.models.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from train.models.config import ModelConfig
+from train.models.detector import ResNeXtLSTM
 from train.scoring.metrics import auc
 from train.scoring.scorers import open_scorer
 from train.scoring.scores import of_videos
@@ -167,14 +168,14 @@ def test_a_checkpoint_without_a_judge_has_none_and_a_broken_one_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Flicker is optional; a file that cannot be read is not taken for none, and fitting again mends it."""
-    assert read_checkpoint_temporal_classifier(tmp_path) is None
     sizes = ModelConfig(input_size=32, hidden=8, window=FRAMES, min_frames=4, sample_hz=10)
     checkpoint = tmp_path / "checkpoint"
     torch.manual_seed(0)
     save_checkpoint(checkpoint, ResNeXtLSTM(sizes), {})
+    assert load_checkpoint(checkpoint).temporal is None
     (checkpoint / "temporal.json").write_text("{}")
-    with pytest.raises(TemporalClassifierError, match="unmask train temporal"):
-        read_checkpoint_temporal_classifier(checkpoint)
+    with pytest.raises(CheckpointError, match="unmask train temporal"):
+        load_checkpoint(checkpoint)
     data = write_clips(tmp_path / "clips", [f"g{i}" for i in range(10)])
     arguments = [
         "train",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
-from train.models.detector import CheckpointError, ModelConfig, ResNeXtLSTM, load_checkpoint, save_checkpoint
+from train.models.config import ModelConfig
+from train.models.detector import ResNeXtLSTM
 
 SMALL = ModelConfig(input_size=32, hidden=16, window=4, min_frames=2)
 
@@ -49,19 +48,3 @@ def test_crop_by_crop_is_the_clip(model: ResNeXtLSTM, clips: torch.Tensor) -> No
     with torch.inference_mode():
         features = torch.cat([model.backbone(crop[None]) for crop in clips[0]])
         assert torch.allclose(model.head(features[None]), model(clips[:1]), atol=1e-5)
-
-
-def test_a_checkpoint_comes_back(model: ResNeXtLSTM, clips: torch.Tensor, tmp_path: Path) -> None:
-    """What was saved is what is loaded."""
-    save_checkpoint(tmp_path / "run", model, {"seed": 0})
-    loaded, training = load_checkpoint(tmp_path / "run")
-    assert training == {"seed": 0}
-    assert loaded.config == SMALL
-    with torch.inference_mode():
-        assert torch.equal(loaded(clips), model(clips))
-
-
-def test_no_checkpoint(tmp_path: Path) -> None:
-    """An empty folder is told as what it is."""
-    with pytest.raises(CheckpointError, match="unmask train fit"):
-        load_checkpoint(tmp_path)

@@ -9,7 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from export.bundle_writer import export_bundle
-from train.models.detector import Backbone, ModelConfig, ResNeXtLSTM, save_checkpoint
+from train.models.checkpoint import save_checkpoint
+from train.models.config import ModelConfig
+from train.models.detector import Backbone, ResNeXtLSTM
 from train.models.initial_weights import InitialWeightsError, load_initial
 
 CONFIG = ModelConfig(input_size=64, window=4, min_frames=2, hidden=8)

@@ -13,15 +13,22 @@ from rich.console import Console
 from safetensors.torch import save_file
 
 import unmask
+from train.fitting.config import FitConfig
 from train.fitting.run import fit
-from train.models.config import FitConfig
-from train.models.detector import ModelConfig, ResNeXtLSTM, load_checkpoint
+from train.models.checkpoint import load_checkpoint
+from train.models.config import ModelConfig
+from train.models.detector import ResNeXtLSTM
 from train.models.teacher import Teacher, TeacherError, load_pretrained, load_teacher, save_teacher
+from train.sampling.config import SamplingConfig
 
 TRUNK = "tf_efficientnet_lite0"
 SIZES = ModelConfig(input_size=32, hidden=8, window=4, min_frames=2)
 RUN = FitConfig(
-    sizes=(32,), crops=(80,), batch=8, warmup=2, clip_passes=1, head_steps=3, val_groups=("kept-out",)
+    sampling=SamplingConfig(sizes=(32,), crops=(80,), batch_size=8),
+    warmup_steps=2,
+    clip_passes=1,
+    head_steps=3,
+    val_groups=("kept-out",),
 )
 CROPS = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -94,7 +101,7 @@ def test_a_teacher_is_trained_and_learned_from(
     assert run("train", "teacher", clips, "--out", tmp_path / "it", "--config", config) == 0
     assert load_teacher(tmp_path / "it")[0].name == TRUNK
     assert run(*taught) == 0
-    assert load_checkpoint(tmp_path / "run")[1]["teacher"] == "it"
+    assert load_checkpoint(tmp_path / "run").training["teacher"] == "it"
     with pytest.raises(ValueError, match="another configuration"):
         fit([clips], tmp_path / "run", model_config=SIZES, config=RUN, console=Console(quiet=True))
 

@@ -11,15 +11,14 @@ from numpy.typing import NDArray
 from runtime.model.calibration import Calibration
 from streams.features.temporal_residuals import clip_residuals
 from tests.support.temporal import flat_judge
+from train.data.clip_set import LabelledClip
 from train.scoring.scores import (
     BATCH,
-    LabelledClip,
     Scorer,
     best_level,
     of_frames,
     of_videos,
     of_windows,
-    recrop,
     score_clips,
 )
 
@@ -131,17 +130,6 @@ def test_damage_is_done_before_the_model_sees_the_crop() -> None:
 
     (found,) = score_clips([clip([0, 10, 20, 30])], scorer(), damage=reverse)
     assert found.windows == pytest.approx([-29.96])
-
-
-def test_recrop_keeps_the_centre_at_the_model_s_scale() -> None:
-    """Cut with 2.0 and wanted at 1.0, the middle half is left; nothing is invented around a tight crop."""
-    frames = np.zeros((2, 64, 64, 3), dtype=np.uint8)
-    frames[:, 16:48, 16:48] = 200
-    assert (recrop(frames, margin=2.0, to_margin=1.0, size=32) == 200).all()
-    assert (recrop(frames, margin=2.0, to_margin=1.0, size=8) == 200).all()
-    whole = recrop(frames, margin=1.0, to_margin=1.3, size=64)
-    np.testing.assert_array_equal(whole, frames)
-    assert recrop(frames, margin=1.3, to_margin=1.3, size=96).shape == (2, 96, 96, 3)
 
 
 def test_a_video_s_score_is_the_calibrated_mean_logit_of_its_windows() -> None:

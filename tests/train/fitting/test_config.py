@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from train.models.config import FitConfig, RunUnreadable, read_run
-from train.models.detector import ModelConfig
+from train.fitting.config import FitConfig, RunUnreadable, read_run
+from train.models.config import ModelConfig
+from train.sampling.config import SamplingConfig
 
 
 def test_a_run_is_read_back(tmp_path: Path) -> None:
     """What a checkpoint states is the run that made it."""
-    config = FitConfig(sizes=(32, 64), crops=(80, 80), val_groups=("a", "b"), seed=5)
+    config = FitConfig(sampling=SamplingConfig(sizes=(32, 64), crops=(80, 80)), val_groups=("a", "b"), seed=5)
     model = ModelConfig(input_size=64, hidden=16)
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"model": asdict(model), "training": {"fit": asdict(config)}}))
@@ -26,7 +27,10 @@ def test_a_run_is_read_back(tmp_path: Path) -> None:
     [
         ("{", "Expecting"),
         ('{"fit": {"learning": 1}}', "learning is no setting of FitConfig"),
-        ('{"fit": {"batch": 3}}', "batch must be"),
+        ('{"fit": {"sampling": {"batch_size": 3}}}', "batch_size must be"),
+        ('{"fit": {"warmup_steps": 0}}', "warmup_steps must be at least 1"),
+        ('{"fit": {"sampling": {"crops": [16, 16]}}}', "would train nothing"),
+        ('{"fit": {"sampling": {"zoom": 2}}}', "zoom is no setting of SamplingConfig"),
         ("[]", "attribute"),
     ],
 )

@@ -1,0 +1,160 @@
+"""Checkpoint directory of a trained detector: weights, configuration, calibration, temporal classifier.
+
+    model.safetensors   weights of the detector
+    config.json         sizes of the detector, and how it was trained
+    calibration.json    Platt scaling and thresholds; written by `unmask train fit` at its end
+    temporal.json       temporal classifier; likewise
+
+checkpoint = load_checkpoint(Path("runs/first"))
+checkpoint.model(clips)                               # uint8 (N, T, H, W, 3) -> float32 (N,)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from runtime.model.calibration import Calibration
+from runtime.model.temporal_classifier import (
+    TEMPORAL_FILE,
+    TemporalClassifier,
+    read_temporal_classifier,
+    write_temporal_classifier,
+)
+from train.models.config import ModelConfig
+from train.models.detector import ResNeXtLSTM
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+CALIBRATION_FILE = "calibration.json"
+
+
+class CheckpointError(ValueError):
+    """A directory that holds no usable checkpoint.
+
+    Args:
+        path: The directory or the file at fault.
+        reason: What is wrong with it, without a full stop.
+        advice: What to do.
+    """
+
+    def __init__(
+        self, path: Path, reason: str, advice: str = "give the directory that `unmask train fit` wrote"
+    ) -> None:
+        super().__init__(path, reason, advice)
+        self.path = path
+        self.reason = reason
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}; {self.advice}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """Content of a checkpoint directory.
+
+    Attributes:
+        model: The detector, in evaluation mode, on the CPU.
+        training: How it was trained, as JSON values.
+        calibration: Its calibration; None if it has not been calibrated.
+        temporal: Its temporal classifier; None if it has none or it was not read.
+    """
+
+    model: ResNeXtLSTM
+    training: Mapping[str, Any]
+    calibration: Calibration | None
+    temporal: TemporalClassifier | None
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Return whether a directory holds a checkpoint."""
+    return (folder / CONFIG_FILE).is_file() and (folder / WEIGHTS_FILE).is_file()
+
+
+def save_checkpoint(folder: Path, model: ResNeXtLSTM, training: Mapping[str, Any]) -> None:
+    """Write weights and configuration; delete a calibration and a temporal classifier of earlier weights.
+
+    Args:
+        folder: Directory to write, created if missing.
+        model: The detector.
+        training: How it was trained, as JSON values.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for fitted in (CALIBRATION_FILE, TEMPORAL_FILE):
+        (folder / fitted).unlink(missing_ok=True)
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    save_file(weights, folder / WEIGHTS_FILE)
+    about = {"model": asdict(model.config), "training": dict(training)}
+    (folder / CONFIG_FILE).write_text(json.dumps(about, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def save_calibration(folder: Path, calibration: Calibration) -> None:
+    """Write the calibration of a checkpoint."""
+    text = json.dumps(asdict(calibration), indent=2, allow_nan=False)
+    (folder / CALIBRATION_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def save_temporal(folder: Path, temporal: TemporalClassifier) -> None:
+    """Write the temporal classifier of a checkpoint."""
+    write_temporal_classifier(folder / TEMPORAL_FILE, temporal)
+
+
+def load_checkpoint(folder: Path, *, temporal: bool = True) -> Checkpoint:
+    """Read a checkpoint.
+
+    Args:
+        folder: Directory that `save_checkpoint` wrote.
+        temporal: Whether to read the temporal classifier; without it, one that is broken can be replaced.
+
+    Returns:
+        Its content.
+
+    Raises:
+        CheckpointError: A file is missing or is not what this module writes.
+    """
+    if not is_checkpoint(folder):
+        raise CheckpointError(folder, f"holds no {CONFIG_FILE} and {WEIGHTS_FILE}")
+    try:
+        about = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        config = ModelConfig(**{field.name: about["model"][field.name] for field in fields(ModelConfig)})
+        model = ResNeXtLSTM(config)
+        model.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        training = dict(about["training"])
+    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(folder, f"cannot be read ({type(error).__name__})") from error
+    return Checkpoint(
+        model=model.eval(),
+        training=training,
+        calibration=_calibration(folder / CALIBRATION_FILE),
+        temporal=_temporal(folder / TEMPORAL_FILE) if temporal else None,
+    )
+
+
+def _calibration(path: Path) -> Calibration | None:
+    if not path.is_file():
+        return None
+    try:
+        stated = json.loads(path.read_text(encoding="utf-8"))
+        return Calibration(**{field.name: stated[field.name] for field in fields(Calibration)})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            path, f"cannot be read ({error})", "delete it and calibrate the checkpoint again"
+        ) from error
+
+
+def _temporal(path: Path) -> TemporalClassifier | None:
+    if not path.is_file():
+        return None
+    try:
+        return read_temporal_classifier(path)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            path, f"cannot be read ({error})", "run `unmask train temporal` again"
+        ) from error

@@ -1,0 +1,66 @@
+"""Settings of the batches that the backbone is trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """Settings of the batches that the backbone is trained on.
+
+    Args:
+        sizes: Crop size in pixels of each training stage, in order; the last one is the detector's. In
+            earlier stages a crop shows anything from the whole face to a part of it at the detector's scale.
+        crops: Number of crops of each stage, over all processes.
+        batch_size: Crops per step and process.
+        max_zoom: Largest random enlargement of a crop in the last stage; 1 for none.
+        set_weights: Relative share of the crops drawn from each data set, in their order; empty for equal
+            shares. Give a set of few people a small share, or the model memorises them.
+        synthetic_share: Share of the fake crops that are synthetic fakes, 0..1, at the first step and from
+            one third of the run on.
+        min_synthetic_share: Lower bound of `synthetic_share` for each data set, in their order; empty for
+            none. Raise it for a set of few people, whose fakes the model would recognise by the face.
+        strength: Strength of the synthetic fakes at the first and at the last step.
+
+    Raises:
+        ValueError: A value is out of its range, values disagree, or a stage has fewer crops than one batch.
+    """
+
+    sizes: tuple[int, ...] = (96, 160)
+    crops: tuple[int, ...] = (100_000, 100_000)
+    batch_size: int = 32
+    max_zoom: float = 1.0
+    set_weights: tuple[float, ...] = ()
+    synthetic_share: tuple[float, float] = (1.0, 0.35)
+    min_synthetic_share: tuple[float, ...] = ()
+    strength: tuple[float, float] = (2.5, 0.8)
+
+    def __post_init__(self) -> None:
+        if not self.sizes or len(self.sizes) != len(self.crops):
+            raise ValueError("sizes and crops must be given for the same number of stages")
+        if self.batch_size < 8 or self.batch_size % 4:
+            raise ValueError(f"batch_size must be a multiple of 4 and at least 8, not {self.batch_size}")
+        if any(weight <= 0 for weight in self.set_weights):
+            raise ValueError(f"set_weights must be above 0, not {self.set_weights}")
+        for name in ("synthetic_share", "min_synthetic_share"):
+            if not all(0 <= share <= 1 for share in getattr(self, name)):
+                raise ValueError(f"{name} must be within 0..1, not {getattr(self, name)}")
+        self.steps()
+
+    def steps(self, processes: int = 1) -> list[int]:
+        """Return the crop size of every training step, for each of a number of processes.
+
+        Raises:
+            ValueError: A stage has fewer crops than one batch of every process.
+        """
+        together = self.batch_size * processes
+        sizes = []
+        for size, crops in zip(self.sizes, self.crops, strict=True):
+            if crops < together:
+                raise ValueError(
+                    f"the stage of {size} px has {crops} crops and would train nothing; give it at least "
+                    f"{together} (batch_size {self.batch_size} x {processes} processes)"
+                )
+            sizes += [size] * (crops // together)
+        return sizes
