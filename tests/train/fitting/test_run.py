@@ -27,6 +27,7 @@ RUN = FitConfig(
     warmup_steps=2,
     clip_passes=1,
     head_steps=3,
+    precision="32-true",
     val_groups=("kept-out",),
 )
 

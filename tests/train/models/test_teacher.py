@@ -28,6 +28,7 @@ RUN = FitConfig(
     warmup_steps=2,
     clip_passes=1,
     head_steps=3,
+    precision="32-true",
     val_groups=("kept-out",),
 )
 CROPS = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
