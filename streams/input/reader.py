@@ -239,8 +239,8 @@ class Reader:
     def _may_retry(self, error: SourceError) -> bool:
         if not self._retry:
             return False
-        # After a successful connection a missing camera may be plugged in again, and a server may start before
-        # its streams. Refused credentials are never retried, because that can lock an account.
+        # After a successful connection a missing camera may be plugged in again, and a server may start
+        # before its streams. Refused credentials are never retried, because that can lock an account.
         returning = self._was_connected and isinstance(error, SourceMissing | SourceNotVideo)
         return returning or not error.permanent
 

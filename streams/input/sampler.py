@@ -103,8 +103,8 @@ class Sampler:
         self._frame_s = self._sample_s = pts_s
         next_s = pts_s + self._step_s
         if not restart:
-            # The grid continues, but stays within half a frame interval of the samples taken. If the frame
-            # rate cannot follow the grid, it would otherwise run ahead and later be caught up at a wrong rate.
+            # The grid continues, but stays within half a frame interval of the samples taken. Otherwise it
+            # would run away from a frame rate that cannot follow it, and be caught up later at a wrong rate.
             slack_s = self._interval_s / 2
             next_s = min(max(self._due_s + self._step_s, next_s - slack_s), next_s + slack_s)
         self._due_s = next_s

@@ -89,10 +89,8 @@ _RTSP_SCHEMES = frozenset({"rtsp", "rtsps"})
 _LIVE_SCHEMES = frozenset({"rtmp", "rtmps", "rtmpt", "rtmpts", "rtp", "srt", "tcp", "udp"})
 _WEB_SCHEMES = frozenset({"http", "https", "ftp"})
 
-# What a web server sends under these names has an end, or is a playlist that FFmpeg fetches piece by piece;
-# anything else is taken for a camera that pushes pictures.
-# A web resource with one of these suffixes has an end, or is a playlist that FFmpeg fetches in parts. Any other
-# is taken for a camera that pushes frames.
+# A web resource with one of these suffixes has an end, or is a playlist that FFmpeg fetches in parts. Any
+# other resource is taken for a camera that pushes frames.
 _FINITE_SUFFIXES = VIDEO_SUFFIXES | {".gif", ".m3u8", ".mpd"}
 
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
@@ -172,9 +170,9 @@ def _address(text: str, scheme: str, rtsp_transport: str, live: bool | None) -> 
     if not parts.hostname and scheme not in ("udp", "tcp", "srt"):
         raise SourceInvalid(spec, "the address has no host")
     if scheme in _RTSP_SCHEMES:
-        # Audio is not requested: its packets would hide that a camera sends no video. FFmpeg does not probe
-        # the frame rate, which would delay the first frame by about 20 frames: the rate that the camera states
-        # is good enough to start with, and the sampler measures it.
+        # Audio is not requested: its packets would hide that a camera sends no video. The frame rate is not
+        # probed, because that delays the first frame by about 20 frames. The rate that the camera states is
+        # good enough to start with, and the sampler measures it.
         options = {"rtsp_transport": rtsp_transport, "allowed_media_types": "video", "fpsprobesize": "0"}
         return Source(
             spec=spec,

@@ -1,7 +1,7 @@
-"""Make the demo: an endless stream of one face that is by turns untouched and forged, and says which.
+"""Built-in demo: an endless stream of one face that alternates between real and a synthetic fake.
 
-The face is the public-domain portrait of Eileen Collins (NASA) that scikit-image ships. It moves about,
-leaves the picture and comes back, always in the same way:
+The face is the public-domain portrait of Eileen Collins (NASA) that ships with scikit-image. It moves, leaves
+the frame and returns, in a fixed cycle. A label in the frame states which phase is shown.
 
     for pts, rgb in demo_frames(fps=25):
         show(rgb)
@@ -10,7 +10,6 @@ leaves the picture and comes back, always in the same way:
 import math
 from collections.abc import Iterator
 from itertools import count
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -19,121 +18,100 @@ from numpy.typing import NDArray
 
 from streams.synthesis.fakes import self_blend
 
-# The course of a cycle. It starts with the face in the picture, so that there is something to judge at once.
-FORGED_S = 9.0  # until here the face is untouched
-LEAVING_S = 18.0  # it starts to go out on the right
-GONE_S = 20.0
-RETURNING_S = 22.0  # it starts to come in on the left, untouched
+# Phases of a cycle in seconds of media time. It starts with the real face in the frame.
+FAKE_START_S = 9.0
+LEAVE_START_S = 18.0  # the fake face moves out on the right
+LEAVE_END_S = 20.0
+RETURN_START_S = 22.0  # the real face moves in on the left
 CYCLE_S = 24.0
 
-# In pixels of the portrait: the part that is shown, and the face in it as CenterFace sees it.
+# Regions of the portrait in pixels as x, y, width, height: what is shown, and the box that CenterFace finds.
 SHOWN = (60, 0, 330, 330)
 FACE = (181.5, 58.2, 88.4, 119.6)
-SHOWN_HEIGHT = 0.73  # of the picture's
-PATCH_MARGIN = 1.5  # side of the square that is forged, over the height of the face
+SHOWN_HEIGHT = 0.73  # height of the shown part divided by the height of the frame
+FAKE_MARGIN = 1.5  # side of the square that becomes a fake, divided by the height of the face box
 
 VARIANTS = 10
-VARIANT_S = 0.2  # how long one forgery takes to fade into the next
+VARIANT_S = 0.2  # duration of the blend from one variant of the fake to the next
 VARIANT_SEED = 11
 
-REAL_COLOUR, FORGED_COLOUR = (46, 160, 67), (218, 54, 51)
+REAL_COLOUR, FAKE_COLOUR = (46, 160, 67), (218, 54, 51)
 
 Rgb = NDArray[np.uint8]
 
 
 def demo_frames(*, fps: int = 25, width: int = 1280, height: int = 720) -> Iterator[tuple[int, Rgb]]:
-    """Make the pictures of the demo, without end and the same every time.
+    """Generate the frames of the demo, endless and deterministic.
 
     Args:
-        fps: Pictures per second of media time.
-        width: Width of a picture in pixels.
-        height: Height of a picture in pixels.
+        fps: Frames per second of media time.
+        width: Frame width in pixels.
+        height: Frame height in pixels.
 
     Yields:
-        Presentation time in units of 1 / fps, counted from 0, and the picture, RGB uint8 (height, width, 3).
+        Presentation time in units of 1 / fps, starting at 0, and the frame, RGB uint8 (height, width, 3).
     """
-    untouched = _portrait(height)
-    left, top, side = _patch(untouched)
-    patch = untouched[top : top + side, left : left + side]
-    forged = [self_blend(patch, np.random.default_rng(VARIANT_SEED + n))[0] for n in range(VARIANTS)]
-    card = untouched.copy()
+    portrait = _portrait(height)
+    left, top, side = _face_square(portrait)
+    real = portrait[top : top + side, left : left + side]
+    fakes = [self_blend(real, np.random.default_rng(VARIANT_SEED + n))[0] for n in range(VARIANTS)]
+    card = portrait.copy()
     background = _background(width, height)
     for pts in count():
         t = pts / fps
-        picture = background.copy()
-        here = card[top : top + side, left : left + side]
-        if _is_forged(t):
-            number, mix = divmod(t / VARIANT_S, 1)
-            one, next_one = forged[int(number) % VARIANTS], forged[(int(number) + 1) % VARIANTS]
-            cv2.addWeighted(one, 1 - mix, next_one, mix, 0, dst=here)
+        frame = background.copy()
+        face = card[top : top + side, left : left + side]
+        if _is_fake(t):
+            number, weight = divmod(t / VARIANT_S, 1)
+            current, following = fakes[int(number) % VARIANTS], fakes[(int(number) + 1) % VARIANTS]
+            cv2.addWeighted(current, 1 - weight, following, weight, 0, dst=face)
         else:
-            here[...] = patch
-        if _draw(picture, card, _placement(t, card.shape[0], width, height)):
-            _label(picture, "FORGED FACE" if _is_forged(t) else "REAL FACE", _is_forged(t))
-        yield pts, picture
+            face[...] = real
+        if _draw(frame, card, _placement(t, card.shape[0], width, height)):
+            _label(frame, "SYNTHETIC FAKE" if _is_fake(t) else "REAL FACE", _is_fake(t))
+        yield pts, frame
 
 
-def demo_truth(pts_s: float) -> Literal["real", "forged", "away"]:
-    """Tell what the demo shows at a time.
-
-    Args:
-        pts_s: Presentation time in seconds.
-
-    Returns:
-        `away` unless the whole face is in the picture (of the default size), else what the picture says.
-    """
-    width, height = 1280, 720
-    side = round(SHOWN_HEIGHT * height)
-    zoom = side / SHOWN[3]
-    x, y = (FACE[0] - SHOWN[0]) * zoom, (FACE[1] - SHOWN[1]) * zoom
-    corners = np.array([[x, y, 1], [x + FACE[2] * zoom, y, 1], [x, y + FACE[3] * zoom, 1]])
-    corners = np.vstack([corners, corners[1] + corners[2] - corners[0]])
-    across, down = _placement(pts_s, side, width, height) @ corners.T
-    if across.min() < 0 or across.max() > width or down.min() < 0 or down.max() > height:
-        return "away"
-    return "forged" if _is_forged(pts_s) else "real"
-
-
-def _is_forged(t: float) -> bool:
-    return FORGED_S <= t % CYCLE_S < GONE_S
+def _is_fake(t: float) -> bool:
+    return FAKE_START_S <= t % CYCLE_S < LEAVE_END_S
 
 
 def _placement(t: float, side: int, width: int, height: int) -> NDArray[np.float64]:
-    """Return the (2, 3) matrix from pixels of the portrait, as shown, to pixels of the picture."""
+    """Return the (2, 3) affine matrix from pixels of the shown portrait to pixels of the frame."""
     t %= CYCLE_S
-    # No sway while it comes and goes, so that all movements join smoothly; periods that divide FORGED_S, so
-    # that the forged face repeats the movements of the real one.
-    sway = _ease(t / 1.5) * _ease((LEAVING_S - t) / 1.5)
+    # The sway is zero while the face leaves and returns, so that all movements join smoothly. Its periods
+    # divide FAKE_START_S, so that the fake face repeats the movements of the real one.
+    sway = _ease(t / 1.5) * _ease((LEAVE_START_S - t) / 1.5)
     x = 0.5 + 0.2 * sway * math.sin(2 * math.pi * t / 9)
     y = 0.54 + 0.03 * sway * math.sin(2 * math.pi * t / 4.5)
     angle = 4.0 * sway * math.sin(2 * math.pi * t / 3)
     zoom = 1 + 0.05 * sway * math.cos(2 * math.pi * t / 4.5)
-    if t < RETURNING_S:
-        x += 0.9 * _ease((t - LEAVING_S) / (GONE_S - LEAVING_S))
+    if t < RETURN_START_S:
+        x += 0.9 * _ease((t - LEAVE_START_S) / (LEAVE_END_S - LEAVE_START_S))
     else:
-        x -= 0.9 * _ease((CYCLE_S - t) / (CYCLE_S - RETURNING_S))
+        x -= 0.9 * _ease((CYCLE_S - t) / (CYCLE_S - RETURN_START_S))
     matrix = np.asarray(cv2.getRotationMatrix2D((side / 2, side / 2), angle, zoom), np.float64)
     matrix[:, 2] += np.array([x * width - side / 2, y * height - side / 2])
     return matrix
 
 
-def _ease(share: float) -> float:
-    share = min(max(share, 0.0), 1.0)
-    return share * share * (3 - 2 * share)
+def _ease(progress: float) -> float:
+    progress = min(max(progress, 0.0), 1.0)
+    return progress * progress * (3 - 2 * progress)
 
 
 def _portrait(height: int) -> Rgb:
     x, y, columns, rows = SHOWN
     side = round(SHOWN_HEIGHT * height)
-    portrait = np.asarray(skimage.data.astronaut(), np.uint8)  # type: ignore[no-untyped-call]
-    shown = portrait[y : y + rows, x : x + columns]
+    astronaut = np.asarray(skimage.data.astronaut(), np.uint8)  # type: ignore[no-untyped-call]
+    shown = astronaut[y : y + rows, x : x + columns]
     return np.asarray(cv2.resize(shown, (side, side), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def _patch(portrait: Rgb) -> tuple[int, int, int]:
-    """Return the square around the face in the portrait as shown: left, top, side."""
+def _face_square(portrait: Rgb) -> tuple[int, int, int]:
+    """Return left, top and side of the square around the face in the shown portrait."""
     zoom = portrait.shape[0] / SHOWN[3]
-    side = PATCH_MARGIN * FACE[3]
+    side = FAKE_MARGIN * FACE[3]
     left, top = FACE[0] - SHOWN[0] + FACE[2] / 2 - side / 2, FACE[1] - SHOWN[1] + FACE[3] / 2 - side / 2
     return round(left * zoom), round(top * zoom), round(side * zoom)
 
@@ -143,29 +121,30 @@ def _background(width: int, height: int) -> Rgb:
     return np.ascontiguousarray(np.broadcast_to(light, (height, width, 3)).round().astype(np.uint8))
 
 
-def _draw(picture: Rgb, card: Rgb, matrix: NDArray[np.float64]) -> bool:
-    """Draw the card into the picture in place; return whether any of it is visible."""
-    height, width = picture.shape[:2]
+def _draw(frame: Rgb, card: Rgb, matrix: NDArray[np.float64]) -> bool:
+    """Draw the card into the frame in place; return whether any part of it is visible."""
+    height, width = frame.shape[:2]
     side = card.shape[0]
     corners = matrix @ np.array([[0, side, 0, side], [0, 0, side, side], [1, 1, 1, 1]], np.float64)
     left, top = np.maximum(np.floor(corners.min(axis=1)), 0).astype(int).tolist()
     right, bottom = np.minimum(np.ceil(corners.max(axis=1)), (width, height)).astype(int).tolist()
     if left >= right or top >= bottom:
         return False
-    # Only the part of the picture under the card is gone through: a third of the time of all of it.
-    part = picture[top:bottom, left:right]
-    moved = matrix - np.array([[0, 0, left], [0, 0, top]])
-    cv2.warpAffine(card, moved, (right - left, bottom - top), part, cv2.INTER_LINEAR, cv2.BORDER_TRANSPARENT)
+    # Only the part of the frame under the card is processed, in a third of the time of the whole frame.
+    target = frame[top:bottom, left:right]
+    shifted = matrix - np.array([[0, 0, left], [0, 0, top]])
+    size = (right - left, bottom - top)
+    cv2.warpAffine(card, shifted, size, target, cv2.INTER_LINEAR, cv2.BORDER_TRANSPARENT)
     return True
 
 
-def _label(picture: Rgb, text: str, forged: bool) -> None:
-    unit = picture.shape[0] / 720
+def _label(frame: Rgb, text: str, fake: bool) -> None:
+    unit = frame.shape[0] / 720
     font, size, weight = cv2.FONT_HERSHEY_DUPLEX, 1.4 * unit, max(1, round(2 * unit))
     (wide, high), _ = cv2.getTextSize(text, font, size, weight)
     margin = round(24 * unit)
-    colour = FORGED_COLOUR if forged else REAL_COLOUR
-    cv2.rectangle(picture, (margin, margin), (3 * margin + wide, 3 * margin + high), colour, cv2.FILLED)
+    colour = FAKE_COLOUR if fake else REAL_COLOUR
+    cv2.rectangle(frame, (margin, margin), (3 * margin + wide, 3 * margin + high), colour, cv2.FILLED)
     cv2.putText(
-        picture, text, (2 * margin, 2 * margin + high), font, size, (255, 255, 255), weight, cv2.LINE_AA
+        frame, text, (2 * margin, 2 * margin + high), font, size, (255, 255, 255), weight, cv2.LINE_AA
     )

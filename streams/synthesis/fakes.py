@@ -1,18 +1,18 @@
-"""Forge faces in numpy: a transformed copy of a face blended back through a soft mask.
+"""Synthetic fakes in numpy: a transformed copy of a face, or another face, blended in through a soft mask.
 
-A face swap leaves the same three traces whatever made it: a blending boundary, colours that do not
-quite agree across it, and texture of another resolution inside it. A face blended with a changed copy
-of itself has all three and nothing else, so a detector trained on it learns the traces. A reenactment
-moves the mouth or the brows of a face that stays its owner's: its traces are texture that was stretched.
+Every method of face swapping leaves three traces: a blending boundary, colours that differ slightly across
+it, and texture of another resolution inside it. A face blended with a transformed copy of itself has these
+traces and no others, so a detector trained on it learns the traces. A reenactment moves the mouth or the
+brows of the same face; its trace is stretched texture.
 
     rng = np.random.default_rng(0)
-    forgery = sample_fake_parameters(rng)
-    fake, mask = make_fake(face, forgery)                        # one still
-    fake, mask = make_fake(face, forgery.jitter(rng))           # the same forgery, one frame later
+    parameters = sample_fake_parameters(rng)
+    fake, mask = make_fake(face, parameters)                # a single image
+    fake, mask = make_fake(face, parameters.jitter(rng))    # the same fake, one frame later
 
-Source: Shiohara & Yamasaki, "Detecting Deepfakes with Self-Blended Images", CVPR 2022; the boundary as
-a cue is from Li et al., "Face X-ray for More General Face Forgery Detection", CVPR 2020; what a
-reenactment does from Thies et al., "Face2Face", CVPR 2016.
+Sources: Shiohara & Yamasaki, "Detecting Deepfakes with Self-Blended Images", CVPR 2022; Li et al., "Face
+X-ray for More General Face Forgery Detection", CVPR 2020 (the boundary as a cue); Thies et al.,
+"Face2Face", CVPR 2016 (reenactment).
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ Mask = NDArray[np.float32]
 Region = Literal["face", "lower", "upper", "mouth", "brows"]
 
 _GRID = 5
-"""Control points a side of the elastic warp: coarse enough to move a cheek, not a pore."""
+"""Control points per side of the elastic warp; coarse, so that it moves cheeks and not pores."""
 
-# Centre (x, y) and radii (x, y) of the blended region as shares of a crop whose side is the face's height.
+# Region -> centre (x, y) and radii (x, y) as shares of the side of a crop that is as high as the face.
 _REGIONS: dict[Region, tuple[float, float, float, float]] = {
     "face": (0.50, 0.52, 0.34, 0.42),
     "lower": (0.50, 0.72, 0.28, 0.22),
@@ -40,30 +40,32 @@ _REGIONS: dict[Region, tuple[float, float, float, float]] = {
     "brows": (0.50, 0.34, 0.31, 0.14),
 }
 EXPRESSION_REGIONS: tuple[Region, ...] = ("mouth", "brows")
-"""The regions that a reenactment moves: the copy is bent there, not laid upon the face."""
+"""Regions that a reenactment moves; the copy is warped there instead of replacing the region."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FakeParameters:
-    """The drawn parameters of one forgery; lengths are shares of the crop's side.
+    """Parameters of one synthetic fake; lengths are shares of the crop's side.
 
     Attributes:
         centre: (x, y) of the blended region.
         radii: (x, y) half-axes of the blended region.
-        ripple: Amplitude and phase of the second to fifth harmonic of its outline.
+        ripple: (amplitude, phase) of the second to fifth harmonic of the region's outline.
         feather: Width of the soft edge, as a share of the region's radius.
-        opacity: Share of the copy in the middle of the region, 0..1.
+        opacity: Weight of the copy in the middle of the region, 0..1.
         shift: (x, y) translation of the copy.
         stretch: (x, y) scale of the copy about the region's centre.
-        rotation_deg: Rotation of the copy.
-        warp: Displacements of the elastic control points, (2, 5, 5), shares of the side.
+        rotation_deg: Rotation of the copy in degrees.
+        warp: Displacements of the control points of the elastic warp, float32 (2, 5, 5).
         gain: Per-channel factor on the copy, RGB.
         offset: Per-channel offset on the copy, RGB, in grey levels.
-        saturation: Factor on the copy's distance from grey.
-        detail: Below 1, the copy is resampled through that scale (blurred); above 1, sharpened by the excess.
-        outside: Whether the change is made to what lies around the region instead of to the copy inside it.
-        bends: Whether the copy's displacement fades out towards the region's edge, as that of skin does.
-        colour_scale: Scale at which a donor's colours are matched to the face's; 0 for as a whole.
+        saturation: Factor on the colour saturation of the copy.
+        detail: Below 1, the copy is downscaled by this factor and upscaled again; above 1, it is sharpened
+            by the excess.
+        outside: Whether colour and detail are changed around the region instead of in the copy inside it.
+        elastic: Whether the displacement fades out towards the edge of the region, like that of moved skin.
+        colour_scale: Scale at which the colours of a donor are matched to the face; 0 to match only the mean
+            and the standard deviation of each channel.
     """
 
     centre: tuple[float, float]
@@ -80,15 +82,16 @@ class FakeParameters:
     saturation: float
     detail: float
     outside: bool
-    bends: bool
+    elastic: bool
     colour_scale: float
 
     def jitter(self, rng: np.random.Generator, amount: float = 1.0) -> FakeParameters:
-        """Vary the forgery a little, as a generator that treats every frame on its own does.
+        """Return slightly different parameters, as those of a generator that treats every frame separately.
 
         Args:
-            rng: Where the variation is drawn from.
-            amount: 0 leaves the forgery as it is; 1 moves the copy by about half a percent of the side.
+            rng: Random generator.
+            amount: Scale of the variation; 1 moves the copy by about half a percent of the side, 0 changes
+                nothing.
         """
 
         def jitter(values: tuple[float, ...], scale: float) -> tuple[float, ...]:
@@ -114,14 +117,18 @@ def sample_fake_parameters(
     region: Region | None = None,
     outside: bool | None = None,
 ) -> FakeParameters:
-    """Draw a forgery.
+    """Draw the parameters of a synthetic fake.
 
     Args:
-        rng: Where everything is drawn from; the same state gives the same forgery.
+        rng: Random generator; the same state gives the same parameters.
         strength: Scale of the differences between the copy and the face: 1 is about the published
             recipe, 2 is visible at a glance, 0.5 is subtle.
-        region: What is blended; when None mostly the whole face, and none of `EXPRESSION_REGIONS`.
-        outside: Whether the surroundings are changed instead of the copy; drawn when None.
+        region: Blended region; if None it is drawn, mostly the whole face and never one of
+            `EXPRESSION_REGIONS`.
+        outside: Whether the surroundings are changed instead of the copy; drawn if None.
+
+    Raises:
+        ValueError: `strength` is not positive.
     """
     if strength <= 0:
         raise ValueError(f"strength must be positive, not {strength}")
@@ -131,57 +138,59 @@ def sample_fake_parameters(
     cx, cy, rx, ry = _REGIONS[region]
     size = rng.uniform(0.8, 1.12)
     s = strength
-    bends = region in EXPRESSION_REGIONS
-    # Of a region that bends, a mouth that opens stretches most: downwards.
-    stretching, sliding, bending = ((0.06, 0.20), 0.020, 0.022) if bends else ((0.025, 0.025), 0.012, 0.010)
-
-    detail = 1.0
-    kind = rng.random()
-    if kind < 0.55:
-        detail = float(np.clip(rng.uniform(0.25, 0.8) ** (0.5 + 0.5 * s), 0.12, 1.0))
-    elif kind < 0.75:
-        detail = 1.0 + rng.uniform(0.2, 0.8) * s
-    # Skin that is moved keeps its colour but for the light.
-    c = 0.4 * s if bends else s
+    elastic = region in EXPRESSION_REGIONS
+    # Standard deviations. An expression stretches most in the vertical direction, when the mouth opens.
+    stretch_std = (0.06, 0.20) if elastic else (0.025, 0.025)
+    shift_std, warp_std = (0.020, 0.022) if elastic else (0.012, 0.010)
+    detail = _detail(rng, s)
+    # Moved skin keeps its colour; only the light on it changes.
+    c = 0.4 * s if elastic else s
     colour = rng.normal(0.0, 8.0 * c, 3) + rng.normal(0.0, 6.0 * c)
     gain = 1.0 + rng.normal(0.0, 0.05 * c, 3) + rng.normal(0.0, 0.05 * c)
     return FakeParameters(
         centre=(cx + rng.normal(0, 0.02), cy + rng.normal(0, 0.02)),
         radii=(rx * size * rng.uniform(0.88, 1.12), ry * size * rng.uniform(0.88, 1.1)),
         ripple=tuple((float(rng.uniform(0, 0.10)), float(rng.uniform(0, 2 * np.pi))) for _ in range(4)),
-        feather=float(rng.choice([0.35, 0.5, 0.7, 0.9] if bends else [0.06, 0.12, 0.2, 0.35])),
+        feather=float(rng.choice([0.35, 0.5, 0.7, 0.9] if elastic else [0.06, 0.12, 0.2, 0.35])),
         opacity=float(rng.choice([0.5, 0.75, 1.0, 1.0, 1.0])),
-        shift=(float(rng.normal(0, 0.014 * s)), float(rng.normal(0, sliding * s))),
-        stretch=_stretch(rng, stretching[0] * s, stretching[1] * s),
+        shift=(float(rng.normal(0, 0.014 * s)), float(rng.normal(0, shift_std * s))),
+        stretch=_stretch(rng, stretch_std[0] * s, stretch_std[1] * s),
         rotation_deg=float(rng.normal(0, 1.2 * s)),
-        warp=rng.normal(0, bending * s, (2, _GRID, _GRID)).astype(np.float32),
+        warp=rng.normal(0, warp_std * s, (2, _GRID, _GRID)).astype(np.float32),
         gain=(float(gain[0]), float(gain[1]), float(gain[2])),
         offset=(float(colour[0]), float(colour[1]), float(colour[2])),
         saturation=float(np.clip(1 + rng.normal(0, 0.12 * c), 0.2, 2.5)),
         detail=detail,
-        outside=bool(rng.random() < 0.3) and not bends if outside is None else outside,
-        bends=bends,
+        outside=bool(rng.random() < 0.3) and not elastic if outside is None else outside,
+        elastic=elastic,
         colour_scale=float(rng.uniform(0.06, 0.3)) if rng.random() < 0.5 else 0.0,
     )
 
 
+def _detail(rng: np.random.Generator, strength: float) -> float:
+    kind = rng.random()
+    if kind < 0.55:
+        return float(np.clip(rng.uniform(0.25, 0.8) ** (0.5 + 0.5 * strength), 0.12, 1.0))
+    return 1.0 + rng.uniform(0.2, 0.8) * strength if kind < 0.75 else 1.0
+
+
 def _stretch(rng: np.random.Generator, across: float, down: float) -> tuple[float, float]:
-    """Draw two scales about 1 with these deviations; at most a face and a half, at least half a one."""
+    """Draw scales (x, y) about 1 with these standard deviations, within 0.5..1.5."""
     x, y = 1 + across * rng.standard_normal(), 1 + down * rng.standard_normal()
     return float(np.clip(x, 0.5, 1.5)), float(np.clip(y, 0.5, 1.5))
 
 
-def make_fake(face: Image, forgery: FakeParameters, *, donor: Image | None = None) -> tuple[Image, Mask]:
-    """Blend a changed copy of a face, or of another one, into it.
+def make_fake(face: Image, parameters: FakeParameters, *, donor: Image | None = None) -> tuple[Image, Mask]:
+    """Make a synthetic fake: blend a changed copy of the face, or of another one, into it.
 
     Args:
-        face: uint8 RGB (H, W, 3), a square crop centred on the face with a side of about its height.
-        forgery: What to do, from `sample_fake_parameters`.
-        donor: uint8 RGB of the same shape: the face to blend in, its colours first matched to `face`;
-            the face itself when None.
+        face: RGB uint8 (H, W, 3), a square crop centred on the face with a side of about its height.
+        parameters: Parameters from `sample_fake_parameters`.
+        donor: RGB uint8 of the same shape: the face to blend in after its colours are matched to `face`;
+            the face itself if None.
 
     Returns:
-        The forged crop, uint8 RGB (H, W, 3), and the share of the copy in every pixel, float32 (H, W), 0..1.
+        The fake crop, RGB uint8 (H, W, 3), and the weight of the copy in every pixel, float32 (H, W), 0..1.
 
     Raises:
         ValueError: The shapes differ or are not (H, W, 3).
@@ -190,57 +199,62 @@ def make_fake(face: Image, forgery: FakeParameters, *, donor: Image | None = Non
         raise ValueError(f"face must have shape (H, W, 3), not {face.shape}")
     if donor is not None and donor.shape != face.shape:
         raise ValueError(f"donor has shape {donor.shape}, the face {face.shape}")
-    mask = blend_mask(face.shape[0], face.shape[1], forgery)
+    mask = blend_mask(face.shape[0], face.shape[1], parameters)
     if donor is None:
         copy = face.astype(np.float32)
-    elif forgery.colour_scale:
-        copy = _match_shades(donor, face, forgery.colour_scale)
+    elif parameters.colour_scale:
+        copy = _match_shading(donor, face, parameters.colour_scale)
     else:
-        copy = _match_colours(donor, face)
+        copy = _match_channels(donor, face)
     base = face.astype(np.float32)
-    if forgery.outside:
-        base = _recolour(_resample(base, forgery.detail), forgery)
+    if parameters.outside:
+        base = _recolour(_resample(base, parameters.detail), parameters)
     else:
-        copy = _recolour(_resample(copy, forgery.detail), forgery)
-    copy = _displace(copy, forgery, mask / forgery.opacity if forgery.bends else None)
+        copy = _recolour(_resample(copy, parameters.detail), parameters)
+    copy = _displace(copy, parameters, mask / parameters.opacity if parameters.elastic else None)
     blended = base + mask[:, :, None] * (copy - base)
     return np.clip(blended + 0.5, 0, 255).astype(np.uint8), mask
 
 
 def self_blend(face: Image, rng: np.random.Generator, *, strength: float = 1.0) -> tuple[Image, Mask]:
-    """Draw a forgery and apply it: `make_fake(face, sample_fake_parameters(rng, strength=strength))`."""
+    """Blend a face with a changed copy of itself; parameters are drawn from `rng`, see `make_fake`."""
     return make_fake(face, sample_fake_parameters(rng, strength=strength))
 
 
-def blend_mask(height: int, width: int, forgery: FakeParameters) -> Mask:
-    """Draw the soft mask of a forgery: float32 (height, width), 0..opacity."""
-    # The outline is smooth, so it is drawn at half the size and scaled up: a quarter of the arctangents.
+def blend_mask(height: int, width: int, parameters: FakeParameters) -> Mask:
+    """Render the soft blending mask, float32 (height, width), 0..opacity."""
+    # The outline is smooth, so it is rendered at half the size and upscaled, which saves time.
     rows, columns = max(height // 2, 2), max(width // 2, 2)
-    y = ((np.arange(rows, dtype=np.float32) + 0.5) / rows - forgery.centre[1]) / forgery.radii[1]
-    x = ((np.arange(columns, dtype=np.float32) + 0.5) / columns - forgery.centre[0]) / forgery.radii[0]
+    y = ((np.arange(rows, dtype=np.float32) + 0.5) / rows - parameters.centre[1]) / parameters.radii[1]
+    x = ((np.arange(columns, dtype=np.float32) + 0.5) / columns - parameters.centre[0]) / parameters.radii[0]
     radius = np.hypot(x[None, :], y[:, None])
     angle = np.arctan2(y[:, None], x[None, :])
     outline = np.ones_like(radius)
-    for harmonic, (amplitude, phase) in enumerate(forgery.ripple, start=2):
+    for harmonic, (amplitude, phase) in enumerate(parameters.ripple, start=2):
         outline += amplitude / harmonic * np.cos(harmonic * angle + phase)
-    ramp = np.clip((outline - radius) / max(forgery.feather, 1e-3), 0.0, 1.0)
-    soft = ramp * ramp * (3.0 - 2.0 * ramp) * forgery.opacity
+    ramp = np.clip((outline - radius) / max(parameters.feather, 1e-3), 0.0, 1.0)
+    soft = ramp * ramp * (3.0 - 2.0 * ramp) * parameters.opacity
     return np.asarray(cv2.resize(soft, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
-def _match_colours(donor: Image, face: Image) -> NDArray[np.float32]:
-    """Give the donor the face's mean and spread in each channel, the least a face swap does."""
-    ours, theirs = face.reshape(-1, 3).astype(np.float32), donor.reshape(-1, 3).astype(np.float32)
-    scale = (ours.std(0) + 1.0) / (theirs.std(0) + 1.0)
-    return np.asarray((donor - theirs.mean(0)) * np.clip(scale, 0.5, 2.0) + ours.mean(0), np.float32)
+def _match_channels(donor: Image, face: Image) -> NDArray[np.float32]:
+    """Give each channel of the donor the mean and standard deviation of the face's, as simple swaps do."""
+    face_pixels, donor_pixels = (
+        face.reshape(-1, 3).astype(np.float32),
+        donor.reshape(-1, 3).astype(np.float32),
+    )
+    scale = (face_pixels.std(0) + 1.0) / (donor_pixels.std(0) + 1.0)
+    return np.asarray(
+        (donor - donor_pixels.mean(0)) * np.clip(scale, 0.5, 2.0) + face_pixels.mean(0), np.float32
+    )
 
 
-def _match_shades(donor: Image, face: Image, scale: float) -> NDArray[np.float32]:
-    """Give the donor the face's light and shade down to a scale, as swaps do that correct colours."""
+def _match_shading(donor: Image, face: Image, scale: float) -> NDArray[np.float32]:
+    """Give the donor the shading of the face down to a scale, as swaps with colour correction do."""
     height, width = face.shape[:2]
-    # Shades are smooth, so a sixteenth of the pixels shows them.
+    # Shading is smooth, so a sixteenth of the pixels is enough.
     small = (max(width // 4, 1), max(height // 4, 1))
-    shades = [
+    shading = [
         cv2.GaussianBlur(
             cv2.resize(image, small, interpolation=cv2.INTER_AREA).astype(np.float32),
             (0, 0),
@@ -248,7 +262,7 @@ def _match_shades(donor: Image, face: Image, scale: float) -> NDArray[np.float32
         )
         for image in (face, donor)
     ]
-    ratio = np.clip((shades[0] + 8) / (shades[1] + 8), 0.25, 4.0)
+    ratio = np.clip((shading[0] + 8) / (shading[1] + 8), 0.25, 4.0)
     return np.asarray(donor * cv2.resize(ratio, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
@@ -264,34 +278,35 @@ def _resample(image: NDArray[np.float32], detail: float) -> NDArray[np.float32]:
     return image
 
 
-def _recolour(image: NDArray[np.float32], forgery: FakeParameters) -> NDArray[np.float32]:
+def _recolour(image: NDArray[np.float32], parameters: FakeParameters) -> NDArray[np.float32]:
     grey = image.mean(axis=2, keepdims=True)
-    vivid = grey + np.float32(forgery.saturation) * (image - grey)
+    saturated = grey + np.float32(parameters.saturation) * (image - grey)
     return np.asarray(
-        vivid * np.asarray(forgery.gain, np.float32) + np.asarray(forgery.offset, np.float32), np.float32
+        saturated * np.asarray(parameters.gain, np.float32) + np.asarray(parameters.offset, np.float32),
+        np.float32,
     )
 
 
 def _displace(
-    image: NDArray[np.float32], forgery: FakeParameters, share: NDArray[np.float32] | None
+    image: NDArray[np.float32], parameters: FakeParameters, weight: NDArray[np.float32] | None
 ) -> NDArray[np.float32]:
-    """Move, turn, scale and warp the copy in one resampling; everywhere in full, or by a share (H, W)."""
+    """Shift, rotate, scale and warp the copy in one resampling, weighted per pixel by `weight` (H, W)."""
     height, width = image.shape[:2]
-    turn = np.deg2rad(forgery.rotation_deg)
-    cos, sin = np.float32(np.cos(turn)), np.float32(np.sin(turn))
-    x = (np.arange(width, dtype=np.float32)[None, :] / width - np.float32(forgery.centre[0])).repeat(
+    angle_rad = np.deg2rad(parameters.rotation_deg)
+    cos, sin = np.float32(np.cos(angle_rad)), np.float32(np.sin(angle_rad))
+    x = (np.arange(width, dtype=np.float32)[None, :] / width - np.float32(parameters.centre[0])).repeat(
         height, 0
     )
-    y = (np.arange(height, dtype=np.float32)[:, None] / height - np.float32(forgery.centre[1])).repeat(
+    y = (np.arange(height, dtype=np.float32)[:, None] / height - np.float32(parameters.centre[1])).repeat(
         width, 1
     )
-    bend = [cv2.resize(plane, (width, height), interpolation=cv2.INTER_CUBIC) for plane in forgery.warp]
-    u = (cos * x + sin * y) / np.float32(forgery.stretch[0]) - np.float32(forgery.shift[0]) + bend[0]
-    v = (cos * y - sin * x) / np.float32(forgery.stretch[1]) - np.float32(forgery.shift[1]) + bend[1]
-    if share is not None:
-        u, v = x + share * (u - x), y + share * (v - y)
-    map_x = (u + np.float32(forgery.centre[0])) * width
-    map_y = (v + np.float32(forgery.centre[1])) * height
+    warp = [cv2.resize(plane, (width, height), interpolation=cv2.INTER_CUBIC) for plane in parameters.warp]
+    u = (cos * x + sin * y) / np.float32(parameters.stretch[0]) - np.float32(parameters.shift[0]) + warp[0]
+    v = (cos * y - sin * x) / np.float32(parameters.stretch[1]) - np.float32(parameters.shift[1]) + warp[1]
+    if weight is not None:
+        u, v = x + weight * (u - x), y + weight * (v - y)
+    map_x = (u + np.float32(parameters.centre[0])) * width
+    map_y = (v + np.float32(parameters.centre[1])) * height
     return np.asarray(
         cv2.remap(image, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32
     )

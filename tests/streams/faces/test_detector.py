@@ -140,8 +140,8 @@ def test_a_face_across_the_frame_edge_is_detected(infer: Infer, portrait: NDArra
 @pytest.mark.parametrize("long_side", [320, 640])
 def test_images_without_faces_give_no_detection(infer: Infer, name: str, long_side: int) -> None:
     """Photographs of other things, including a cat's face, give no detection."""
-    image = np.asarray(getattr(skimage.data, name)())
-    image = av.VideoFrame.from_ndarray(image, format="rgb24" if image.ndim == 3 else "gray")
+    pixels = np.asarray(getattr(skimage.data, name)())
+    image = av.VideoFrame.from_ndarray(pixels, format="rgb24" if pixels.ndim == 3 else "gray")
     assert Detector(infer).detect(image, long_side) == []
 
 

@@ -28,7 +28,7 @@ def moving_face(frames: int, size: int = 160) -> NDArray[np.uint8]:
     crops = []
     for i in range(frames):
         affine = cv2.getRotationMatrix2D((size / 2, size / 2), 0.7 * i, 1 + 0.004 * i)
-        affine[:, 2] += 0.9 * i, -0.5 * i
+        affine[:, 2] += np.array([0.9 * i, -0.5 * i])
         crops.append(cv2.warpAffine(large, affine, (size, size), borderMode=cv2.BORDER_REPLICATE))
     return np.stack(crops).astype(np.uint8)
 
@@ -36,9 +36,9 @@ def moving_face(frames: int, size: int = 160) -> NDArray[np.uint8]:
 def with_varying_brightness(crops: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
     """Change the brightness of the middle of each crop by a random amount of up to eight grey levels."""
     side = crops.shape[1]
-    middle = np.zeros((side, side, 1), np.float32)
-    cv2.circle(middle, (side // 2, side // 2), side // 4, 1.0, -1)
-    middle = cv2.GaussianBlur(middle, (0, 0), side / 20)[..., None]
+    circle = np.zeros((side, side, 1), np.float32)
+    cv2.circle(circle, (side // 2, side // 2), side // 4, 1.0, -1)
+    middle = cv2.GaussianBlur(circle, (0, 0), side / 20)[..., None]
     light = rng.uniform(-8, 8, (len(crops), 1, 1, 1)) * middle
     return np.clip(crops + light, 0, 255).astype(np.uint8)
 

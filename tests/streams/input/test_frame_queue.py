@@ -1,4 +1,4 @@
-"""Tests of the hand-over between the reader's thread and the analysis."""
+"""Tests of the frame queue: which samples are kept, and which frames are marked as gaps."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from streams.errors import EndOfStream, SourceUnavailable
 from streams.input.frame import Frame
 from streams.input.frame_queue import FrameQueue
 
-PICTURE = av.VideoFrame(16, 16, "yuv420p")
+IMAGE = av.VideoFrame(16, 16, "yuv420p")
 
 
 def sample(number: int, *, gap: bool = False) -> Frame:
-    """Make the sample of that number at 8 Hz."""
+    """Return the sample of a number at 8 Hz."""
     return Frame(
-        image=PICTURE,
+        image=IMAGE,
         pts=number,
         time_base=Fraction(1, 8),
         captured=None,
@@ -28,8 +28,8 @@ def sample(number: int, *, gap: bool = False) -> Frame:
     )
 
 
-def test_the_newest_samples_win() -> None:
-    """What nobody took gives way, is counted, and told to whoever takes the next; two are left."""
+def test_the_newest_two_samples_are_kept() -> None:
+    """Replaced samples are counted and recorded in `missed` of the next sample taken."""
     frame_queue = FrameQueue(newest_wins=True, step_s=1 / 8)
     for number in range(5):
         frame_queue.put(sample(number, gap=number == 0))
@@ -42,8 +42,8 @@ def test_the_newest_samples_win() -> None:
     assert frame_queue.dropped == 3
 
 
-def test_a_sample_that_comes_during_a_long_look_is_not_lost() -> None:
-    """One sample late, the consumer gets both that came meanwhile."""
+def test_a_consumer_one_sample_late_loses_none() -> None:
+    """Two samples that arrive during one analysis are both kept."""
     frame_queue = FrameQueue(newest_wins=True, step_s=1 / 8)
     frame_queue.put(sample(0, gap=True))
     frame_queue.take(0)
@@ -58,19 +58,19 @@ def test_a_sample_that_comes_during_a_long_look_is_not_lost() -> None:
 
 
 def take_all(*batches: list[int]) -> list[tuple[int, int, bool] | None]:
-    """Put the samples of each batch, then take the last, and tell its number, its losses, whether a gap."""
+    """Put the samples of each batch and take the last one; return its number, `missed` and `gap`."""
     frame_queue = FrameQueue(newest_wins=True, step_s=1 / 8, room=1)
-    taken = []
+    taken: list[tuple[int, int, bool] | None] = []
     for batch in batches:
         for number in batch:
             frame_queue.put(sample(number, gap=number == 0))
         frame = frame_queue.take(0)
-        taken.append(frame and (frame.pts, frame.missed, frame.gap))
+        taken.append((frame.pts, frame.missed, frame.gap) if frame else None)
     return taken
 
 
 def test_a_single_lost_sample_is_bridged() -> None:
-    """Two intervals where one was expected are no gap if regular ones lie between such holes."""
+    """One lost sample is not a gap if the sample before it was not lost either."""
     assert take_all([0], [1], [2, 3], [4], [5, 6], [7]) == [
         (0, 0, True),
         (1, 0, False),
@@ -82,19 +82,19 @@ def test_a_single_lost_sample_is_bridged() -> None:
 
 
 def test_two_lost_samples_are_a_gap() -> None:
-    """Three intervals are more than is bridged, and so is the source's own jump behind a lost sample."""
+    """Two samples lost in a row, or one lost next to a jump of the source, are a gap."""
     assert take_all([0], [1, 2, 3], [4]) == [(0, 0, True), (3, 2, True), (4, 0, False)]
     assert take_all([0], [1, 3], [4]) == [(0, 0, True), (3, 1, True), (4, 0, False)]
 
 
-def test_half_the_rate_is_no_rate() -> None:
-    """Where every second sample is lost, at most two of those taken follow each other: too few to judge."""
+def test_losing_every_second_sample_gives_gaps() -> None:
+    """A consumer at half the sample rate never gets three samples without a gap."""
     taken = take_all([0], [1, 2], [3, 4], [5, 6], [7, 8], [9, 10])
     assert [sample and sample[2] for sample in taken] == [True, False, True, False, True, False]
 
 
-def test_a_source_that_leaves_out_a_frame_has_a_gap() -> None:
-    """Only what was lost between the threads is bridged: a file's consumer loses nothing."""
+def test_a_sample_missing_in_the_source_is_a_gap() -> None:
+    """Only samples lost in the queue are bridged."""
     frame_queue = FrameQueue(newest_wins=False, step_s=1 / 8)
     gaps = []
     for number in (0, 1, 3):
@@ -105,7 +105,7 @@ def test_a_source_that_leaves_out_a_frame_has_a_gap() -> None:
 
 
 def test_a_finite_source_waits_for_room() -> None:
-    """With room for two, the third sample waits until one is taken; none is lost."""
+    """With room for two, `put` of the third sample waits until one is taken; none is lost."""
     frame_queue = FrameQueue(newest_wins=False, step_s=1 / 8, room=2)
 
     def produce() -> None:
@@ -120,8 +120,8 @@ def test_a_finite_source_waits_for_room() -> None:
     assert frame_queue.dropped == 0
 
 
-def test_closing_lets_the_rest_be_taken() -> None:
-    """What was put before the end is still given out; then the end is told, with its cause."""
+def test_waiting_samples_can_be_taken_after_closing() -> None:
+    """Then `take` raises EndOfStream with the error that closed the queue as its cause."""
     frame_queue = FrameQueue(newest_wins=False, step_s=1 / 8)
     frame_queue.put(sample(0))
     cause = SourceUnavailable("cam", "gone")
@@ -133,8 +133,8 @@ def test_closing_lets_the_rest_be_taken() -> None:
     assert caught.value.__cause__ is cause
 
 
-def test_closing_wakes_whoever_waits() -> None:
-    """A producer without room and a consumer without samples both end when the mailbox is closed."""
+def test_closing_wakes_waiting_threads() -> None:
+    """Closing ends the wait of a producer for room and of a consumer for a sample."""
     full = FrameQueue(newest_wins=False, step_s=1 / 8, room=1)
     full.put(sample(0))
     producer = threading.Thread(target=full.put, args=[sample(1)])

@@ -1,4 +1,4 @@
-"""Tests of how what a user types is read as a source."""
+"""Tests of parsing the text of a source."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SECRET = "rtsp://ada:s3cr3t@10.0.0.7:8554/live/cam"
 
 
 def test_an_rtsp_address_hides_its_credentials() -> None:
-    """FFmpeg gets the password, nobody else does."""
+    """Only `url` contains the password."""
     source = parse_source(SECRET)
     assert source.url == SECRET
     assert source.spec == "rtsp://10.0.0.7:8554/live/cam"
@@ -24,20 +24,20 @@ def test_an_rtsp_address_hides_its_credentials() -> None:
     assert hash(source) == hash(parse_source(SECRET))
 
 
-def test_a_camera_s_rate_is_not_probed() -> None:
-    """FFmpeg would hold the first picture back for most of a second to count pictures."""
+def test_the_frame_rate_of_a_camera_is_not_probed() -> None:
+    """Probing would delay the first frame by most of a second."""
     assert parse_source("rtsp://host/cam").options["fpsprobesize"] == "0"
 
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
-def test_rtsp_travels_as_asked(transport: str) -> None:
-    """The transport reaches FFmpeg's options."""
+def test_the_rtsp_transport_is_passed_to_ffmpeg(transport: str) -> None:
+    """TCP and UDP are set in FFmpeg's options."""
     source = parse_source("rtsps://host/cam", rtsp_transport=transport)  # type: ignore[arg-type]
     assert source.options["rtsp_transport"] == transport
 
 
-def test_rtsp_travels_over_tcp_by_default() -> None:
-    """Unless told otherwise, packets go over TCP; another word is a programmer's mistake."""
+def test_the_default_rtsp_transport_is_tcp() -> None:
+    """Any other value than tcp and udp raises ValueError."""
     assert parse_source("rtsp://host/cam").options["rtsp_transport"] == "tcp"
     with pytest.raises(ValueError, match="tcp or udp"):
         parse_source("rtsp://host/cam", rtsp_transport="pigeon")  # type: ignore[arg-type]
@@ -55,21 +55,21 @@ def test_rtsp_travels_over_tcp_by_default() -> None:
         ("webcam:1", "win32", "webcam-1", "dshow", "1"),
     ],
 )
-def test_webcams_by_system(text: str, platform: str, name: str, format: str, url: str) -> None:
-    """Each operating system has its format and its way to name the camera."""
+def test_webcams_by_operating_system(text: str, platform: str, name: str, format: str, url: str) -> None:
+    """Each operating system has its own FFmpeg format and camera address."""
     source = parse_source(text, platform=platform)
     assert (source.name, source.format, source.url) == (name, format, url)
     assert (source.kind, source.live) == ("webcam", True)
 
 
-def test_a_system_without_webcams_is_told_so() -> None:
-    """On a system that is not in the table, a webcam is not a source."""
+def test_webcams_are_invalid_on_unsupported_systems() -> None:
+    """The error names the operating system."""
     with pytest.raises(SourceInvalid, match="not supported on sunos"):
         parse_source("webcam", platform="sunos")
 
 
 @pytest.mark.parametrize("available", [["v4l2"], ["video4linux2,v4l2"], ["avi", "v4l2,video4linux2"]])
-def test_formats_are_found_under_any_of_their_names(available: list[str]) -> None:
+def test_a_format_is_found_under_each_of_its_names(available: list[str]) -> None:
     """FFmpeg lists v4l2 together with its other name."""
     assert format_available("v4l2", available)
     assert not format_available("v4l", available)
@@ -77,7 +77,7 @@ def test_formats_are_found_under_any_of_their_names(available: list[str]) -> Non
 
 
 def test_directshow_cameras_are_found_by_number() -> None:
-    """A DirectShow camera's number becomes its name when it is opened; a number too high is missing."""
+    """The number is replaced by the camera's name; a number without a camera raises SourceMissing."""
     cameras = ["Integrated Camera", "OBS Virtual Camera"]
     source = parse_source("webcam:1", platform="win32")
     assert device_url(source, lambda: cameras) == "video=OBS Virtual Camera"
@@ -98,14 +98,14 @@ def test_directshow_cameras_are_found_by_number() -> None:
     ],
 )
 def test_urls_are_live_or_finite(text: str, live: bool, name: str) -> None:
-    """A file or a playlist on a web server has an end; what pushes pictures is live."""
+    """Files and playlists on a web server are finite; other URLs are live."""
     source = parse_source(text)
     assert (source.kind, source.live, source.name) == ("url", live, name)
     assert parse_source(text, live=not live).live is not live
 
 
-def test_a_file_is_taken_as_it_is_named(tmp_path: Path) -> None:
-    """Colons, spaces and signs in a file's name are nothing special."""
+def test_a_file_name_may_contain_special_characters(tmp_path: Path) -> None:
+    """Colons, spaces, `@` and `#` in a file name are kept."""
     path = tmp_path / "call: a@b #1.mp4"
     path.touch()
     source = parse_source(str(path))
@@ -115,7 +115,7 @@ def test_a_file_is_taken_as_it_is_named(tmp_path: Path) -> None:
 
 
 def test_the_demo_is_a_live_source() -> None:
-    """The demo behaves like a camera."""
+    """Surrounding spaces are ignored."""
     source = parse_source(" demo ")
     assert (source.kind, source.live, source.name) == ("demo", True, "demo")
 
@@ -139,8 +139,8 @@ def test_the_demo_is_a_live_source() -> None:
         ("x" * 5000, SourceInvalid, "not a possible file name"),
     ],
 )
-def test_what_is_no_source_is_refused(text: str, error: type[SourceError], words: str) -> None:
-    """Each mistake is named in one line that shows no password."""
+def test_invalid_text_raises(text: str, error: type[SourceError], words: str) -> None:
+    """The message is one line that explains the mistake and contains no password."""
     with pytest.raises(error, match=words) as caught:
         parse_source(text)
     message = str(caught.value)
@@ -149,7 +149,7 @@ def test_what_is_no_source_is_refused(text: str, error: type[SourceError], words
     assert caught.value.permanent
 
 
-def test_a_directory_is_no_video(tmp_path: Path) -> None:
-    """A directory is there, and is not a video."""
+def test_a_directory_is_not_a_video(tmp_path: Path) -> None:
+    """An existing directory raises SourceNotVideo."""
     with pytest.raises(SourceNotVideo, match="is a directory"):
         parse_source(str(tmp_path))

@@ -1,9 +1,10 @@
-"""Tests of the demo: what it shows, that it says so, and that the detector sees its face."""
+"""Tests of the demo: its phases, its labels, and that the detector finds its face."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import islice
+from typing import Literal
 
 import av
 import numpy as np
@@ -13,114 +14,135 @@ from numpy.typing import NDArray
 from streams.faces.detector import Detector, Infer
 from streams.faces.finder import FaceFinder
 from streams.input.frame import Frame
-from streams.synthesis.demo import CYCLE_S, demo_frames, demo_truth
+from streams.synthesis.demo import (
+    CYCLE_S,
+    FAKE_COLOUR,
+    FAKE_START_S,
+    LEAVE_END_S,
+    REAL_COLOUR,
+    RETURN_START_S,
+    demo_frames,
+)
 
 Rgb = NDArray[np.uint8]
-FPS = 8  # the rate at which such a stream is analysed
-GREEN, RED = (46, 160, 67), (218, 54, 51)
+FPS = 8  # the rate at which a live stream is sampled
+WIDTH, HEIGHT = 640, 360
+LABEL_ROWS = HEIGHT // 6
 
 
 @pytest.fixture(scope="module")
 def cycle() -> list[Rgb]:
-    """One whole course of the demo, a picture for every sample."""
-    return [rgb for _, rgb in islice(demo_frames(fps=FPS), round(CYCLE_S * FPS))]
+    """One cycle of the demo at the sample rate."""
+    frames = demo_frames(fps=FPS, width=WIDTH, height=HEIGHT)
+    return [rgb for _, rgb in islice(frames, round(CYCLE_S * FPS))]
 
 
-def test_frames_are_720p_counted_and_never_end() -> None:
-    """Pictures have the advertised shape, and their pts go on past the end of a cycle."""
+def phase(index: int) -> Literal["real", "fake", "away", "partial"]:
+    """Return what a frame of the cycle shows; `partial` while the face crosses the edge of the frame."""
+    t = index / FPS % CYCLE_S
+    if t < FAKE_START_S or t >= 23.25:
+        return "real"
+    if t < 18.75:
+        return "fake"
+    return "away" if LEAVE_END_S <= t < RETURN_START_S else "partial"
+
+
+def label(rgb: Rgb) -> Literal["real", "fake", "none"]:
+    """Return what the label in the corner of a frame states, by its colour."""
+    colour = tuple(rgb[15, 15].tolist())
+    return "real" if colour == REAL_COLOUR else "fake" if colour == FAKE_COLOUR else "none"
+
+
+def test_frames_have_the_requested_size_and_never_end() -> None:
+    """The default size is 1280 x 720; pts continue after the end of a cycle."""
     frames = list(islice(demo_frames(fps=1), 30))
     assert [pts for pts, _ in frames] == list(range(30))
     assert all(rgb.shape == (720, 1280, 3) and rgb.dtype == np.uint8 for _, rgb in frames)
-    assert np.array_equal(frames[0][1], frames[24][1]), "real phases repeat"
+    assert np.array_equal(frames[0][1], frames[24][1]), "the phases with the real face repeat"
 
 
-def test_the_same_every_time() -> None:
-    """Two runs give the same pictures, and pictures that were given out are not drawn over later."""
+def test_the_demo_is_deterministic() -> None:
+    """Two runs give the same frames, and a frame is not modified after it was yielded."""
     first = [rgb for _, rgb in islice(demo_frames(fps=2), 26)]
     for one, (_, other) in zip(first, demo_frames(fps=2), strict=False):
         assert np.array_equal(one, other)
 
 
-def test_every_kind_of_moment_occurs_for_seconds() -> None:
-    """A cycle shows the untouched and the forged face for long enough to be judged, and an empty picture."""
-    truths = [demo_truth(index / FPS) for index in range(round(CYCLE_S * FPS))]
-    assert truths.count("real") >= 8 * FPS
-    assert truths.count("forged") >= 8 * FPS
-    assert truths.count("away") >= 2 * FPS
-    assert truths[0] == "real", "the demo starts with something to see"
-    assert demo_truth(CYCLE_S + 1.0) == demo_truth(1.0)
+def test_every_phase_lasts_for_seconds(cycle: list[Rgb]) -> None:
+    """A cycle shows the real face and the fake for at least 8 s each, and an empty scene for 2 s."""
+    labels = [label(rgb) for rgb in cycle]
+    assert labels.count("real") >= 8 * FPS
+    assert labels.count("fake") >= 8 * FPS
+    assert labels.count("none") >= 2 * FPS
+    assert labels[0] == "real"
 
 
-def test_the_picture_says_what_it_shows(cycle: list[Rgb]) -> None:
-    """A green plate stands in the corner with the untouched face, a red one with the forged one."""
+def test_the_label_states_the_phase(cycle: list[Rgb]) -> None:
+    """The label is green with the real face, red with the fake, and absent in an empty scene."""
     for index, rgb in enumerate(cycle):
-        truth = demo_truth(index / FPS)
-        if truth != "away":
-            assert tuple(rgb[30, 30]) == (GREEN if truth == "real" else RED), index / FPS
+        if phase(index) != "partial":
+            assert label(rgb) == {"away": "none"}.get(phase(index), phase(index)), index / FPS
 
 
-def test_the_forged_face_differs_from_the_real_one_there_and_only_there(cycle: list[Rgb]) -> None:
-    """The forged face repeats the movements of the real one, so their difference is what forging changed."""
+def test_the_fake_differs_from_the_real_face_only_in_the_face(cycle: list[Rgb]) -> None:
+    """The fake face repeats the movements of the real one, so the frames differ only in the face."""
     for index in range(2 * FPS, 7 * FPS):
-        real, forged = cycle[index].astype(int), cycle[index + 9 * FPS]
-        rows, columns = np.nonzero(np.abs(real - forged).max(axis=2) > 1)
-        below_label = rows > 120
-        assert below_label.sum() > 2000, index
-        assert np.ptp(rows[below_label]) < 320
-        assert np.ptp(columns[below_label]) < 320
+        real, fake = cycle[index].astype(int), cycle[index + round(FAKE_START_S * FPS)]
+        rows, columns = np.nonzero(np.abs(real - fake).max(axis=2) > 1)
+        below_label = rows > LABEL_ROWS
+        assert below_label.sum() > 500, index
+        assert np.ptp(rows[below_label]) < 160
+        assert np.ptp(columns[below_label]) < 160
 
 
-def test_forging_changes_a_little_every_frame() -> None:
-    """Frame by frame the colour that forging adds is another one, but near the one before."""
+def test_the_fake_varies_smoothly_from_frame_to_frame() -> None:
+    """The colour difference to the real face changes with every frame, in small steps."""
     start, shift = 13 * 25, 9 * 25
-    frames = islice(demo_frames(fps=25), start + 10)
+    frames = islice(demo_frames(fps=25, width=WIDTH, height=HEIGHT), start + 10)
     kept = {pts: rgb for pts, rgb in frames if 0 <= pts - start < 10 or 0 <= pts - start + shift < 10}
-    tints = [(kept[start + n] - kept[start + n - shift].astype(float))[120:].mean() for n in range(10)]
+    tints = [(kept[start + n] - kept[start + n - shift].astype(float))[LABEL_ROWS:].mean() for n in range(10)]
     steps = np.abs(np.diff(tints))
     assert steps.min() > 0
     assert steps.max() < np.abs(tints).max()
 
 
-def test_the_face_is_found_where_it_is(
-    infer: Infer, cycle: list[Rgb], make_frame: Callable[..., Frame]
-) -> None:
-    """The detector finds exactly one face in at least 95 % of the samples that show a whole one."""
+def test_the_face_is_detected(infer: Infer, cycle: list[Rgb], make_frame: Callable[..., Frame]) -> None:
+    """At least 95 % of the samples with a whole face give exactly one detection."""
     detector = Detector(infer)
     found = [
         len(detector.detect(make_frame(rgb).image, 320)) == 1
         for index, rgb in enumerate(cycle)
-        if index % 2 == 0 and demo_truth(index / FPS) != "away"
+        if index % 2 == 0 and phase(index) in ("real", "fake")
     ]
     assert np.mean(found) >= 0.95
 
 
-def test_the_face_is_followed_with_one_id_until_it_leaves(
+def test_the_face_keeps_one_id_until_it_leaves(
     infer: Infer, cycle: list[Rgb], make_frame: Callable[..., Frame]
 ) -> None:
-    """From real to forged the face keeps its id, away nothing is seen, and who comes back has a new id."""
+    """The id does not change from real to fake; the face that returns has a new id."""
     finder = FaceFinder(Detector(infer))
     ids: list[set[int]] = [set(), set()]
-    reported = 0
+    reported = whole = 0
     for index, rgb in enumerate(cycle):
         faces = finder.find(make_frame(rgb, index, gap=index == 0))
         assert len(faces) <= 1
-        truth = demo_truth(index / FPS)
-        if truth != "away":
+        if phase(index) in ("real", "fake"):
+            whole += 1
             reported += len(faces)
             ids[index > 20 * FPS] |= {face.id for face in faces}
-        elif 20.0 <= index / FPS < 22.0:
+        elif phase(index) == "away":
             assert faces == []
-    whole = sum(demo_truth(index / FPS) != "away" for index in range(len(cycle)))
     assert reported >= 0.95 * whole
     assert ids[0] == {1}
     assert not ids[0] & ids[1]
 
 
 @pytest.mark.parametrize(("width", "height"), [(640, 360), (1920, 1080), (480, 640)])
-def test_other_sizes_show_the_face_too(infer: Infer, width: int, height: int) -> None:
-    """The portrait scales with the picture."""
+def test_the_face_scales_with_the_frame(infer: Infer, width: int, height: int) -> None:
+    """The face is detected at the expected height in frames of other sizes."""
     pts, rgb = next(islice(demo_frames(fps=1, width=width, height=height), 3, None))
     assert (pts, rgb.shape) == (3, (height, width, 3))
-    picture = av.VideoFrame.from_ndarray(rgb, format="rgb24")
-    (detection,) = Detector(infer).detect(picture, 640)
+    image = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+    (detection,) = Detector(infer).detect(image, 640)
     assert detection.box[3] == pytest.approx(0.26 * height, rel=0.2)
