@@ -1,4 +1,4 @@
-"""Watches a running unmask from another program.
+"""Client of a running unmask, for other programs.
 
     from unmask import watch
 
@@ -6,15 +6,17 @@
         if message["type"] == "verdict" and message["state"] == "fake":
             print(message["stream"], message["face"], message["p_fake"])
 
-The connection is made again whenever it breaks, for as long as the loop runs. Each one begins with a `hello`
-and a `snapshot` of what holds. `runtime/messages.py` types every message.
+Messages are dictionaries as they were sent, so that fields of later versions are kept. `runtime/messages.py`
+defines them; `msgspec.convert(message, runtime.messages.Message)` returns the struct of any message. Every
+connection begins with a `hello` and a `snapshot` of the current state. A lost connection is made again for as
+long as the loop runs.
 
 WatchError
- ├─ AddressInvalid     the URL is not one that a server could have
- ├─ NotUnmask          something else answers there
- ├─ AccessRefused      the server does not answer to this host name
- ├─ ProtocolMismatch   the server speaks a newer language
- └─ ServerUnreachable  nothing answered for too long
+ ├─ AddressInvalid     the URL cannot be the address of a server
+ ├─ NotUnmask          another program answers there
+ ├─ AccessRefused      the server does not accept this client or host name
+ ├─ ProtocolMismatch   the server uses another version of the messages
+ └─ ServerUnreachable  no connection within the allowed time
 """
 
 from __future__ import annotations
@@ -25,10 +27,10 @@ import json
 import logging
 import random
 import urllib.parse
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias, cast
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
@@ -42,21 +44,21 @@ MessageDict: TypeAlias = dict[str, Any]
 
 DEFAULT_PORT = 8765
 SCHEMES = {"ws": "ws", "http": "ws", "wss": "wss", "https": "wss"}
-# Several heartbeats: a server that is this silent is gone, whatever the network says.
+# Several heartbeats. A server that is silent for longer is gone, even if the network reports no error.
 SILENCE_S = 10.0
 OPEN_TIMEOUT_S = 5.0
-FIRST_DELAY_S = 0.25
-LONGEST_DELAY_S = 10.0
-# A snapshot holds every stream and face, some 300 bytes each.
+MIN_DELAY_S = 0.25
+MAX_DELAY_S = 10.0
+# A snapshot holds every stream and face, about 300 bytes each.
 MAX_MESSAGE_BYTES = 8 * 2**20
 
 
 class WatchError(UnmaskError):
-    """Says why a server cannot be watched.
+    """Base of the errors of `watch`.
 
     Args:
-        url: The WebSocket's address, or what was given as such.
-        reason: What happened, without a full stop.
+        url: Address of the WebSocket, or the text given as such.
+        reason: Cause, without a full stop.
     """
 
     advice = "is `unmask monitor` running there?"
@@ -71,7 +73,7 @@ class WatchError(UnmaskError):
 
 
 class AddressInvalid(WatchError, ValueError):
-    """Says that the URL is not one that a server could have."""
+    """The URL cannot be the address of a server."""
 
     advice = (
         "give the address that `unmask monitor` printed, such as ws://127.0.0.1:8765/ws or 127.0.0.1:8765"
@@ -79,33 +81,33 @@ class AddressInvalid(WatchError, ValueError):
 
 
 class NotUnmask(WatchError, ConnectionError):
-    """Says that something answers at the URL, but not unmask."""
+    """Another program answers at the URL."""
 
     advice = "give the address that `unmask monitor` printed"
 
 
 class AccessRefused(WatchError, PermissionError):
-    """Says that the server does not let this client in."""
+    """The server does not accept this client or host name."""
 
     advice = "use its IP address, or start it with --allow-origin"
 
 
 class ProtocolMismatch(WatchError, ConnectionError):
-    """Says that the server speaks a newer version of the protocol than this client."""
+    """The server uses another version of the messages than this client."""
 
     advice = "install the same version of unmask on both sides"
 
 
 class ServerUnreachable(WatchError, ConnectionError):
-    """Says that no connection came about for the time that was allowed."""
+    """There was no connection for the allowed time."""
 
 
 class Watch:
-    """Iterates over the messages of a running unmask; `watch` makes it."""
+    """Asynchronous iterator over the messages of a running unmask, returned by `watch`."""
 
     def __init__(self, receiver: _Receiver) -> None:
-        # The generator knows the receiver only: when the last reference to this goes, as after a `break`,
-        # the generator goes too and closes the connection.
+        # The generator refers to the receiver only: when the last reference to this object goes, as after a
+        # `break`, the generator goes too and closes the connection.
         self._receiver = receiver
         self._messages = receiver.receive()
 
@@ -127,31 +129,33 @@ class Watch:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Disconnect, and end the iteration."""
+        """Disconnect and end the iteration."""
         await self._messages.aclose()
 
     @property
     def url(self) -> str:
-        """Give the WebSocket's address."""
+        """Address of the WebSocket."""
         return self._receiver.url
 
     @property
     def hello(self) -> MessageDict | None:
-        """Give the last `hello`; None before the first."""
+        """Last `hello`; None before the first."""
         return self._receiver.hello
 
     @property
     def connected(self) -> bool:
-        """Tell whether a connection stands; while none does, no verdict that was received holds."""
+        """Whether there is a connection; without one, no received verdict is valid."""
         return self._receiver.connected
 
     @property
     def lost(self) -> int:
-        """Count the broadcast messages of the runs watched that never arrived, found by gaps in `seq`."""
+        """Number of broadcast messages that never arrived, from gaps in `seq` within a session."""
         return self._receiver.lost
 
 
 class _Receiver:
+    """Connection to one server, with its reconnection."""
+
     def __init__(
         self,
         url: str,
@@ -167,58 +171,90 @@ class _Receiver:
         self._silence_s = silence_s
         self._on_disconnect = on_disconnect
         self._seq = 0
+        self._disconnected_at = 0.0
+        self._reported = False
+        self._delay_s = MIN_DELAY_S
 
     async def receive(self) -> AsyncGenerator[MessageDict, None]:
-        loop = asyncio.get_running_loop()
-        lonely_since = loop.time()
-        delay_s = FIRST_DELAY_S
-        warned = False
-        while True:
-            reason = "the connection was closed"
-            try:
-                async with self._connect() as connection:
-                    try:
-                        async with aclosing(self._converse(connection)) as messages:
-                            async for message in messages:
-                                if not self.connected:
-                                    self.connected, warned, delay_s = True, False, FIRST_DELAY_S
-                                    logger.info("watching %s", self.url)
-                                yield message
-                    finally:
-                        connected, self.connected = self.connected, False
-                        if connected:
-                            lonely_since = loop.time()
-            except WatchError:
-                raise
-            except ConnectionClosed as error:
-                reason = f"the connection was closed ({error})"
-            except InvalidHandshake as error:
-                reason = self._refusal(error)
-            except TimeoutError:
-                reason = "nothing was heard for too long"
-            except ConnectionRefusedError:
-                reason = "nothing listens there"
-            except OSError as error:
-                reason = (error.strerror or str(error)).lower()
-            if not warned:
-                logger.warning("%s: %s; trying again", self.url, reason)
-                warned = True
-                if self._on_disconnect is not None:
-                    self._on_disconnect(reason)
-            if self._give_up_s is not None and loop.time() - lonely_since >= self._give_up_s:
-                raise ServerUnreachable(self.url, reason)
-            # Not all clients of a server that restarts should come back in the same moment.
-            await asyncio.sleep(delay_s * random.uniform(0.8, 1.2))
-            delay_s = min(2 * delay_s, LONGEST_DELAY_S)
+        self._disconnected_at = asyncio.get_running_loop().time()
+        # A generator, though it is declared as an iterator: it must be closed for the connection to be
+        # closed.
+        connections = cast(AsyncGenerator[ClientConnection, None], aiter(self._connect()))
+        async with aclosing(connections):
+            async for connection in connections:
+                reason = "the connection was closed"
+                try:
+                    async with aclosing(self._messages(connection)) as messages:
+                        async for message in messages:
+                            yield message
+                except ConnectionClosed as error:
+                    reason = f"the connection was closed ({error})"
+                except TimeoutError:
+                    reason = "no message for too long"
+                finally:
+                    self._note_disconnection()
+                # The iterator waits only after a failed attempt, not after a connection that broke.
+                if (unreachable := self._retry(reason)) is not None:
+                    raise unreachable
+                await asyncio.sleep(next(self._delays()))
 
     def _connect(self) -> connect:
         options: dict[str, Any] = {"compression": None, "max_size": MAX_MESSAGE_BYTES}
         if _is_loopback(self.url):
-            # A proxy that the system is set to use would look for the server on itself.
+            # A proxy of the system would look for the server on its own machine.
             options["proxy"] = None
-        return connect(self.url, open_timeout=OPEN_TIMEOUT_S, close_timeout=1, **options)
+        return connect(
+            self.url,
+            open_timeout=OPEN_TIMEOUT_S,
+            close_timeout=1,
+            process_exception=self._process_failure,
+            reconnect_delays=self._delays,
+            **options,
+        )
 
-    async def _converse(self, connection: ClientConnection) -> AsyncGenerator[MessageDict, None]:
+    def _delays(self) -> Generator[float, None, None]:
+        """Yield growing delays; randomised, so that clients of one server do not return all at once."""
+        while True:
+            delay_s = self._delay_s * random.uniform(0.8, 1.2)
+            self._delay_s = min(2 * self._delay_s, MAX_DELAY_S)
+            yield delay_s
+
+    def _process_failure(self, error: Exception) -> Exception | None:
+        """Return the error that ends the iteration after a failed attempt; None to try again."""
+        if isinstance(error, InvalidHandshake):
+            refusal = self._refusal(error)
+            return self._retry(refusal) if isinstance(refusal, str) else refusal
+        if isinstance(error, TimeoutError):
+            return self._retry("no answer for too long")
+        if isinstance(error, ConnectionRefusedError):
+            return self._retry("nothing listens there")
+        if isinstance(error, OSError):
+            return self._retry((error.strerror or str(error)).lower())
+        return error
+
+    def _retry(self, reason: str) -> ServerUnreachable | None:
+        """Report a disconnection once; return an error if it has lasted too long."""
+        if not self._reported:
+            self._reported = True
+            logger.warning("%s: %s; trying again", self.url, reason)
+            if self._on_disconnect is not None:
+                self._on_disconnect(reason)
+        disconnected_s = asyncio.get_running_loop().time() - self._disconnected_at
+        if self._give_up_s is not None and disconnected_s >= self._give_up_s:
+            return ServerUnreachable(self.url, reason)
+        return None
+
+    def _note_connection(self) -> None:
+        if not self.connected:
+            self.connected, self._reported, self._delay_s = True, False, MIN_DELAY_S
+            logger.info("watching %s", self.url)
+
+    def _note_disconnection(self) -> None:
+        if self.connected:
+            self.connected = False
+            self._disconnected_at = asyncio.get_running_loop().time()
+
+    async def _messages(self, connection: ClientConnection) -> AsyncGenerator[MessageDict, None]:
         greeted = False
         while True:
             async with asyncio.timeout(self._silence_s):
@@ -226,12 +262,13 @@ class _Receiver:
             message = self._parse(text)
             if message["type"] == "hello":
                 greeted = True
-                self._greet(message)
+                self._check_hello(message)
             elif not greeted:
                 raise NotUnmask(self.url, "the first message is not the hello of unmask")
             elif message["type"] != "snapshot":
                 self.lost += max(message["seq"] - self._seq - 1, 0)
             self._seq = message["seq"]
+            self._note_connection()
             yield message
 
     def _parse(self, text: str | bytes) -> MessageDict:
@@ -241,31 +278,32 @@ class _Receiver:
                 return dict(message)
         except (ValueError, KeyError, TypeError):
             pass
-        raise NotUnmask(self.url, "what it sends is no message of unmask")
+        raise NotUnmask(self.url, "it sends something that is no message of unmask")
 
-    def _greet(self, hello: MessageDict) -> None:
+    def _check_hello(self, hello: MessageDict) -> None:
         if hello.get("software") != "unmask":
             raise NotUnmask(self.url, "the first message is not the hello of unmask")
         if hello["protocol"] != PROTOCOL_VERSION:
             raise ProtocolMismatch(
-                self.url, f"the server speaks protocol {hello['protocol']}, this client {PROTOCOL_VERSION}"
+                self.url, f"the server uses protocol {hello['protocol']}, this client {PROTOCOL_VERSION}"
             )
         if self.hello is not None and self.hello["session"] == hello["session"]:
-            # The same run of the program: what it said while the connection was down was missed.
+            # The same run of the program: messages sent during the disconnection were missed.
             self.lost += max(hello["seq"] - self._seq, 0)
         self.hello = hello
 
-    def _refusal(self, error: InvalidHandshake) -> str:
+    def _refusal(self, error: InvalidHandshake) -> WatchError | str:
+        """Return the error to raise, or the reason for which to try again."""
         if isinstance(error, InvalidStatus):
             status = error.response.status_code
             if status in {403, 421}:
-                raise AccessRefused(self.url, f"the server refused (HTTP {status})") from error
+                return AccessRefused(self.url, f"the server refused (HTTP {status})")
             if status < 500:
-                raise NotUnmask(self.url, f"it is no WebSocket (HTTP {status})") from error
+                return NotUnmask(self.url, f"it is no WebSocket (HTTP {status})")
             return f"the server is not ready (HTTP {status})"
         if isinstance(error, InvalidMessage) and isinstance(error.__cause__, EOFError):
             return "the connection was closed"
-        raise NotUnmask(self.url, f"it is no WebSocket ({error})") from error
+        return NotUnmask(self.url, f"it is no WebSocket ({error})")
 
 
 def watch(
@@ -275,52 +313,54 @@ def watch(
     silence_s: float = SILENCE_S,
     on_disconnect: Callable[[str], None] | None = None,
 ) -> Watch:
-    """Watch a running unmask: `async for message in watch(url)`.
+    """Receive the messages of a running unmask: `async for message in watch(url)`.
 
     Args:
-        url: `ws://host:port/ws`, the dashboard's `http://host:port/`, or `host[:port]`.
-        give_up_s: Seconds without a connection after which to raise `ServerUnreachable`; None tries for ever.
-        silence_s: Seconds without a message after which the connection counts as dead and is made again.
-        on_disconnect: Called with the reason when a connection breaks or the first cannot be made. From then
-            until the next `hello`, no verdict that was received holds.
+        url: `ws://host:port/ws`, `http://host:port/` as for the dashboard, or `host[:port]`.
+        give_up_s: Time in seconds without a connection after which to raise `ServerUnreachable`; None to try
+            forever.
+        silence_s: Time in seconds without a message after which to connect again.
+        on_disconnect: Called with the reason when a connection is lost or the first one fails. From then
+            until the next `hello`, no received verdict is valid.
 
     Returns:
-        An asynchronous iterator over the messages as dictionaries, and context manager; its `lost` counts
-        the messages missed.
+        An asynchronous iterator over the messages as dictionaries, also a context manager. Its attribute
+        `lost` counts missed messages.
 
     Raises:
-        AddressInvalid: The URL is not one that a server could have.
+        AddressInvalid: The URL cannot be the address of a server.
     """
     return Watch(_Receiver(websocket_url(url), give_up_s, silence_s, on_disconnect))
 
 
 def websocket_url(text: str) -> str:
-    """Turn any address of a server into that of its WebSocket.
+    """Return the address of a server's WebSocket.
 
     Args:
-        text: `ws://host:port/ws`, `http://host:port/`, `https://host/prefix/` or `host[:port]`.
+        text: Any address of the server: `ws://host:port/ws`, `http://host:port/`, `https://host/prefix/` or
+            `host[:port]`.
 
     Returns:
         `ws://host:port/ws` or `wss://…`.
 
     Raises:
-        AddressInvalid: The text is none of these.
+        AddressInvalid: The text has another form.
     """
-    bare = "://" not in text
+    without_scheme = "://" not in text
     try:
-        parts = urllib.parse.urlsplit(f"ws://{text}" if bare else text.strip())
+        parts = urllib.parse.urlsplit(f"ws://{text}" if without_scheme else text.strip())
         port = parts.port
-        # What no name server could look up fails here rather than at every attempt.
+        # Names that no name server can look up fail here, not at every attempt to connect.
         host = (parts.hostname or "").encode("idna").decode("ascii")
     except ValueError as error:
         raise AddressInvalid(text.rpartition("@")[2], "it is malformed") from error
     if parts.username is not None:
-        raise AddressInvalid(host, "the server knows no user names")
+        raise AddressInvalid(host, "the server has no user names")
     if parts.scheme not in SCHEMES:
-        raise AddressInvalid(text, f"{parts.scheme} is no protocol of the server")
+        raise AddressInvalid(text, f"{parts.scheme} is not a protocol of the server")
     if not host or any(character.isspace() for character in host):
-        raise AddressInvalid(text or "(empty)", "there is no host in it")
-    if port is None and bare:
+        raise AddressInvalid(text or "(empty)", "it contains no host")
+    if port is None and without_scheme:
         port = DEFAULT_PORT
     host = f"[{host}]" if ":" in host else host
     prefix = parts.path.rstrip("/")

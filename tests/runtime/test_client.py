@@ -180,7 +180,7 @@ def test_a_server_that_falls_silent_is_left() -> None:
             reasons: list[str] = []
             async with watch(server.urls.websocket, silence_s=0.05, on_disconnect=reasons.append) as feed:
                 assert [message["type"] for message in await receive(feed, 4)] == ["hello", "snapshot"] * 2
-            assert reasons == ["nothing was heard for too long"]
+            assert reasons == ["no message for too long"]
 
     run(story)
 
