@@ -1,4 +1,4 @@
-"""Fixtures for tests of faces: the real detector network, a real portrait, pictures made of it."""
+"""Fixtures for tests of streams: the detector network, a portrait, frames made of arrays, real videos."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from streams.input.frame import Frame
 
 @pytest.fixture(scope="session")
 def infer() -> Infer:
-    """CenterFace itself, on one thread."""
+    """CenterFace in onnxruntime, on one thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(centerface_model(), options, providers=["CPUExecutionProvider"])
@@ -35,19 +35,19 @@ def infer() -> Infer:
 
 @pytest.fixture(scope="session")
 def portrait() -> NDArray[np.uint8]:
-    """Head and shoulders of a public-domain portrait, RGB (320, 300, 3), the face about 120 pixels high."""
+    """Public-domain portrait, RGB uint8 (320, 300, 3), with a face about 120 pixels high."""
     whole = np.asarray(skimage.data.astronaut(), np.uint8)  # type: ignore[no-untyped-call]
     return np.ascontiguousarray(whole[:320, 76:376])
 
 
 @pytest.fixture(scope="session")
 def make_frame() -> Callable[..., Frame]:
-    """A function that wraps an RGB array as a frame of a 10 Hz stream in yuv420p."""
+    """Function that converts an RGB array to a yuv420p frame of a 10 Hz stream."""
 
     def make(rgb: NDArray[np.uint8], index: int = 0, *, gap: bool = False) -> Frame:
-        picture = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format="yuv420p")
+        image = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format="yuv420p")
         return Frame(
-            image=picture,
+            image=image,
             pts=index,
             time_base=Fraction(1, 10),
             captured=None,
@@ -61,7 +61,7 @@ def make_frame() -> Callable[..., Frame]:
 
 @pytest.fixture(scope="session")
 def real_videos(skip_or_fail: Callable[[str], NoReturn]) -> list[Path]:
-    """Whole videos of single talking faces, from the data set that UNMASK_DATA names."""
+    """Videos of one speaking person each, from the data set in UNMASK_DATA."""
     root = os.environ.get("UNMASK_DATA")
     videos = sorted(Path(root, "videos").glob("*.mp4")) if root else []
     if not videos:
