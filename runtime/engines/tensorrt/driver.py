@@ -1,7 +1,7 @@
-"""Whether there is an NVIDIA driver, and which GPU: asked before anything of TensorRT or pycuda is made.
+"""The NVIDIA driver and its GPU, queried through ctypes before TensorRT or pycuda is used.
 
-Without a driver TensorRT's runtime ends the whole process with a segmentation fault and pycuda cannot even be
-imported, so the driver itself is asked first, through nothing but ctypes.
+Without a driver, TensorRT's runtime ends the process with a segmentation fault and pycuda cannot be imported.
+The driver library is therefore queried first, with the standard library alone.
 """
 
 from __future__ import annotations
@@ -9,27 +9,30 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from runtime.errors import EngineUnavailable
+
+if TYPE_CHECKING:
+    from runtime.engines.tensorrt.api import LibCuda
 
 NAME = "tensorrt"
 LIBRARY = "libcuda.so.1"
 ADVICE = "use --engine onnxruntime or --engine auto"
 
 # CUdevice_attribute of the driver API.
-_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
+_COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """Names a GPU.
+    """Name and limits of a GPU.
 
     Args:
-        name: As the driver calls it.
-        capability: Its compute capability, as `(9, 0)`.
-        memory_bytes: All of its memory.
-        cuda: The newest CUDA version that the driver serves, as `(13, 0)`.
+        name: Product name from the driver.
+        capability: Compute capability, such as `(9, 0)`.
+        memory_bytes: Total memory.
+        cuda: Newest CUDA version that the driver supports, such as `(13, 0)`.
     """
 
     name: str
@@ -39,22 +42,22 @@ class Gpu:
 
     @property
     def architecture(self) -> str:
-        """The compute capability as compilers write it: `sm_90`."""
+        """Compute capability as compilers write it, such as `sm_90`."""
         major, minor = self.capability
         return f"sm_{major}{minor}"
 
 
-def probe(load: Callable[[str], Any] = ctypes.CDLL) -> Gpu:
-    """Ask the driver for the first GPU that this process may use.
+def probe(load: Callable[[str], LibCuda] = ctypes.CDLL) -> Gpu:
+    """Return the first GPU that this process may use.
 
     Args:
-        load: Loads a shared library by name.
+        load: Function that loads a shared library by name.
 
     Returns:
         The GPU.
 
     Raises:
-        EngineUnavailable: There is no driver, it does not start, or it serves no GPU.
+        EngineUnavailable: The driver is missing, does not start, or shows no GPU.
     """
     try:
         library = load(LIBRARY)
@@ -77,7 +80,7 @@ def probe(load: Callable[[str], Any] = ctypes.CDLL) -> Gpu:
     version = ctypes.c_int()
     _call(library, "cuDriverGetVersion", ctypes.byref(version))
     capability = []
-    for attribute in (_CAPABILITY_MAJOR, _CAPABILITY_MINOR):
+    for attribute in (_COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR):
         value = ctypes.c_int()
         _call(library, "cuDeviceGetAttribute", ctypes.byref(value), attribute, device)
         capability.append(value.value)
@@ -89,14 +92,14 @@ def probe(load: Callable[[str], Any] = ctypes.CDLL) -> Gpu:
     )
 
 
-def leave_context(handle: int, load: Callable[[str], Any] = ctypes.CDLL) -> None:
-    """Take a CUDA context off this thread if it is still the current one.
+def leave_context(handle: int, load: Callable[[str], LibCuda] = ctypes.CDLL) -> None:
+    """Pop a CUDA context from this thread if it is still the current one.
 
-    pycuda gives a primary context back without doing so.
+    pycuda releases a primary context without popping it.
 
     Args:
-        handle: The context's address.
-        load: Loads a shared library by name.
+        handle: Address of the context.
+        load: Function that loads a shared library by name.
     """
     library = load(LIBRARY)
     current = ctypes.c_void_p()
@@ -104,10 +107,12 @@ def leave_context(handle: int, load: Callable[[str], Any] = ctypes.CDLL) -> None
         library.cuCtxPopCurrent_v2(ctypes.byref(current))
 
 
-def _call(library: Any, function: str, *arguments: Any) -> None:
+def _call(library: LibCuda, function: str, *arguments: object) -> None:
     code = getattr(library, function)(*arguments)
     if code != 0:
         text = ctypes.c_char_p()
         library.cuGetErrorString(code, ctypes.byref(text))
-        said = text.value.decode(errors="replace") if text.value else "no description"
-        raise EngineUnavailable(NAME, f"the NVIDIA driver fails in {function}: {said} ({code})", ADVICE)
+        description = text.value.decode(errors="replace") if text.value else "no description"
+        raise EngineUnavailable(
+            NAME, f"the NVIDIA driver fails in {function}: {description} ({code})", ADVICE
+        )

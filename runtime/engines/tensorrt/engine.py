@@ -1,10 +1,10 @@
-"""The GPU engine: TensorRT through pycuda. Needs numpy, tensorrt and pycuda, and Python 3.10 or newer.
+"""The GPU engine: TensorRT through pycuda. It needs numpy, tensorrt and pycuda, and Python 3.10 or newer.
 
     with TensorRTEngine(bundle, precision="fp16") as engine:
         features = engine.features(crops)
 
-Making the engine finds out whether it can run: driver, TensorRT, pycuda, in this order, since the later ones
-end the process where the earlier are missing. Opening it takes the engines from the cache, or builds them.
+The constructor checks for the driver, TensorRT and pycuda, in this order: using a later one without an
+earlier one ends the process. `with` loads the engines from the cache, or builds them.
 """
 
 from __future__ import annotations
@@ -19,40 +19,44 @@ import numpy as np
 
 from runtime.engines.interface import Model, check_crops, check_windows, finite
 from runtime.engines.tensorrt.builder import MAX_BATCH, count_layers, input_profile, load_or_build_engines
+from runtime.engines.tensorrt.device import Device
 from runtime.engines.tensorrt.driver import NAME, Gpu, probe
 from runtime.engines.tensorrt.engine_cache import EngineCache, EngineKey
 from runtime.engines.tensorrt.library import library_name, load_pycuda, load_tensorrt
 from runtime.engines.tensorrt.onnx_rewrite import PRECISIONS, Precision
-from runtime.engines.tensorrt.runner import Device, EngineRejected, EngineRunner
+from runtime.engines.tensorrt.runner import EngineRejected, EngineRunner
 
 if TYPE_CHECKING:
     from typing import Self
 
     from numpy.typing import NDArray
 
+    from runtime.engines.tensorrt.api import CudaDriver, Pycuda, TensorRT
+
 _log = logging.getLogger(__name__)
 
 
 class TensorRTEngine:
-    """Runs a model on an NVIDIA GPU; see `runtime.engines.factory.Engine` for the calls.
+    """Engine for NVIDIA GPUs; see `runtime.engines.interface.Engine` for the calls.
 
-    Backbone and head have a stream and a lock each, so that one does not wait for the other. Batches above
-    `MAX_BATCH` go in pieces. Features come down to the host and go up again as windows: the windows are made
-    there, of many faces at once, and one is some hundred kilobytes, microseconds of the bus.
+    Backbone and head have a stream and a lock each, so that neither waits for the other. Batches above
+    `MAX_BATCH` run in pieces. Features are copied to the host and back: windows of many faces are assembled
+    there, and copying one, some hundred kilobytes, takes microseconds.
 
     Args:
-        model: A bundle, or what `read_prepared` gave.
-        precision: `fp16` or `fp32`; fp16 computes convolutions in float16 and sums in float32.
-        cache: Where engines are kept; None for the user's cache.
-        hardware_compatible: Use engines for all GPUs from Ampere on, not for this one alone.
+        model: A bundle, or the result of `read_prepared`.
+        precision: `fp16` or `fp32`; fp16 computes convolutions in float16 and the LSTM in float32.
+        cache: The engine cache; None for the user's.
+        hardware_compatible: Use engines for all GPUs from Ampere on instead of for this one alone.
         cuda_graphs: Replay CUDA graphs of batch sizes that recur.
-        trt: The TensorRT module; None for the one that is installed.
+        trt: The TensorRT module; None for the installed one.
         cuda: The module `pycuda.driver`; None to import it.
-        gpu: The GPU; None to ask the driver.
+        cuda_driver: The module `cuda.bindings.driver`; None to import it where CUDA graphs need it.
+        gpu: The GPU; None to query the driver.
 
     Raises:
-        EngineUnavailable: There is no driver, no GPU, no TensorRT or no pycuda.
-        ValueError: There is no such precision.
+        EngineUnavailable: The driver, a GPU, TensorRT or pycuda is missing.
+        ValueError: The precision is unknown.
     """
 
     name = NAME
@@ -65,8 +69,9 @@ class TensorRTEngine:
         cache: EngineCache | None = None,
         hardware_compatible: bool = False,
         cuda_graphs: bool = True,
-        trt: Any = None,
-        cuda: Any = None,
+        trt: TensorRT | None = None,
+        cuda: Pycuda | None = None,
+        cuda_driver: CudaDriver | None = None,
         gpu: Gpu | None = None,
     ) -> None:
         if precision not in PRECISIONS:
@@ -74,6 +79,7 @@ class TensorRTEngine:
         self.gpu = probe() if gpu is None else gpu
         self._trt = load_tensorrt() if trt is None else trt
         self._cuda = load_pycuda() if cuda is None else cuda
+        self._cuda_driver = cuda_driver
         self.model = model
         self.precision = precision
         self._cache = EngineCache() if cache is None else cache
@@ -81,34 +87,34 @@ class TensorRTEngine:
         self._cuda_graphs = cuda_graphs
         self._opening = threading.Lock()
         self._device: Device | None = None
-        self._networks: dict[str, EngineRunner] | None = None
+        self._runners: dict[str, EngineRunner] | None = None
 
     def __enter__(self) -> Self:
         with self._opening:
-            if self._networks is not None:
+            if self._runners is not None:
                 raise RuntimeError("this engine is open already")
-            self._device, self._networks = self._open()
+            self._device, self._runners = self._open()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with self._opening:
-            networks, self._networks = self._networks, None
+            runners, self._runners = self._runners, None
             device, self._device = self._device, None
             if device is not None:
-                _close(device, networks or {})
+                _close(device, runners or {})
 
     def features(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         check_crops(self.model, crops)
-        backbone = self._network("backbone")
+        backbone = self._runner("backbone")
         if len(crops) == 0:
             return np.empty((0, self.model.feature_dim), np.float32)
         return finite(NAME, [backbone.run(piece) for piece in _pieces(crops)])
 
     def logits(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
         check_windows(self.model, windows)
-        head = self._network("head")
+        head = self._runner("head")
         if len(windows) == 0:
             return np.empty(0, np.float32)
         return finite(NAME, [head.run(piece) for piece in _pieces(windows)])
@@ -118,41 +124,41 @@ class TensorRTEngine:
         return f"{library_name(self._trt)} {self.precision} on {self.gpu.name}, CUDA {major}.{minor}"
 
     def inspect(self) -> dict[str, Any]:
-        """Count the layers of both engines by kind and format, and say how CUDA graphs are replayed.
+        """Return layer counts of both engines and how CUDA graphs are replayed, for benchmark records.
 
         Returns:
-            `backbone` and `head`, as JSON values.
+            `backbone` and `head`, each with the values of `count_layers` and `cuda_graphs`, as JSON values.
         """
-        found = {}
+        inspected = {}
         for part in ("backbone", "head"):
-            network = self._network(part)
-            found[part] = {**count_layers(network.inspect()), "cuda_graphs": network.cuda_graphs}
-        return found
+            runner = self._runner(part)
+            inspected[part] = {**count_layers(runner.inspect()), "cuda_graphs": runner.cuda_graphs}
+        return inspected
 
-    def _network(self, part: str) -> EngineRunner:
-        networks = self._networks
-        if networks is None:
+    def _runner(self, part: str) -> EngineRunner:
+        runners = self._runners
+        if runners is None:
             raise RuntimeError("this engine is closed; use it inside `with`")
-        return networks[part]
+        return runners[part]
 
     def _open(self) -> tuple[Device, dict[str, EngineRunner]]:
         engines = self._engines(rebuild=False)
         device = Device(self._cuda)
-        networks: dict[str, EngineRunner] = {}
+        runners: dict[str, EngineRunner] = {}
         try:
             try:
-                self._load(device, engines, networks)
+                self._load(device, engines, runners)
             except EngineRejected as error:
-                # The key fits and the file is whole, and still it is not taken: once more from the start.
+                # The key fits and the file is intact, and TensorRT still rejects it: rebuild once.
                 _log.warning("%s: building the engines again", error.reason)
-                for network in networks.values():
-                    network.close()
-                networks.clear()
-                self._load(device, self._engines(rebuild=True), networks)
+                for runner in runners.values():
+                    runner.close()
+                runners.clear()
+                self._load(device, self._engines(rebuild=True), runners)
         except BaseException:
-            _close(device, networks)
+            _close(device, runners)
             raise
-        return device, networks
+        return device, runners
 
     def _engines(self, *, rebuild: bool) -> dict[str, tuple[EngineKey, bytes]]:
         return load_or_build_engines(
@@ -166,29 +172,30 @@ class TensorRTEngine:
         )
 
     def _load(
-        self, device: Device, engines: dict[str, tuple[EngineKey, bytes]], networks: dict[str, EngineRunner]
+        self, device: Device, engines: dict[str, tuple[EngineKey, bytes]], runners: dict[str, EngineRunner]
     ) -> None:
         dim = self.model.feature_dim
-        for part, dtype, given in (("backbone", np.uint8, (dim,)), ("head", np.float32, ())):
+        for part, dtype, output_shape in (("backbone", np.uint8, (dim,)), ("head", np.float32, ())):
             key, engine = engines[part]
-            networks[part] = EngineRunner(
+            runners[part] = EngineRunner(
                 device,
                 self._trt,
                 engine,
-                largest=input_profile(self.model, part).largest,
+                max_shape=input_profile(self.model, part).max,
                 dtype=dtype,
-                given=given,
+                output_shape=output_shape,
                 cuda_graphs=self._cuda_graphs,
-                kernels=self._cache.path(key).with_suffix(f".{self.gpu.architecture}.kernels"),
+                kernel_cache=self._cache.path(key).with_suffix(f".{self.gpu.architecture}.kernels"),
+                cuda_driver=self._cuda_driver,
             )
 
 
-def _close(device: Device, networks: dict[str, EngineRunner]) -> None:
-    """Give everything back, the device last, whatever fails on the way."""
+def _close(device: Device, runners: dict[str, EngineRunner]) -> None:
+    """Release everything, the device last, whatever fails on the way."""
     with ExitStack() as stack:
         stack.callback(device.close)
-        for network in networks.values():
-            stack.callback(network.close)
+        for runner in runners.values():
+            stack.callback(runner.close)
 
 
 def _pieces(batch: NDArray[Any]) -> list[NDArray[Any]]:

@@ -1,4 +1,4 @@
-"""Which TensorRT is installed: 8.6, 10, 11 or the one for RTX cards, all told apart by what they have."""
+"""Import of TensorRT, pycuda and cuda-bindings, TensorRT's log, and creation of builders and runtimes."""
 
 from __future__ import annotations
 
@@ -8,147 +8,191 @@ import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from runtime.engines.tensorrt.driver import ADVICE, NAME
 from runtime.errors import DeviceMemoryFull, EngineUnavailable
 
-# The full library comes first: it runs on every GPU, and its engines are tuned on the one at hand.
+if TYPE_CHECKING:
+    from runtime.engines.tensorrt.api import (
+        CudaDriver,
+        EnumMember,
+        IBuilder,
+        IRuntime,
+        Logger,
+        Pycuda,
+        TensorRT,
+    )
+
+# The full library comes first: it runs on every GPU, and its engines are tuned on the GPU in use.
 MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
 INSTALL = "install unmask with its extra `tensorrt` (TensorRT and pycuda), or "
+
+_Created = TypeVar("_Created")
 
 _log = logging.getLogger(__name__)
 
 
 def load_tensorrt(
-    modules: Sequence[str] = MODULES, load: Callable[[str], Any] = importlib.import_module
-) -> Any:
-    """Import the first TensorRT that is there and whole.
+    modules: Sequence[str] = MODULES, load: Callable[[str], object] = importlib.import_module
+) -> TensorRT:
+    """Import the first TensorRT that is installed and complete.
 
     Args:
-        modules: Names to try, in this order.
-        load: Imports a module by name.
+        modules: Module names in order of preference.
+        load: Function that imports a module by name.
 
     Returns:
         The module.
 
     Raises:
-        EngineUnavailable: There is none, or its libraries are missing.
+        EngineUnavailable: None is installed, or its shared libraries are missing.
     """
     broken = ""
     for name in modules:
         try:
-            return load(name)
+            return cast("TensorRT", load(name))
         except ModuleNotFoundError as error:
             if error.name != name:
                 broken = broken or f"the package {name} lacks {error.name}"
         # TensorRT loads its shared libraries when it is imported.
         except (ImportError, OSError) as error:
-            broken = broken or f"the package {name} cannot be loaded ({_line(error)})"
+            broken = broken or f"the package {name} cannot be loaded ({one_line(error)})"
     raise EngineUnavailable(NAME, broken or "TensorRT is not installed", INSTALL + ADVICE)
 
 
-def load_pycuda(load: Callable[[str], Any] = importlib.import_module) -> Any:
-    """Import pycuda's driver module; only where `probe` has found a driver.
+def load_pycuda(load: Callable[[str], object] = importlib.import_module) -> Pycuda:
+    """Import `pycuda.driver`. Call it only after `probe` has found a driver.
 
     Args:
-        load: Imports a module by name.
+        load: Function that imports a module by name.
 
     Returns:
         The module.
 
     Raises:
-        EngineUnavailable: It is not installed or does not fit the driver.
+        EngineUnavailable: pycuda is not installed or does not fit the driver.
     """
     try:
-        return load("pycuda.driver")
+        return cast("Pycuda", load("pycuda.driver"))
     except ModuleNotFoundError:
         raise EngineUnavailable(NAME, "pycuda is not installed", INSTALL + ADVICE) from None
     except ImportError as error:
-        reason = f"pycuda cannot be loaded ({_line(error)})"
+        reason = f"pycuda cannot be loaded ({one_line(error)})"
         raise EngineUnavailable(NAME, reason, INSTALL + ADVICE) from error
 
 
-def is_rtx(trt: Any) -> bool:
-    """Tell whether a TensorRT module is the one for RTX cards.
+def load_cuda_driver() -> CudaDriver | None:
+    """Import `cuda.bindings.driver`, which captures CUDA graphs; return None if it is not installed."""
+    try:
+        return cast("CudaDriver", importlib.import_module("cuda.bindings.driver"))
+    except ImportError:
+        _log.info("no CUDA graphs: the package cuda-bindings is not installed")
+        return None
 
-    It builds without a GPU, its engines run on any supported card, and it has its own CUDA graphs.
+
+def is_rtx(trt: TensorRT) -> bool:
+    """Return whether a TensorRT module is TensorRT-RTX.
+
+    TensorRT-RTX builds without a GPU, its engines run on any supported GPU, and it captures CUDA graphs
+    itself.
     """
     return "tensorrt_rtx" in str(trt.__name__)
 
 
-def library_name(trt: Any) -> str:
-    """Name a TensorRT module with its version."""
+def library_name(trt: TensorRT) -> str:
+    """Return the library's name and version, such as `TensorRT 10.9.0`."""
     return f"{'TensorRT-RTX' if is_rtx(trt) else 'TensorRT'} {trt.__version__}"
 
 
-@cache
-def tensorrt_log(trt: Any) -> Any:
-    """Give what TensorRT tells its news: to the log at level DEBUG, the last errors kept in `errors`.
+class TensorRTLog:
+    """Latest messages of TensorRT; all of them also go to `logging` at level DEBUG.
 
-    What matters is raised; printed as well, it would land in the middle of the user's terminal. TensorRT
-    keeps the first logger of the process for good, so there is only one, and it is never given up.
+    Failures are raised as exceptions, so TensorRT's own output would only repeat them in the user's terminal.
 
-    Args:
-        trt: The TensorRT module.
-
-    Returns:
-        An `ILogger`.
+    Attributes:
+        logger: Logger object for TensorRT's constructors.
+        errors: Latest error messages, oldest first.
+        latest: Latest warning or error; empty if there is none.
     """
 
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: deque[str] = deque(maxlen=8)
-            self.last = ""
+    logger: Logger
 
-        def log(self, severity: Any, message: str) -> None:
+    def __init__(self) -> None:
+        self.errors: deque[str] = deque(maxlen=8)
+        self.latest = ""
+
+    def last_error(self) -> str:
+        """Return the latest error as one line, or a sentence saying that there is none."""
+        return self.errors[-1].rstrip(".") if self.errors else "TensorRT gave no reason"
+
+    def memory_error(self) -> str:
+        """Return the first out-of-memory error, which is seldom the last error; empty if there is none."""
+        matches = (text for text in self.errors if "outofmemory" in text.lower().replace(" ", ""))
+        return next(matches, "")
+
+
+@cache
+def tensorrt_log(trt: TensorRT) -> TensorRTLog:
+    """Return the process-wide log of a TensorRT module.
+
+    TensorRT keeps the first logger of a process for good, so there is only one and it is never released.
+    """
+    log = TensorRTLog()
+    warning, error = int(trt.ILogger.Severity.WARNING), int(trt.ILogger.Severity.ERROR)
+
+    # The base class is known at run time only.
+    class TensorRTLogger(trt.ILogger):  # type: ignore[name-defined, misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)  # type: ignore[misc]
+
+        def log(self, severity: EnumMember, message: str) -> None:
             text = " ".join(str(message).split())
-            if int(severity) <= int(trt.ILogger.Severity.WARNING):
-                self.last = text
-            if int(severity) <= int(trt.ILogger.Severity.ERROR):
-                self.errors.append(text)
+            if int(severity) <= warning:
+                log.latest = text
+            if int(severity) <= error:
+                log.errors.append(text)
             _log.debug("%s", text)
 
-        def said(self) -> str:
-            """Give the last error in one line, or admit that there is none."""
-            return self.errors[-1].rstrip(".") if self.errors else "TensorRT gave no reason"
-
-        def full(self) -> str:
-            """Give the error that tells of exhausted memory, which is seldom the last one; or nothing."""
-            told = (text for text in self.errors if "outofmemory" in text.lower().replace(" ", ""))
-            return next(told, "")
-
-    return Logger()
+    log.logger = TensorRTLogger()
+    return log
 
 
-def start(trt: Any, kind: str) -> Any:
-    """Make a builder or a runtime, which brings CUDA up where it is not yet.
-
-    Args:
-        trt: The TensorRT module.
-        kind: `Builder` or `Runtime`.
-
-    Returns:
-        It.
+def create_builder(trt: TensorRT) -> IBuilder:
+    """Create a TensorRT builder, which initialises CUDA if nothing has yet.
 
     Raises:
-        DeviceMemoryFull: The GPU's memory is full.
-        EngineUnavailable: CUDA does not come up: mostly the driver is too old for this TensorRT.
+        DeviceMemoryFull: The GPU has too little memory left.
+        EngineUnavailable: CUDA does not start, mostly because the driver is too old for this TensorRT.
     """
-    logger = tensorrt_log(trt)
-    logger.last = ""
-    try:
-        return getattr(trt, kind)(logger)
-    # What TensorRT's binding raises when it was given nothing; the reason is a warning in its log.
-    except TypeError as error:
-        said = logger.last.rstrip(".") or _line(error)
-        if re.search(r"failure with error:? 2\b", said):
-            raise DeviceMemoryFull(NAME, f"the GPU's memory is full ({said})") from error
-        raise EngineUnavailable(
-            NAME, f"{library_name(trt)} does not start on this driver ({said})", ADVICE
-        ) from error
+    return _create(trt, trt.Builder)
 
 
-def _line(error: BaseException) -> str:
+def create_runtime(trt: TensorRT) -> IRuntime:
+    """Create a TensorRT runtime, which initialises CUDA if nothing has yet.
+
+    Raises:
+        DeviceMemoryFull: The GPU has too little memory left.
+        EngineUnavailable: CUDA does not start, mostly because the driver is too old for this TensorRT.
+    """
+    return _create(trt, trt.Runtime)
+
+
+def one_line(error: BaseException) -> str:
+    """Return an exception's message on one line."""
     return " ".join(str(error).split())
+
+
+def _create(trt: TensorRT, constructor: Callable[[Logger], _Created]) -> _Created:
+    log = tensorrt_log(trt)
+    log.latest = ""
+    try:
+        return constructor(log.logger)
+    # TensorRT's binding raises TypeError when the constructor returns null; the reason is a logged warning.
+    except TypeError as error:
+        reason = log.latest.rstrip(".") or one_line(error)
+        if re.search(r"failure with error:? 2\b", reason):
+            raise DeviceMemoryFull(NAME, f"the GPU's memory is full ({reason})") from error
+        raise EngineUnavailable(
+            NAME, f"{library_name(trt)} does not start on this driver ({reason})", ADVICE
+        ) from error

@@ -1,18 +1,19 @@
-"""Rewrites a bundle's graphs for TensorRT: weights unpacked, operators of opset 17, precision written in.
+"""Rewriting of a bundle's ONNX graphs for TensorRT: plain weights, opset 17, precision in the graph.
 
-The bundle's graphs store weights as int8 or float16 behind a DequantizeLinear or a Cast. TensorRT 8.6 takes
-such a node for the order to compute in int8, later ones keep it and may unpack the weights in every run, so
-the nodes are folded here into plain weights. TensorRT 8.6 reads operators up to opset 17, and a newer
-ReduceMean would lose its axes there. TensorRT 11 knows no precision but the one in the graph: fp16 means that
-convolutions and what lies between them are float16, everything else float32.
+The bundle stores weights as int8 or float16 behind a DequantizeLinear or Cast node. TensorRT 8.6 takes such a
+node as a request to compute in int8; later versions may unpack the weights in every run. The nodes are
+therefore folded into plain weights. TensorRT 8.6 reads operators up to opset 17, and would lose the axes of a
+newer ReduceMean. TensorRT 11 takes the precision from the graph alone: `fp16` means that convolutions and the
+operators between them are float16 and everything else is float32.
 
-All of it is done with `onnx`, which comes with unmask but not with every Python that TensorRT 8.6 needs
-(3.10). So the module asks for it only when it rewrites, and `export --tensorrt` leaves the rewritten graphs
-in the cache: carried to a machine without `onnx`, they are all that building takes (`prepared.py`).
+Rewriting needs `onnx`, which comes with unmask but may be missing in a Python 3.10 made for TensorRT 8.6.
+`onnx` is therefore imported on use only, and `unmask export --tensorrt` stores the rewritten graphs in the
+cache for machines without `onnx` (`prepared.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -27,30 +28,29 @@ if TYPE_CHECKING:
 Precision = Literal["fp16", "fp32"]
 PRECISIONS: tuple[Precision, ...] = ("fp16", "fp32")
 
-# Of what this module makes; engines made from another version's graphs are not used.
-VERSION = 1
+# Version of the rewritten graphs; engines built from another version's graphs are not used.
+REWRITE_VERSION = 1
 OPSET = 17
 
-# Float16 begins at these. The sums of a pooling and the running state of an LSTM lose by it and gain nothing:
-# they are bound by memory and by launches, so they stay float32.
-_BEGIN = {"Conv"}
-_STAY = {"ReduceMean", "GlobalAveragePool", "LSTM"}
-# Nodes whose types are their own business.
-_TYPED = {"Cast"}
+# Operators that start a float16 region. The sums of a pooling and the state of an LSTM lose accuracy in
+# float16 and gain no speed, being limited by memory and kernel launches: they stay float32.
+_FLOAT16 = {"Conv"}
+_FLOAT32 = {"ReduceMean", "GlobalAveragePool", "LSTM"}
 
 
 def rewrite_graph(graph: bytes, precision: Precision) -> bytes:
-    """Rewrite one graph of a bundle.
+    """Rewrite one graph of a bundle for TensorRT.
 
     Args:
-        graph: A serialised ONNX model, as in the bundle.
-        precision: `fp16` or `fp32`; inputs and outputs keep their types in either.
+        graph: Serialized ONNX model from the bundle.
+        precision: `fp16` or `fp32`. Inputs and outputs keep their types in both.
 
     Returns:
-        The serialised ONNX model for TensorRT.
+        The serialized ONNX model for TensorRT.
 
     Raises:
-        EngineUnavailable: `onnx` is not installed, or the graph holds something that cannot be rewritten.
+        EngineUnavailable: `onnx` is not installed, or the graph holds an operator or weight that cannot be
+            rewritten.
     """
     try:
         import onnx
@@ -61,39 +61,36 @@ def rewrite_graph(graph: bytes, precision: Precision) -> bytes:
             "install onnx, or run `unmask export --tensorrt` where it is and copy the cache here",
         ) from None
     model = onnx.load_model_from_string(graph)
-    _fold(onnx, model)
-    _lower(onnx, model)
+    _fold_weights(model)
+    _lower_opset(model)
     if precision == "fp16":
-        _to_half(onnx, model)
+        _Float16Rewriter(model).rewrite()
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
 
 
-def _fold(onnx: Any, model: onnx.ModelProto) -> None:
-    """Replace what unpacks stored weights by the weights."""
+def _fold_weights(model: onnx.ModelProto) -> None:
+    """Replace nodes that unpack stored weights by the unpacked weights."""
+    from onnx import numpy_helper
+
     graph = model.graph
-    arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     nodes = []
     for node in graph.node:
         if node.op_type in ("DequantizeLinear", "Cast") and all(name in arrays for name in node.input):
-            arrays[node.output[0]] = _unpacked(onnx, node, [arrays[name] for name in node.input])
+            arrays[node.output[0]] = _unpack(node, [arrays[name] for name in node.input])
         else:
             nodes.append(node)
-    used = {name for node in nodes for name in node.input}
-    tensors = [
-        onnx.numpy_helper.from_array(np.ascontiguousarray(array), name)
-        for name, array in arrays.items()
-        if name in used
-    ]
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(nodes)
-    graph.initializer.extend(tensors)
+    tensors = [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in arrays.items()]
+    _replace(graph, nodes, tensors)
 
 
-def _unpacked(onnx: Any, node: onnx.NodeProto, arrays: list[NDArray[Any]]) -> NDArray[Any]:
-    attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+def _unpack(node: onnx.NodeProto, arrays: list[NDArray[Any]]) -> NDArray[Any]:
+    from onnx import helper
+
+    attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
     if node.op_type == "Cast":
-        return arrays[0].astype(onnx.helper.tensor_dtype_to_np_dtype(attributes["to"]))
+        return arrays[0].astype(helper.tensor_dtype_to_np_dtype(attributes["to"]))
     scale = arrays[1]
     shape = [1] * arrays[0].ndim
     if scale.ndim:
@@ -104,115 +101,143 @@ def _unpacked(onnx: Any, node: onnx.NodeProto, arrays: list[NDArray[Any]]) -> ND
     return np.asarray(values * scale.reshape(shape), np.float32)
 
 
-def _lower(onnx: Any, model: onnx.ModelProto) -> None:
-    """Write the operators as opset 17 has them."""
+def _lower_opset(model: onnx.ModelProto) -> None:
+    """Write the operators as opset 17 defines them."""
+    from onnx import helper
+
     newest = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     if newest > OPSET:
         constants = {tensor.name: tensor for tensor in model.graph.initializer}
         for node in model.graph.node:
             if node.op_type == "ReduceMean":
-                _lower_reduction(onnx, node, constants)
-            elif _changed(onnx, node.op_type, newest):
+                _lower_reduction(node, constants)
+            elif _changed_since_opset_17(node.op_type, newest):
                 raise EngineUnavailable(
                     NAME,
                     f"the operator {node.op_type} of opset {newest} is not known to every TensorRT",
                     "use --engine onnxruntime",
                 )
-    used = {name for node in model.graph.node for name in node.input}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
-    del model.graph.initializer[:], model.opset_import[:]
-    model.graph.initializer.extend(kept)
-    model.opset_import.append(onnx.helper.make_opsetid("", OPSET))
+    _replace(model.graph, list(model.graph.node), list(model.graph.initializer))
+    del model.opset_import[:]
+    model.opset_import.append(helper.make_opsetid("", OPSET))
 
 
-def _changed(onnx: Any, operator: str, newest: int) -> bool:
-    """Tell whether an operator means something else, or nothing, in opset 17."""
+def _changed_since_opset_17(operator: str, newest: int) -> bool:
+    from onnx import defs
+
     try:
-        then, now = (onnx.defs.get_schema(operator, version) for version in (OPSET, newest))
-    except onnx.defs.SchemaError:
+        old, new = (defs.get_schema(operator, version) for version in (OPSET, newest))
+    except defs.SchemaError:
         return True
-    return bool(then.since_version != now.since_version)
+    return bool(old.since_version != new.since_version)
 
 
-def _lower_reduction(onnx: Any, node: onnx.NodeProto, constants: dict[str, Any]) -> None:
-    """Move the axes of a reduction from its second input to the attribute that they were."""
-    kept = [item for item in node.attribute if item.name == "keepdims"]
+def _lower_reduction(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> None:
+    """Move the axes of a reduction from its second input to an attribute, as opset 17 has them."""
+    from onnx import helper, numpy_helper
+
+    attributes = [item for item in node.attribute if item.name == "keepdims"]
     if len(node.input) > 1:
         if node.input[1] not in constants:
             raise EngineUnavailable(
                 NAME, f"{node.name or node.op_type} has axes that are computed", "use --engine onnxruntime"
             )
-        axes = onnx.numpy_helper.to_array(constants[node.input[1]]).ravel().tolist()
-        kept.append(onnx.helper.make_attribute("axes", axes))
+        axes = numpy_helper.to_array(constants[node.input[1]]).ravel().tolist()
+        attributes.append(helper.make_attribute("axes", axes))
         del node.input[1:]
     del node.attribute[:]
-    node.attribute.extend(kept)
+    node.attribute.extend(attributes)
 
 
-def _to_half(onnx: Any, model: onnx.ModelProto) -> None:
-    """Type convolutions and what follows them as float16, with casts where float32 meets it."""
-    graph, full, half = model.graph, onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
-    weights = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == full}
-    types: dict[str, int] = {value.name: value.type.tensor_type.elem_type for value in graph.input}
-    casts: dict[tuple[str, int], str] = {}
-    halved: dict[str, Any] = {}
-    nodes: list[Any] = []
+class _Float16Rewriter:
+    """Conversion of convolutions, and of what follows them, to float16, with casts at the borders."""
 
-    def wanted(name: str, kind: int) -> str:
-        """Give the name under which a tensor has a type, casting it if nobody has yet."""
-        if name in weights:
-            if kind == full:
+    def __init__(self, model: onnx.ModelProto) -> None:
+        from onnx import TensorProto
+
+        self.graph = model.graph
+        self.float32, self.float16 = int(TensorProto.FLOAT), int(TensorProto.FLOAT16)
+        self.weights = {t.name: t for t in self.graph.initializer if t.data_type == self.float32}
+        self.float16_weights: dict[str, onnx.TensorProto] = {}
+        # Element type of each tensor that a node has produced so far.
+        self.types: dict[str, int] = {v.name: v.type.tensor_type.elem_type for v in self.graph.input}
+        self.casts: dict[tuple[str, int], str] = {}
+        self.nodes: list[onnx.NodeProto] = []
+
+    def rewrite(self) -> None:
+        from onnx import helper
+
+        for node in self.graph.node:
+            if node.op_type == "Cast":
+                self.types[node.output[0]] = helper.get_attribute_value(node.attribute[0])
+                self.nodes.append(node)
+                continue
+            follows = any(self.types.get(name) == self.float16 for name in node.input)
+            is_float16 = node.op_type in _FLOAT16 or (follows and node.op_type not in _FLOAT32)
+            element_type = self.float16 if is_float16 else self.float32
+            inputs = [self._converted(name, element_type) for name in node.input]
+            del node.input[:]
+            node.input.extend(inputs)
+            self.types.update(dict.fromkeys(node.output, element_type))
+            self.nodes.append(node)
+        for value in self.graph.output:
+            if self.types.get(value.name) == self.float16:
+                self._cast_output(value.name)
+        del self.graph.value_info[:]
+        _replace(self.graph, self.nodes, [*self.graph.initializer, *self.float16_weights.values()])
+
+    def _converted(self, name: str, element_type: int) -> str:
+        """Return the name of a tensor in a float type; add a cast or a float16 weight if it has none."""
+        from onnx import helper
+
+        if name in self.weights:
+            if element_type == self.float32:
                 return name
-            if name not in halved:
-                halved[name] = _half_weight(onnx, weights[name])
-            return str(halved[name].name)
-        if types.get(name) not in (full, half) or types[name] == kind:
+            if name not in self.float16_weights:
+                self.float16_weights[name] = _float16_weight(self.weights[name])
+            return self.float16_weights[name].name
+        current = self.types.get(name)
+        if current not in (self.float32, self.float16) or current == element_type:
             return name
-        if (name, kind) not in casts:
-            casts[name, kind] = f"{name}.{'half' if kind == half else 'full'}"
-            nodes.append(onnx.helper.make_node("Cast", [name], [casts[name, kind]], to=kind))
-        return casts[name, kind]
+        if (name, element_type) not in self.casts:
+            cast = f"{name}.{'half' if element_type == self.float16 else 'full'}"
+            self.casts[name, element_type] = cast
+            self.nodes.append(helper.make_node("Cast", [name], [cast], to=element_type))
+        return self.casts[name, element_type]
 
-    for node in graph.node:
-        if node.op_type in _TYPED:
-            types[node.output[0]] = onnx.helper.get_attribute_value(node.attribute[0])
-            nodes.append(node)
-            continue
-        follows = node.op_type not in _STAY and any(types.get(name) == half for name in node.input)
-        kind = half if node.op_type in _BEGIN or follows else full
-        inputs = [wanted(name, kind) for name in node.input]
-        del node.input[:]
-        node.input.extend(inputs)
-        types.update(dict.fromkeys(node.output, kind))
-        nodes.append(node)
-    for value in graph.output:
-        if types.get(value.name) == half:
-            _give_full(onnx, nodes, value.name)
-    used = {name for node in nodes for name in node.input}
-    tensors = [*graph.initializer, *halved.values()]
-    kept = [tensor for tensor in tensors if tensor.name in used]
-    del graph.node[:], graph.initializer[:], graph.value_info[:]
-    graph.node.extend(nodes)
-    graph.initializer.extend(kept)
+    def _cast_output(self, name: str) -> None:
+        """Keep a graph output float32 although a float16 node computes it."""
+        from onnx import helper
+
+        inner = f"{name}.half"
+        for node in self.nodes:
+            for tensors in (node.input, node.output):
+                for i, tensor in enumerate(tensors):
+                    if tensor == name:
+                        tensors[i] = inner
+        self.nodes.append(helper.make_node("Cast", [inner], [name], to=self.float32))
 
 
-def _half_weight(onnx: Any, tensor: onnx.TensorProto) -> Any:
-    array = onnx.numpy_helper.to_array(tensor)
+def _float16_weight(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    from onnx import numpy_helper
+
+    array = numpy_helper.to_array(tensor)
     with np.errstate(over="ignore"):
-        small = array.astype(np.float16)
-    if not np.isfinite(small).all():
+        converted = array.astype(np.float16)
+    if not np.isfinite(converted).all():
         raise EngineUnavailable(
             NAME, f"the weight {tensor.name} is beyond the range of float16", "use --precision fp32"
         )
-    return onnx.numpy_helper.from_array(small, f"{tensor.name}.half")
+    return numpy_helper.from_array(converted, f"{tensor.name}.half")
 
 
-def _give_full(onnx: Any, nodes: list[Any], name: str) -> None:
-    """Make a graph's output float32 although what computes it is not."""
-    inner = f"{name}.half"
-    for node in nodes:
-        for ports in (node.input, node.output):
-            for i, port in enumerate(ports):
-                if port == name:
-                    ports[i] = inner
-    nodes.append(onnx.helper.make_node("Cast", [inner], [name], to=onnx.TensorProto.FLOAT))
+def _replace(
+    graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto], tensors: Iterable[onnx.TensorProto]
+) -> None:
+    """Set a graph's nodes, and those of the weights that the nodes use."""
+    nodes = list(nodes)
+    used = {name for node in nodes for name in node.input}
+    kept = [tensor for tensor in tensors if tensor.name in used]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(kept)

@@ -1,7 +1,7 @@
-"""A model's graphs as TensorRT takes them, kept beside its engines for machines that have no `onnx`.
+"""Prepared graphs: a model's ONNX graphs rewritten for TensorRT, stored in the engine cache.
 
-write_prepared(bundle, "fp16", cache.folder(bundle.digest))       # where `onnx` is
-model = read_prepared(folder)                                      # where numpy is all there is
+write_prepared(bundle, "fp16", cache)            # where `onnx` is installed
+model = read_prepared(folder)                    # where only numpy is installed
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Any
 from runtime.engines.interface import Model
 from runtime.engines.tensorrt.driver import NAME
 from runtime.engines.tensorrt.engine_cache import EngineCache, write
-from runtime.engines.tensorrt.onnx_rewrite import VERSION, Precision, rewrite_graph
+from runtime.engines.tensorrt.onnx_rewrite import REWRITE_VERSION, Precision, rewrite_graph
 from runtime.errors import EngineUnavailable
 
-CARD = "model.json"
+METADATA = "model.json"
 PARTS = ("backbone", "head")
 
 
 @dataclass(frozen=True)
 class PreparedModel:
-    """Is what an engine needs to know of a bundle, without the bundle."""
+    """Facts about a bundle that an engine needs; implements `runtime.engines.interface.Model`."""
 
     name: str
     digest: str
@@ -37,25 +37,25 @@ class PreparedModel:
 
 
 def write_prepared(model: Model, precision: Precision, cache: EngineCache) -> Path:
-    """Rewrite a model's graphs for TensorRT and keep them in the cache.
+    """Rewrite a model's graphs for TensorRT and store them in the cache.
 
     Args:
         model: A bundle.
         precision: `fp16` or `fp32`.
-        cache: Where.
+        cache: The engine cache.
 
     Returns:
-        The folder.
+        The folder of the prepared graphs.
 
     Raises:
         EngineUnavailable: A graph cannot be rewritten, or the cache cannot be written.
     """
     folder = cache.folder(model.digest)
-    files = _card(folder).get("files", {})
+    files = _read_metadata(folder).get("files", {})
     for part in PARTS:
         content = rewrite_graph(getattr(model, part).read_bytes(), precision)
-        write(folder / _file(part, precision), content)
-        files[_file(part, precision)] = hashlib.sha256(content).hexdigest()
+        write(folder / _file_name(part, precision), content)
+        files[_file_name(part, precision)] = hashlib.sha256(content).hexdigest()
     facts = {
         "name": model.name,
         "digest": model.digest,
@@ -64,24 +64,24 @@ def write_prepared(model: Model, precision: Precision, cache: EngineCache) -> Pa
         "window": model.window,
         "min_frames": model.min_frames,
     }
-    card = {"version": VERSION, "model": facts, "files": files}
-    write(folder / CARD, (json.dumps(card, indent=2) + "\n").encode())
+    metadata = {"version": REWRITE_VERSION, "model": facts, "files": files}
+    write(folder / METADATA, (json.dumps(metadata, indent=2) + "\n").encode())
     return folder
 
 
 def read_prepared(folder: Path) -> PreparedModel:
-    """Read what `write_prepared` kept.
+    """Read the facts that `write_prepared` stored.
 
     Args:
-        folder: What it returned, or a copy of it.
+        folder: Result of `write_prepared`, or a copy of it.
 
     Returns:
-        The model; its `backbone` and `head` name no files, as the graphs are found through the cache.
+        The model. Its `backbone` and `head` do not exist as files; `prepared_graph` reads the graphs.
 
     Raises:
-        EngineUnavailable: There is nothing of this version.
+        EngineUnavailable: The folder holds no prepared graphs of this version.
     """
-    facts = _card(folder).get("model")
+    facts = _read_metadata(folder).get("model")
     if not isinstance(facts, dict):
         raise EngineUnavailable(
             NAME,
@@ -92,49 +92,50 @@ def read_prepared(folder: Path) -> PreparedModel:
 
 
 def prepared_graph(model: Model, part: str, precision: Precision, cache: EngineCache) -> bytes:
-    """Give a graph as TensorRT takes it: from the cache if it is there and whole, else rewritten.
+    """Return a graph for TensorRT: from the cache if it is there and intact, else rewritten now.
 
     Args:
         model: A bundle or a prepared model.
         part: `backbone` or `head`.
         precision: `fp16` or `fp32`.
-        cache: Where to look first.
+        cache: The engine cache.
 
     Returns:
-        The serialised ONNX model.
+        The serialized ONNX model.
 
     Raises:
-        EngineUnavailable: It is not there, and cannot be made here.
+        EngineUnavailable: The graph is not in the cache and cannot be rewritten here.
     """
     folder = cache.folder(model.digest)
-    expected = _card(folder).get("files", {}).get(_file(part, precision))
+    expected = _read_metadata(folder).get("files", {}).get(_file_name(part, precision))
     if expected is not None:
         try:
-            content = (folder / _file(part, precision)).read_bytes()
+            content = (folder / _file_name(part, precision)).read_bytes()
         except OSError:
             content = b""
         if hashlib.sha256(content).hexdigest() == expected:
             return content
     source: Path = getattr(model, part)
     try:
-        raw = source.read_bytes()
+        original = source.read_bytes()
     except OSError as error:
         raise EngineUnavailable(
             NAME,
             f"the {part} for {precision} has not been prepared, and {source} cannot be read",
             f"run `unmask export --tensorrt --precision {precision}` where the model is, and copy the cache",
         ) from error
-    return rewrite_graph(raw, precision)
+    return rewrite_graph(original, precision)
 
 
-def _file(part: str, precision: str) -> str:
+def _file_name(part: str, precision: str) -> str:
     return f"{part}.{precision}.onnx"
 
 
-def _card(folder: Path) -> dict[str, Any]:
-    """Read the card of what was prepared; empty if there is none, or one of another version."""
+def _read_metadata(folder: Path) -> dict[str, Any]:
+    """Read the metadata of prepared graphs; empty if there is none or it has another version."""
     try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return card if isinstance(card, dict) and card.get("version") == VERSION else {}
+    current = isinstance(metadata, dict) and metadata.get("version") == REWRITE_VERSION
+    return metadata if current else {}

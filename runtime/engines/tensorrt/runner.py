@@ -1,526 +1,423 @@
-"""One network on the GPU, through pycuda: its memory, its stream, and CUDA graphs of the shapes that recur.
+"""Execution of one TensorRT engine through pycuda: buffers, stream, execution contexts and CUDA graphs.
 
-    with Device(cuda) as device:
-        network = EngineRunner(device, trt, engine, largest=(64, 112, 112, 3), ...)
-        features = network.run(crops)
-        network.close()
+    runner = EngineRunner(Device(cuda), trt, engine, max_shape=(64, 112, 112, 3), ...)
+    features = runner.run(crops)
+    runner.close()
 
-The GPU's primary context is used, the one that torch and every other library of the process has too. It is
-pushed on whatever thread calls and popped again. All memory is taken once, for the largest shape; the scratch
-memory that TensorRT works in is shared by the execution contexts of one network, which is safe as one lock
-lets one call in at a time.
+All memory is allocated once, for the largest input shape. The execution contexts of one engine share its
+scratch memory, which is safe because a lock admits one call at a time.
 
 Source:
-    CUDA driver API, "Primary context management", "Stream management" (capture modes); NVIDIA TensorRT
-    developer guide, "CUDA graphs": one execution context per captured graph, memory shared between them.
+    NVIDIA TensorRT developer guide, "CUDA graphs": one execution context per captured graph, with memory
+    shared between contexts that do not run at the same time.
 """
 
 from __future__ import annotations
 
-import importlib
 import logging
 import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
-from runtime.engines.tensorrt.driver import ADVICE, NAME, leave_context
+from runtime.engines.tensorrt.device import (
+    CaptureFailed,
+    Device,
+    GraphCapture,
+    LaunchFailed,
+    responds,
+    translated_errors,
+)
+from runtime.engines.tensorrt.driver import ADVICE, NAME
 from runtime.engines.tensorrt.engine_cache import write
-from runtime.engines.tensorrt.library import is_rtx, start, tensorrt_log
+from runtime.engines.tensorrt.library import create_runtime, is_rtx, load_cuda_driver, one_line, tensorrt_log
 from runtime.errors import DeviceLost, DeviceMemoryFull, EngineError, EngineFailed, EngineUnavailable
 
-# CU_STREAM_NON_BLOCKING: what another library does on the legacy stream does not wait for ours, nor break a
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from runtime.engines.tensorrt.api import (
+        Allocation,
+        CudaDriver,
+        ICudaEngine,
+        IExecutionContext,
+        IRuntimeCache,
+        IRuntimeConfig,
+        TensorRT,
+    )
+
+# CU_STREAM_NON_BLOCKING: work of other libraries on the legacy stream neither delays ours nor breaks a
 # capture.
 _NON_BLOCKING = 1
-# CUDA_ERROR_OUT_OF_MEMORY
-_OUT_OF_MEMORY = 2
-# Each graph keeps an execution context. Batches of a few streams have few sizes; rare ones run as they are.
+# Each captured graph keeps an execution context. A few streams give few batch sizes; rare ones run
+# uncaptured.
 MAX_CUDA_GRAPHS = 16
 
 _log = logging.getLogger(__name__)
 
 
-class Device:
-    """Holds the GPU's primary context.
-
-    Args:
-        cuda: The module `pycuda.driver`; the driver has been probed.
-
-    Raises:
-        DeviceMemoryFull: The GPU has no memory left for a context.
-        EngineFailed: The driver gives none.
-    """
-
-    def __init__(self, cuda: Any) -> None:
-        self.cuda = cuda
-        try:
-            cuda.init()
-            self._context = cuda.Device(0).retain_primary_context()
-        except cuda.MemoryError as error:
-            raise DeviceMemoryFull(NAME, f"the GPU's memory is full ({_line(error)})") from error
-        except cuda.Error as error:
-            raise EngineFailed(NAME, _line(error)) from error
-        # Held while work is queued, not while it is awaited: what one network makes must not fall into what
-        # another one captures.
-        self.queueing = threading.Lock()
-
-    @contextmanager
-    def current(self) -> Iterator[None]:
-        """Make the GPU this thread's, for what stands inside."""
-        self._context.push()
-        try:
-            yield
-        finally:
-            self.cuda.Context.pop()
-
-    def close(self) -> None:
-        """Give the context back; all that was made in it has to be gone."""
-        handle = int(self._context.handle)
-        try:
-            # Pushed, since pycuda leaks a context that is given back on another thread than took it.
-            self._context.push()
-            self._context.detach()
-        except self.cuda.Error as error:
-            # A lost device has nothing to take back.
-            _log.debug("%s", error)
-        leave_context(handle)
+class EngineRejected(EngineFailed):
+    """TensorRT does not accept a serialized engine; it has to be built again."""
 
 
 class EngineRunner:
-    """Runs one serialised engine with one input and one output.
+    """Runner of one serialized engine with one input and one output; safe to call from several threads.
 
     Args:
         device: The GPU; not current on this thread.
         trt: The TensorRT module.
-        engine: Serialised, for this GPU.
-        largest: The largest shape of the input.
-        dtype: The input's type.
-        given: The output's shape after the batch axis.
-        cuda_graphs: Whether to replay CUDA graphs.
-        kernels: Where TensorRT-RTX keeps what it compiles for this GPU; None for nowhere.
+        engine: Serialized engine for this GPU.
+        max_shape: Largest input shape.
+        dtype: Input type.
+        output_shape: Output shape without the batch axis.
+        cuda_graphs: Whether to replay CUDA graphs of shapes that recur.
+        kernel_cache: File for the kernels that TensorRT-RTX compiles for this GPU; None to keep none.
+        cuda_driver: The module `cuda.bindings.driver`; None to import it if CUDA graphs need it.
 
     Raises:
-        EngineRejected: TensorRT does not take the engine; another build may do.
-        EngineUnavailable: TensorRT-RTX does not serve this GPU.
-        EngineFailed: It cannot be set up.
+        EngineRejected: TensorRT does not accept the engine; a new build may help.
+        EngineUnavailable: TensorRT-RTX does not support this GPU.
+        EngineFailed: The engine cannot be set up.
         DeviceMemoryFull: The GPU has too little memory left.
     """
 
     def __init__(
         self,
         device: Device,
-        trt: Any,
+        trt: TensorRT,
         engine: bytes,
         *,
-        largest: tuple[int, ...],
+        max_shape: tuple[int, ...],
         dtype: type[np.generic],
-        given: tuple[int, ...],
+        output_shape: tuple[int, ...],
         cuda_graphs: bool = True,
-        kernels: Path | None = None,
+        kernel_cache: Path | None = None,
+        cuda_driver: CudaDriver | None = None,
     ) -> None:
         self._device = device
-        self._cuda = device.cuda
-        self._trt = trt
-        self._given = given
-        self._dtype = np.dtype(dtype)
-        self._logger = tensorrt_log(trt)
         self._lock = threading.Lock()
-        self._steady = largest[1:]
+        self._output_shape = output_shape
+        self._recurring = max_shape[1:]
         self._seen: set[tuple[int, ...]] = set()
-        self._replays: dict[tuple[int, ...], tuple[Any, Any]] = {}
-        self._kernels = kernels
-        self._kernel_cache: Any = None
-        # TensorRT-RTX captures by itself once its kernels for a shape are compiled; only it knows when.
-        self._capture = _capture_api() if cuda_graphs and not is_rtx(trt) else None
-        self._learning = self._capture is not None
+        self._captured: dict[tuple[int, ...], tuple[IExecutionContext, object]] = {}
+        # TensorRT-RTX captures graphs itself once its kernels for a shape are compiled; only it knows when.
         self._native_graphs = cuda_graphs and is_rtx(trt)
-        self._owned: list[Any] = []
-        self._stream: Any = None
-        self._runtime: Any = None
-        self._engine: Any = None
-        self._context: Any = None
-        with device.current(), named_errors(self._cuda):
-            try:
-                self._open(engine, largest)
-            except BaseException:
-                self._free()
-                raise
+        self._capture: GraphCapture | None = None
+        if cuda_graphs and not is_rtx(trt) and (driver := cuda_driver or load_cuda_driver()) is not None:
+            self._capture = GraphCapture(driver)
+        self._capturing = self._capture is not None
+        with device.current(), translated_errors(device.cuda):
+            self._loaded: _LoadedEngine | None = _LoadedEngine(
+                device,
+                trt,
+                engine,
+                max_shape=max_shape,
+                dtype=np.dtype(dtype),
+                output_size=max_shape[0] * math.prod(output_shape),
+                native_graphs=self._native_graphs,
+                kernel_cache=kernel_cache,
+            )
 
     def inspect(self) -> str:
-        """Give what TensorRT's inspector says of the engine, as JSON text."""
-        with self._open_only(), self._device.current():
-            inspector = self._engine.create_engine_inspector()
-            return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
+        """Return the output of TensorRT's engine inspector, as JSON text."""
+        with self._locked() as loaded, self._device.current():
+            return loaded.inspect()
 
     @property
     def cuda_graphs(self) -> str:
-        """How graphs are replayed: `own`, `native` to TensorRT-RTX, or `none`."""
-        return "native" if self._native_graphs else "own" if self._learning or self._replays else "none"
+        """How CUDA graphs are replayed: `own`, `native` (by TensorRT-RTX) or `none`."""
+        if self._native_graphs:
+            return "native"
+        return "own" if self._capturing or self._captured else "none"
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """Run one batch.
 
         Args:
-            batch: Of the input's type; no axis above its largest, N at least 1.
+            batch: Array of the input type; N at least 1, no axis above its maximum.
 
         Returns:
-            float32 `(N, *given)`.
+            float32 `(N, *output_shape)`.
 
         Raises:
             EngineFailed: TensorRT refuses the batch.
             DeviceMemoryFull: The GPU's memory is full.
-            DeviceLost: The GPU does not answer any more.
+            DeviceLost: The GPU does not respond any more.
         """
         shape = tuple(int(length) for length in batch.shape)
-        with self._open_only(), self._device.current(), named_errors(self._cuda, self._stream):
-            self._logger.errors.clear()
-            taken = self._staged_in[: batch.size]
-            np.copyto(taken.reshape(shape), batch)
-            given = self._staged_out[: shape[0] * math.prod(self._given)]
-            replay = self._replays.get(shape)
+        output_size = shape[0] * math.prod(self._output_shape)
+        with (
+            self._locked() as loaded,
+            self._device.current(),
+            translated_errors(self._device.cuda, loaded.stream),
+        ):
+            loaded.log.errors.clear()
+            np.copyto(loaded.host_input[: batch.size].reshape(shape), batch)
+            captured = self._captured.get(shape)
             with self._device.queueing:
-                if replay is not None:
-                    self._launch(replay[1])
+                if captured is not None:
+                    self._launch(loaded, captured[1])
                 else:
-                    self._set_shape(self._context, shape)
-                    self._enqueue(self._context, taken, given)
-            self._finish()
-            answer: NDArray[np.float32] = given.reshape(shape[0], *self._given).copy()
-            if replay is None and self._learning:
-                self._learn(shape, taken, given)
-        return answer
+                    loaded.set_shape(loaded.context, shape)
+                    loaded.enqueue(loaded.context, batch.size, output_size)
+            loaded.synchronize()
+            host_output: NDArray[np.float32] = loaded.host_output[:output_size]
+            result = host_output.reshape(shape[0], *self._output_shape).copy()
+            if captured is None and self._capturing:
+                self._consider_capture(loaded, shape, batch.size, output_size)
+        return result
 
     def close(self) -> None:
-        """Give all memory back."""
+        """Free all memory."""
         try:
             with self._lock, self._device.current():
-                self._keep_kernels()
-                self._free()
-        except self._cuda.Error as error:
-            # A lost device has nothing to give back.
+                loaded, self._loaded = self._loaded, None
+                if loaded is not None:
+                    loaded.save_kernel_cache()
+                    captured, self._captured = self._captured, {}
+                    if self._capture is not None:
+                        for _, graph in captured.values():
+                            self._capture.destroy(graph)
+                    # Execution contexts go before their engine.
+                    captured.clear()
+                    loaded.free()
+        except self._device.cuda.Error as error:
+            # A lost device cannot release anything.
             _log.debug("%s", error)
 
     @contextmanager
-    def _open_only(self) -> Iterator[None]:
-        """Let one call in at a time, and none once it is closed."""
+    def _locked(self) -> Iterator[_LoadedEngine]:
+        """Admit one call at a time, and none after `close`."""
         with self._lock:
-            if self._context is None:
+            if self._loaded is None:
                 raise RuntimeError("this engine is closed; use it inside `with`")
-            yield
+            yield self._loaded
 
-    def _open(self, serialized: bytes, largest: tuple[int, ...]) -> None:
-        trt, cuda = self._trt, self._cuda
-        self._logger.errors.clear()
-        self._runtime = start(trt, "Runtime")
+    def _launch(self, loaded: _LoadedEngine, graph: object) -> None:
+        assert self._capture is not None
+        try:
+            self._capture.launch(graph, int(loaded.stream.handle))
+        except LaunchFailed as error:
+            raise loaded.failure(f"a CUDA graph did not run: {error}") from error
+
+    def _consider_capture(
+        self, loaded: _LoadedEngine, shape: tuple[int, ...], input_size: int, output_size: int
+    ) -> None:
+        """Capture a CUDA graph when a shape that recurs is seen for the second time."""
+        if shape[1:] != self._recurring:
+            # A window that is still filling: each length comes once per face.
+            return
+        if shape not in self._seen:
+            self._seen.add(shape)
+            return
+        if len(self._captured) >= MAX_CUDA_GRAPHS:
+            return
+        assert self._capture is not None
+        try:
+            with self._device.queueing:
+                context = loaded.new_context()
+                loaded.set_shape(context, shape)
+                # The first run of a context does work that cannot be captured.
+                loaded.enqueue(context, input_size, output_size)
+                loaded.synchronize()
+                graph = self._capture.capture(
+                    int(loaded.stream.handle),
+                    lambda: loaded.enqueue(context, input_size, output_size, capturing=True),
+                )
+            self._captured[shape] = context, graph
+        except (CaptureFailed, EngineFailed, self._device.cuda.Error) as error:
+            _log.info("no CUDA graphs: %s", one_line(error))
+            # Graphs captured so far stay valid; no more are tried.
+            self._capturing = False
+            # Work that a failed capture left must not meet the next call; a lost device shows here.
+            loaded.synchronize()
+
+
+class _LoadedEngine:
+    """Deserialized engine with its stream, its buffers and one execution context; the device is current."""
+
+    def __init__(
+        self,
+        device: Device,
+        trt: TensorRT,
+        serialized: bytes,
+        *,
+        max_shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        output_size: int,
+        native_graphs: bool,
+        kernel_cache: Path | None,
+    ) -> None:
+        self._cuda = device.cuda
+        self._trt = trt
+        self._native_graphs = native_graphs
+        self._kernel_cache_path = kernel_cache
+        self._kernel_cache: IRuntimeCache | None = None
+        self._allocations: list[Allocation] = []
+        self._scratch = self._scratch_bytes = 0
+        self.log = tensorrt_log(trt)
+        try:
+            self._engine = self._deserialize(serialized)
+            self._input_name, self._output_name = self._tensor_names()
+            self.stream = self._cuda.Stream(_NON_BLOCKING)
+            flags = self._cuda.event_flags
+            # A blocking wait: the CPU has frames to decode.
+            self._done = self._cuda.Event(flags.BLOCKING_SYNC | flags.DISABLE_TIMING)
+            self._allocate(math.prod(max_shape), dtype, output_size)
+            self.context = self.new_context()
+        except BaseException:
+            self.free()
+            raise
+
+    def _deserialize(self, serialized: bytes) -> ICudaEngine:
+        trt = self._trt
+        self.log.errors.clear()
+        self._runtime = create_runtime(trt)
         if is_rtx(trt) and hasattr(self._runtime, "get_engine_validity"):
             validity, _ = self._runtime.get_engine_validity(serialized)
             if validity == trt.EngineValidity.INVALID:
                 raise EngineUnavailable(
-                    NAME, "TensorRT-RTX does not serve this GPU", f"install TensorRT itself, or {ADVICE}"
+                    NAME, "TensorRT-RTX does not support this GPU", f"install TensorRT itself, or {ADVICE}"
                 )
-        self._engine = self._runtime.deserialize_cuda_engine(serialized)
-        if self._engine is None:
-            failure = self._failure("it does not take the built engine")
+        engine = self._runtime.deserialize_cuda_engine(serialized)
+        if engine is None:
+            failure = self.failure("it does not accept the built engine")
             raise failure if type(failure) is not EngineFailed else EngineRejected(NAME, failure.reason)
-        names = [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
-        inputs = [n for n in names if self._engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
-        (self._taken_name,) = inputs
-        (self._given_name,) = (name for name in names if name not in inputs)
-        self._stream = cuda.Stream(_NON_BLOCKING)
-        # Waiting asleep: the CPU has pictures to decode.
-        self._done = cuda.Event(cuda.event_flags.BLOCKING_SYNC | cuda.event_flags.DISABLE_TIMING)
-        size_in, size_out = math.prod(largest), largest[0] * math.prod(self._given)
-        self._staged_in = cuda.pagelocked_empty(size_in, self._dtype)
-        self._owned.append(self._staged_in.base)
-        self._staged_out = cuda.pagelocked_empty(size_out, np.float32)
-        self._owned.append(self._staged_out.base)
-        self._device_in = self._allocate(size_in * self._dtype.itemsize)
-        self._device_out = self._allocate(size_out * 4)
-        self._scratch = 0
-        if not is_rtx(trt):
-            self._scratch_bytes = _scratch_bytes(self._engine)
-            self._scratch = self._allocate(self._scratch_bytes)
-        self._context = self._new_context()
+        return engine
 
-    def _allocate(self, size: int) -> int:
+    def _tensor_names(self) -> tuple[str, str]:
+        """Return the names of the one input and the one output."""
+        engine, modes = self._engine, self._trt.TensorIOMode
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        inputs = [name for name in names if engine.get_tensor_mode(name) == modes.INPUT]
+        (input_name,) = inputs
+        (output_name,) = (name for name in names if name not in inputs)
+        return input_name, output_name
+
+    def _allocate(self, input_size: int, dtype: np.dtype[Any], output_size: int) -> None:
+        self.host_input = self._allocate_host(input_size, dtype)
+        self.host_output = self._allocate_host(output_size, np.dtype(np.float32))
+        self._device_input = self._allocate_device(input_size * dtype.itemsize)
+        self._device_output = self._allocate_device(output_size * 4)
+        if not is_rtx(self._trt):
+            self._scratch_bytes = _scratch_bytes(self._engine)
+            self._scratch = self._allocate_device(self._scratch_bytes)
+
+    def _allocate_host(self, size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+        array = self._cuda.pagelocked_empty(size, dtype)
+        # The base of pycuda's array is the allocation, not an array.
+        self._allocations.append(cast("Allocation", array.base))
+        return array
+
+    def _allocate_device(self, size: int) -> int:
         memory = self._cuda.mem_alloc(max(1, size))
-        self._owned.append(memory)
+        self._allocations.append(memory)
         return int(memory)
 
-    def _new_context(self) -> Any:
-        """Make an execution context on the shared scratch memory, with the addresses set."""
+    def new_context(self) -> IExecutionContext:
+        """Create an execution context on the shared scratch memory, with the buffer addresses set."""
         trt, engine = self._trt, self._engine
         if is_rtx(trt):
             context = engine.create_execution_context(self._rtx_config())
         elif hasattr(trt, "ExecutionContextAllocationStrategy"):
             context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         else:
-            # TensorRT 8.6 and 9
+            # TensorRT 8.6
             context = engine.create_execution_context_without_device_memory()
         if context is None:
-            raise self._failure("it cannot make an execution context")
+            raise self.failure("it cannot create an execution context")
         if hasattr(context, "nvtx_verbosity"):
-            # Built with details for the inspector, it would label every layer of every call for profilers.
+            # Engines are built with details for the inspector; contexts would label every layer for
+            # profilers.
             context.nvtx_verbosity = trt.ProfilingVerbosity.NONE
         if getattr(context, "active_optimization_profile", 0) < 0:
-            context.set_optimization_profile_async(0, int(self._stream.handle))
+            context.set_optimization_profile_async(0, int(self.stream.handle))
         if self._scratch:
             if hasattr(context, "set_device_memory"):
                 context.set_device_memory(self._scratch, self._scratch_bytes)
             else:
                 context.device_memory = self._scratch
-        for name, address in ((self._taken_name, self._device_in), (self._given_name, self._device_out)):
+        addresses = {self._input_name: self._device_input, self._output_name: self._device_output}
+        for name, address in addresses.items():
             if not context.set_tensor_address(name, address):
-                raise self._failure(f"it does not take the address of {name}")
+                raise self.failure(f"it does not accept the address of {name}")
         return context
 
-    def _rtx_config(self) -> Any:
+    def _rtx_config(self) -> IRuntimeConfig:
         trt = self._trt
         config = self._engine.create_runtime_config()
         if self._native_graphs and hasattr(trt, "CudaGraphStrategy"):
             config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-        if self._kernels is not None and hasattr(config, "create_runtime_cache"):
+        path = self._kernel_cache_path
+        if path is not None and hasattr(config, "create_runtime_cache"):
             self._kernel_cache = config.create_runtime_cache()
-            if self._kernels.is_file():
-                self._kernel_cache.deserialize(self._kernels.read_bytes())
+            if path.is_file():
+                self._kernel_cache.deserialize(path.read_bytes())
             config.set_runtime_cache(self._kernel_cache)
         return config
 
-    def _keep_kernels(self) -> None:
-        """Keep what TensorRT-RTX compiled, so that the next start need not."""
-        if self._kernel_cache is None or self._kernels is None:
+    def save_kernel_cache(self) -> None:
+        """Save the kernels that TensorRT-RTX compiled, so that the next start need not compile them."""
+        if self._kernel_cache is None or self._kernel_cache_path is None:
             return
         try:
             content = self._kernel_cache.serialize()
             if content is not None:
-                write(self._kernels, bytes(content))
+                write(self._kernel_cache_path, bytes(content))
         except EngineError as error:
             _log.warning("%s", error)
 
-    def _set_shape(self, context: Any, shape: tuple[int, ...]) -> None:
-        if not context.set_input_shape(self._taken_name, shape):
-            raise EngineFailed(NAME, f"it does not take the shape {shape} ({self._logger.said()})")
+    def set_shape(self, context: IExecutionContext, shape: tuple[int, ...]) -> None:
+        if not context.set_input_shape(self._input_name, shape):
+            raise EngineFailed(NAME, f"it does not accept the shape {shape} ({self.log.last_error()})")
 
-    def _enqueue(
-        self, context: Any, taken: NDArray[Any], given: NDArray[np.float32], *, capturing: bool = False
+    def enqueue(
+        self, context: IExecutionContext, input_size: int, output_size: int, *, capturing: bool = False
     ) -> None:
-        """Queue the copy up, the network and the copy down."""
-        self._cuda.memcpy_htod_async(self._device_in, taken, self._stream)
-        if not context.execute_async_v3(int(self._stream.handle)):
-            # Within a capture the device cannot be asked how it is: that alone would end the capture.
-            raise CaptureFailed(self._logger.said()) if capturing else self._failure("it did not run")
-        self._cuda.memcpy_dtoh_async(given, self._device_out, self._stream)
+        """Queue the upload, the execution and the download."""
+        self._cuda.memcpy_htod_async(self._device_input, self.host_input[:input_size], self.stream)
+        if not context.execute_async_v3(int(self.stream.handle)):
+            # During a capture the device cannot be queried: that alone would end the capture.
+            raise CaptureFailed(self.log.last_error()) if capturing else self.failure("it did not run")
+        self._cuda.memcpy_dtoh_async(self.host_output[:output_size], self._device_output, self.stream)
 
-    def _launch(self, graph: Any) -> None:
-        assert self._capture is not None
-        try:
-            self._capture.launch(graph, int(self._stream.handle))
-        except LaunchFailed as error:
-            raise self._failure(f"a CUDA graph did not run: {error}") from error
-
-    def _finish(self) -> None:
-        self._done.record(self._stream)
+    def synchronize(self) -> None:
+        """Wait until the stream is idle."""
+        self._done.record(self.stream)
         self._done.synchronize()
 
-    def _learn(self, shape: tuple[int, ...], taken: NDArray[Any], given: NDArray[np.float32]) -> None:
-        """Capture a graph of a shape that comes for the second time and will again."""
-        if shape[1:] != self._steady:
-            # Of a window that is still filling.
-            return
-        if shape not in self._seen:
-            self._seen.add(shape)
-            return
-        if len(self._replays) >= MAX_CUDA_GRAPHS:
-            return
-        assert self._capture is not None
-        try:
-            with self._device.queueing:
-                context = self._new_context()
-                self._set_shape(context, shape)
-                # A context's first run does work that cannot be captured.
-                self._enqueue(context, taken, given)
-                self._finish()
-                stream = int(self._stream.handle)
-                with self._capture.capturing(stream) as captured:
-                    self._enqueue(context, taken, given, capturing=True)
-            self._replays[shape] = context, captured.executable
-        except (CaptureFailed, EngineFailed, self._cuda.Error) as error:
-            _log.info("no CUDA graphs: %s", _line(error))
-            # Those that were captured stay good; no more are tried.
-            self._learning = False
-            # What a capture left undone must not meet the next call; a lost device shows here.
-            self._finish()
+    def inspect(self) -> str:
+        inspector = self._engine.create_engine_inspector()
+        return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
 
-    def _failure(self, what: str) -> EngineFailed:
-        """Name what TensorRT only reported as false or None."""
-        if full := self._logger.full():
-            return DeviceMemoryFull(NAME, f"the GPU's memory is full ({full})")
-        said = self._logger.said()
-        if not _answers(self._cuda, self._stream):
-            return DeviceLost(NAME, f"the GPU stopped answering ({said})")
-        return EngineFailed(NAME, f"{what} ({said})")
+    def failure(self, what: str) -> EngineFailed:
+        """Return the error behind a call of TensorRT that only returned False or None."""
+        if memory_error := self.log.memory_error():
+            return DeviceMemoryFull(NAME, f"the GPU's memory is full ({memory_error})")
+        reason = self.log.last_error()
+        if not responds(self._cuda, vars(self).get("stream")):
+            return DeviceLost(NAME, f"the GPU stopped responding ({reason})")
+        return EngineFailed(NAME, f"{what} ({reason})")
 
-    def _free(self) -> None:
-        """Take everything apart in the order of dependence; the device is current."""
-        replays, self._replays = self._replays, {}
-        if self._capture is not None:
-            for _, graph in replays.values():
-                self._capture.destroy(graph)
-        replays.clear()
-        self._context = None
-        self._kernel_cache = None
-        self._engine = None
-        self._runtime = None
-        # Views of memory that is about to go.
-        self._staged_in = self._staged_out = np.empty(0, np.uint8)
-        self._stream = self._done = None
-        owned, self._owned = self._owned, []
-        for memory in owned:
+    def free(self) -> None:
+        """Release everything in the order of dependence, also after a failed start."""
+        names = ("context", "_kernel_cache", "_engine", "_runtime", "host_input", "host_output")
+        for name in (*names, "stream", "_done"):
+            vars(self).pop(name, None)
+        allocations, self._allocations = self._allocations, []
+        for allocation in allocations:
             try:
-                memory.free()
+                allocation.free()
             except self._cuda.Error as error:
-                # A lost device has nothing to give back.
+                # A lost device cannot release anything.
                 _log.debug("%s", error)
 
 
-class EngineRejected(EngineFailed):
-    """Says that TensorRT does not take a serialised engine: it has to be built again."""
-
-
-class CaptureFailed(Exception):
-    """Says that a CUDA graph could not be captured; the network runs without."""
-
-
-class LaunchFailed(Exception):
-    """Says with which code the driver refused a captured graph."""
-
-
-class CaptureApi:
-    """Captures CUDA graphs, which pycuda cannot.
-
-    Args:
-        driver: The module `cuda.bindings.driver`.
-    """
-
-    def __init__(self, driver: Any) -> None:
-        self._driver = driver
-
-    @contextmanager
-    def capturing(self, stream: int) -> Iterator[Captured]:
-        """Capture what is queued inside instead of running it.
-
-        Args:
-            stream: Its handle.
-
-        Returns:
-            Where the graph will be, once the block is left.
-
-        Raises:
-            CaptureFailed: The driver cannot capture it.
-        """
-        driver, captured = self._driver, Captured()
-        handle = driver.CUstream(stream)
-        # Other threads may allocate meanwhile; only what this thread does is held to the rules of capture.
-        mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-        self._call(driver.cuStreamBeginCapture(handle, mode))
-        try:
-            yield captured
-        finally:
-            # In any case: a stream that is left capturing takes no other work.
-            ended = driver.cuStreamEndCapture(handle)
-        graph = self._call(ended)
-        try:
-            captured.executable = self._call(driver.cuGraphInstantiate(graph, 0))
-        finally:
-            driver.cuGraphDestroy(graph)
-
-    def launch(self, executable: Any, stream: int) -> None:
-        """Queue a graph.
-
-        Args:
-            executable: From `capturing`.
-            stream: The stream's handle.
-
-        Raises:
-            DeviceMemoryFull: The GPU's memory is full: the first launch takes some.
-            LaunchFailed: The driver refuses it for another reason.
-        """
-        driver = self._driver
-        (code,) = driver.cuGraphLaunch(executable, driver.CUstream(stream))
-        if int(code) == _OUT_OF_MEMORY:
-            raise DeviceMemoryFull(NAME, "the GPU's memory is full (a CUDA graph cannot be launched)")
-        if int(code) != 0:
-            raise LaunchFailed(str(code))
-
-    def destroy(self, executable: Any) -> None:
-        """Give a graph back."""
-        self._driver.cuGraphExecDestroy(executable)
-
-    def _call(self, result: tuple[Any, ...]) -> Any:
-        code, *values = result
-        if int(code) != 0:
-            raise CaptureFailed(f"the driver answers {code}")
-        return values[0] if values else None
-
-
-class Captured:
-    """Is where a captured graph will be."""
-
-    executable: Any = None
-
-
-@contextmanager
-def named_errors(cuda: Any, stream: Any = None) -> Iterator[None]:
-    """Turn what pycuda raises into errors that say what happened to the GPU.
-
-    Args:
-        cuda: The module `pycuda.driver`.
-        stream: To ask whether the device still answers; None to ask the whole context.
-
-    Raises:
-        DeviceMemoryFull: Memory ran out, on the GPU or of the page-locked kind.
-        DeviceLost: The GPU does not answer any more.
-        EngineFailed: Anything else.
-    """
-    try:
-        yield
-    except cuda.MemoryError as error:
-        raise DeviceMemoryFull(NAME, f"the GPU's memory is full ({_line(error)})") from error
-    except cuda.Error as error:
-        if not _answers(cuda, stream):
-            raise DeviceLost(NAME, f"the GPU stopped answering ({_line(error)})") from error
-        raise EngineFailed(NAME, _line(error)) from error
-
-
-def _answers(cuda: Any, stream: Any) -> bool:
-    """Tell whether the device still works: after a fault every call to it fails."""
-    try:
-        # The whole context cannot be waited for while another network of it captures.
-        (cuda.Context if stream is None else stream).synchronize()
-    except cuda.Error:
-        return False
-    return True
-
-
-def _scratch_bytes(engine: Any) -> int:
-    # TensorRT 10 counts in 64 bits under a new name, 11 has no other.
-    name = "device_memory_size_v2" if hasattr(engine, "device_memory_size_v2") else "device_memory_size"
-    return max(256, int(getattr(engine, name)))
-
-
-def _capture_api() -> CaptureApi | None:
-    try:
-        driver = importlib.import_module("cuda.bindings.driver")
-    except ImportError:
-        _log.info("no CUDA graphs: the package cuda-bindings is not installed")
-        return None
-    return CaptureApi(driver)
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+def _scratch_bytes(engine: ICudaEngine) -> int:
+    # TensorRT 10 has a 64-bit size under a new name, TensorRT 11 that one alone.
+    new = hasattr(engine, "device_memory_size_v2")
+    return max(256, int(engine.device_memory_size_v2 if new else engine.device_memory_size))

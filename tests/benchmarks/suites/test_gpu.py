@@ -136,10 +136,15 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def worker(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Run the worker in this process, on a pretended GPU."""
-    monkeypatch.setattr("runtime.engines.tensorrt.runner.leave_context", lambda handle: None)
-    pretended = partial(TensorRTEngine, trt=fake_gpu.Trt("11"), cuda=fake_gpu.Cuda(1 << 34), gpu=fake_gpu.GPU)
+    fake_gpu.install(monkeypatch)
+    pretended = partial(
+        TensorRTEngine,
+        trt=fake_gpu.Trt("11"),
+        cuda=fake_gpu.Cuda(1 << 34),
+        cuda_driver=fake_gpu.CudaDriver(),
+        gpu=fake_gpu.GPU,
+    )
     monkeypatch.setattr(tensorrt_worker, "TensorRTEngine", pretended)
-    monkeypatch.setattr("runtime.engines.tensorrt.runner._capture_api", lambda: None)
     monkeypatch.setattr(tensorrt_worker, "WARMUP_CALLS", 0)
     monkeypatch.setattr(tensorrt_worker, "MIN_CALLS", 1)
 

@@ -44,7 +44,7 @@ def few_clips(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def on_fake_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """TensorRT on a pretended GPU beside the real onnxruntime."""
-    monkeypatch.setattr("runtime.engines.tensorrt.runner.leave_context", lambda handle: None)
+    fake_gpu.install(monkeypatch)
 
     def open_(bundle: Bundle, choice: str, **options: Any) -> Engine:
         if choice == "onnxruntime":

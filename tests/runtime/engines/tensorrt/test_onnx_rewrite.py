@@ -1,9 +1,6 @@
-"""Graphs rewritten for TensorRT compute what the bundle's compute, in types that every version reads."""
+"""Rewritten graphs compute the same numbers as the bundle's, in types that every TensorRT reads."""
 
 from __future__ import annotations
-
-import sys
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -12,9 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from runtime.engines.tensorrt.engine_cache import EngineCache
 from runtime.engines.tensorrt.onnx_rewrite import OPSET, Precision, rewrite_graph
-from runtime.engines.tensorrt.prepared import prepared_graph, read_prepared, write_prepared
 from runtime.errors import EngineUnavailable
 from runtime.model.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
 
@@ -28,12 +23,12 @@ def run(graph: bytes, batch: NDArray[np.generic]) -> NDArray[np.float32]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    (given,) = session.run(None, {session.get_inputs()[0].name: batch})
-    return np.asarray(given)
+    (output,) = session.run(None, {session.get_inputs()[0].name: batch})
+    return np.asarray(output)
 
 
 def types_of(model: onnx.ModelProto, operator: str) -> set[int]:
-    """The element types of all that a kind of operator takes in the graph."""
+    """Return the element types of all inputs of one kind of operator."""
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
     types = {
         value.name: value.type.tensor_type.elem_type for value in (*inferred.value_info, *inferred.input)
@@ -43,8 +38,8 @@ def types_of(model: onnx.ModelProto, operator: str) -> set[int]:
 
 
 @pytest.mark.parametrize(("precision", "allowed"), [("fp32", 1e-5), ("fp16", 1e-2)])
-def test_the_numbers_stay(bundle: Bundle, precision: Precision, allowed: float) -> None:
-    """Unpacked weights are the stored ones; float16 moves features by under a hundredth of the largest."""
+def test_outputs_stay_the_same(bundle: Bundle, precision: Precision, allowed: float) -> None:
+    """fp32 outputs equal the bundle's; fp16 changes features by less than a hundredth of the largest."""
     crops = np.random.default_rng(0).integers(0, 256, (3, bundle.input_size, bundle.input_size, 3), np.uint8)
     raw = bundle.backbone.read_bytes()
     features = run(raw, crops)
@@ -60,8 +55,8 @@ def test_the_numbers_stay(bundle: Bundle, precision: Precision, allowed: float) 
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_what_tensorrt_reads(bundle: Bundle, precision: Precision) -> None:
-    """Opset 17, the input's cast first, plain weights, axes an attribute, float32 and uint8 at the edges."""
+def test_graph_has_the_form_that_tensorrt_reads(bundle: Bundle, precision: Precision) -> None:
+    """Opset 17, plain weights, axes as an attribute, uint8 input and float32 output."""
     model = onnx.load_model_from_string(rewrite_graph(bundle.backbone.read_bytes(), precision))
     onnx.checker.check_model(model, full_check=True)
     graph = model.graph
@@ -78,12 +73,12 @@ def test_what_tensorrt_reads(bundle: Bundle, precision: Precision) -> None:
     }
     half = TensorProto.FLOAT16 if precision == "fp16" else TensorProto.FLOAT
     assert types_of(model, "Conv") == types_of(model, "Add") == types_of(model, "Relu") == {half}
-    # Normalisation and pooling are float32 in either.
+    # Normalisation and pooling are float32 in both precisions.
     assert types_of(model, "Sub") == types_of(model, "ReduceMean") == {TensorProto.FLOAT}
 
 
-def test_the_state_of_the_lstm_stays_float32(bundle: Bundle) -> None:
-    """Its sums run over the whole window."""
+def test_lstm_stays_float32(bundle: Bundle) -> None:
+    """Its state sums over the whole window."""
     model = onnx.load_model_from_string(rewrite_graph(bundle.head.read_bytes(), "fp16"))
     assert types_of(model, "LSTM") == {TensorProto.FLOAT}
 
@@ -104,18 +99,18 @@ def graph(*nodes: onnx.NodeProto, weight: NDArray[np.generic], opset: int = 18) 
     )
 
 
-def test_an_output_in_the_middle_of_half_stays_float32() -> None:
-    """A graph that ends with a convolution ends with a cast, also where the output is used inside."""
+def test_output_of_a_float16_node_stays_float32() -> None:
+    """A graph that ends with a convolution gets a final cast."""
     conv = helper.make_node("Conv", ["x", "w"], ["y"])
     raw = graph(conv, weight=np.full((2, 1, 3, 3), 0.1, np.float32))
     x = np.random.default_rng(0).normal(size=(2, 1, 4, 4)).astype(np.float32)
-    given = run(rewrite_graph(raw, "fp16"), x)
-    assert given.dtype == np.float32
-    np.testing.assert_allclose(given, run(raw, x), atol=5e-3)
+    output = run(rewrite_graph(raw, "fp16"), x)
+    assert output.dtype == np.float32
+    np.testing.assert_allclose(output, run(raw, x), atol=5e-3)
 
 
-def test_what_cannot_be_rewritten_is_named() -> None:
-    """Operators that opset 17 has otherwise, weights beyond float16."""
+def test_unsupported_graph_is_reported() -> None:
+    """The message names an operator that opset 17 defines otherwise, or a weight beyond float16."""
     split = helper.make_node("Split", ["x"], ["y", "z"], num_outputs=2, axis=2)
     with pytest.raises(EngineUnavailable, match="Split of opset 18 is not known to every TensorRT"):
         rewrite_graph(graph(split, weight=np.zeros(1, np.float32)), "fp32")
@@ -123,29 +118,3 @@ def test_what_cannot_be_rewritten_is_named() -> None:
     raw = graph(conv, weight=np.full((1, 1, 3, 3), 7e4, np.float32))
     with pytest.raises(EngineUnavailable, match=r"w is beyond the range of float16; use --precision fp32"):
         rewrite_graph(raw, "fp16")
-
-
-def test_prepared_graphs_serve_where_onnx_is_not(
-    small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A copy of the folder is enough; what is not in it, or damaged, says what to run and where."""
-    small = load_bundle(small_bundle)
-    folder = write_prepared(small, "fp16", EngineCache(tmp_path / "made"))
-    assert write_prepared(small, "fp32", EngineCache(tmp_path / "made")) == folder
-    carried = tmp_path / "carried/tensorrt" / folder.name
-    carried.parent.mkdir(parents=True)
-    folder.rename(carried)
-    cache = EngineCache(tmp_path / "carried")
-    expected = {p: rewrite_graph(small.backbone.read_bytes(), p) for p in ("fp16", "fp32")}
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    model = read_prepared(carried)
-    assert (model.digest, model.window, model.feature_dim) == (small.digest, small.window, small.feature_dim)
-    for precision, content in expected.items():
-        assert prepared_graph(model, "backbone", precision, cache) == content
-    (carried / "head.fp16.onnx").write_bytes(b"damaged")
-    with pytest.raises(EngineUnavailable, match=r"head for fp16 has not been prepared.*--precision fp16"):
-        prepared_graph(model, "head", "fp16", cache)
-    with pytest.raises(EngineUnavailable, match="onnx is not installed"):
-        prepared_graph(small, "head", "fp16", cache)
-    with pytest.raises(EngineUnavailable, match="holds no graphs that this version"):
-        read_prepared(tmp_path)
