@@ -1,0 +1,1 @@
+"""Engine for NVIDIA GPUs: building, caching and running TensorRT engines through pycuda."""

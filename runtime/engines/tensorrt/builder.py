@@ -202,7 +202,6 @@ def load_or_build_engines(
         gpu = probe()
     cache = EngineCache() if cache is None else cache
     target = build_target(trt, gpu, hardware_compatible=hardware_compatible)
-    timing_name = f"timing.{_slug(f'{library_name(trt)} {target}')}.cache"
     engines = {}
     for part in PARTS:
         profile = input_profile(model, part)
@@ -222,17 +221,14 @@ def load_or_build_engines(
                 prepared_graph(model, part, precision, cache),
                 profile,
                 part=part,
-                # Float16 is for convolutions alone: TensorRT 8.6 would also round the state of the head's
-                # LSTM.
+                # For convolutions alone: TensorRT 8.6 would also round the state of the head's LSTM.
                 fp16=precision == "fp16" and part == "backbone",
                 hardware_compatible=hardware_compatible,
-                timing_cache=cache.folder(model.digest).parent / timing_name,
+                timing_cache=_timing_cache_path(cache, key),
             )
-            summary = dict(built.summary)
-            if gpu is not None:
-                # Without a driver, TensorRT's runtime ends the process.
-                summary["inspected"] = _inspect(trt, built.engine)
-            engine = cache.store(key, built.engine, summary)
+            # Without a driver, TensorRT's runtime ends the process.
+            inspected = {} if gpu is None else {"inspected": _inspect(trt, built.engine)}
+            engine = cache.store(key, built.engine, {**built.summary, **inspected})
         engines[part] = (key, engine)
     return engines
 
@@ -341,6 +337,12 @@ def _add_profile(
         raise EngineUnavailable(NAME, f"{library_name(trt)} refuses the shapes {profile}: {error}", ADVICE)
 
 
+def _timing_cache_path(cache: EngineCache, key: EngineKey) -> Path:
+    """Return the path of the timing cache that all engines of one TensorRT and one target share."""
+    name = "".join(c if c.isalnum() or c in ".-" else "-" for c in f"{key.library} {key.target}")
+    return cache.folder(key.digest).parent / f"timing.{name}.cache"
+
+
 def _attach_timing_cache(config: IBuilderConfig, path: Path) -> ITimingCache | None:
     """Let the build use the kernel timings of earlier builds."""
     try:
@@ -369,7 +371,3 @@ def _tensors(count: int, get: Callable[[int], ITensor]) -> list[str]:
         f"{tensor.name} {str(tensor.dtype).rpartition('.')[2].lower()} {tuple(tensor.shape)}"
         for tensor in (get(i) for i in range(count))
     ]
-
-
-def _slug(text: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in ".-" else "-" for letter in text)

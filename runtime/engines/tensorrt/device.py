@@ -10,7 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from runtime.engines.tensorrt.driver import NAME, leave_context
 from runtime.engines.tensorrt.library import one_line
@@ -191,6 +191,8 @@ def _check(code: SupportsInt) -> None:
         raise CaptureFailed(f"the driver returns {code}")
 
 
-def _pair(result: tuple[Any, ...]) -> tuple[SupportsInt, object]:
-    """Return a result code and its value, which the driver leaves out or sets to None on failure."""
+def _pair(
+    result: tuple[SupportsInt, object] | tuple[SupportsInt],
+) -> tuple[SupportsInt, object]:
+    """Return the result code and the value, which may be absent on failure."""
     return result[0], result[1] if len(result) > 1 else None

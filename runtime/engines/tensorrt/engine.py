@@ -24,6 +24,7 @@ from runtime.engines.tensorrt.driver import NAME, Gpu, probe
 from runtime.engines.tensorrt.engine_cache import EngineCache, EngineKey
 from runtime.engines.tensorrt.library import library_name, load_pycuda, load_tensorrt
 from runtime.engines.tensorrt.onnx_rewrite import PRECISIONS, Precision
+from runtime.engines.tensorrt.prepared import PARTS
 from runtime.engines.tensorrt.runner import EngineRejected, EngineRunner
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ class TensorRTEngine:
             `backbone` and `head`, each with the values of `count_layers` and `cuda_graphs`, as JSON values.
         """
         inspected = {}
-        for part in ("backbone", "head"):
+        for part in PARTS:
             runner = self._runner(part)
             inspected[part] = {**count_layers(runner.inspect()), "cuda_graphs": runner.cuda_graphs}
         return inspected
