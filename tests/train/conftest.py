@@ -119,11 +119,11 @@ def write_clip(
     return f"000.tar,{clip},{int(fake)},{'swap' if fake else 'original'},{group},{len(frames)}"
 
 
-@pytest.fixture
-def clips(tmp_path: Path) -> Path:
-    """A set of three pairs, one of them not for training."""
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a data set of three pairs of a real and a fake clip; the group `kept-out` is for validation."""
     face = np.ascontiguousarray(astronaut()[40:264, 120:344, ::-1])  # type: ignore[no-untyped-call]
-    folder = tmp_path / "clips"
+    folder = tmp_path_factory.mktemp("data") / "clips"
     folder.mkdir()
     lines = ["shard,clip,fake,method,group,frames"]
     with tarfile.open(folder / "000.tar", "w") as tar:

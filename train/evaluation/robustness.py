@@ -65,6 +65,10 @@ def measure_robustness(
             def damage(clip: LabelledClip, name: str = name, severity: int = severity) -> NDArray[np.uint8]:
                 return corrupt(clip.frames, name, severity, seed=chance.seed)
 
-            line = {"corruption": name, "severity": severity, "strength": corruption.form.format(strength)}
+            line = {
+                "corruption": name,
+                "severity": severity,
+                "strength": corruption.template.format(strength),
+            }
             found.append(line | measure_line(score(f"{name} {severity}", damage), calibration, chance))
     return found

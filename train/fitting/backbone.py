@@ -33,7 +33,8 @@ from train.data.crops import recrop
 from train.fitting.config import FitConfig
 from train.models.detector import Backbone
 from train.models.teacher import Teacher
-from train.sampling.pools import Batches, Clip, Pool
+from train.sampling.batches import Batches
+from train.sampling.pools import Clip, Pool
 from train.scoring.metrics import auc
 
 RESUME = "resume.pt"

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from streams.synthesis.fakes import make_fake, sample_fake_parameters
 from train.fitting.config import FitConfig
 from train.models.detector import Head, ResNeXtLSTM
-from train.sampling.augmentation import varied
+from train.sampling.augmentation import augment_clip
 from train.sampling.pools import Clip, Pool
 
 BATCH = 32
@@ -82,7 +82,7 @@ def fit_head(
     with torch.inference_mode(), fabric.autocast():
         for turn in range(config.clip_passes):
             for clip, fake in _clips(pools, window, config, rng):
-                crops = torch.from_numpy(varied(clip, model.config.input_size, rng))
+                crops = torch.from_numpy(augment_clip(clip, model.config.input_size, rng))
                 features.append(model.backbone(crops.to(fabric.device)).float().cpu())
                 labels.append(float(fake))
             console.log(f"head: features of {len(features)} clips, pass {turn + 1}/{config.clip_passes}")

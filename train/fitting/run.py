@@ -20,7 +20,8 @@ from train.models.config import ModelConfig
 from train.models.detector import ResNeXtLSTM
 from train.models.initial_weights import load_initial
 from train.models.teacher import Teacher, load_pretrained, load_teacher, save_teacher
-from train.sampling.pools import Pool, draw_batch, read_pool
+from train.sampling.batches import draw_batch
+from train.sampling.pools import Pool, read_pool
 
 STATISTICS = 128
 """Crops that a bundle's statistics are taken from."""

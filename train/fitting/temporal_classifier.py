@@ -36,7 +36,7 @@ from train.fitting.calibrate import fit, held_out, kept_entries, score_held_out
 from train.fitting.calibration import CalibrationError, fit_calibration
 from train.fitting.head import pseudo_clip
 from train.models.checkpoint import save_calibration, save_temporal
-from train.sampling.augmentation import varied
+from train.sampling.augmentation import augment_clip
 from train.sampling.corruptions import CORRUPTIONS, corrupt
 from train.sampling.pools import POOL_PX, in_training
 from train.scoring.scorers import open_scorer
@@ -215,7 +215,7 @@ def _examples(clip: LabelledClip, scorer: Scorer, rng: np.random.Generator) -> _
     frames, size, margin = clip.frames[: scorer.window], scorer.input_size, scorer.crop_margin
     plain = recrop(frames, margin=clip.margin, to_margin=margin, size=size)
     large = recrop(frames, margin=clip.margin, to_margin=margin, size=POOL_PX)
-    crops = [plain, *(varied(large, size, rng) for _ in range(VARIED))]
+    crops = [plain, *(augment_clip(large, size, rng) for _ in range(VARIED))]
     for way in (DAMAGED[0], str(rng.choice(DAMAGED))):
         severity = int(rng.integers(1, len(CORRUPTIONS[way].strengths) + 1))
         crops.append(corrupt(plain, way, severity, seed=int(rng.integers(1 << 31))))
@@ -224,7 +224,7 @@ def _examples(clip: LabelledClip, scorer: Scorer, rng: np.random.Generator) -> _
         for strength in (None, STRENGTH):
             still = large[int(rng.integers(len(large)))]
             made = pseudo_clip(still, len(frames), rng, strength=strength)
-            crops += [recrop(made, margin=1, to_margin=1, size=size), varied(made, size, rng)]
+            crops += [recrop(made, margin=1, to_margin=1, size=size), augment_clip(made, size, rng)]
             fake += [strength is not None] * 2
     weight = np.where(np.arange(len(crops)) < PASSES, 1.0, STILL_WEIGHT) / PASSES
     return _Examples(np.stack([clip_residuals(some, margin) for some in crops]), np.array(fake), weight)

@@ -1,7 +1,8 @@
-"""Damages face clips the way that cameras, calls and uploads do, to see what a detector owes to clean ones.
+"""Corruptions of face clips as cameras, calls and uploads cause them, to measure how robust a detector is.
 
-Pure. The damage is done to the crop, not to the picture that it was cut from: detection and tracking are not
-part of what is measured.
+    damaged = corrupt(frames, "jpeg", severity=2)
+
+Corruptions apply to the crop, not to the frame it was cut from: face detection and tracking are not measured.
 """
 
 from __future__ import annotations
@@ -16,38 +17,40 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from train.data.crops import jpeg_roundtrip
+
 Clip = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Corruption:
-    """Holds one kind of damage with the strengths at which it is measured.
+    """Kind of corruption, with the strengths at which it is measured.
 
-    Args:
-        form: How to write a strength down, as `str.format` takes it.
-        strengths: From mild to strong.
-        apply: Takes a clip, a strength and a generator; gives the damaged clip.
+    Attributes:
+        template: Text for a strength, as `str.format` takes it.
+        strengths: Strengths from mild to severe.
+        apply: Function from a clip, a strength and a random generator to the corrupted clip.
     """
 
-    form: str
+    template: str
     strengths: tuple[float, ...]
     apply: Callable[[Clip, float, np.random.Generator], Clip]
 
 
 def corrupt(clip: Clip, name: str, severity: int, *, seed: int = 0) -> Clip:
-    """Damage a clip.
+    """Return a corrupted copy of a clip.
 
     Args:
-        clip: (T, H, W, 3) RGB uint8.
+        clip: RGB uint8 `(T, H, W, 3)`.
         name: One of `CORRUPTIONS`.
         severity: From 1 (mild) to the number of strengths.
-        seed: Of the noise.
+        seed: Seed of the noise.
 
     Returns:
-        (T, H, W, 3) RGB uint8, a new array.
+        RGB uint8 `(T, H, W, 3)`, a new array.
 
     Raises:
-        ValueError: The name, the severity or the clip's shape or type is not known.
+        ValueError: The name or the severity is unknown, or the clip has another shape or type.
     """
     if name not in CORRUPTIONS:
         raise ValueError(f"unknown corruption {name!r}; choose one of {', '.join(CORRUPTIONS)}")
@@ -60,27 +63,18 @@ def corrupt(clip: Clip, name: str, severity: int, *, seed: int = 0) -> Clip:
 
 
 def _jpeg(clip: Clip, quality: float, _: np.random.Generator) -> Clip:
-    def again(frame: Clip) -> Clip:
-        # OpenCV takes its input for BGR; the same order in and out, but luma and chroma must weigh the right
-        # channels.
-        bgr = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
-        _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, int(quality)])
-        decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
-        assert decoded is not None, "a JPEG just written can be read"
-        return _uint8(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB))
-
-    return np.stack([again(frame) for frame in clip])
+    return np.stack([jpeg_roundtrip(frame, int(quality), halve_chroma=True) for frame in clip])
 
 
 def _h264(clip: Clip, crf: float, _: np.random.Generator) -> Clip:
-    # 4:2:0 needs even sides, so an odd one is extended by its edge and cut off again.
+    # 4:2:0 needs even sides: replicate the edge of an odd one and cut it off afterwards.
     count, height, width, _ = clip.shape
     even = np.pad(clip, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=10)
         stream.width, stream.height, stream.pix_fmt = even.shape[2], even.shape[1], "yuv420p"
-        # One thread: frame threads change the rate control, and with it the figures, from machine to machine.
+        # Frame threads change the rate control, so results would depend on the machine's number of cores.
         stream.options = {"crf": str(int(crf)), "preset": "fast", "threads": "1"}
         for frame in even:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
@@ -89,12 +83,12 @@ def _h264(clip: Clip, crf: float, _: np.random.Generator) -> Clip:
     with av.open(buffer, "r") as coded:
         frames = [frame.to_ndarray(format="rgb24") for frame in coded.decode(video=0)]
     if len(frames) != count:
-        raise RuntimeError(f"H.264 gave {len(frames)} frames back for {count}")
+        raise RuntimeError(f"H.264 returned {len(frames)} frames for {count}")
     return np.stack([_uint8(frame) for frame in frames])[:, :height, :width]
 
 
 def _blur(clip: Clip, sigma: float, _: np.random.Generator) -> Clip:
-    # The strength is told at 224 px, the size of prepared crops; other sizes get the same blur of the face.
+    # The strength refers to 224 px, the size of prepared crops; other sizes get the same blur of the face.
     scaled = sigma * clip.shape[1] / 224
     return np.stack([_uint8(cv2.GaussianBlur(frame, (0, 0), scaled)) for frame in clip])
 
@@ -120,17 +114,17 @@ def _gamma(clip: Clip, exponent: float, _: np.random.Generator) -> Clip:
     return table[clip]
 
 
-def _uint8(picture: object) -> Clip:
-    return np.asarray(picture, dtype=np.uint8)
+def _uint8(image: object) -> Clip:
+    return np.asarray(image, dtype=np.uint8)
 
 
 CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType(
     {
-        "jpeg": Corruption(form="quality {:g}", strengths=(70, 40, 15), apply=_jpeg),
-        "h264": Corruption(form="CRF {:g}", strengths=(28, 35, 42), apply=_h264),
-        "blur": Corruption(form="sigma {:g} px of 224", strengths=(1, 2, 4), apply=_blur),
-        "noise": Corruption(form="deviation {:g} of 255", strengths=(5, 12, 25), apply=_noise),
-        "resize": Corruption(form="to {:g} and back", strengths=(0.5, 0.25, 0.125), apply=_resize),
-        "gamma": Corruption(form="exponent {:g}, darker", strengths=(1.5, 2.2, 3.0), apply=_gamma),
+        "jpeg": Corruption(template="quality {:g}", strengths=(70, 40, 15), apply=_jpeg),
+        "h264": Corruption(template="CRF {:g}", strengths=(28, 35, 42), apply=_h264),
+        "blur": Corruption(template="sigma {:g} px of 224", strengths=(1, 2, 4), apply=_blur),
+        "noise": Corruption(template="deviation {:g} of 255", strengths=(5, 12, 25), apply=_noise),
+        "resize": Corruption(template="to {:g} and back", strengths=(0.5, 0.25, 0.125), apply=_resize),
+        "gamma": Corruption(template="exponent {:g}, darker", strengths=(1.5, 2.2, 3.0), apply=_gamma),
     }
 )

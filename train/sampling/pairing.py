@@ -1,7 +1,7 @@
-"""Finds for a forged frame the real frame it was made of, and from both the region that was forged.
+"""Search for the real frame that a fake frame was made from, and for the region that was changed.
 
-Published sets hold the original of most forgeries, cropped on its own. The nearest frame of the group is
-registered on the forged one, and what still differs is the forgery: a label for every part of the picture.
+Most data sets contain the original of each fake, cropped independently. The most similar real frame of the
+same group is registered on the fake one. Where the two still differ, the face was changed.
 
 Source: Evangelidis & Psarakis, "Parametric Image Alignment Using Enhanced Correlation Coefficient
 Maximization", PAMI 2008 (the registration, OpenCV's).
@@ -17,93 +17,99 @@ import numpy as np
 from numpy.typing import NDArray
 
 REGION_PX = 72
-"""Side of a region, and of the pictures that are registered."""
-THUMB_PX = 24
-LEAST_CORRELATION = 0.85
-"""Below this the frames are not of the same moment."""
-LARGEST_SHARE = 0.65
-"""A region that covers more of the crop is a failed registration, not a forgery."""
-UNCHANGED, CHANGED = 3.0, 9.0
-"""Grey levels of difference up to which a place counts as untouched, and from which as forged."""
+"""Side of a region, and of the frames that are registered, in pixels."""
+THUMBNAIL_PX = 24
+"""Side at which frames are compared to find the most similar one, in pixels."""
+MIN_CORRELATION = 0.85
+"""Correlation of the registered frames below which they show different moments."""
+MAX_REGION_SHARE = 0.65
+"""Share of the crop above which a region is a failed registration."""
+UNCHANGED_LEVEL, CHANGED_LEVEL = 3.0, 9.0
+"""Difference in grey levels up to which a pixel counts as unchanged, and from which as changed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Holds what a forged frame was made of.
+    """Real frame that a fake frame was made from.
 
-    Args:
-        clip: Number of the real clip.
-        frame: Number of the frame in it.
-        region: What was forged, uint8 (72, 72), 255 where certain; None if the frames cannot be registered.
-        turn: Affine map (2, 3) from the forged frame to the real one, for frames of side 1; None likewise.
+    Attributes:
+        clip: Index of the real clip.
+        frame: Index of the frame in it.
+        region: Changed region of the fake frame, uint8 `(72, 72)`, 255 where certain; None if the frames
+            could not be registered.
+        transform: Affine map `(2, 3)` from the fake frame to the real one, in units of the frame's side;
+            None if the frames could not be registered.
     """
 
     clip: int
     frame: int
     region: NDArray[np.uint8] | None
-    turn: NDArray[np.float32] | None
+    transform: NDArray[np.float32] | None
 
 
-def find_origins(forged: NDArray[np.uint8], reals: Sequence[NDArray[np.uint8]]) -> list[Origin]:
-    """Find the origin of every frame of a forged clip.
+def find_origins(fake: NDArray[np.uint8], reals: Sequence[NDArray[np.uint8]]) -> list[Origin]:
+    """Find the origin of every frame of a fake clip.
 
     Args:
-        forged: uint8 RGB (T, H, H, 3).
-        reals: The real clips of its group, at least one, of the same form.
+        fake: RGB uint8 `(T, H, H, 3)`.
+        reals: Real clips of the same group and form, at least one.
 
     Returns:
         One origin per frame.
     """
-    where = [(number, frame) for number, clip in enumerate(reals) for frame in range(len(clip))]
-    thumbs = np.stack([grey(frame, THUMB_PX) for clip in reals for frame in clip]).astype(np.float32)
-    found = []
-    for frame in forged:
-        distance = np.abs(thumbs - grey(frame, THUMB_PX)).mean((1, 2))
-        clip, index = where[int(distance.argmin())]
-        region, turn = forged_region(reals[clip][index], frame)
-        found.append(Origin(clip=clip, frame=index, region=region, turn=turn))
-    return found
+    positions = [(number, frame) for number, clip in enumerate(reals) for frame in range(len(clip))]
+    thumbnails = np.stack([grey_thumbnail(frame, THUMBNAIL_PX) for clip in reals for frame in clip])
+    origins = []
+    for frame in fake:
+        distance = np.abs(thumbnails.astype(np.float32) - grey_thumbnail(frame, THUMBNAIL_PX)).mean((1, 2))
+        clip, index = positions[int(distance.argmin())]
+        region, transform = changed_region(reals[clip][index], frame)
+        origins.append(Origin(clip=clip, frame=index, region=region, transform=transform))
+    return origins
 
 
-def forged_region(
-    real: NDArray[np.uint8], forged: NDArray[np.uint8]
+def changed_region(
+    real: NDArray[np.uint8], fake: NDArray[np.uint8]
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]] | tuple[None, None]:
-    """Register a real frame on the forged one and see what differs.
+    """Register a real frame on a fake one and find where they differ.
 
     Args:
-        real: uint8 RGB (H, H, 3).
-        forged: The same.
+        real: RGB uint8 `(H, H, 3)`.
+        fake: RGB uint8 `(H, H, 3)`.
 
     Returns:
-        The region in the forged frame, uint8 (72, 72), and the affine map (2, 3) from the forged frame to the
-        real one, for frames of side 1; or nothing twice, if they cannot be registered.
+        Region and transform, as in `Origin`; twice None if the frames cannot be registered.
     """
-    turn = np.eye(2, 3, dtype=np.float32)
+    identity = np.eye(2, 3, dtype=np.float32)
     stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 25, 1e-4)
     try:
-        correlation, found = cv2.findTransformECC(
-            grey(forged, REGION_PX), grey(real, REGION_PX), turn, cv2.MOTION_AFFINE, stop
+        correlation, transform = cv2.findTransformECC(
+            grey_thumbnail(fake, REGION_PX),
+            grey_thumbnail(real, REGION_PX),
+            identity,
+            cv2.MOTION_AFFINE,
+            stop,
         )
     except cv2.error:  # it did not converge
         return None, None
-    if correlation < LEAST_CORRELATION:
+    if correlation < MIN_CORRELATION:
         return None, None
     size = (REGION_PX, REGION_PX)
     small = cv2.resize(real, size, interpolation=cv2.INTER_AREA)
-    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    moved = cv2.warpAffine(small, found, size, flags=how, borderMode=cv2.BORDER_REPLICATE)
-    other = cv2.resize(forged, size, interpolation=cv2.INTER_AREA)
-    difference = np.abs(moved.astype(np.float32) - other).mean(-1)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    registered = cv2.warpAffine(small, transform, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    other = cv2.resize(fake, size, interpolation=cv2.INTER_AREA)
+    difference = np.abs(registered.astype(np.float32) - other).mean(-1)
     smooth = cv2.GaussianBlur(difference, (0, 0), 2.5)
-    region = np.clip((smooth - UNCHANGED) / (CHANGED - UNCHANGED), 0, 1)
-    if region.mean() > LARGEST_SHARE:
+    region = np.clip((smooth - UNCHANGED_LEVEL) / (CHANGED_LEVEL - UNCHANGED_LEVEL), 0, 1)
+    if region.mean() > MAX_REGION_SHARE:
         return None, None
-    of_unit_side = np.asarray(found, np.float32)
+    of_unit_side = np.asarray(transform, np.float32)
     of_unit_side[:, 2] /= REGION_PX
     return np.asarray(np.round(region * 255), np.uint8), of_unit_side
 
 
-def grey(frame: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Shrink a frame, uint8 RGB (H, W, 3), to a grey square, uint8 (size, size), to compare it by."""
+def grey_thumbnail(frame: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """Return a frame, RGB uint8 `(H, W, 3)`, as a small grey square, uint8 `(size, size)`."""
     small = cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA)
     return np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)

@@ -248,7 +248,7 @@ def test_a_video_that_crashes_its_process_is_skipped(tmp_path: Path, monkeypatch
     # The workers import this by its name, so it has to be a module that they can find.
     (tmp_path / "crashing.py").write_text(
         "import os, signal\n"
-        "from train.prepare import Outcome\n"
+        "from train.data.prepare import Outcome\n"
         "def cut(path):\n"
         "    if path.stem == 'crash':\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -256,7 +256,7 @@ def test_a_video_that_crashes_its_process_is_skipped(tmp_path: Path, monkeypatch
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     crashing = pytest.importorskip("crashing")
-    monkeypatch.setattr(train.prepare, "_cut", crashing.cut)
+    monkeypatch.setattr(train.data.prepare, "_cut", crashing.cut)
     data = tmp_path / "data"
     (data / "real").mkdir(parents=True)
     for name in ("a", "b", "crash", "c", "d", "e"):
