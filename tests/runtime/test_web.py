@@ -19,7 +19,7 @@ from tests.support.wire import make_broadcaster, verdict
 
 # What the overlay shows, as lines of text: the badges in its shadow tree.
 BADGES = """[...document.querySelector('unmask-verdict').shadowRoot.querySelectorAll('li')].map(
-    item => [item.dataset.state, ...['.word', '.detail', '.score'].map(
+    item => [item.dataset.state, ...['.label', '.detail', '.score'].map(
         part => item.querySelector(part).textContent)].join('|'))"""
 STATES = "[...document.querySelectorAll('.face')].map(face => face.dataset.state)"
 
@@ -98,13 +98,13 @@ def test_the_dashboard_shows_verdicts(
         "Fake",
         "93 % fake",
         "Warming up",
-        "85 ms latency",
+        "latency 85 ms",
         "backbone 31.3",
         "01:02:03",
         "small",
     ):
         assert expected in text
-    assert "48 frames analysed · 2 dropped" in text
+    assert "frames analysed: 48 · dropped: 2 · reconnects: 1" in text
     assert page.evaluate("document.querySelector('#lost').textContent") == "0"
     assert page.evaluate("[...document.querySelectorAll('progress')].map(bar => bar.value)") == [1, 0.25]
     assert page.evaluate("document.querySelector('.history path').getAttribute('d')").startswith("M")
@@ -133,7 +133,7 @@ def test_the_dashboard_follows_the_verdict(
     broadcaster.publish(StreamMessage(stream="cam", state="offline", reason="the camera hung up"))
     page.wait_for("document.querySelector('.stream').dataset.state === 'offline'")
     assert "the camera hung up" in page.evaluate("document.querySelector('.idle').innerText")
-    assert "source offline" in page.evaluate("document.querySelector('#spoken').textContent")
+    assert "source offline" in page.evaluate("document.querySelector('#announcement').textContent")
 
 
 def test_names_from_outside_are_text(
@@ -210,7 +210,7 @@ def test_the_overlay_is_set_up_by_its_address(
     assert place == [24, 24]
     assert door.evaluate("getComputedStyle(document.querySelector('unmask-verdict')).fontSize") == "56px"
     unknown = show(pages, browser, f"{server.urls.overlay}?stream=nowhere")
-    badges_become(unknown, "none|No verdict|there is no stream nowhere|")
+    badges_become(unknown, "none|No verdict|no stream named nowhere|")
     face = show(pages, browser, f"{server.urls.overlay}?stream=cam&face=7")
     keep_saying(
         face,
@@ -239,10 +239,10 @@ def test_without_a_connection_there_is_no_verdict(pages: ExitStack, browser: Bro
         dashboard = show(pages, browser, server.urls.dashboard, complaints=True)
         keep_saying(overlay, broadcaster, f"{BADGES}.join().startsWith('fake')", verdict())
         keep_saying(dashboard, broadcaster, f"{STATES}.length", verdict())
-    badges_become(overlay, "none|No verdict|unmask is not connected|")
+    badges_become(overlay, "none|No verdict|not connected to unmask|")
     dashboard.wait_for("document.querySelector('#connection').dataset.connection === 'closed'")
     assert dashboard.evaluate(STATES) == []
-    assert "No verdict holds" in dashboard.evaluate("document.querySelector('#empty').innerText")
+    assert "there is no valid verdict" in dashboard.evaluate("document.querySelector('#empty').innerText")
     with serve_in_thread(broadcaster, port=server.port):
         keep_saying(
             overlay, broadcaster, f"{BADGES}.join().startsWith('real')", verdict(state="real", p_fake=0.1)
@@ -288,8 +288,8 @@ def test_a_foreign_page_sees_nothing(pages: ExitStack, browser: Browser, tmp_pat
         page = show(pages, browser, document.as_uri(), complaints=True)
         page.wait_for("customElements.get('unmask-verdict')")
         broadcaster.publish(verdict())
-        badges_become(page, "none|No verdict|unmask is not connected|")
+        badges_become(page, "none|No verdict|not connected to unmask|")
         page.wait_for("performance.now() > 1000")
-        badges_become(page, "none|No verdict|unmask is not connected|")
+        badges_become(page, "none|No verdict|not connected to unmask|")
         assert any("403" in complaint for complaint in page.complaints)
         assert broadcaster.clients == 0

@@ -1,14 +1,14 @@
-// The dashboard: one card per stream, one row per face. Text from outside is written as text, never as HTML.
+// Dashboard: one card per stream, one row per face. All text is set as text, never as HTML.
 
-import { FACE_WORDS, Feed, STREAM_WORDS, element, icon, percent, socketOf, write } from "./overlay.js";
+import { FACE_HELP, FACE_LABELS, Feed, STREAM_LABELS, element, icon, percent, setText, webSocketUrl } from "./overlay.js";
 
 const HISTORY_S = 60;
-// A longer pause between two scores is a gap in the line.
+// A longer pause between two scores interrupts the line.
 const GAP_S = 1.5;
 const SCORED = new Set(["real", "uncertain", "fake"]);
 
-const page = (id) => document.getElementById(id);
-const feed = new Feed(socketOf(location.href));
+const byId = (id) => document.getElementById(id);
+const feed = new Feed(webSocketUrl(location.href));
 const cards = new Map();
 let health = new Map();
 let uptime = null;
@@ -21,39 +21,40 @@ class FaceRow {
   constructor(stream, face) {
     this.label = `face ${face}`;
     this.stream = stream;
-    this.node = page("face-card").content.firstElementChild.cloneNode(true);
+    this.node = byId("face-card").content.firstElementChild.cloneNode(true);
     const find = (selector) => this.node.querySelector(selector);
     this.badge = find(".badge");
     this.score = find(".score");
     this.title = find(".history title");
     this.path = find(".history path");
-    this.box = find(".where .box");
-    this.fill = find(".fill");
+    this.box = find(".position .box");
+    this.windowFill = find(".window-fill");
     this.progress = find("progress");
     this.stages = find(".stages");
-    write(find(".name"), this.label);
+    setText(find(".name"), this.label);
   }
 
-  hear(verdict) {
+  record(verdict) {
     this.#scores.push([verdict.time, verdict.p_fake]);
     while (this.#scores[0][0] < verdict.time - HISTORY_S) this.#scores.shift();
   }
 
-  show(verdict) {
+  render(verdict) {
     if (verdict.state !== this.state) {
       this.state = verdict.state;
       this.node.dataset.state = verdict.state;
-      this.badge.replaceChildren(icon(verdict.state), element("span", "", FACE_WORDS[verdict.state]));
-      announce(`${this.stream}, ${this.label}: ${FACE_WORDS[verdict.state]}`);
+      this.badge.replaceChildren(icon(verdict.state), element("span", "", FACE_LABELS[verdict.state]));
+      this.badge.title = FACE_HELP[verdict.state] ?? "";
+      announce(`${this.stream}, ${this.label}: ${FACE_LABELS[verdict.state]}`);
     }
-    write(this.score, SCORED.has(verdict.state) ? `${percent(verdict.p_fake)} fake` : "");
-    write(this.fill, percent(verdict.window_fill));
+    setText(this.score, SCORED.has(verdict.state) ? `${percent(verdict.p_fake)} fake` : "");
+    setText(this.windowFill, percent(verdict.window_fill));
     this.progress.value = verdict.window_fill;
     const [x, y, w, h] = verdict.box;
     this.#place(this.box, { x: 160 * x, y: 90 * y, width: 160 * w, height: 90 * h });
-    const cost = verdict.latency_ms;
-    const stages = ["decode", "detect", "crop", "backbone", "head"].map((stage) => `${stage} ${cost[stage].toFixed(1)}`);
-    write(this.stages, `${stages.slice(0, 2).join(" · ")}\n${stages.slice(2).join(" · ")} ms`);
+    const latency = verdict.latency_ms;
+    const stages = ["decode", "detect", "crop", "backbone", "head"].map((stage) => `${stage} ${latency[stage].toFixed(1)}`);
+    setText(this.stages, `${stages.slice(0, 3).join(" · ")}\n${stages.slice(3).join(" · ")} ms`);
     this.#draw(verdict.time);
   }
 
@@ -66,12 +67,12 @@ class FaceRow {
     for (const [time, score] of this.#scores) {
       if (score === null) continue;
       const x = (600 * (time - now + HISTORY_S)) / HISTORY_S;
-      // A point alone is drawn as a dot by the round caps of a line of no length.
+      // A single point is drawn as a dot: a line of length 0 with round caps.
       line += time - last > GAP_S ? `M${x.toFixed(1)} ${y(score)}h0` : `L${x.toFixed(1)} ${y(score)}`;
       last = time;
     }
     this.path.setAttribute("d", line);
-    write(this.title, `Likelihood of a fake over the last ${HISTORY_S} seconds`);
+    setText(this.title, `Probability of a fake in the last ${HISTORY_S} seconds`);
   }
 
   #place(rect, attributes) {
@@ -84,20 +85,21 @@ class StreamCard {
 
   constructor(stream) {
     this.stream = stream;
-    this.node = page("stream-card").content.firstElementChild.cloneNode(true);
+    this.node = byId("stream-card").content.firstElementChild.cloneNode(true);
     const find = (selector) => this.node.querySelector(selector);
     this.list = find(".faces");
     this.state = find(".state");
     this.idle = find(".idle");
     this.latency = find(".latency");
     this.counts = find(".counts");
-    write(find("h2"), stream);
-    this.idle.append(element("strong", "", FACE_WORDS.none), element("span"));
+    this.footer = find("footer");
+    setText(find("h2"), stream);
+    this.idle.append(element("strong", "", FACE_LABELS.none), element("span"));
   }
 
-  hear(verdict) {
+  record(verdict) {
     if (verdict.state === "stale") return;
-    this.#row(verdict.face).hear(verdict);
+    this.#row(verdict.face).record(verdict);
   }
 
   #row(face) {
@@ -105,44 +107,45 @@ class StreamCard {
     return this.#faces.get(face);
   }
 
-  show({ state, reason, faces }) {
+  render({ state, reason, faces }) {
     if (this.node.dataset.state !== state) {
       this.node.dataset.state = state;
-      announce(`${this.stream}: ${STREAM_WORDS[state] ?? state}`);
+      announce(`${this.stream}: ${STREAM_LABELS[state] ?? state}`);
     }
     const shown = state === "live" ? faces : [];
-    write(this.state, STREAM_WORDS[state] ?? state);
-    write(this.idle.lastChild, reason ?? (state === "live" ? "waiting for a face" : STREAM_WORDS[state] ?? state));
+    setText(this.state, STREAM_LABELS[state] ?? state);
+    setText(this.idle.lastChild, reason ?? (state === "live" ? "waiting for a face" : STREAM_LABELS[state] ?? state));
     this.idle.hidden = shown.length > 0;
-    const kept = new Set(shown.map((verdict) => verdict.face));
+    const currentFaces = new Set(shown.map((verdict) => verdict.face));
     for (const [face, row] of this.#faces) {
-      if (!kept.has(face)) {
+      if (!currentFaces.has(face)) {
         row.node.remove();
         this.#faces.delete(face);
       }
     }
     shown.forEach((verdict, index) => {
       const row = this.#row(verdict.face);
-      row.show(verdict);
+      row.render(verdict);
       if (this.list.children[index] !== row.node) this.list.insertBefore(row.node, this.list.children[index] ?? null);
     });
-    const total = shown.map((verdict) => verdict.latency_ms.total);
-    write(this.latency, total.length ? `${Math.round(Math.max(...total))} ms latency` : "");
-    const count = health.get(this.stream);
-    write(
+    const totals = shown.map((verdict) => verdict.latency_ms.total);
+    setText(this.latency, totals.length ? `latency ${Math.round(Math.max(...totals))} ms` : "");
+    const counters = health.get(this.stream);
+    setText(
       this.counts,
-      count ? `${count.analysed} frames analysed · ${count.dropped} dropped · source lost ${count.reconnects} ×` : "",
+      counters ? `frames analysed: ${counters.analysed} · dropped: ${counters.dropped} · reconnects: ${counters.reconnects}` : "",
     );
+    this.footer.hidden = !this.latency.textContent && !this.counts.textContent;
   }
 }
 
 function y(score) {
-  // Kept off the edges, where half of the line would be cut away.
+  // Not up to the edges, where half of the line would be clipped.
   return (2 + 96 * (1 - score)).toFixed(1);
 }
 
 function announce(text) {
-  page("spoken").textContent = text;
+  byId("announcement").textContent = text;
 }
 
 function duration(seconds) {
@@ -153,9 +156,9 @@ function duration(seconds) {
 
 function card(stream) {
   if (!cards.has(stream)) {
-    const made = new StreamCard(stream);
-    cards.set(stream, made);
-    page("streams").append(made.node);
+    const added = new StreamCard(stream);
+    cards.set(stream, added);
+    byId("streams").append(added.node);
   }
   return cards.get(stream);
 }
@@ -163,57 +166,57 @@ function card(stream) {
 function render() {
   const { hello, connected } = feed;
   wasConnected ||= connected;
-  const connection = page("connection");
+  const connection = byId("connection");
   connection.dataset.connection = connected ? "open" : wasConnected ? "closed" : "connecting";
-  write(connection, connected ? "Connected" : wasConnected ? "Disconnected, trying again" : "Connecting");
-  write(page("model"), hello?.model ?? "–");
-  write(page("engine"), hello?.engine ?? "–");
-  write(page("uptime"), connected && uptime !== null ? duration(uptime) : "–");
-  write(page("messages"), hello ? String(feed.seq) : "–");
-  write(page("lost"), hello ? String(feed.lost) : "–");
+  setText(connection, connected ? "Connected" : wasConnected ? "Disconnected, reconnecting" : "Connecting");
+  setText(byId("model"), hello?.model ?? "–");
+  setText(byId("engine"), hello?.engine ?? "–");
+  setText(byId("uptime"), connected && uptime !== null ? duration(uptime) : "–");
+  setText(byId("messages"), hello ? String(feed.seq) : "–");
+  setText(byId("lost"), hello ? String(feed.lost) : "–");
 
-  const present = feed.present();
-  const names = new Set(present.map(({ stream }) => stream));
+  const streams = feed.current();
+  const names = new Set(streams.map(({ stream }) => stream));
   for (const [name, { node }] of cards) {
     if (!names.has(name)) {
       node.remove();
       cards.delete(name);
     }
   }
-  for (const stream of present) card(stream.stream).show(stream);
-  page("empty").hidden = present.length > 0;
-  write(
-    page("empty"),
-    connected ? "There is no stream yet." : wasConnected ? "unmask does not answer. No verdict holds." : "Waiting for unmask.",
+  for (const stream of streams) card(stream.stream).render(stream);
+  byId("empty").hidden = streams.length > 0;
+  setText(
+    byId("empty"),
+    connected ? "There is no stream yet." : wasConnected ? "No connection to unmask: there is no valid verdict." : "Waiting for unmask.",
   );
-  const fakes = present.flatMap(({ faces }) => faces.filter(({ state }) => state === "fake")).length;
+  const fakes = streams.flatMap(({ faces }) => faces.filter(({ state }) => state === "fake")).length;
   document.title = !connected ? "✕ unmask" : fakes ? `⚠ ${fakes} fake · unmask` : "unmask";
 }
 
-// Many messages may come between two pictures; a hidden page paints none, but its title is still kept up.
-let due = false;
-function renderSoon() {
-  if (due) return;
-  due = true;
-  const paint = () => {
-    due = false;
+// Many messages may arrive between two repaints. A hidden page is not painted, but its title is still updated.
+let scheduled = false;
+function scheduleRender() {
+  if (scheduled) return;
+  scheduled = true;
+  const update = () => {
+    scheduled = false;
     render();
   };
-  if (document.hidden) setTimeout(paint, 1000);
-  else requestAnimationFrame(paint);
+  if (document.hidden) setTimeout(update, 1000);
+  else requestAnimationFrame(update);
 }
 
 feed.addEventListener("message", ({ detail: message }) => {
-  if (message.type === "verdict") card(message.stream).hear(message);
-  else if (message.type === "snapshot") message.verdicts.forEach((verdict) => card(verdict.stream).hear(verdict));
+  if (message.type === "verdict") card(message.stream).record(message);
+  else if (message.type === "snapshot") message.verdicts.forEach((verdict) => card(verdict.stream).record(verdict));
   else if (message.type === "heartbeat") {
     uptime = message.uptime_s;
     health = new Map(message.streams.map((entry) => [entry.stream, entry]));
   }
 });
-feed.addEventListener("change", renderSoon);
+feed.addEventListener("change", scheduleRender);
 
-const overlay = page("overlay");
+const overlay = byId("overlay");
 overlay.href = new URL("overlay", location.href);
-write(overlay, overlay.href);
+setText(overlay, overlay.href);
 feed.start();

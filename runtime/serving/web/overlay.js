@@ -1,25 +1,25 @@
-// Live verdicts of unmask in any page:
+// Custom element with the live verdicts of unmask, for any page:
 //
 //   <script type="module" src="http://127.0.0.1:8765/overlay.js"></script>
 //   <unmask-verdict src="ws://127.0.0.1:8765/ws" stream="cam"></unmask-verdict>
 //
-// Attributes: `src` (default: where this script came from), `stream` (default: all), `face` (default: all).
-// Each verdict that comes in is dispatched as a `verdict` event whose `detail` is the message; asyncapi.yaml, beside
-// this script, describes it. A page of another origin must be let in with `unmask monitor --allow-origin`.
+// Attributes: `src` (default: the server of this script), `stream` (default: all), `face` (default: all).
+// Each verdict is dispatched as a `verdict` event with the message in `detail`; asyncapi.yaml, next to this script,
+// describes the messages. Pages of other origins need `unmask monitor --allow-origin`.
 //
-// Names of streams come from outside: nothing in here is ever written as HTML.
+// Stream names come from outside the program, so all text is set as text, never as HTML.
 
-// A verdict is shown no longer than this, counted from when its message was made.
+// Maximum age of a shown verdict, counted from the time of its message.
 const EXPIRY_MS = 3000;
-// Heartbeats come every second; after this long without any message the connection is taken for dead.
+// Heartbeats are sent every second. Without any message for this long, the connection is closed and made again.
 const SILENCE_MS = 5000;
-const FIRST_DELAY_MS = 250;
-const LONGEST_DELAY_MS = 5000;
+const MIN_DELAY_MS = 250;
+const MAX_DELAY_MS = 5000;
 const TICK_MS = 250;
 
 const SCORED = new Set(["real", "uncertain", "fake"]);
 
-export const FACE_WORDS = {
+export const FACE_LABELS = {
   warming: "Warming up",
   real: "Real",
   uncertain: "Uncertain",
@@ -28,18 +28,25 @@ export const FACE_WORDS = {
   none: "No verdict",
 };
 
-export const STREAM_WORDS = {
+export const FACE_HELP = {
+  warming: "Collecting samples of this face. There is no score yet.",
+  real: "No sign of a fake was found. This is not proof.",
+  uncertain: "The score is between the thresholds for real and fake.",
+  fake: "The score is above the threshold for fake. This is not proof.",
+};
+
+export const STREAM_LABELS = {
   connecting: "connecting to the source",
   live: "live",
   no_face: "no face in view",
   too_slow: "frame rate too low",
-  stalled: "the picture stands still",
+  stalled: "no new frames",
   offline: "source offline",
-  ended: "the video has ended",
+  ended: "video ended",
 };
 
-// Shapes that differ without their colours: check, question mark, warning triangle, clock, dash.
-const SHAPES = {
+// Icons that can be told apart without colour: check mark, question mark, warning triangle, clock, dash.
+const ICON_PATHS = {
   real: "M4.5 12.8 9.6 18 19.5 6.5",
   uncertain: "M8 9a4 4 0 1 1 5.6 3.7C12.4 13.3 12 14 12 15.2M12 19v.4",
   fake: "M12 3.5 22 20.5H2ZM12 10v4.8M12 17.4v.3",
@@ -54,7 +61,7 @@ export function icon(state) {
   svg.setAttribute("viewBox", "0 0 24 24");
   svg.setAttribute("aria-hidden", "true");
   const path = document.createElementNS(SVG, "path");
-  path.setAttribute("d", SHAPES[state] ?? SHAPES.none);
+  path.setAttribute("d", ICON_PATHS[state] ?? ICON_PATHS.none);
   svg.append(path);
   return svg;
 }
@@ -64,28 +71,28 @@ export function percent(share) {
 }
 
 export function element(tag, className, text) {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
+  const node = document.createElement(tag);
+  if (className) node.className = className;
+  if (text !== undefined) node.textContent = text;
+  return node;
 }
 
-/** Writes text only where it differs, so that a screen reader is not told the same twice. */
-export function write(node, text) {
+/** Sets the text of a node only if it differs, so that screen readers do not repeat it. */
+export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
 /**
- * Keeps a connection to a server and what holds now.
+ * Connection to a server, with reconnection, and the current state of all streams.
  *
- * Dispatches `message` with each message as its `detail`, and `change` when what holds may have changed, be it only
- * that time has passed.
+ * Dispatches a `message` event with each message in `detail`, and a `change` event when the state may have changed,
+ * also because verdicts expire.
  */
 export class Feed extends EventTarget {
-  /** The last `hello`; null before the first. */
+  /** Last `hello`; null before the first. */
   hello = null;
   connected = false;
-  /** Broadcast messages that never arrived, found by gaps in `seq`. */
+  /** Number of broadcast messages that never arrived, from gaps in `seq`. */
   lost = 0;
   seq = 0;
 
@@ -93,11 +100,11 @@ export class Feed extends EventTarget {
   #socket = null;
   #streams = new Map();
   #retry = 0;
-  #delay = FIRST_DELAY_MS;
+  #delay = MIN_DELAY_MS;
   #ticker = 0;
-  #heard = 0;
-  // The smallest difference seen between this machine's clock and the time of a message: one that exceeds it was late.
-  #offset = Infinity;
+  #lastMessageAt = 0;
+  // Minimum difference between this machine's clock and the time of a message; a message above it arrived late.
+  #minOffset = Infinity;
 
   constructor(url) {
     super();
@@ -121,8 +128,8 @@ export class Feed extends EventTarget {
     this.#disconnect();
   }
 
-  /** What holds: every stream with its faces, `[{stream, state, reason, faces: [verdict]}]`; nothing while disconnected. */
-  present() {
+  /** Current state, `[{stream, state, reason, faces: [verdict]}]`; empty while disconnected. */
+  current() {
     if (!this.connected) return [];
     const now = performance.now();
     return [...this.#streams.values()].map(({ message, faces }) => ({
@@ -130,7 +137,7 @@ export class Feed extends EventTarget {
       state: message.state,
       reason: message.reason,
       faces: [...faces.values()]
-        .filter((face) => now - face.made < EXPIRY_MS)
+        .filter((face) => now - face.madeAt < EXPIRY_MS)
         .map((face) => face.message)
         .sort((a, b) => a.face - b.face),
     }));
@@ -141,12 +148,12 @@ export class Feed extends EventTarget {
     try {
       socket = new WebSocket(this.#url);
     } catch (error) {
-      console.error(`unmask: ${this.#url} cannot be watched`, error);
+      console.error(`unmask: cannot connect to ${this.#url}`, error);
       return;
     }
     this.#socket = socket;
-    this.#heard = performance.now();
-    this.#offset = Infinity;
+    this.#lastMessageAt = performance.now();
+    this.#minOffset = Infinity;
     socket.onmessage = (event) => {
       if (socket === this.#socket) this.#receive(event.data);
     };
@@ -169,30 +176,30 @@ export class Feed extends EventTarget {
     clearTimeout(this.#retry);
     if (!this.#ticker) return;
     this.#retry = setTimeout(() => this.#connect(), this.#delay * (0.8 + 0.4 * Math.random()));
-    this.#delay = Math.min(2 * this.#delay, LONGEST_DELAY_MS);
+    this.#delay = Math.min(2 * this.#delay, MAX_DELAY_MS);
   }
 
   #tick() {
-    if (this.#socket && performance.now() - this.#heard > SILENCE_MS) this.#reconnect();
+    if (this.#socket && performance.now() - this.#lastMessageAt > SILENCE_MS) this.#reconnect();
     this.dispatchEvent(new Event("change"));
   }
 
   #receive(data) {
     const message = JSON.parse(data);
     const now = performance.now();
-    this.#heard = now;
+    this.#lastMessageAt = now;
     const offset = now - 1000 * message.time;
-    this.#offset = Math.min(this.#offset, offset);
-    const late = offset - this.#offset;
+    this.#minOffset = Math.min(this.#minOffset, offset);
+    const late = offset - this.#minOffset;
     if (late > SILENCE_MS) {
-      // This page has fallen behind, or a clock was set: a new connection begins with the present.
+      // The page lags behind, or a clock was set: a new connection begins with the current state.
       this.#reconnect();
       return;
     }
     this.#count(message);
     if (message.type === "snapshot") {
       this.connected = true;
-      this.#delay = FIRST_DELAY_MS;
+      this.#delay = MIN_DELAY_MS;
       for (const stream of message.streams) this.#apply(stream, now);
       for (const verdict of message.verdicts) {
         this.#apply(verdict, now - late - 1000 * (message.time - verdict.time));
@@ -215,18 +222,18 @@ export class Feed extends EventTarget {
     this.seq = message.seq;
   }
 
-  #apply(message, made) {
+  #apply(message, madeAt) {
     if (message.type === "stream") {
       const faces = message.state === "live" ? this.#streams.get(message.stream)?.faces : undefined;
       this.#streams.set(message.stream, { message, faces: faces ?? new Map() });
     } else if (message.type === "verdict") {
-      // A verdict that outruns its stream's first message still is one.
+      // A verdict may arrive before the first message of its stream.
       const known = this.#streams.get(message.stream) ?? { message: { ...message, state: "live" }, faces: new Map() };
       this.#streams.set(message.stream, known);
       if (message.state === "stale") known.faces.delete(message.face);
-      else known.faces.set(message.face, { message, made });
-      for (const [face, { made: then }] of known.faces) {
-        if (made - then > EXPIRY_MS) known.faces.delete(face);
+      else known.faces.set(message.face, { message, madeAt });
+      for (const [face, other] of known.faces) {
+        if (madeAt - other.madeAt > EXPIRY_MS) known.faces.delete(face);
       }
     }
   }
@@ -267,35 +274,35 @@ const STYLE = `
     stroke-linecap: round;
     stroke-linejoin: round;
   }
-  .word { color: var(--tone); letter-spacing: .01em; }
+  .label { color: var(--tone); letter-spacing: .01em; }
   .detail { display: block; margin-top: .15em; font-weight: 500; font-size: .55em; color: #d5dbe3; overflow-wrap: anywhere; }
-  .spoken { position: absolute; width: 1px; height: 1px; margin: 0; overflow: hidden; clip-path: inset(50%); }
+  .visually-hidden { position: absolute; width: 1px; height: 1px; margin: 0; overflow: hidden; clip-path: inset(50%); }
   .score { font-variant-numeric: tabular-nums; text-align: right; }
   .score b { font-weight: inherit; }
   .score small { display: block; font-weight: 500; font-size: .45em; color: #d5dbe3; }
 `;
 
-/** Shows the verdicts of one server as badges that can be read from afar, and says plainly when there is none. */
+/** Large badges with the verdicts of one server, or with the reason why there is none. */
 export class UnmaskVerdict extends HTMLElement {
   static observedAttributes = ["src", "stream", "face"];
 
   #feed = null;
   #list;
-  #spoken;
+  #announcement;
   #badges = new Map();
 
   constructor() {
     super();
     const root = this.attachShadow({ mode: "open" });
-    // Not a <style> element, which the page's own security policy may forbid.
+    // Not a <style> element, which the security policy of the page may forbid.
     const sheet = new CSSStyleSheet();
     sheet.replaceSync(STYLE);
     root.adoptedStyleSheets = [sheet];
     this.#list = element("ul");
-    this.#spoken = element("p", "spoken");
-    // Read out when a state changes, not whenever a score does.
-    this.#spoken.setAttribute("role", "status");
-    root.append(this.#list, this.#spoken);
+    this.#announcement = element("p", "visually-hidden");
+    // Announced by screen readers when a state changes, but not when only a score does.
+    this.#announcement.setAttribute("role", "status");
+    root.append(this.#list, this.#announcement);
   }
 
   connectedCallback() {
@@ -315,7 +322,7 @@ export class UnmaskVerdict extends HTMLElement {
 
   #open() {
     this.#feed?.stop();
-    const feed = new Feed(this.getAttribute("src") || socketOf(import.meta.url));
+    const feed = new Feed(this.getAttribute("src") || webSocketUrl(import.meta.url));
     this.#feed = feed;
     feed.addEventListener("change", () => {
       if (feed === this.#feed) this.#render();
@@ -338,9 +345,9 @@ export class UnmaskVerdict extends HTMLElement {
 
   #render() {
     const badges = this.#describe();
-    const kept = new Set(badges.map((badge) => badge.key));
+    const currentKeys = new Set(badges.map((badge) => badge.key));
     for (const [key, item] of this.#badges) {
-      if (!kept.has(key)) {
+      if (!currentKeys.has(key)) {
         item.remove();
         this.#badges.delete(key);
       }
@@ -352,31 +359,31 @@ export class UnmaskVerdict extends HTMLElement {
         item.dataset.state = badge.state;
         item.querySelector("svg").replaceWith(icon(badge.state));
       }
-      write(item.querySelector(".word"), FACE_WORDS[badge.state]);
-      write(item.querySelector(".detail"), badge.detail);
-      write(item.querySelector("b"), badge.score);
-      write(item.querySelector("small"), badge.unit);
+      setText(item.querySelector(".label"), FACE_LABELS[badge.state]);
+      setText(item.querySelector(".detail"), badge.detail);
+      setText(item.querySelector("b"), badge.score);
+      setText(item.querySelector("small"), badge.unit);
       if (this.#list.children[index] !== item) this.#list.insertBefore(item, this.#list.children[index] ?? null);
     });
-    write(this.#spoken, badges.map((badge) => `${badge.detail}: ${FACE_WORDS[badge.state]}`).join(", "));
+    setText(this.#announcement, badges.map((badge) => `${badge.detail}: ${FACE_LABELS[badge.state]}`).join(", "));
   }
 
   #describe() {
-    const none = (key, detail) => ({ key, state: "none", detail, score: "", unit: "" });
-    if (!this.#feed.connected) return [none("server", "unmask is not connected")];
-    const all = this.#feed.present();
+    const noVerdict = (key, detail) => ({ key, state: "none", detail, score: "", unit: "" });
+    if (!this.#feed.connected) return [noVerdict("server", "not connected to unmask")];
+    const all = this.#feed.current();
     const streams = all.filter(({ stream }) => this.#wants(stream, this.getAttribute("face")));
     if (!streams.length) {
       const wanted = this.getAttribute("stream");
-      return [none("server", wanted ? `there is no stream ${wanted}` : "there is no stream")];
+      return [noVerdict("server", wanted ? `no stream named ${wanted}` : "no stream")];
     }
     const badges = [];
     for (const { stream, state, faces } of streams) {
       const prefix = all.length > 1 && !this.getAttribute("stream") ? `${stream} · ` : "";
       const shown = faces.filter((face) => this.#wants(stream, face.face));
       if (state !== "live" || !shown.length) {
-        const why = state === "live" ? "waiting for a face" : STREAM_WORDS[state] ?? state;
-        badges.push(none(JSON.stringify([stream]), prefix + why));
+        const reason = state === "live" ? "waiting for a face" : STREAM_LABELS[state] ?? state;
+        badges.push(noVerdict(JSON.stringify([stream]), prefix + reason));
         continue;
       }
       for (const face of shown) {
@@ -397,15 +404,15 @@ export class UnmaskVerdict extends HTMLElement {
 function newBadge() {
   const item = element("li");
   const text = element("span");
-  text.append(element("span", "word"), element("span", "detail"));
+  text.append(element("span", "label"), element("span", "detail"));
   const score = element("span", "score");
   score.append(element("b"), element("small"));
   item.append(icon("none"), text, score);
   return item;
 }
 
-/** The WebSocket of the server that a page or script came from. */
-export function socketOf(url) {
+/** Returns the WebSocket address of the server that a page or script was loaded from. */
+export function webSocketUrl(url) {
   const socket = new URL("ws", url);
   socket.protocol = socket.protocol === "https:" ? "wss:" : "ws:";
   return socket.href;
