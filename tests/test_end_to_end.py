@@ -1,4 +1,4 @@
-"""The whole chain as it is used: a camera, the command, a client and a browser, each a process of its own."""
+"""Tests of the whole system: a camera, the command, a client and a browser, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -25,39 +25,39 @@ GIVE_UP_S = 5.0
 SCORED = {"real", "uncertain", "fake"}
 
 
-class Running:
-    """A running `unmask monitor` and the links that it printed."""
+class MonitorProcess:
+    """Running `unmask monitor` process and the URLs that it has printed."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
-        self.links: dict[str, str] = {}
-        self.said: list[str] = []
+        self.urls: dict[str, str] = {}
+        self.lines: list[str] = []
         assert process.stderr is not None
         for line in process.stderr:
-            self.said.append(line)
+            self.lines.append(line)
             name, _, url = line.rstrip().partition(": ")
             if url.startswith(("http://", "ws://")):
-                self.links[name.partition(" ")[2]] = url
-            if "WebSocket" in self.links:
+                self.urls[name.partition(" ")[2]] = url
+            if "WebSocket" in self.urls:
                 break
-        # Read on, or the program would wait once the pipe is full.
-        self._reading = threading.Thread(target=lambda: self.said.extend(process.stderr or ()))
+        # Without a reader the process would block once the pipe is full.
+        self._reading = threading.Thread(target=lambda: self.lines.extend(process.stderr or ()))
         self._reading.start()
 
     def finish(self) -> None:
-        """Wait until it has nothing more to say."""
+        """Wait for the end of the process and of its output."""
         self.process.wait(TIMEOUT_S)
         self._reading.join(TIMEOUT_S)
 
 
 @pytest.fixture
 def monitor() -> Callable[..., Any]:
-    """Give `with monitor(source, ...) as running`, the installed command where there is one."""
+    """Context manager `monitor(source, ...)` that runs the command, the installed one if there is one."""
     script = Path(sysconfig.get_path("scripts")) / "unmask"
     command = [str(script)] if script.exists() else [sys.executable, "-m", "unmask"]
 
     @contextmanager
-    def run(*arguments: object) -> Iterator[Running]:
+    def run(*arguments: object) -> Iterator[MonitorProcess]:
         process = subprocess.Popen(
             [*command, "monitor", *map(str, arguments), "--port", "0"],
             cwd=ROOT,
@@ -67,12 +67,12 @@ def monitor() -> Callable[..., Any]:
             text=True,
         )
         try:
-            running = Running(process)
+            running = MonitorProcess(process)
             yield running
             process.terminate()
             running.finish()
-            assert process.returncode == 0, running.said
-            assert "Traceback" not in "".join(running.said)
+            assert process.returncode == 0, running.lines
+            assert "Traceback" not in "".join(running.lines)
         finally:
             process.kill()
             process.wait()
@@ -83,21 +83,21 @@ def monitor() -> Callable[..., Any]:
 
 
 class Listener:
-    """A client that remembers what it heard."""
+    """Received messages of a client, each checked against the schema."""
 
     def __init__(self, messages: AsyncIterator[Any]) -> None:
         self._messages = messages
-        self.heard: list[dict[str, Any]] = []
+        self.received: list[dict[str, Any]] = []
 
     async def until(self, wanted: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
-        """Listen until such a message comes; give all that came on the way, it included."""
-        start = len(self.heard)
+        """Receive until a message matches; return the messages of this call, the matching one included."""
+        start = len(self.received)
         async with asyncio.timeout(TIMEOUT_S):
             async for message in self._messages:
                 validate(message)
-                self.heard.append(message)
+                self.received.append(message)
                 if wanted(message):
-                    return self.heard[start:]
+                    return self.received[start:]
         raise AssertionError("the messages ended")
 
 
@@ -109,12 +109,12 @@ def state(wanted: str) -> Callable[[dict[str, Any]], bool]:
     return lambda message: message["type"] == "stream" and message["state"] == wanted
 
 
-def test_a_camera_is_watched_lost_and_found_again(
+def test_camera_is_watched_lost_and_reconnected(
     monitor: Callable[..., Any], rtsp_server: Callable[..., Any], face_video: Path, tmp_path: Path
 ) -> None:
-    """Verdicts reach a client, none while the camera is gone, and again once it is back."""
+    """A client receives verdicts, none while the camera is offline, and again after it has reconnected."""
     camera = rtsp_server(face_video)
-    record = tmp_path / "record.jsonl"
+    recording = tmp_path / "recording.jsonl"
 
     async def listen(url: str) -> list[dict[str, Any]]:
         async with watch(url, give_up_s=GIVE_UP_S) as messages:
@@ -124,7 +124,7 @@ def test_a_camera_is_watched_lost_and_found_again(
                 await listener.until(scored)
             camera.kill()
             await listener.until(state("offline"))
-            # The heartbeats of some seconds of outage.
+            # Three heartbeats, which are some seconds of outage.
             outage = []
             for _ in range(3):
                 outage += await listener.until(lambda message: message["type"] == "heartbeat")
@@ -132,13 +132,13 @@ def test_a_camera_is_watched_lost_and_found_again(
             outage += await listener.until(state("live"))
             assert not any(map(scored, outage))
             await listener.until(scored)
-            return listener.heard
+            return listener.received
 
-    with monitor(camera.url(), "--jsonl", record) as running:
-        heard = asyncio.run(listen(running.links["WebSocket"]))
+    with monitor(camera.url(), "--jsonl", recording) as running:
+        received = asyncio.run(listen(running.urls["WebSocket"]))
 
-    assert [message["type"] for message in heard[:2]] == ["hello", "snapshot"]
-    broadcast = heard[2:]
+    assert [message["type"] for message in received[:2]] == ["hello", "snapshot"]
+    broadcast = received[2:]
     seqs = [message["seq"] for message in broadcast]
     assert seqs == sorted(set(seqs))
     verdicts = [message for message in broadcast if scored(message)]
@@ -147,59 +147,52 @@ def test_a_camera_is_watched_lost_and_found_again(
     assert times == sorted(set(times))
     assert all(message["captured"] is not None for message in verdicts)
     assert all(message["latency_ms"]["total"] > 0 for message in verdicts)
-    # What the client heard, and more, is on record.
-    recorded = [json.loads(line) for line in record.read_text().splitlines()]
+    # The recording contains every broadcast message, those that the client received among them.
+    recorded = [json.loads(line) for line in recording.read_text().splitlines()]
     assert [message["seq"] for message in recorded] == list(range(1, len(recorded) + 1))
-    known = {message["seq"]: message for message in recorded}
-    assert all(known[message["seq"]] == message for message in broadcast)
-    warnings = [line for line in running.said if "trying again" in line]
+    by_seq = {message["seq"]: message for message in recorded}
+    assert all(by_seq[message["seq"]] == message for message in broadcast)
+    warnings = [line for line in running.lines if "trying again" in line]
     assert len(warnings) == 1
 
 
 def test_two_streams_in_one_process(
-    monitor: Callable[..., Any], rtsp_server: Callable[..., Any], face_video: Path
+    monitor: Callable[..., Any], rtsp_server: Callable[..., Any], face_video: Path, browser: Browser
 ) -> None:
-    """A camera and a file side by side each have verdicts of their own."""
+    """A camera and a file each get their own verdicts, which the dashboard and the overlay show."""
     camera = rtsp_server(face_video)
 
     async def listen(url: str) -> set[str]:
         async with watch(url, give_up_s=GIVE_UP_S) as messages:
-            listener, streams = Listener(messages), set()
+            listener = Listener(messages)
+            streams: set[str] = set()
             while len(streams) < 2:
                 streams.add((await listener.until(scored))[-1]["stream"])
             return streams
 
+    is_scored = "['real', 'uncertain', 'fake'].includes"
     with monitor(camera.url(), face_video) as running:
-        assert asyncio.run(listen(running.links["WebSocket"])) == {"cam", "face.mp4"}
-
-
-def test_a_browser_sees_the_verdict(
-    monitor: Callable[..., Any], rtsp_server: Callable[..., Any], face_video: Path, browser: Browser
-) -> None:
-    """Dashboard and overlay, opened by the links that were printed, show what is thought of the face."""
-    camera = rtsp_server(face_video)
-    outputs = "['real', 'uncertain', 'fake'].includes"
-    with monitor(camera.url()) as running:
-        dashboard = browser.open(running.links["dashboard"])
-        dashboard.wait_for(f"{outputs}(document.querySelector('.face')?.dataset.state)")
+        assert asyncio.run(listen(running.urls["WebSocket"])) == {"cam", "face.mp4"}
+        dashboard = browser.open(running.urls["dashboard"])
+        dashboard.wait_for(f"{is_scored}(document.querySelector('.face')?.dataset.state)")
         assert "cam" in dashboard.evaluate("document.body.innerText")
         assert dashboard.complaints == []
         dashboard.close()
-        overlay = browser.open(running.links["overlay for OBS"])
+        overlay = browser.open(running.urls["overlay for OBS"])
         badge = "document.querySelector('unmask-verdict').shadowRoot.querySelector('li')"
-        overlay.wait_for(f"{outputs}({badge}?.dataset.state)")
+        overlay.wait_for(f"{is_scored}({badge}?.dataset.state)")
         assert overlay.complaints == []
         overlay.close()
 
 
-def test_the_demo_runs_out_of_the_box(monitor: Callable[..., Any]) -> None:
-    """What a newcomer tries first: no camera, no file, and a verdict on a moving face."""
+def test_demo_works_without_a_camera_or_a_file(monitor: Callable[..., Any]) -> None:
+    """The demo source alone gives a verdict on a moving face."""
 
     async def listen(url: str) -> dict[str, Any]:
         async with watch(url, give_up_s=GIVE_UP_S) as messages:
             return (await Listener(messages).until(scored))[-1]
 
     with monitor("demo") as running:
-        verdict = asyncio.run(listen(running.links["WebSocket"]))
+        verdict = asyncio.run(listen(running.urls["WebSocket"]))
     assert verdict["stream"] == "demo"
     assert 0 <= verdict["p_fake"] <= 1
