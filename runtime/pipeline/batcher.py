@@ -1,7 +1,7 @@
 """Batching of the face crops of all streams into shared backbone calls, on one thread.
 
     with Batcher(engine.features) as batcher:
-        with batcher.due():
+        with batcher.announce():
             crops = find_and_crop_faces(frame)
             features = batcher.features(crops)
 
@@ -47,8 +47,8 @@ class Batcher:
     """Shared backbone of several streams; requests that wait together are run in one call, in arrival order.
 
     The request of a single stream runs at once. A batch forms from the requests that arrive while the
-    backbone is busy, and from those announced with `due`. A request larger than `max_crops` is split into
-    several calls.
+    backbone is busy, and from those announced with `announce`. A request larger than `max_crops` is split
+    into several calls.
 
     Use it as a context manager, which starts and stops its thread.
 
@@ -82,7 +82,7 @@ class Batcher:
         self._wait_s = wait_s
         self._clock = clock
         # Threads that have announced a request and not made it yet.
-        self._due: set[int] = set()
+        self._announced: set[int] = set()
         self._waiting: deque[_Request] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -98,16 +98,16 @@ class Batcher:
         self.close()
 
     @contextmanager
-    def due(self) -> Iterator[None]:
+    def announce(self) -> Iterator[None]:
         """Announce a request of this thread; others may wait for it until it is made or the block ends."""
         caller = threading.get_ident()
         with self._changed:
-            self._due.add(caller)
+            self._announced.add(caller)
         try:
             yield
         finally:
             with self._changed:
-                self._due.discard(caller)
+                self._announced.discard(caller)
                 self._changed.notify_all()
 
     def submit(self, crops: NDArray[np.uint8]) -> Future[NDArray[np.float32]]:
@@ -132,7 +132,7 @@ class Batcher:
                 raise BatcherClosed
             request = _Request(crops, self._clock())
             self._waiting.append(request)
-            self._due.discard(threading.get_ident())
+            self._announced.discard(threading.get_ident())
             self._changed.notify_all()
         return request.result
 
@@ -189,7 +189,7 @@ class Batcher:
 
     def _wait_for_announced(self) -> None:
         """Wait until no request is announced, a call is full or the oldest has waited `wait_s`; lock held."""
-        while self._due and self._waiting and not self._closed:
+        while self._announced and self._waiting and not self._closed:
             left_s = self._waiting[0].arrived + self._wait_s - self._clock()
             full = sum(len(request.crops) for request in self._waiting) >= self._max_crops
             if full or left_s <= 0:

@@ -102,7 +102,7 @@ class Monitor:
 
     def __enter__(self) -> Self:
         for stream in self._streams:
-            stream.announce()
+            stream.publish_state()
         for stream in self._streams:
             stream.thread.start()
         self._ticker.start()

@@ -24,7 +24,7 @@ from runtime.errors import UnmaskError
 from runtime.model.bundle import Bundle
 from runtime.pipeline.batcher import Batcher
 from runtime.pipeline.scan_result import ScanAccumulator, ScanResult
-from runtime.pipeline.stream_analysis import Head, Sighting, StreamAnalysis
+from runtime.pipeline.stream_analysis import Head, ObservedFrame, StreamAnalysis
 from streams.errors import EndOfStream, SourceError, redact
 from streams.faces.detector import Detector, Infer
 from streams.faces.finder import FaceFinder
@@ -153,14 +153,14 @@ class _BatchedFrames:
         self._analysis = analysis
         self._batcher = batcher
         self._accumulator = accumulator
-        self._filling: list[Sighting] = []
+        self._filling: list[ObservedFrame] = []
         self._crops = 0
-        self._pending: deque[tuple[list[Sighting], Future[NDArray[np.float32]] | None]] = deque()
+        self._pending: deque[tuple[list[ObservedFrame], Future[NDArray[np.float32]] | None]] = deque()
 
     def add(self, frame: Frame) -> None:
-        sighting = self._analysis.observe(frame)
-        self._filling.append(sighting)
-        self._crops += len(sighting.faces)
+        observed = self._analysis.observe(frame)
+        self._filling.append(observed)
+        self._crops += len(observed.faces)
         # Frames without faces count too, since a long run of them would be kept in memory.
         if max(self._crops, len(self._filling)) >= BATCH_CROPS:
             self._submit()
@@ -168,24 +168,24 @@ class _BatchedFrames:
     def finish(self) -> None:
         self._submit()
         while self._pending:
-            self._conclude()
+            self._score_oldest()
 
     def _submit(self) -> None:
         if not self._filling:
             return
         future = None
         if self._crops:
-            future = self._batcher.submit(np.concatenate([sighting.crops for sighting in self._filling]))
+            future = self._batcher.submit(np.concatenate([observed.crops for observed in self._filling]))
         self._pending.append((self._filling, future))
         self._filling, self._crops = [], 0
         if len(self._pending) > MAX_PENDING_BATCHES:
-            self._conclude()
+            self._score_oldest()
 
-    def _conclude(self) -> None:
-        sightings, future = self._pending.popleft()
+    def _score_oldest(self) -> None:
+        frames, future = self._pending.popleft()
         features = None if future is None else future.result()
         end = 0
-        for sighting in sightings:
-            start, end = end, end + len(sighting.faces)
+        for observed in frames:
+            start, end = end, end + len(observed.faces)
             rows = None if features is None else features[start:end]
-            self._accumulator.add(sighting, self._analysis.conclude(sighting, rows))
+            self._accumulator.add(observed, self._analysis.score(observed, rows))

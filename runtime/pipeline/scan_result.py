@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from runtime.model.bundle import Bundle
 from runtime.model.video_score import FaceRecord, face_p_fake, video_p_fake
-from runtime.pipeline.stream_analysis import FaceVerdict, Sighting
+from runtime.pipeline.stream_analysis import FaceVerdict, ObservedFrame
 
 ScanState: TypeAlias = Literal["scored", "no_face", "too_short", "too_slow", "unreadable"]
 
@@ -105,13 +105,13 @@ class ScanAccumulator:
         # Each sample stands for the time until the next one.
         return self._last_s - self._first_s + 1 / self._bundle.sample_hz if self._frames else 0.0
 
-    def add(self, sighting: Sighting, verdicts: Iterable[FaceVerdict]) -> None:
+    def add(self, observed: ObservedFrame, verdicts: Iterable[FaceVerdict]) -> None:
         """Add one analysed frame and its verdicts."""
         if not self._frames:
-            self._first_s = sighting.frame.pts_s
-        self._last_s = sighting.frame.pts_s
+            self._first_s = observed.frame.pts_s
+        self._last_s = observed.frame.pts_s
         self._frames += 1
-        for face in sighting.faces:
+        for face in observed.faces:
             self._faces.setdefault(face.id, _FaceHistory()).heights.append(face.box[3])
         for verdict in verdicts:
             if verdict.logit is not None:

@@ -62,7 +62,7 @@ class StreamStateMachine:
         self._analysed = 0
         self._disconnects = 0
 
-    def announce(self) -> Messages:
+    def current(self) -> Messages:
         """Return the message with the present state."""
         return [self._message()]
 

@@ -108,9 +108,9 @@ class StreamThread:
         self._lock = threading.Lock()
         self._reader: Reader | None = None
 
-    def announce(self) -> None:
+    def publish_state(self) -> None:
         """Publish the stream's present state."""
-        self._send(self._state.announce)
+        self._send(self._state.current)
 
     def tick(self) -> None:
         """Publish that the stream has stalled, if it has."""

@@ -24,7 +24,7 @@ from runtime.model.calibration import Calibration
 from runtime.model.temporal_classifier import TEMPORAL_FILE, write_temporal_classifier
 from runtime.pipeline.window import FaceWindow
 from tests.export.conftest import DIM, SIZE, WINDOW, SmallHead, SmallModel, make_clips
-from tests.support.temporal import flat_judge
+from tests.support.temporal import uniform_temporal_classifier
 from train.models.checkpoint import save_checkpoint
 from train.models.config import ModelConfig
 from train.models.detector import ResNeXtLSTM
@@ -182,7 +182,7 @@ def test_a_judge_of_flicker_goes_from_the_checkpoint_into_the_bundle(tmp_path: P
     """It is exported with the network; a model without one that takes the bundle's place leaves none."""
     sizes = ModelConfig(input_size=32, hidden=8, window=4, min_frames=3)
     save_checkpoint(tmp_path / "checkpoint", ResNeXtLSTM(sizes).eval(), {})
-    judge = flat_judge(0.1, bias=0.0, window=4)
+    judge = uniform_temporal_classifier(0.1, bias=0.0, window=4)
     write_temporal_classifier(tmp_path / "checkpoint" / TEMPORAL_FILE, judge)
     out = tmp_path / "bundle"
     assert export_bundle(tmp_path / "checkpoint", out, weights="float16").temporal == judge

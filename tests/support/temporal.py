@@ -1,4 +1,4 @@
-"""Judges of flicker whose every weight is the same, for tests of what carries and adds them."""
+"""Temporal classifier with equal weights, for tests of storing it and of adding its logits."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from runtime.model.temporal_classifier import TEMPORAL_FEATURES, TemporalClassif
 from streams.features.temporal_residuals import NUM_RESIDUALS
 
 
-def flat_judge(
+def uniform_temporal_classifier(
     weight: float, *, bias: float, window: int, centre: float = 0.0, scale: float = 1.0
 ) -> TemporalClassifier:
-    """Make one."""
+    """Return a classifier whose weights are all the same."""
     return TemporalClassifier(
         centre=(centre,) * NUM_RESIDUALS,
         scale=(scale,) * NUM_RESIDUALS,

@@ -22,9 +22,9 @@ from runtime.errors import (
     BundleUnsupported,
 )
 from runtime.model.bundle import Bundle, Manifest, change_manifest, load_bundle, write_manifest
-from tests.support.temporal import flat_judge
+from tests.support.temporal import uniform_temporal_classifier
 
-JUDGE = flat_judge(0.01, bias=-0.25, window=8, centre=0.5, scale=2.0)
+JUDGE = uniform_temporal_classifier(0.01, bias=-0.25, window=8, centre=0.5, scale=2.0)
 Edit = Callable[[dict[str, Any]], object]
 
 

@@ -57,7 +57,7 @@ class Caller(threading.Thread):
         assert self._announced.wait(TIMEOUT_S)
 
     def run(self) -> None:
-        with self._batcher.due():
+        with self._batcher.announce():
             self._announced.set()
             assert self.go.wait(TIMEOUT_S)
             if self._values:
@@ -101,7 +101,7 @@ def test_request_waits_for_announced_ones(backbone: GatedBackbone) -> None:
     """While the clock stands still, a request waits for the announced requests and shares their call."""
     with Batcher(backbone, clock=lambda: 0.0) as batcher:
         callers = [Caller(batcher, 1), Caller(batcher, 2, 3)]
-        with batcher.due():
+        with batcher.announce():
             early = batcher.submit(crops_of(9))
         callers[1].go.set()
         assert not early.done()

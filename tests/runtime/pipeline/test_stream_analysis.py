@@ -1,4 +1,4 @@
-"""One stream's analysis: real crops, a real engine of random weights, faces where the test puts them."""
+"""Tests of the analysis of one stream, with real crops, a real engine and scripted face positions."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from streams.faces.crop import Box
 from streams.faces.finder import Face
 from streams.features.temporal_residuals import clip_residuals
 from streams.input.frame import Frame
-from tests.support.temporal import flat_judge
+from tests.support.temporal import uniform_temporal_classifier
 
 HZ = 8
 LEFT: Box = (20.0, 20.0, 40.0, 50.0)
 RIGHT: Box = (200.0, 60.0, 60.0, 70.0)
 
 
-class Script:
-    """A finder that finds what it is told, one entry per frame."""
+class ScriptedFinder:
+    """Finder that reports given faces, one entry per frame."""
 
     def __init__(self, *frames: Sequence[tuple[int, Box]]) -> None:
         self._frames = iter(frames)
@@ -39,7 +39,7 @@ class Script:
 
 
 class Clock:
-    """Stands still until it is moved."""
+    """Clock that is set by the test."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -60,20 +60,20 @@ def engine(bundle: Bundle) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[av.VideoFrame]:
-    """Forty pictures that differ everywhere and from each other."""
+def images() -> list[av.VideoFrame]:
+    """Forty images of random blocks, each different."""
     rng = np.random.default_rng(7)
     coarse = rng.integers(0, 256, (40, 15, 20, 3), np.uint8)
     return [av.VideoFrame.from_ndarray(np.kron(one, np.ones((16, 16, 1), np.uint8))) for one in coarse]
 
 
 @pytest.fixture
-def frame_at(pictures: list[av.VideoFrame]) -> Callable[..., Frame]:
-    """Give `frame_at(index, gap=..., captured=..., missed=...)`, the index-th sample of a stream."""
+def frame_at(images: list[av.VideoFrame]) -> Callable[..., Frame]:
+    """Function `frame_at(index, gap=..., captured=..., missed=...)` that returns one sample of a stream."""
 
     def make(index: int, *, gap: bool | None = None, captured: float | None = None, missed: int = 0) -> Frame:
         return Frame(
-            image=pictures[index % len(pictures)],
+            image=images[index % len(images)],
             pts=index,
             time_base=Fraction(1, HZ),
             captured=captured,
@@ -87,13 +87,13 @@ def frame_at(pictures: list[av.VideoFrame]) -> Callable[..., Frame]:
 
 @pytest.fixture
 def analysis_of(bundle: Bundle, engine: Engine) -> Callable[..., StreamAnalysis]:
-    """Give `analysis_of(faces per frame, ...)`, an analysis that finds these."""
+    """Function `analysis_of(*faces_per_frame, ...)` that returns an analysis with a scripted finder."""
 
     def make(*frames: Sequence[tuple[int, Box]], **options: object) -> StreamAnalysis:
         settings: dict[str, object] = {
             "head": engine,
             "features": engine,
-            "finder": Script(*frames),
+            "finder": ScriptedFinder(*frames),
             **options,
         }
         return StreamAnalysis(bundle, **settings)  # type: ignore[arg-type]
@@ -105,52 +105,54 @@ def states(verdicts: Sequence[FaceVerdict]) -> list[tuple[int, str]]:
     return [(verdict.face, verdict.state) for verdict in verdicts]
 
 
-def test_a_verdict_equals_the_model_on_the_whole_clip(
+def test_verdict_equals_the_model_on_the_whole_window(
     bundle: Bundle, engine: Engine, analysis_of: Callable[..., StreamAnalysis], frame_at: Callable[..., Frame]
 ) -> None:
-    """Crop by crop through the buffer gives what the model gives on all crops of the window at once."""
+    """Features buffered crop by crop give the same logit as all crops of the window at once."""
     analysis = analysis_of(*[[(3, LEFT)]] * 12)
     crops = []
     for index in range(12):
-        sighting = analysis.observe(frame_at(index))
-        crops.append(sighting.crops[0])
-        (verdict,) = analysis.conclude(sighting, engine.features(sighting.crops))
+        observed = analysis.observe(frame_at(index))
+        crops.append(observed.crops[0])
+        (verdict,) = analysis.score(observed, engine.features(observed.crops))
     clip = engine.features(np.stack(crops[-bundle.window :]))
     assert verdict.logit == pytest.approx(float(engine.logits(clip[np.newaxis])[0]), abs=1e-5)
     assert verdict.p_fake == pytest.approx(bundle.calibration.p_fake(verdict.logit or 0.0))
 
 
-def test_flicker_is_added_to_the_network_s_logit(
+def test_temporal_classifier_is_added_to_the_logit_of_the_head(
     bundle: Bundle, engine: Engine, frame_at: Callable[..., Frame]
 ) -> None:
-    """A bundle with a judge of flicker adds what it says of the window's crops; a gap makes it start anew."""
-    judge = flat_judge(0.02, bias=0.5, window=8)
-    told = {}
-    for temporal in (None, judge):
+    """The temporal classifier's logit on the window's residuals is added; they restart after a gap."""
+    classifier = uniform_temporal_classifier(0.02, bias=0.5, window=8)
+    logits: dict[bool, list[list[float | None]]] = {False: [], True: []}
+    for with_temporal in (False, True):
         analysis = StreamAnalysis(
-            replace(bundle, temporal=temporal),
+            replace(bundle, temporal=classifier if with_temporal else None),
             head=engine,
             features=engine,
-            finder=Script(*[[(3, LEFT), (4, RIGHT)]] * 14),
+            finder=ScriptedFinder(*[[(3, LEFT), (4, RIGHT)]] * 14),
         )
-        crops, logits = [], []
+        crops = []
         for index in range(14):
-            sighting = analysis.observe(frame_at(index, gap=index == 9))
-            crops.append(sighting.crops)
-            verdicts = analysis.conclude(sighting, engine.features(sighting.crops))
-            logits.append([verdict.logit for verdict in verdicts])
-        told[temporal] = logits
+            observed = analysis.observe(frame_at(index, gap=index == 9))
+            crops.append(observed.crops)
+            verdicts = analysis.score(observed, engine.features(observed.crops))
+            logits[with_temporal].append([verdict.logit for verdict in verdicts])
     for face in (0, 1):
         for first, end in ((0, 6), (1, 9), (9, 13), (9, 14)):
             own = clip_residuals(np.stack([each[face] for each in crops[first:end]]), bundle.crop_margin)
-            added = told[judge][end - 1][face] - told[None][end - 1][face]
-            assert added == pytest.approx(float(judge.logits(own[np.newaxis])[0]), abs=1e-4)
+            total, head = logits[True][end - 1][face], logits[False][end - 1][face]
+            assert total is not None
+            assert head is not None
+            added = total - head
+            assert added == pytest.approx(float(classifier.logits(own[np.newaxis])[0]), abs=1e-4)
             assert abs(added) > 0.1
-    assert told[judge][9] == [None, None]
+    assert logits[True][9] == [None, None]
 
 
-def test_a_face_warms_up(analysis_of: Callable[..., StreamAnalysis], frame_at: Callable[..., Frame]) -> None:
-    """There is no score before `min_frames` samples; `fill` tells how far it is."""
+def test_face_warms_up(analysis_of: Callable[..., StreamAnalysis], frame_at: Callable[..., Frame]) -> None:
+    """There is no score before `min_frames` samples; `window_fill` grows meanwhile."""
     analysis = analysis_of(*[[(1, LEFT)]] * 5)
     verdicts = [analysis.analyse(frame_at(index))[0] for index in range(5)]
     assert [verdict.state == "warming" for verdict in verdicts] == [True, True, True, False, False]
@@ -158,10 +160,10 @@ def test_a_face_warms_up(analysis_of: Callable[..., StreamAnalysis], frame_at: C
     assert [verdict.window_fill for verdict in verdicts] == [1 / 8, 2 / 8, 3 / 8, 4 / 8, 5 / 8]
 
 
-def test_a_gap_starts_anew(
+def test_gap_restarts_the_window(
     analysis_of: Callable[..., StreamAnalysis], frame_at: Callable[..., Frame]
 ) -> None:
-    """What was seen before a gap in the stream is not mixed with what comes after."""
+    """Samples from before a gap in the stream are dropped."""
     analysis = analysis_of(*[[(1, LEFT)]] * 9)
     for index in range(8):
         (verdict,) = analysis.analyse(frame_at(index))
@@ -173,23 +175,25 @@ def test_a_gap_starts_anew(
 def test_one_missed_sample_is_bridged_and_two_are_not(
     analysis_of: Callable[..., StreamAnalysis], frame_at: Callable[..., Frame]
 ) -> None:
-    """A face that two samples do not show says goodbye once; coming back it has an empty buffer."""
-    seen, missed = [(1, LEFT)], []
+    """A face missing from two samples becomes stale once; when it reappears its window is empty."""
+    seen: list[tuple[int, Box]] = [(1, LEFT)]
+    missed: list[tuple[int, Box]] = []
     analysis = analysis_of(*[seen] * 4, missed, seen, missed, missed, missed, seen)
-    told = [analysis.analyse(frame_at(index)) for index in range(10)]
-    assert told[4] == []
-    assert told[5][0].window_fill == 5 / 8
-    assert [states(verdicts) for verdicts in told[6:9]] == [[], [(1, "stale")], []]
-    assert told[7][0].p_fake is None
-    assert told[7][0].latency is None
-    assert (told[9][0].state, told[9][0].window_fill) == ("warming", 1 / 8)
+    verdicts = [analysis.analyse(frame_at(index)) for index in range(10)]
+    assert verdicts[4] == []
+    assert verdicts[5][0].window_fill == 5 / 8
+    assert [states(of_frame) for of_frame in verdicts[6:9]] == [[], [(1, "stale")], []]
+    assert verdicts[7][0].p_fake is None
+    assert verdicts[7][0].latency is None
+    assert (verdicts[9][0].state, verdicts[9][0].window_fill) == ("warming", 1 / 8)
 
 
-def test_a_lost_sample_counts_as_one_that_does_not_show_the_face(
+def test_lost_sample_counts_as_a_miss(
     analysis_of: Callable[..., StreamAnalysis], frame_at: Callable[..., Frame]
 ) -> None:
-    """One lost sample is bridged; with one beside it in which the face was not found, nothing is left."""
-    seen, missed = [(1, LEFT)], []
+    """One lost sample is bridged; together with a sample without the face it clears the window."""
+    seen: list[tuple[int, Box]] = [(1, LEFT)]
+    missed: list[tuple[int, Box]] = []
     analysis = analysis_of(*[seen] * 4, missed, seen, seen, missed)
     fills = []
     for index, lost in ((0, 0), (1, 0), (3, 1), (4, 0), (5, 0), (7, 1), (8, 0)):
@@ -199,25 +203,25 @@ def test_a_lost_sample_counts_as_one_that_does_not_show_the_face(
     assert (gone.face, gone.state) == (1, "stale")
 
 
-def test_faces_keep_their_own(
+def test_faces_do_not_influence_each_other(
     engine: Engine, analysis_of: Callable[..., StreamAnalysis], frame_at: Callable[..., Frame]
 ) -> None:
-    """Two faces with different buffers each get the logit that they get alone, in any order."""
+    """Each of two faces gets the logit that it gets alone, whatever their order."""
     one, two = (1, LEFT), (2, RIGHT)
     both = analysis_of([one], [one], *[[one, two], [two, one]] * 4)
     alone = analysis_of([], [], *[[two]] * 8)
     for index in range(10):
         together = {verdict.face: verdict for verdict in both.analyse(frame_at(index))}
-        by_itself = alone.analyse(frame_at(index))
-    assert together[2].logit == pytest.approx(by_itself[0].logit, abs=1e-5)
+        separate = alone.analyse(frame_at(index))
+    assert together[2].logit == pytest.approx(separate[0].logit, abs=1e-5)
     assert together[1].logit != together[2].logit
     assert list(both.faces) == [1, 2]
 
 
-def test_frames_that_share_a_backbone_call_give_the_same(
+def test_frames_that_share_a_backbone_call_give_the_same_verdicts(
     engine: Engine, analysis_of: Callable[..., StreamAnalysis], frame_at: Callable[..., Frame]
 ) -> None:
-    """Observing several frames before concluding them changes no verdict."""
+    """Observing several frames before scoring them changes no verdict."""
     script = [
         [(1, LEFT)],
         [(1, LEFT), (2, RIGHT)],
@@ -226,72 +230,72 @@ def test_frames_that_share_a_backbone_call_give_the_same(
         [(2, RIGHT)],
         [(1, LEFT), (2, RIGHT)],
     ] * 2
-    stepwise, ahead = analysis_of(*script), analysis_of(*script)
-    expected = [analysis_verdicts for i in range(12) for analysis_verdicts in stepwise.analyse(frame_at(i))]
-    sightings = [ahead.observe(frame_at(index)) for index in range(12)]
-    features = engine.features(np.concatenate([sighting.crops for sighting in sightings]))
-    found, end = [], 0
-    for sighting in sightings:
-        start, end = end, end + len(sighting.faces)
-        found += ahead.conclude(sighting, features[start:end])
-    assert states(found) == states(expected)
-    for mine, other in zip(found, expected, strict=True):
-        assert mine.logit == pytest.approx(other.logit, abs=1e-5)
+    one_by_one, together = analysis_of(*script), analysis_of(*script)
+    expected = [verdict for index in range(12) for verdict in one_by_one.analyse(frame_at(index))]
+    frames = [together.observe(frame_at(index)) for index in range(12)]
+    features = engine.features(np.concatenate([observed.crops for observed in frames]))
+    verdicts, end = [], 0
+    for observed in frames:
+        start, end = end, end + len(observed.faces)
+        verdicts += together.score(observed, features[start:end])
+    assert states(verdicts) == states(expected)
+    for verdict, other in zip(verdicts, expected, strict=True):
+        assert verdict.logit == pytest.approx(other.logit, abs=1e-5)
 
 
-def test_a_verdict_rate_below_the_sample_rate(
+def test_verdict_rate_below_the_sample_rate(
     analysis_of: Callable[..., StreamAnalysis], frame_at: Callable[..., Frame]
 ) -> None:
-    """Fewer verdicts are given, from buffers that are as full as ever, and nothing expires in between."""
+    """There are fewer verdicts, from windows of all samples, and none expires between two verdicts."""
     clock = Clock()
     analysis = analysis_of(*[[(1, LEFT)]] * 32, verdict_hz=2.0, expiry_s=0.6, clock=clock)
-    told = []
+    per_frame = []
     for index in range(32):
         clock.now += 1 / HZ
-        told.append(analysis.analyse(frame_at(index)))
-    given = [verdicts[0] for verdicts in told if verdicts]
-    assert len(given) == 8
-    assert [verdict.window_fill for verdict in given[2:]] == [1.0] * 6
-    assert all(verdict.p_fake is not None for verdict in given[1:])
+        per_frame.append(analysis.analyse(frame_at(index)))
+    verdicts = [of_frame[0] for of_frame in per_frame if of_frame]
+    assert len(verdicts) == 8
+    assert [verdict.window_fill for verdict in verdicts[2:]] == [1.0] * 6
+    assert all(verdict.p_fake is not None for verdict in verdicts[1:])
 
 
-def test_too_many_faces_leave_those_in_that_are_followed(
+def test_number_of_faces_is_limited(
     analysis_of: Callable[..., StreamAnalysis], frame_at: Callable[..., Frame]
 ) -> None:
-    """The number of faces judged is bounded; a larger face that comes later does not push one out."""
+    """A larger face that appears later does not replace one that is already being analysed."""
     small, large = (1, LEFT), (2, RIGHT)
     analysis = analysis_of([small], [large, small], [large, small], [large], max_faces=1)
-    told = [states(analysis.analyse(frame_at(index))) for index in range(4)]
-    assert told == [[(1, "warming")], [(1, "warming")], [(1, "warming")], [(2, "warming")]]
+    per_frame = [states(analysis.analyse(frame_at(index))) for index in range(4)]
+    assert per_frame == [[(1, "warming")], [(1, "warming")], [(1, "warming")], [(2, "warming")]]
 
 
-def test_a_score_that_comes_too_late_is_stale(
+def test_score_that_comes_too_late_is_stale(
     engine: Engine, analysis_of: Callable[..., StreamAnalysis], frame_at: Callable[..., Frame]
 ) -> None:
-    """If the machine was held up for longer than a verdict may live, the frame's score does not go out."""
+    """A frame whose analysis took longer than `expiry_s` gets a stale verdict without a score."""
     clock = Clock()
 
-    class HeldUp:
-        held_s = 0.0
+    class SlowBackbone:
+        delay_s = 0.0
 
         def features(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-            clock.now += self.held_s
+            clock.now += self.delay_s
             return engine.features(crops)
 
-    features = HeldUp()
+    features = SlowBackbone()
     analysis = analysis_of(*[[(1, LEFT)]] * 6, features=features, expiry_s=0.6, clock=clock)
     for index in range(5):
         (verdict,) = analysis.analyse(frame_at(index))
     assert verdict.p_fake is not None
-    features.held_s = 3.0
+    features.delay_s = 3.0
     (verdict,) = analysis.analyse(frame_at(5))
     assert (verdict.state, verdict.p_fake) == ("stale", None)
 
 
-def test_a_broken_engine_gives_no_verdict(
+def test_engine_error_is_raised(
     analysis_of: Callable[..., StreamAnalysis], frame_at: Callable[..., Frame]
 ) -> None:
-    """The engine's error comes out as it is: nothing is scored in its place."""
+    """There is no verdict on a frame whose backbone call failed."""
 
     class Broken:
         def features(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -302,10 +306,8 @@ def test_a_broken_engine_gives_no_verdict(
         analysis.analyse(frame_at(0))
 
 
-def test_latency_counts_from_capture(
-    analysis_of: Callable[..., StreamAnalysis], frame_at: Callable[..., Frame]
-) -> None:
-    """Of a live frame the total is its age at the verdict; of a file's frame, the time spent on it."""
+def test_total_latency(analysis_of: Callable[..., StreamAnalysis], frame_at: Callable[..., Frame]) -> None:
+    """The total is the age of a live frame at the verdict, or the time spent on a frame of a file."""
     live = analysis_of([(1, LEFT)], wall=lambda: 1000.25)
     (verdict,) = live.analyse(frame_at(0, captured=1000.0))
     assert verdict.latency is not None
@@ -318,10 +320,10 @@ def test_latency_counts_from_capture(
     assert verdict.captured is None
 
 
-def test_the_message_of_a_verdict(
+def test_message_of_a_verdict(
     analysis_of: Callable[..., StreamAnalysis], frame_at: Callable[..., Frame]
 ) -> None:
-    """What goes out holds the box in shares of the picture and the cost of each stage."""
+    """The message contains the box in shares of the frame and the time of each stage."""
     (verdict,) = analysis_of([(4, RIGHT)]).analyse(frame_at(0))
     message = verdict.message("cam").stamp(seq=1, time=5.0)
     assert message.box == pytest.approx((200 / 320, 60 / 240, 60 / 320, 70 / 240), abs=1e-4)
@@ -330,8 +332,10 @@ def test_the_message_of_a_verdict(
     assert message.latency_ms.decode == 1.5
 
 
-def test_clear_forgets(analysis_of: Callable[..., StreamAnalysis], frame_at: Callable[..., Frame]) -> None:
-    """After a reconnection nothing of the stream before it is left."""
+def test_clear_drops_all_faces(
+    analysis_of: Callable[..., StreamAnalysis], frame_at: Callable[..., Frame]
+) -> None:
+    """After a reconnection no face and no sample from before is left."""
     analysis = analysis_of(*[[(1, LEFT)]] * 6)
     for index in range(5):
         analysis.analyse(frame_at(index))

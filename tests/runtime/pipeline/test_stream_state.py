@@ -45,7 +45,7 @@ def go_live(stream: StreamStateMachine, *, faces: int = 1, now: float = 0.0) -> 
 
 def test_stream_is_live_after_the_first_analysed_frame(stream: StreamStateMachine) -> None:
     """An opened source is still `connecting`; `live` comes once, before the first verdict."""
-    assert states(stream.announce()) == ["connecting"]
+    assert states(stream.current()) == ["connecting"]
     assert states(stream.connected()) == []
     assert states(stream.frame_analysed([verdict()], faces=1, now=0.0)) == ["live", (0, "real")]
     assert states(stream.frame_analysed([verdict()], faces=1, now=0.1)) == [(0, "real")]

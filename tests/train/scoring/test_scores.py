@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from runtime.model.calibration import Calibration
 from streams.features.temporal_residuals import clip_residuals
-from tests.support.temporal import flat_judge
+from tests.support.temporal import uniform_temporal_classifier
 from train.data.clip_set import LabelledClip
 from train.scoring.scores import (
     BATCH,
@@ -76,7 +76,7 @@ def test_flicker_is_added_to_windows_and_not_to_frames() -> None:
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (10, 8, 8, 3), np.uint8)
     shaken = replace(clip([0]), frames=frames)
-    judge = flat_judge(0.05, bias=1.0, window=4)
+    judge = uniform_temporal_classifier(0.05, bias=1.0, window=4)
     (plain,) = score_clips([shaken], scorer())
     (found,) = score_clips([shaken], replace(scorer(), temporal=judge))
     temporal = clip_residuals(frames, 1.3)

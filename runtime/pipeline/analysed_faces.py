@@ -1,0 +1,115 @@
+"""Faces of one stream that are being analysed: their selection, their windows and their end. No I/O."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
+
+from runtime.model.bundle import Bundle
+from runtime.pipeline.decision import FaceDecision
+from runtime.pipeline.window import FaceWindow
+from streams.faces.crop import Box
+from streams.faces.finder import Face
+from streams.features.temporal_residuals import ResidualMeter
+
+# A face that is missing from this many consecutive samples is gone, and its window is dropped.
+MAX_MISSES = 2
+
+
+class AnalysedFace:
+    """Window, decision and latest position of one face.
+
+    Args:
+        face_id: Track id.
+        bundle: The model.
+        expiry_s: Age in seconds above which a verdict is `stale`.
+    """
+
+    def __init__(self, face_id: int, bundle: Bundle, expiry_s: float) -> None:
+        meter = None if bundle.temporal is None else ResidualMeter(bundle.crop_margin)
+        self.id = face_id
+        self.window = FaceWindow(bundle.window, bundle.feature_dim, meter)
+        self.decision = FaceDecision(bundle.calibration, min_fill=bundle.min_fill, expiry_s=expiry_s)
+        self.misses = 0
+        self.box: Box = (0.0, 0.0, 0.0, 0.0)
+
+    def restart(self) -> None:
+        """Drop all samples, because the next one does not follow them."""
+        self.window.clear()
+        self.decision.reset()
+
+
+class AnalysedFaces:
+    """All faces of one stream that are being analysed.
+
+    Args:
+        bundle: The model.
+        max_faces: Largest number of faces analysed in one frame.
+        expiry_s: Age in seconds above which a verdict is `stale`.
+    """
+
+    def __init__(self, bundle: Bundle, *, max_faces: int, expiry_s: float) -> None:
+        self._bundle = bundle
+        self._max_faces = max_faces
+        self._expiry_s = expiry_s
+        self._faces: dict[int, AnalysedFace] = {}
+        self._selected: deque[set[int]] = deque(maxlen=MAX_MISSES)
+
+    @property
+    def ids(self) -> Collection[int]:
+        """Track ids of the faces."""
+        return self._faces.keys()
+
+    def select(self, faces: Sequence[Face]) -> tuple[Face, ...]:
+        """Select the faces of the next frame to analyse: those selected recently, then the largest.
+
+        Args:
+            faces: All faces of the frame.
+        """
+        if len(faces) > self._max_faces:
+            # Exchanging a face for a larger one would leave a gap in the windows of both.
+            recent: set[int] = set().union(*self._selected)
+            faces = sorted(faces, key=lambda face: (face.id not in recent, -face.box[3]))[: self._max_faces]
+        self._selected.append({face.id for face in faces})
+        return tuple(faces)
+
+    def update(self, faces: Iterable[Face], *, missed: int) -> tuple[list[AnalysedFace], list[AnalysedFace]]:
+        """Take over the selected faces of a frame, and remove those that are gone.
+
+        Args:
+            faces: Selected faces of the frame.
+            missed: Number of samples lost since the previous frame.
+
+        Returns:
+            The faces in the frame, in their order, and the faces that are gone.
+        """
+        present = [self._update(face, missed) for face in faces]
+        visible = {face.id for face in present}
+        gone = []
+        for face in list(self._faces.values()):
+            if face.id not in visible:
+                face.misses += 1 + missed
+                if face.misses >= MAX_MISSES:
+                    gone.append(self._faces.pop(face.id))
+        return present, gone
+
+    def restart(self) -> None:
+        """Drop the samples of all faces, after a gap in the stream."""
+        for face in self._faces.values():
+            face.restart()
+
+    def clear(self) -> None:
+        """Drop all faces."""
+        self._faces.clear()
+        self._selected.clear()
+
+    def _update(self, face: Face, missed: int) -> AnalysedFace:
+        analysed = self._faces.get(face.id)
+        if analysed is None:
+            analysed = self._faces[face.id] = AnalysedFace(face.id, self._bundle, self._expiry_s)
+        elif analysed.misses + missed >= MAX_MISSES:
+            # Missing from one sample, and the next sample was lost.
+            analysed.restart()
+        analysed.misses = 0
+        analysed.box = face.box
+        return analysed
