@@ -88,29 +88,29 @@ class Tracker:
         Args:
             detections: All faces detected in the frame.
         """
-        overlaps = _iou(_boxes([t.box for t in self._tracks]), _boxes([d.box for d in detections]))
-        overlaps[overlaps < self._min_overlap] = 0
-        matched: dict[int, int] = {}
-        for row, column in _assign(overlaps):
-            if overlaps[row, column] > 0:
-                matched[row] = column
-        ambiguous = {row for row, column in matched.items() if self._is_ambiguous(overlaps, row, column)}
-        # The rivals of an ambiguous match end too: each of them could be the detected face.
-        for row in tuple(ambiguous):
-            ambiguous.update(np.flatnonzero(overlaps[:, matched[row]]).tolist())
+        matched, ambiguous = self._match(detections)
         kept: list[Track] = []
         for row, track in enumerate(self._tracks):
-            if row in ambiguous:
-                matched.pop(row, None)
-            elif row in matched:
+            if row in matched:
                 kept.append(self._confirmed(track, detections[matched[row]]))
-            elif track.missed < self._max_missed:
+            elif row not in ambiguous and track.missed < self._max_missed:
                 kept.append(replace(track, missed=track.missed + 1))
         taken = set(matched.values())
         for column, detection in enumerate(detections):
             if column not in taken:
                 kept.append(Track(id=next(self._ids), box=detection.box, score=detection.score))
         self._tracks = kept
+
+    def _match(self, detections: Sequence[Detection]) -> tuple[dict[int, int], set[int]]:
+        """Return the unambiguous matches as track index -> detection index, and the ambiguous tracks."""
+        overlaps = _iou(_boxes([t.box for t in self._tracks]), _boxes([d.box for d in detections]))
+        overlaps[overlaps < self._min_overlap] = 0
+        pairs = {row: column for row, column in _assign(overlaps) if overlaps[row, column] > 0}
+        ambiguous = {row for row, column in pairs.items() if self._is_ambiguous(overlaps, row, column)}
+        # The rivals of an ambiguous match end too: each of them could be the detected face.
+        for row in tuple(ambiguous):
+            ambiguous.update(np.flatnonzero(overlaps[:, pairs[row]]).tolist())
+        return {row: column for row, column in pairs.items() if row not in ambiguous}, ambiguous
 
     def _is_ambiguous(self, overlaps: NDArray[np.float64], row: int, column: int) -> bool:
         rivals = np.concatenate([np.delete(overlaps[:, column], row), np.delete(overlaps[row], column)])

@@ -94,11 +94,11 @@ class FakeParameters:
                 nothing.
         """
 
-        def jitter(values: tuple[float, ...], scale: float) -> tuple[float, ...]:
+        def varied(values: tuple[float, ...], scale: float) -> tuple[float, ...]:
             return tuple(float(v + amount * scale * rng.standard_normal()) for v in values)
 
-        shift, stretch = jitter(self.shift, 0.005), jitter(self.stretch, 0.006)
-        gain, offset = jitter(self.gain, 0.01), jitter(self.offset, 1.5)
+        shift, stretch = varied(self.shift, 0.005), varied(self.stretch, 0.006)
+        gain, offset = varied(self.gain, 0.01), varied(self.offset, 1.5)
         opacity = float(np.clip(self.opacity + amount * 0.04 * rng.standard_normal(), 0.2, 1.0))
         return replace(
             self,
@@ -238,19 +238,14 @@ def blend_mask(height: int, width: int, parameters: FakeParameters) -> Mask:
 
 
 def _match_channels(donor: Image, face: Image) -> NDArray[np.float32]:
-    """Give each channel of the donor the mean and standard deviation of the face's, as simple swaps do."""
-    face_pixels, donor_pixels = (
-        face.reshape(-1, 3).astype(np.float32),
-        donor.reshape(-1, 3).astype(np.float32),
-    )
-    scale = (face_pixels.std(0) + 1.0) / (donor_pixels.std(0) + 1.0)
-    return np.asarray(
-        (donor - donor_pixels.mean(0)) * np.clip(scale, 0.5, 2.0) + face_pixels.mean(0), np.float32
-    )
+    """Match mean and standard deviation of each channel of the donor to the face, as simple swaps do."""
+    wanted, given = face.reshape(-1, 3).astype(np.float32), donor.reshape(-1, 3).astype(np.float32)
+    scale = np.clip((wanted.std(0) + 1.0) / (given.std(0) + 1.0), 0.5, 2.0)
+    return np.asarray((donor - given.mean(0)) * scale + wanted.mean(0), np.float32)
 
 
 def _match_shading(donor: Image, face: Image, scale: float) -> NDArray[np.float32]:
-    """Give the donor the shading of the face down to a scale, as swaps with colour correction do."""
+    """Match the shading of the donor to the face down to a scale, as swaps with colour correction do."""
     height, width = face.shape[:2]
     # Shading is smooth, so a sixteenth of the pixels is enough.
     small = (max(width // 4, 1), max(height // 4, 1))
