@@ -20,8 +20,9 @@ from runtime.model.bundle import load_bundle
 from train.evaluation.evaluate import evaluate
 from train.evaluation.record import record
 
-CLOSE = 0.005
-"""Another processor rounds otherwise, and a pair of scores may change places."""
+CLOSE = 0.005 if int8_is_exact() else 0.01
+"""The stated figures are of int8 arithmetic on one CPU. Another CPU rounds differently; float32 moves the equal
+error rate of single crops by 0.005 and the other figures by less."""
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +78,6 @@ def test_the_bundled_model_measures_as_it_states(
     root = os.environ.get("UNMASK_DATA")
     if not root:
         skip_or_fail("UNMASK_DATA does not name the data set")
-    if not int8_is_exact():
-        pytest.skip("the figures were measured in int8 arithmetic, which this CPU is not made for")
     metrics = load_bundle(None).metrics
     assert metrics, "the bundled model states no figures"
     for name, stated in metrics.items():
