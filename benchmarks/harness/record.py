@@ -26,6 +26,7 @@ from rich.text import Text
 from benchmarks.hardware.machine_info import describe_machine
 from benchmarks.harness.errors import RecordNotWritten, RecordUnreadable
 from benchmarks.harness.record_comparison import compare
+from runtime.files import write_atomically
 from runtime.model.bundle import Bundle
 
 FORMAT = 1
@@ -220,7 +221,7 @@ class Output:
                 console.print(f"  {line}")
         if self._json_out is not None:
             try:
-                self._json_out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+                write_atomically(self._json_out, json.dumps(record, indent=2) + "\n")
             except OSError as error:
                 raise RecordNotWritten(self._json_out, error) from error
 

@@ -44,6 +44,7 @@ from runtime.engines.recorded_outputs import (
 )
 from runtime.engines.tensorrt.onnx_rewrite import PRECISIONS
 from runtime.errors import EngineUnavailable
+from runtime.files import atomic_path, write_atomically
 from runtime.model.bundle import Bundle
 
 MIN_CROPS, MIN_WINDOWS = 2000, 200
@@ -118,7 +119,7 @@ def run_check(
     step("reading crops")
     clips = checked_clips(bundle, options.crops)
     if options.save_crops is not None:
-        with options.save_crops.open("wb") as file:
+        with atomic_path(options.save_crops) as draft, draft.open("wb") as file:
             np.savez(file, clips=clips)
     foreign = [load_recorded_outputs(path) for path in options.recorded]
     for path, outputs in zip(options.recorded, foreign, strict=True):
@@ -155,7 +156,7 @@ def run_check(
     record = _record(bundle, rows, real=options.crops is not None, trained=trained is not None)
     _print(record, rows)
     if options.json_out is not None:
-        options.json_out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_atomically(options.json_out, json.dumps(record, indent=2) + "\n")
     for entry in rows:
         if entry.parity is not None and entry.parity.failures:
             figure = entry.parity.failures[0]

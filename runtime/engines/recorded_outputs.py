@@ -26,6 +26,7 @@ from runtime.engines.tensorrt.engine_cache import EngineCache
 from runtime.engines.tensorrt.onnx_rewrite import PRECISIONS
 from runtime.engines.tensorrt.prepared import read_prepared
 from runtime.errors import EngineUnavailable, UnmaskError
+from runtime.files import atomic_path
 
 if TYPE_CHECKING:
     from runtime.engines.interface import Engine
@@ -59,7 +60,7 @@ class RecordedOutputs:
         Args:
             path: Path of the file.
         """
-        with path.open("wb") as file:
+        with atomic_path(path) as draft, draft.open("wb") as file:
             np.savez(file, **vars(self))
 
 

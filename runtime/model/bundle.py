@@ -23,6 +23,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from runtime.errors import BundleInvalid, BundleMismatch, BundleMissing, BundleUnsupported
+from runtime.files import write_atomically
 from runtime.model.calibration import Calibration
 from runtime.model.temporal_classifier import (
     TEMPORAL_FILE,
@@ -199,8 +200,8 @@ def write_manifest(directory: Path, manifest: Manifest) -> Path:
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
     # Nothing is touched until everything can be told.
     if judge is not None:
-        (directory / TEMPORAL_FILE).write_bytes(judge)
-    path.write_text(text + "\n", encoding="utf-8", newline="\n")
+        write_atomically(directory / TEMPORAL_FILE, judge)
+    write_atomically(path, text + "\n")
     if judge is None:
         (directory / TEMPORAL_FILE).unlink(missing_ok=True)
     return path

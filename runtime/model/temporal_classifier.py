@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.files import write_atomically
 from streams.features.temporal_residuals import LAGS, NUM_RESIDUALS
 
 TEMPORAL_FILE = "temporal.json"
@@ -120,7 +121,7 @@ def to_json(judge: TemporalClassifier) -> str:
 
 def write_temporal_classifier(path: Path, judge: TemporalClassifier) -> None:
     """Write a judge as JSON."""
-    path.write_text(to_json(judge), encoding="utf-8", newline="\n")
+    write_atomically(path, to_json(judge))
 
 
 def read_temporal_classifier(path: Path) -> TemporalClassifier:

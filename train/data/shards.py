@@ -26,6 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
+from runtime.files import write_atomically
 from train.data.clip_cutter import FaceClip
 from train.data.videos import Video
 
@@ -263,9 +264,9 @@ class PreparedWriter:
         lines = csv.writer(skipped, lineterminator="\n")
         lines.writerow(["path", "reason"])
         lines.writerows(sorted([record.video, record.reason] for record in records if record.reason))
-        _replace(self.folder / "clips.csv", clips.getvalue())
-        _replace(self.folder / "skipped.csv", skipped.getvalue())
-        _replace(
+        write_atomically(self.folder / "clips.csv", clips.getvalue())
+        write_atomically(self.folder / "skipped.csv", skipped.getvalue())
+        write_atomically(
             self.folder / "prepared.json",
             json.dumps({**self._settings, **about}, indent=2, allow_nan=False) + "\n",
         )
@@ -318,10 +319,3 @@ def label(video: Video) -> list[Any]:
         Whether it is fake, its group and its split.
     """
     return [video.fake, video.group, video.split]
-
-
-def _replace(path: Path, text: str) -> None:
-    # Never half a list under the final name.
-    new = path.with_name(path.name + ".new")
-    new.write_text(text, encoding="utf-8")
-    new.replace(path)

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from runtime.files import write_atomically
 from runtime.model.calibration import Calibration
 from streams.input.sampler import MAX_STEP, MIN_STEP
 from train.data.clip_cutter import ClipSpec
@@ -138,11 +139,9 @@ def evaluate(
         found["notes"] = [*clip_set.notes, *_notes(clip_set, entries, scorer, found["counts"])]
     plain_found: dict[str, Any] = plain(found)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "metrics.json").write_text(
-        json.dumps(plain_found, indent=2, allow_nan=False) + "\n", encoding="utf-8"
-    )
+    write_atomically(out / "metrics.json", json.dumps(plain_found, indent=2, allow_nan=False) + "\n")
     _plot(table, scorer.calibration, out)
-    (out / "report.md").write_text(report(plain_found), encoding="utf-8")
+    write_atomically(out / "report.md", report(plain_found))
     return plain_found
 
 

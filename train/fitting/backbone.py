@@ -29,6 +29,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset
 from torch.utils.tensorboard import SummaryWriter
 
+from runtime.files import atomic_path
 from train.data.crops import recrop
 from train.fitting.config import FitConfig
 from train.models.detector import Backbone
@@ -291,10 +292,9 @@ class _Run:
             "score": self._score,
             "looks_since": self._looks_since,
         }
-        draft = self._path.with_suffix(".part")
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(state, draft)
-        draft.replace(self._path)
+        with atomic_path(self._path) as draft:
+            torch.save(state, draft)
 
     def restored(self) -> bool:
         """Take up what was saved, if anything was."""

@@ -20,6 +20,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from runtime.files import atomic_path, write_atomically
 from runtime.model.calibration import Calibration
 from runtime.model.temporal_classifier import (
     TEMPORAL_FILE,
@@ -90,15 +91,16 @@ def save_checkpoint(folder: Path, model: ResNeXtLSTM, training: Mapping[str, Any
     for fitted in (CALIBRATION_FILE, TEMPORAL_FILE):
         (folder / fitted).unlink(missing_ok=True)
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    save_file(weights, folder / WEIGHTS_FILE)
+    with atomic_path(folder / WEIGHTS_FILE) as draft:
+        save_file(weights, draft)
     about = {"model": asdict(model.config), "training": dict(training)}
-    (folder / CONFIG_FILE).write_text(json.dumps(about, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_atomically(folder / CONFIG_FILE, json.dumps(about, indent=2, allow_nan=False) + "\n")
 
 
 def save_calibration(folder: Path, calibration: Calibration) -> None:
     """Write the calibration of a checkpoint."""
     text = json.dumps(asdict(calibration), indent=2, allow_nan=False)
-    (folder / CALIBRATION_FILE).write_text(text + "\n", encoding="utf-8")
+    write_atomically(folder / CALIBRATION_FILE, text + "\n")
 
 
 def save_temporal(folder: Path, temporal: TemporalClassifier) -> None:

@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from runtime.files import atomic_path, write_atomically
 from train.models.initial_weights import NO_WEIGHTS, SORTED, read_state
 
 WEIGHTS = "teacher.safetensors"
@@ -173,9 +174,10 @@ def save_teacher(folder: Path, teacher: Teacher, logit: nn.Linear, training: Map
     """
     folder.mkdir(parents=True, exist_ok=True)
     parts = nn.ModuleDict({"trunk": teacher.trunk, "logit": logit})
-    save_file({k: v.detach().cpu().contiguous() for k, v in parts.state_dict().items()}, folder / WEIGHTS)
+    with atomic_path(folder / WEIGHTS) as draft:
+        save_file({k: v.detach().cpu().contiguous() for k, v in parts.state_dict().items()}, draft)
     about = {"trunk": teacher.name, "training": dict(training)}
-    (folder / ABOUT).write_text(json.dumps(about, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_atomically(folder / ABOUT, json.dumps(about, indent=2, allow_nan=False) + "\n")
 
 
 def load_teacher(folder: Path) -> tuple[Teacher, nn.Linear]:

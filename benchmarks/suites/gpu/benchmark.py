@@ -32,6 +32,7 @@ from runtime.engines.tensorrt.engine_cache import EngineCache
 from runtime.engines.tensorrt.onnx_rewrite import PRECISIONS
 from runtime.engines.tensorrt.prepared import write_prepared
 from runtime.errors import EngineUnavailable
+from runtime.files import atomic_path
 from runtime.model.bundle import Bundle, load_bundle
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -196,7 +197,7 @@ def save_samples(bundle: Bundle, crops: Path | None, path: Path) -> None:
     """
     from export.parity.engine_check import checked_clips
 
-    with path.open("wb") as file:
+    with atomic_path(path) as draft, draft.open("wb") as file:
         np.savez(file, clips=checked_clips(bundle, crops))
 
 

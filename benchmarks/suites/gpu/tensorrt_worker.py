@@ -27,6 +27,7 @@ from runtime.engines.tensorrt.engine_cache import EngineCache
 from runtime.engines.tensorrt.onnx_rewrite import PRECISIONS
 from runtime.engines.tensorrt.prepared import PreparedModel, read_prepared
 from runtime.errors import UnmaskError
+from runtime.files import write_atomically
 
 # Before anything counts: kernels are loaded, clocks rise, CUDA graphs are captured in the second call.
 WARMUP_CALLS = 10
@@ -124,7 +125,7 @@ def main(arguments: Sequence[str]) -> int:
                 if graphs:
                     record["engine"] = engine.describe()
                     record["inspected"] = engine.inspect()
-        options.json.write_text(json.dumps(record) + "\n", encoding="utf-8")
+        write_atomically(options.json, json.dumps(record) + "\n")
     except (UnmaskError, OSError, ValueError, KeyError) as error:
         sys.stderr.write(f"unmask: {' '.join(str(error).split())}\n")
         return 2

@@ -14,7 +14,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any
 from runtime.engines.tensorrt.driver import NAME
 from runtime.engines.tensorrt.onnx_rewrite import REWRITE_VERSION
 from runtime.errors import EngineUnavailable
+from runtime.files import write_atomically
 
 # Version of the build options. Increase it with every change that builds another engine from the same graph.
 BUILD_VERSION = 2
@@ -154,14 +154,7 @@ def write(path: Path, content: bytes) -> None:
     try:
         # Engines are machine code: nobody but the user may write here.
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-            os.replace(draft, path)
-        except BaseException:
-            Path(draft).unlink(missing_ok=True)
-            raise
+        write_atomically(path, content)
     except OSError as error:
         raise EngineUnavailable(
             NAME,

@@ -1,0 +1,56 @@
+"""Files that are replaced in one step, so that no reader and no interrupted run leaves half of one.
+
+write_atomically(path, "text or bytes")
+with atomic_path(path) as draft:              # for libraries that take a path
+    torch.save(state, draft)
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all; another process sees the old content or the new one.
+
+    Args:
+        path: Target in an existing folder. A symbolic link is followed; a device or pipe is written directly.
+        content: Bytes, or text to write as UTF-8 with its line ends unchanged.
+
+    Raises:
+        OSError: The file cannot be written; what was there before stays.
+    """
+    with atomic_path(path) as draft:
+        draft.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a path to write to, which replaces `path` when the block ends without an exception.
+
+    Args:
+        path: Target in an existing folder. A symbolic link is followed; a device or pipe is yielded itself.
+
+    Yields:
+        A new name in the same folder, with the same suffix. It is synchronised to disk before it replaces the
+        target, and removed if the block raises.
+
+    Raises:
+        OSError: The draft cannot be synchronised or moved; what was there before stays.
+    """
+    target = path.resolve()
+    if target.exists() and not target.is_file():
+        yield path
+        return
+    draft = target.with_name(f".{target.stem}-{secrets.token_hex(4)}{target.suffix}")
+    try:
+        yield draft
+        with draft.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(draft, target)
+    finally:
+        draft.unlink(missing_ok=True)
