@@ -1,9 +1,11 @@
 """Choice of the frames that are analysed: one in every 1 / `sample_hz` seconds of media time.
 
-sampler = Sampler(8.0)
-for frame in decoded:
-    if sample := sampler.offer(frame.pts_s):
-        analyse(frame, restart=sample.gap)
+Pure: it decides by the times it is given and has no clock.
+
+    sampler = Sampler(8.0)
+    for frame in decoded:
+        if sample := sampler.offer(frame.pts_s):
+            analyse(frame, restart=sample.gap)
 """
 
 from __future__ import annotations

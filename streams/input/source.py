@@ -1,8 +1,10 @@
 """Sources of frames: an RTSP camera, a webcam, a file, any URL that FFmpeg opens, or the built-in demo.
 
-source = parse_source("rtsp://user:secret@10.0.0.7/cam")
-source.name   # "cam"
-source.spec   # "rtsp://10.0.0.7/cam"
+Only `Source.url` contains credentials; `name` and `spec` are safe to show.
+
+    source = parse_source("rtsp://user:secret@10.0.0.7/cam")
+    source.name   # "cam"
+    source.spec   # "rtsp://10.0.0.7/cam"
 """
 
 from __future__ import annotations
