@@ -176,12 +176,12 @@ def test_two_streams_in_one_process(
         dashboard = browser.open(running.urls["dashboard"])
         dashboard.wait_for(f"{is_scored}(document.querySelector('.face')?.dataset.state)")
         assert "cam" in dashboard.evaluate("document.body.innerText")
-        assert dashboard.complaints == []
+        assert dashboard.console_errors == []
         dashboard.close()
         overlay = browser.open(running.urls["overlay for OBS"])
         badge = "document.querySelector('unmask-verdict').shadowRoot.querySelector('li')"
         overlay.wait_for(f"{is_scored}({badge}?.dataset.state)")
-        assert overlay.complaints == []
+        assert overlay.console_errors == []
         overlay.close()
 
 

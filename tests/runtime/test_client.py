@@ -1,4 +1,4 @@
-"""`watch` keeps watching through everything that can break, and says what it cannot get over."""
+"""Client: reconnection after every kind of interruption, and an error where that cannot help."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -29,19 +29,8 @@ from runtime.client import (
 from runtime.messages import HeartbeatMessage, HelloMessage, SnapshotMessage, StreamMessage, encode
 from runtime.serving.broadcaster import Broadcaster
 from runtime.serving.server import serve
+from tests.support.aio import run, until
 from tests.support.wire import HELLO, make_broadcaster, validate, verdict
-
-PATIENCE_S = 30
-
-
-def run(story: Callable[[], Awaitable[None]]) -> None:
-    """Run an asynchronous test."""
-
-    async def told() -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            await story()
-
-    asyncio.run(told())
 
 
 async def receive(feed: Watch, count: int) -> list[dict[str, Any]]:
@@ -51,32 +40,32 @@ async def receive(feed: Watch, count: int) -> list[dict[str, Any]]:
 
 @asynccontextmanager
 async def scripted(*scripts: list[str]) -> AsyncIterator[str]:
-    """Serve clients one after the other, each with its own script, after which the connection is closed."""
-    waiting = list(scripts)
+    """Serve one client after the other: send the lines of its script and close the connection."""
+    remaining = list(scripts)
 
-    async def talk(connection: ServerConnection) -> None:
-        for line in waiting.pop(0) if waiting else []:
+    async def handle(connection: ServerConnection) -> None:
+        for line in remaining.pop(0) if remaining else []:
             await connection.send(line)
 
-    async with serve_websockets(talk, "127.0.0.1", 0) as server:
+    async with serve_websockets(handle, "127.0.0.1", 0) as server:
         yield f"127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
 
 
-def greeting(seq: int, *, session: str = "a run") -> list[str]:
-    """Write what opens a connection after the broadcast message number `seq`."""
+def opening(seq: int, *, session: str = "a run") -> list[str]:
+    """Return hello and snapshot after the broadcast message number `seq`."""
     hello = HelloMessage(seq=seq, version="1", session=session)
     return [encode(message).decode() for message in (hello, SnapshotMessage(seq=seq))]
 
 
 def verdicts(*seqs: int) -> list[str]:
-    """Write verdicts with these numbers."""
+    """Return verdicts with these numbers."""
     return [encode(verdict().stamp(seq, 0.0)).decode() for seq in seqs]
 
 
 def test_messages_arrive_in_order() -> None:
-    """The loop gets hello, snapshot and every message, as dictionaries that fit the description."""
+    """The loop receives hello, snapshot and every message as valid dictionaries."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         broadcaster = make_broadcaster()
         broadcaster.publish(StreamMessage(stream="cam", state="live"))
         async with serve(broadcaster, port=0) as server, watch(server.urls.websocket) as feed:
@@ -92,49 +81,47 @@ def test_messages_arrive_in_order() -> None:
             assert [message["seq"] for message in seen] == [1, 1, 2, 3]
             assert feed.lost == 0
 
-    run(story)
+    run(scenario)
 
 
-def test_leaving_the_loop_leaves_the_server() -> None:
-    """A `break` needs no further care: the connection ends with the iteration."""
+def test_leaving_the_loop_disconnects() -> None:
+    """After a `break` the connection is closed without further calls."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         broadcaster = make_broadcaster()
         async with serve(broadcaster, port=0) as server:
             async for _ in watch(f"127.0.0.1:{server.port}"):
                 assert broadcaster.clients == 1
                 break
-            while broadcaster.clients:
-                await asyncio.sleep(0.005)
+            await until(lambda: not broadcaster.clients)
 
-    run(story)
+    run(scenario)
 
 
 @pytest.mark.parametrize("form", ["ws://127.0.0.1:{}/ws", "http://localhost:{}/", "127.0.0.1:{}"])
 def test_every_printed_address_works(form: str) -> None:
-    """The dashboard's link, the WebSocket's and the mere address all lead to the messages."""
+    """The links of dashboard and WebSocket and the plain address lead to the messages."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         async with serve(make_broadcaster(), host="localhost", port=0) as server:
             url = form.format(server.port).replace("127.0.0.1", "localhost")
             async with watch(url) as feed:
                 assert (await anext(feed))["type"] == "hello"
 
-    run(story)
+    run(scenario)
 
 
-def test_a_broken_connection_is_made_again(caplog: pytest.LogCaptureFixture) -> None:
-    """When the server comes back, so do the messages; the program hears of the gap in between."""
+def test_a_lost_connection_is_made_again(caplog: pytest.LogCaptureFixture) -> None:
+    """Messages continue when the server is back; the outage is reported once."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         reasons: list[str] = []
         async with serve(make_broadcaster(), port=0) as server:
             feed = watch(server.urls.websocket, on_disconnect=reasons.append)
             await receive(feed, 2)
         assert reasons == []
         returning = asyncio.create_task(receive(feed, 2))
-        while not reasons:
-            await asyncio.sleep(0.005)
+        await until(lambda: bool(reasons))
         assert not feed.connected
         later = Broadcaster(HelloMessage(version="1", session="another run"))
         later.publish(StreamMessage(stream="cam", state="live"))
@@ -148,19 +135,19 @@ def test_a_broken_connection_is_made_again(caplog: pytest.LogCaptureFixture) -> 
         assert feed.lost == 0
 
     caplog.set_level(logging.WARNING)
-    run(story)
+    run(scenario)
     # One warning for the whole time without a server, however many attempts were made.
     assert len([record for record in caplog.records if record.name == "runtime.client"]) == 1
 
 
-def test_what_was_missed_is_counted() -> None:
-    """Gaps in the numbers count as lost, within a connection and across a reconnection of the same run."""
+def test_missed_messages_are_counted() -> None:
+    """Gaps in `seq` are counted within a connection and across a reconnection to the same run."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         scripts = (
-            [*greeting(10), *verdicts(11, 12, 15)],  # 13 and 14 are missing
-            [*greeting(20), *verdicts(21)],  # 16 to 20 went by while the connection was down
-            [*greeting(3, session="another run"), *verdicts(4, 6)],  # numbers start over; 5 is missing
+            [*opening(10), *verdicts(11, 12, 15)],  # 13 and 14 are missing
+            [*opening(20), *verdicts(21)],  # 16 to 20 went by while the connection was down
+            [*opening(3, session="another run"), *verdicts(4, 6)],  # numbers start over; 5 is missing
         )
         async with scripted(*scripts) as url, watch(url) as feed:
             lost = []
@@ -169,45 +156,45 @@ def test_what_was_missed_is_counted() -> None:
                 lost.append(feed.lost)
             assert lost == [2, 7, 8]
 
-    run(story)
+    run(scenario)
 
 
-def test_a_server_that_falls_silent_is_left() -> None:
-    """A connection that is open but dead is noticed without the network's help."""
+def test_a_silent_server_is_reconnected_to() -> None:
+    """A connection without messages is given up although the network reports no error."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         async with serve(make_broadcaster(), port=0) as server:
             reasons: list[str] = []
             async with watch(server.urls.websocket, silence_s=0.05, on_disconnect=reasons.append) as feed:
                 assert [message["type"] for message in await receive(feed, 4)] == ["hello", "snapshot"] * 2
             assert reasons == ["no message for too long"]
 
-    run(story)
+    run(scenario)
 
 
-def test_patience_has_an_end_if_wanted(caplog: pytest.LogCaptureFixture) -> None:
-    """`give_up_s` turns a server that is not there into an error that says so."""
+def test_give_up_s_limits_the_attempts(caplog: pytest.LogCaptureFixture) -> None:
+    """`give_up_s` turns an unreachable server into an error."""
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
         url = f"127.0.0.1:{reserved.getsockname()[1]}"
 
-        async def story() -> None:
+        async def scenario() -> None:
             with pytest.raises(
                 ServerUnreachable, match="nothing listens there; is `unmask monitor` running there"
             ):
                 await anext(watch(url, give_up_s=0))
 
-        run(story)
+        run(scenario)
     assert [record.getMessage() for record in caplog.records] == [
         f"ws://{url}/ws: nothing listens there; trying again"
     ]
 
 
-def test_something_else_than_unmask_is_told() -> None:
-    """A web server, another program's WebSocket and a port that speaks no HTTP end the loop, with words."""
+def test_other_programs_are_an_error() -> None:
+    """A web server, another WebSocket and a port without HTTP end the loop."""
 
-    async def expect(url: str, error: type[WatchError], words: str) -> None:
-        with pytest.raises(error, match=words):
+    async def expect(url: str, error: type[WatchError], message: str) -> None:
+        with pytest.raises(error, match=message):
             await anext(watch(url))
 
     async def no_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -218,7 +205,7 @@ def test_something_else_than_unmask_is_told() -> None:
     def not_found(connection: ServerConnection, _: Request) -> Response:
         return connection.respond(404, "no")
 
-    async def story() -> None:
+    async def scenario() -> None:
         async with scripted(["hi"]) as url:
             await expect(url, NotUnmask, "no message of unmask")
         async with scripted([json.dumps({"type": "hello", "seq": 1})]) as url:
@@ -238,13 +225,13 @@ def test_something_else_than_unmask_is_told() -> None:
             port = other.sockets[0].getsockname()[1]
             await expect(f"127.0.0.1:{port}", NotUnmask, "it is no WebSocket")
 
-    run(story)
+    run(scenario)
 
 
-def test_a_refusal_is_told() -> None:
-    """A server that does not answer to the name used says so once, instead of being asked for ever."""
+def test_a_refusal_is_an_error() -> None:
+    """A server that refuses the host name is not asked again."""
 
-    async def story() -> None:
+    async def scenario() -> None:
         def refuse(connection: ServerConnection, _: Request) -> Response:
             return connection.respond(421, "no")
 
@@ -255,29 +242,29 @@ def test_a_refusal_is_told() -> None:
             with pytest.raises(AccessRefused, match=r"HTTP 421.*--allow-origin"):
                 await anext(watch(f"127.0.0.1:{port}"))
 
-    run(story)
+    run(scenario)
 
 
-def test_a_server_that_is_not_ready_is_waited_for() -> None:
-    """503, which a server that shuts down or a proxy in front of it gives, is no reason to end."""
+def test_a_server_that_is_not_ready_is_tried_again() -> None:
+    """HTTP 502 and 503 do not end the loop."""
 
-    async def story() -> None:
-        answers = [503, 502]
+    async def scenario() -> None:
+        statuses = [503, 502]
 
         def process(connection: ServerConnection, _: Request) -> Response | None:
-            return connection.respond(answers.pop(0), "wait") if answers else None
+            return connection.respond(statuses.pop(0), "wait") if statuses else None
 
-        async def talk(connection: ServerConnection) -> None:
-            for line in greeting(0):
+        async def handle(connection: ServerConnection) -> None:
+            for line in opening(0):
                 await connection.send(line)
 
-        async with serve_websockets(talk, "127.0.0.1", 0, process_request=process) as web:
+        async with serve_websockets(handle, "127.0.0.1", 0, process_request=process) as web:
             port = next(iter(web.sockets)).getsockname()[1]
             async with watch(f"127.0.0.1:{port}") as feed:
                 assert (await anext(feed))["type"] == "hello"
-        assert answers == []
+        assert statuses == []
 
-    run(story)
+    run(scenario)
 
 
 @pytest.mark.parametrize(
@@ -293,22 +280,22 @@ def test_a_server_that_is_not_ready_is_waited_for() -> None:
         ("http://desk.example", "ws://desk.example/ws"),
     ],
 )
-def test_addresses_become_that_of_the_socket(text: str, url: str) -> None:
-    """Whatever a person copies leads to the WebSocket."""
+def test_addresses_lead_to_the_websocket(text: str, url: str) -> None:
+    """Every address of a server is converted to that of its WebSocket."""
     assert websocket_url(text) == url
 
 
 @pytest.mark.parametrize(
     "text", ["", "ws://", "rtsp://127.0.0.1/cam", "127.0.0.1:x", "127.0.0.1:99999", "a b", "a..b"]
 )
-def test_a_wrong_address_is_told_before_anything_is_tried(text: str) -> None:
-    """A mistake in the address is an error at once, with an example of a right one."""
+def test_a_malformed_address_is_an_error_at_once(text: str) -> None:
+    """The error gives an example of a correct address."""
     with pytest.raises(AddressInvalid, match=r"such as ws://127\.0\.0\.1:8765/ws"):
         watch(text)
 
 
-def test_credentials_in_an_address_are_not_repeated() -> None:
-    """What looks like a password does not end up in a log through an error."""
+def test_errors_do_not_repeat_credentials() -> None:
+    """A password in an address does not reach a log through an error."""
     for text in ("http://me:secret@127.0.0.1:8765/", "http://me:secret@127.0.0.1:x/"):
         with pytest.raises(AddressInvalid) as refused:
             watch(text)

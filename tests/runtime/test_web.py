@@ -1,4 +1,4 @@
-"""A real browser opens the real pages and sees verdicts, and never one that does not hold."""
+"""Dashboard and overlay in a real browser: verdicts appear, and disappear when they are no longer valid."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from runtime.serving.server import Server
 from tests.support.browser import Browser, Page
 from tests.support.wire import make_broadcaster, verdict
 
-# What the overlay shows, as lines of text: the badges in its shadow tree.
+# Badges in the shadow tree of the overlay, as lines of text.
 BADGES = """[...document.querySelector('unmask-verdict').shadowRoot.querySelectorAll('li')].map(
     item => [item.dataset.state, ...['.label', '.detail', '.score'].map(
         part => item.querySelector(part).textContent)].join('|'))"""
@@ -26,7 +26,7 @@ STATES = "[...document.querySelectorAll('.face')].map(face => face.dataset.state
 
 @pytest.fixture
 def broadcaster() -> Broadcaster:
-    """A hub with one live stream."""
+    """Broadcaster with one live stream."""
     broadcaster = make_broadcaster()
     broadcaster.publish(StreamMessage(stream="cam", state="live"))
     return broadcaster
@@ -34,28 +34,28 @@ def broadcaster() -> Broadcaster:
 
 @pytest.fixture
 def server(broadcaster: Broadcaster) -> Iterator[Server]:
-    """A server for the hub."""
+    """Server of the broadcaster."""
     with serve_in_thread(broadcaster, port=0) as running:
         yield running
 
 
 @pytest.fixture
 def pages() -> Iterator[ExitStack]:
-    """Closes the pages that a test opened, and lets none pass that complained."""
+    """Close the pages of a test, and fail if their consoles have errors."""
     with ExitStack() as stack:
         yield stack
 
 
 def show(
-    pages: ExitStack, browser: Browser, url: str, *, complaints: bool = False, dark: bool = False
+    pages: ExitStack, browser: Browser, url: str, *, allow_errors: bool = False, dark: bool = False
 ) -> Page:
-    """Open a page that is closed, and asked for complaints, at the end of the test."""
+    """Open a page; at the end of the test it is closed, and console errors fail the test."""
     page = browser.open(url, dark=dark)
 
     def close() -> None:
-        found = page.complaints
+        found = page.console_errors
         page.close()
-        assert complaints or found == []
+        assert allow_errors or found == []
 
     pages.callback(close)
     return page
@@ -66,8 +66,8 @@ def badges_become(page: Page, *badges: str) -> None:
     page.wait_for(f"JSON.stringify({BADGES}) === JSON.stringify({list(badges)!r})")
 
 
-def keep_saying(page: Page, broadcaster: Broadcaster, condition: str, *messages: object) -> None:
-    """Publish the same over and over, as a live stream does, until the page shows it."""
+def publish_until(page: Page, broadcaster: Broadcaster, condition: str, *messages: object) -> None:
+    """Publish messages repeatedly, as a live stream does, until a condition holds in the page."""
     for _ in range(2000):
         for message in messages:
             broadcaster.publish(message)  # type: ignore[arg-type]
@@ -80,11 +80,11 @@ def keep_saying(page: Page, broadcaster: Broadcaster, condition: str, *messages:
 def test_the_dashboard_shows_verdicts(
     pages: ExitStack, browser: Browser, broadcaster: Broadcaster, server: Server, tmp_path: Path, dark: bool
 ) -> None:
-    """A verdict appears with its state, score, window and latency; the counts come with the heartbeat."""
+    """State, score, window and latency appear with a verdict, the counters with the heartbeat."""
     page = show(pages, browser, server.urls.dashboard, dark=dark)
     page.wait_for("document.querySelector('#connection').textContent === 'Connected'")
     health = StreamHealth(stream="cam", state="live", analysed=48, dropped=2, reconnects=1)
-    keep_saying(
+    publish_until(
         page,
         broadcaster,
         "document.querySelector('.counts')?.textContent",
@@ -109,20 +109,20 @@ def test_the_dashboard_shows_verdicts(
     assert page.evaluate("[...document.querySelectorAll('progress')].map(bar => bar.value)") == [1, 0.25]
     assert page.evaluate("document.querySelector('.history path').getAttribute('d')").startswith("M")
     assert page.evaluate("document.title") == "⚠ 1 fake · unmask"
-    picture = cv2.imread(str(page.screenshot(tmp_path / "dashboard.png")))
-    assert picture is not None
-    assert picture.shape == (800, 1280, 3)
-    assert (np.mean(picture) < 100) == dark
+    image = cv2.imread(str(page.screenshot(tmp_path / "dashboard.png")))
+    assert image is not None
+    assert image.shape == (800, 1280, 3)
+    assert (np.mean(image) < 100) == dark
 
 
-def test_the_dashboard_follows_the_verdict(
+def test_the_dashboard_follows_the_verdicts(
     pages: ExitStack, browser: Browser, broadcaster: Broadcaster, server: Server
 ) -> None:
-    """State and score change with each message; a face that is stale goes, and its stream says so."""
+    """State and score change with each message; a stale face disappears and the card shows the reason."""
     page = show(pages, browser, server.urls.dashboard)
     for state, p_fake in (("real", 0.04), ("uncertain", 0.5), ("fake", 0.97)):
-        said = verdict(state=state, p_fake=p_fake)
-        keep_saying(page, broadcaster, f"JSON.stringify({STATES}) === '[\"{state}\"]'", said)
+        message = verdict(state=state, p_fake=p_fake)
+        publish_until(page, broadcaster, f"JSON.stringify({STATES}) === '[\"{state}\"]'", message)
         assert page.evaluate("document.querySelector('.score').textContent") == f"{p_fake:.0%} fake".replace(
             "%", " %"
         )
@@ -136,10 +136,10 @@ def test_the_dashboard_follows_the_verdict(
     assert "source offline" in page.evaluate("document.querySelector('#announcement').textContent")
 
 
-def test_names_from_outside_are_text(
+def test_stream_names_are_shown_as_text(
     pages: ExitStack, browser: Browser, server: Server, broadcaster: Broadcaster
 ) -> None:
-    """A stream whose name is HTML changes no page and runs nothing."""
+    """A stream name that is HTML changes no page and runs no script."""
     name = "<img src=x onerror=\"document.title='broken into'\"><b>cam</b>"
     broadcaster.publish(StreamMessage(stream=name, state="offline", reason=name))
     for url, shown in (
@@ -153,13 +153,13 @@ def test_names_from_outside_are_text(
 
 
 def test_lost_messages_are_counted_on_the_dashboard(pages: ExitStack, browser: Browser) -> None:
-    """A page that fell behind shows how much it missed."""
+    """A page that was too slow shows how many messages it missed."""
     broadcaster = make_broadcaster(capacity=2)
     broadcaster.publish(StreamMessage(stream="cam", state="live"))
     with serve_in_thread(broadcaster, port=0) as server:
-        page = show(pages, browser, server.urls.dashboard, complaints=True)
+        page = show(pages, browser, server.urls.dashboard, allow_errors=True)
         page.wait_for("document.querySelector('#connection').dataset.connection === 'open'")
-        # More at once than the event loop can hand round one by one.
+        # More messages than the event loop distributes one by one.
         while broadcaster.lost == 0:
             for _ in range(200):
                 broadcaster.publish(verdict())
@@ -169,10 +169,10 @@ def test_lost_messages_are_counted_on_the_dashboard(pages: ExitStack, browser: B
 def test_the_overlay_shows_badges(
     pages: ExitStack, browser: Browser, broadcaster: Broadcaster, server: Server, tmp_path: Path
 ) -> None:
-    """Every face has a badge; nothing but the badges is painted."""
+    """Every face has a badge; the rest of the page is transparent."""
     page = show(pages, browser, server.urls.overlay)
     badges_become(page, "none|No verdict|waiting for a face|")
-    keep_saying(
+    publish_until(
         page,
         broadcaster,
         f"JSON.stringify({BADGES}) === JSON.stringify("
@@ -181,22 +181,20 @@ def test_the_overlay_shows_badges(
         verdict(face=2, state="real", p_fake=0.08),
         verdict(face=3, state="warming", window_fill=0.5),
     )
-    picture = cv2.imread(
-        str(page.screenshot(tmp_path / "overlay.png", transparent=True)), cv2.IMREAD_UNCHANGED
-    )
-    assert picture is not None
-    assert picture.shape == (800, 1280, 4)
-    opacity = picture[..., 3]
-    # By default the badges are at the lower right, and the upper left is left to the video.
+    image = cv2.imread(str(page.screenshot(tmp_path / "overlay.png", transparent=True)), cv2.IMREAD_UNCHANGED)
+    assert image is not None
+    assert image.shape == (800, 1280, 4)
+    opacity = image[..., 3]
+    # By default the badges are at the lower right.
     assert not opacity[:400].any()
     assert not opacity[:, :640].any()
     assert opacity[700:780, 1000:1250].max() > 200
 
 
-def test_the_overlay_is_set_up_by_its_address(
+def test_the_query_configures_the_overlay(
     pages: ExitStack, browser: Browser, broadcaster: Broadcaster, server: Server
 ) -> None:
-    """Stream, face, position and scale are chosen in the query."""
+    """Stream, face, position and scale are query parameters."""
     broadcaster.publish(StreamMessage(stream="door", state="no_face"))
     everything = show(pages, browser, server.urls.overlay)
     badges_become(
@@ -212,7 +210,7 @@ def test_the_overlay_is_set_up_by_its_address(
     unknown = show(pages, browser, f"{server.urls.overlay}?stream=nowhere")
     badges_become(unknown, "none|No verdict|no stream named nowhere|")
     face = show(pages, browser, f"{server.urls.overlay}?stream=cam&face=7")
-    keep_saying(
+    publish_until(
         face,
         broadcaster,
         f"JSON.stringify({BADGES}) === JSON.stringify(['fake|Fake|face 7|93 %fake'])",
@@ -221,37 +219,37 @@ def test_the_overlay_is_set_up_by_its_address(
     )
 
 
-def test_a_verdict_that_is_not_renewed_goes(
+def test_a_verdict_without_a_newer_one_disappears(
     pages: ExitStack, browser: Browser, broadcaster: Broadcaster, server: Server
 ) -> None:
-    """When verdicts stop coming, the overlay does not go on showing the last one."""
+    """The overlay does not keep showing the last verdict."""
     page = show(pages, browser, server.urls.overlay)
-    keep_saying(page, broadcaster, f"{BADGES}.join().startsWith('fake')", verdict())
+    publish_until(page, broadcaster, f"{BADGES}.join().startsWith('fake')", verdict())
     page.wait_for(f"{BADGES}.join() === 'none|No verdict|waiting for a face|'")
 
 
 def test_without_a_connection_there_is_no_verdict(pages: ExitStack, browser: Browser) -> None:
-    """When the server goes, both pages say so at once, and come back by themselves when it returns."""
+    """Both pages show a lost connection at once and reconnect by themselves."""
     broadcaster = make_broadcaster()
     broadcaster.publish(StreamMessage(stream="cam", state="live"))
     with serve_in_thread(broadcaster, port=0) as server:
-        overlay = show(pages, browser, server.urls.overlay, complaints=True)
-        dashboard = show(pages, browser, server.urls.dashboard, complaints=True)
-        keep_saying(overlay, broadcaster, f"{BADGES}.join().startsWith('fake')", verdict())
-        keep_saying(dashboard, broadcaster, f"{STATES}.length", verdict())
+        overlay = show(pages, browser, server.urls.overlay, allow_errors=True)
+        dashboard = show(pages, browser, server.urls.dashboard, allow_errors=True)
+        publish_until(overlay, broadcaster, f"{BADGES}.join().startsWith('fake')", verdict())
+        publish_until(dashboard, broadcaster, f"{STATES}.length", verdict())
     badges_become(overlay, "none|No verdict|not connected to unmask|")
     dashboard.wait_for("document.querySelector('#connection').dataset.connection === 'closed'")
     assert dashboard.evaluate(STATES) == []
     assert "there is no valid verdict" in dashboard.evaluate("document.querySelector('#empty').innerText")
     with serve_in_thread(broadcaster, port=server.port):
-        keep_saying(
+        publish_until(
             overlay, broadcaster, f"{BADGES}.join().startsWith('real')", verdict(state="real", p_fake=0.1)
         )
-        keep_saying(dashboard, broadcaster, f"{STATES}.length", verdict())
+        publish_until(dashboard, broadcaster, f"{STATES}.length", verdict())
 
 
-def test_another_page_can_embed_the_component(pages: ExitStack, browser: Browser, tmp_path: Path) -> None:
-    """A page opened from a file, let in with `null`, shows badges and hears every verdict as an event."""
+def test_another_page_can_embed_the_element(pages: ExitStack, browser: Browser, tmp_path: Path) -> None:
+    """A page opened from a file, allowed with `null`, shows badges and receives verdict events."""
     broadcaster = make_broadcaster()
     broadcaster.publish(StreamMessage(stream="cam", state="live"))
     with serve_in_thread(broadcaster, port=0, allow_origin=["null"]) as server:
@@ -259,25 +257,27 @@ def test_another_page_can_embed_the_component(pages: ExitStack, browser: Browser
         document.write_text(f"""<!doctype html>
             <script type="module" src="http://127.0.0.1:{server.port}/overlay.js"></script>
             <script>
-              const heard = [];
-              addEventListener("verdict", (event) => heard.push(event.detail.stream));
+              const streams = [];
+              addEventListener("verdict", (event) => streams.push(event.detail.stream));
             </script>
             <unmask-verdict src="{server.urls.websocket}" stream="cam"></unmask-verdict>""")
         page = show(pages, browser, document.as_uri())
         page.wait_for("customElements.get('unmask-verdict')")
-        keep_saying(
+        publish_until(
             page, broadcaster, f"{BADGES}.join().startsWith('fake')", verdict(), verdict(stream="door")
         )
-        assert set(page.evaluate("heard")) == {"cam"}
-        # Without a `src` the component asks the server that its script came from.
+        assert set(page.evaluate("streams")) == {"cam"}
+        # Without `src` the element connects to the server of its script.
         page.evaluate("document.querySelector('unmask-verdict').removeAttribute('src')")
-        keep_saying(
+        publish_until(
             page, broadcaster, f"{BADGES}.join().startsWith('real')", verdict(state="real", p_fake=0.1)
         )
 
 
-def test_a_foreign_page_sees_nothing(pages: ExitStack, browser: Browser, tmp_path: Path) -> None:
-    """A page that was not let in stays without a verdict, and without the words of another."""
+def test_a_page_that_is_not_allowed_gets_no_verdict(
+    pages: ExitStack, browser: Browser, tmp_path: Path
+) -> None:
+    """The browser reports HTTP 403 and the element shows that it is not connected."""
     broadcaster = make_broadcaster()
     broadcaster.publish(StreamMessage(stream="cam", state="live"))
     with serve_in_thread(broadcaster, port=0) as server:
@@ -285,11 +285,11 @@ def test_a_foreign_page_sees_nothing(pages: ExitStack, browser: Browser, tmp_pat
         document.write_text(f"""<!doctype html>
             <script type="module" src="http://127.0.0.1:{server.port}/overlay.js"></script>
             <unmask-verdict src="{server.urls.websocket}"></unmask-verdict>""")
-        page = show(pages, browser, document.as_uri(), complaints=True)
+        page = show(pages, browser, document.as_uri(), allow_errors=True)
         page.wait_for("customElements.get('unmask-verdict')")
         broadcaster.publish(verdict())
         badges_become(page, "none|No verdict|not connected to unmask|")
         page.wait_for("performance.now() > 1000")
         badges_become(page, "none|No verdict|not connected to unmask|")
-        assert any("403" in complaint for complaint in page.complaints)
+        assert any("403" in error for error in page.console_errors)
         assert broadcaster.clients == 0

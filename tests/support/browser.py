@@ -24,7 +24,7 @@ from websockets.sync.client import ClientConnection, connect
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 OPTIONS = (
     "--headless",
-    # Chromium's own sandbox wants privileges that a container withholds; only the project's pages are opened.
+    # The sandbox of Chromium needs privileges that containers lack; only pages of the project are opened.
     "--no-sandbox",
     "--disable-gpu",
     "--disable-dev-shm-usage",
@@ -43,29 +43,29 @@ TIMEOUT_S = 30.0
 
 
 class ScriptError(AssertionError):
-    """Says that an expression evaluated in a page has thrown."""
+    """An expression evaluated in a page has thrown."""
 
 
 class Page:
-    """Drives one page; `Browser.open` makes it."""
+    """One page, opened by `Browser.open`."""
 
     def __init__(self, browser: Browser, session: str) -> None:
         self._browser = browser
         self._session = session
 
     @property
-    def complaints(self) -> list[str]:
-        """Every exception and error message of the page's console so far."""
-        # Asking for something brings in what has happened before the answer.
+    def console_errors(self) -> list[str]:
+        """Exceptions and error messages of the page's console so far."""
+        # Waiting for a result receives the events before it.
         self.evaluate("0")
-        return self._browser.complaints(self._session)
+        return self._browser.console_errors(self._session)
 
     def command(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Send a DevTools command to the page and return its result."""
         return self._browser.command(method, session=self._session, **parameters)
 
     def evaluate(self, expression: str) -> Any:
-        """Evaluate JavaScript in the page, wait for it if it is a promise, and return its value."""
+        """Evaluate JavaScript in the page, awaiting a promise, and return the value."""
         answer = self.command(
             "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
         )
@@ -75,7 +75,7 @@ class Page:
         return answer["result"].get("value")
 
     def wait_for(self, expression: str, *, timeout_s: float = TIMEOUT_S) -> None:
-        """Evaluate JavaScript again and again until it gives something truthy."""
+        """Evaluate JavaScript repeatedly until the value is truthy."""
         deadline = time.monotonic() + timeout_s
         while not self.evaluate(f"Boolean({expression})"):
             if time.monotonic() > deadline:
@@ -84,12 +84,12 @@ class Page:
             time.sleep(0.03)
 
     def screenshot(self, path: Path, *, transparent: bool = False) -> Path:
-        """Write what the page looks like as a PNG, without a ground under it if `transparent`."""
+        """Write a screenshot as PNG, with a transparent background if asked for."""
         if transparent:
-            ground = {"r": 0, "g": 0, "b": 0, "a": 0}
-            self.command("Emulation.setDefaultBackgroundColorOverride", color=ground)
-        picture = self.command("Page.captureScreenshot", format="png")
-        path.write_bytes(base64.b64decode(picture["data"]))
+            background = {"r": 0, "g": 0, "b": 0, "a": 0}
+            self.command("Emulation.setDefaultBackgroundColorOverride", color=background)
+        image = self.command("Page.captureScreenshot", format="png")
+        path.write_bytes(base64.b64decode(image["data"]))
         return path
 
     def close(self) -> None:
@@ -98,12 +98,12 @@ class Page:
 
 
 class Browser:
-    """Speaks to a running Chromium; the fixture `browser` starts one."""
+    """Connection to a running Chromium, started by the fixture `browser`."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self._connection = connection
         self._last_id = 0
-        self._complaints: dict[str, list[str]] = {}
+        self._console_errors: dict[str, list[str]] = {}
 
     def open(self, url: str, *, width: int = 1280, height: int = 800, dark: bool = False) -> Page:
         """Open a page of the given size, in the light or the dark colour scheme."""
@@ -141,33 +141,33 @@ class Browser:
                     raise AssertionError(f"{method}: {message['error']['message']}")
                 result: dict[str, Any] = message["result"]
                 return result
-            self._listen(message)
+            self._collect_error(message)
 
-    def complaints(self, session: str) -> list[str]:
-        """Give what the console of one page has complained about."""
-        return self._complaints.get(session, [])
+    def console_errors(self, session: str) -> list[str]:
+        """Return the console errors of one page."""
+        return self._console_errors.get(session, [])
 
-    def _listen(self, event: dict[str, Any]) -> None:
-        complaint = None
+    def _collect_error(self, event: dict[str, Any]) -> None:
+        error = None
         if event.get("method") == "Runtime.exceptionThrown":
             details = event["params"]["exceptionDetails"]
-            complaint = details.get("exception", {}).get("description", details["text"])
+            error = details.get("exception", {}).get("description", details["text"])
         elif event.get("method") == "Log.entryAdded" and event["params"]["entry"]["level"] == "error":
-            complaint = event["params"]["entry"]["text"]
+            error = event["params"]["entry"]["text"]
         elif event.get("method") == "Runtime.consoleAPICalled" and event["params"]["type"] == "error":
-            complaint = " ".join(str(part.get("value")) for part in event["params"]["args"])
-        if complaint is not None:
-            self._complaints.setdefault(event["sessionId"], []).append(complaint)
+            error = " ".join(str(part.get("value")) for part in event["params"]["args"])
+        if error is not None:
+            self._console_errors.setdefault(event["sessionId"], []).append(error)
 
 
 def find_chromium() -> str | None:
-    """Find the program; None if it is not installed."""
+    """Return the path of Chromium; None if it is not installed."""
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
 @contextmanager
 def chromium(program: str, profile: Path) -> Iterator[Browser]:
-    """Start Chromium with an empty profile for as long as the context lasts."""
+    """Run Chromium with an empty profile while the context lasts."""
     with (profile / "stderr.txt").open("w") as stderr:
         process = subprocess.Popen(
             [program, *OPTIONS, f"--user-data-dir={profile}", "about:blank"],

@@ -1,4 +1,4 @@
-"""Pages of other origins are kept out, whatever name they come under, and programs are let in."""
+"""Access rules: which Host and Origin headers are accepted."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from runtime.serving.access import Access, Authority
         ("camera-1.example", "camera-1.example", None),
     ],
 )
-def test_an_authority_is_read(text: str, host: str, port: int | None) -> None:
-    """Host headers are taken apart as browsers write them."""
+def test_host_and_port_are_parsed(text: str, host: str, port: int | None) -> None:
+    """Host headers are parsed as browsers write them."""
     assert Authority.parse(text) == Authority(host, port)
 
 
 @pytest.mark.parametrize("text", ["", "a b", "a/b", "a:b", "a:123456", "user@a", "a;b", "[::1", "a\nb"])
-def test_what_is_no_authority_is_none(text: str) -> None:
-    """Nothing else gets through to where it would be put into a header."""
+def test_a_malformed_authority_is_none(text: str) -> None:
+    """A malformed Host header cannot reach a response header."""
     assert Authority.parse(text) is None
 
 
@@ -39,16 +39,16 @@ def test_what_is_no_authority_is_none(text: str) -> None:
         None,
     ],
 )
-def test_own_names_and_addresses_are_answered_to(host: str | None) -> None:
-    """Loopback names, the machine's own name and plain addresses cannot be rebound; HTTP/1.0 sends none."""
+def test_own_names_and_addresses_are_accepted(host: str | None) -> None:
+    """Loopback names, the machine's name, IP addresses and requests without a Host header are accepted."""
     assert Access(names=["studio"]).allows_host(host)
 
 
 @pytest.mark.parametrize(
     "host", ["evil.example:8765", "localhost.evil.example", "127.0.0.1.evil.example", "", "a b"]
 )
-def test_foreign_names_are_not_answered_to(host: str) -> None:
-    """A page that made its own name point to this machine gets nothing (DNS rebinding)."""
+def test_other_names_are_refused(host: str) -> None:
+    """A name that was rebound to this machine (DNS rebinding) is refused."""
     assert not Access(names=["studio"]).allows_host(host)
 
 
@@ -69,7 +69,7 @@ def test_foreign_names_are_not_answered_to(host: str) -> None:
     ],
 )
 def test_own_pages_and_programs_may_connect(origin: str | None, host: str) -> None:
-    """The pages that the server serves, under any of its names, and programs that are no browsers."""
+    """Pages of the server under any of its names, and programs without an Origin header, may connect."""
     assert Access(names=["studio"]).allows_origin(origin, host)
 
 
@@ -89,13 +89,13 @@ def test_own_pages_and_programs_may_connect(origin: str | None, host: str) -> No
         "127.0.0.1:8765",
     ],
 )
-def test_other_pages_may_not_connect(origin: str) -> None:
-    """A page elsewhere, on another port, in a file or in an extension is kept out by default."""
+def test_pages_of_other_origins_are_refused(origin: str) -> None:
+    """A page of another host or port, a file or an extension is refused by default."""
     assert not Access().allows_origin(origin, "127.0.0.1:8765")
 
 
-def test_an_origin_can_be_let_in() -> None:
-    """--allow-origin lets in that origin and no other, and the name it may be served under by a proxy."""
+def test_an_allowed_origin_may_connect() -> None:
+    """--allow-origin admits exactly that origin, and its host name as behind a proxy."""
     access = Access(["https://Desk.example/", "http://127.0.0.1:3000", "http://plain.example:80"])
     host = "127.0.0.1:8765"
     assert access.allows_origin("https://desk.example", host)
@@ -108,8 +108,8 @@ def test_an_origin_can_be_let_in() -> None:
     assert not access.allows_host("example")
 
 
-def test_files_and_everyone_can_be_let_in() -> None:
-    """`null` is for pages opened from a file; `*` is for everyone under every name."""
+def test_null_and_any_origin() -> None:
+    """`null` admits pages opened from a file; `*` admits every origin and host."""
     assert Access(["null"]).allows_origin("null", "127.0.0.1:8765")
     assert not Access(["null"]).allows_origin("http://evil.example", "127.0.0.1:8765")
     assert Access(["*"]).allows_origin("http://evil.example", "127.0.0.1:8765")
@@ -117,7 +117,7 @@ def test_files_and_everyone_can_be_let_in() -> None:
 
 
 @pytest.mark.parametrize("origin", ["desk.example", "https://desk.example/page", "", "https://"])
-def test_what_is_no_origin_is_refused(origin: str) -> None:
-    """A mistake in --allow-origin is told rather than matching nothing."""
+def test_a_malformed_allowed_origin_is_an_error(origin: str) -> None:
+    """A mistake in --allow-origin raises an error instead of never matching."""
     with pytest.raises(ValueError, match="is not an origin; write scheme://host"):
         Access([origin])

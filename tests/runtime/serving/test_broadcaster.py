@@ -1,4 +1,4 @@
-"""The hub numbers messages without a gap, from any thread, and never waits for a listener."""
+"""Broadcaster: consecutive numbers from any thread, and no waiting for slow subscriptions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.wire import HELLO, make_broadcaster, validate, verdict
 
 
 class Clock:
-    """A clock that is set by hand."""
+    """Clock that is set by hand."""
 
     def __init__(self, now: float = 0.0) -> None:
         self.now = now
@@ -26,34 +26,34 @@ class Clock:
 
 
 async def take(subscription: Any, count: int) -> list[EncodedMessage]:
-    """Receive a number of parcels."""
+    """Receive a number of messages."""
     return [await anext(subscription) for _ in range(count)]
 
 
-def test_number_and_time_are_given_in_order() -> None:
-    """Messages get the numbers 1, 2, 3 and the time at which they were published."""
+def test_publishedare_numbered_and_timed() -> None:
+    """Messages get the numbers 1, 2, 3 and the time of publishing."""
     wall = Clock(1735689600.0)
-    messages_: list[EncodedMessage] = []
-    broadcaster = make_broadcaster(sinks=[messages_.append], wall=wall)
+    published: list[EncodedMessage] = []
+    broadcaster = make_broadcaster(sinks=[published.append], wall=wall)
     assert broadcaster.seq == 0
     assert broadcaster.publish(StreamMessage(stream="cam", state="live")) == 1
     wall.now += 0.125
     assert broadcaster.publish(verdict()) == 2
     assert broadcaster.publish(HeartbeatMessage(uptime_s=1.0)) == broadcaster.seq == 3
-    assert [(encoded.seq, encoded.message.time) for encoded in messages_] == [
+    assert [(encoded.seq, encoded.message.time) for encoded in published] == [
         (1, 1735689600.0),
         (2, 1735689600.125),
         (3, 1735689600.125),
     ]
-    for encoded in messages_:
+    for encoded in published:
         assert encoded.data == encode(encoded.message)
         validate(encoded.message)
 
 
-def test_many_threads_publish_without_a_gap() -> None:
-    """Every number is given once, and sinks and subscribers see them in order, whoever publishes."""
-    messages_: list[EncodedMessage] = []
-    broadcaster = make_broadcaster(sinks=[messages_.append], capacity=10_000)
+def test_threads_publish_without_a_gap() -> None:
+    """Numbers are unique, and sinks and subscriptions receive them in order, whichever thread publishes."""
+    published: list[EncodedMessage] = []
+    broadcaster = make_broadcaster(sinks=[published.append], capacity=10_000)
 
     def work(stream: str) -> None:
         for _ in range(200):
@@ -70,12 +70,12 @@ def test_many_threads_publish_without_a_gap() -> None:
             return [encoded.seq for encoded in received]
 
     received = asyncio.run(listen())
-    assert [encoded.seq for encoded in messages_] == list(range(1, 801))
+    assert [encoded.seq for encoded in published] == list(range(1, 801))
     assert received == list(range(1, 801))
 
 
-def test_who_joins_is_told_what_holds() -> None:
-    """Hello and snapshot carry the last number, and what follows goes on from there without a gap."""
+def test_a_subscription_opens_with_the_current_state() -> None:
+    """Hello and snapshot carry the last number; the messages after them continue without a gap."""
 
     async def join() -> None:
         broadcaster = make_broadcaster()
@@ -97,14 +97,14 @@ def test_who_joins_is_told_what_holds() -> None:
     asyncio.run(join())
 
 
-def test_joining_amid_messages_loses_and_repeats_none() -> None:
-    """What was published just before joining is in the snapshot and does not come again."""
+def test_subscribing_between_publishedneither_loses_nor_repeats_any() -> None:
+    """A message published just before subscribing is in the snapshot and is not delivered again."""
 
     async def join() -> None:
         broadcaster = make_broadcaster()
         with broadcaster.subscribe() as first:
             broadcaster.publish(verdict())
-            # The loop has had no time to hand this one round.
+            # The event loop has not distributed this message yet.
             with broadcaster.subscribe() as second:
                 broadcaster.publish(verdict())
                 assert [encoded.seq for encoded in await take(first, 2)] == [1, 2]
@@ -114,8 +114,8 @@ def test_joining_amid_messages_loses_and_repeats_none() -> None:
     asyncio.run(join())
 
 
-def test_one_who_does_not_read_loses_old_messages_only() -> None:
-    """A listener that sleeps keeps a bounded backlog, and slows no other."""
+def test_a_slow_subscription_loses_old_publishedonly() -> None:
+    """A subscription that is not read keeps the newest messages and delays no other."""
 
     async def listen() -> None:
         broadcaster = make_broadcaster(capacity=4)
@@ -134,8 +134,8 @@ def test_one_who_does_not_read_loses_old_messages_only() -> None:
     asyncio.run(listen())
 
 
-def test_publishing_needs_no_listener_and_no_loop() -> None:
-    """Messages are counted while nobody listens, and a listener can come, go and come again."""
+def test_publishing_needs_no_subscription_and_no_event_loop() -> None:
+    """Messages are numbered without subscriptions; subscriptions can come and go."""
     broadcaster = make_broadcaster()
     broadcaster.publish(verdict())
 
@@ -150,8 +150,8 @@ def test_publishing_needs_no_listener_and_no_loop() -> None:
     assert asyncio.run(visit()) == 2
 
 
-def test_a_loop_that_is_gone_takes_its_listeners_with_it() -> None:
-    """A server that died does not stop the detector."""
+def test_a_closed_event_loop_removes_its_subscriptions() -> None:
+    """Publishing goes on after the event loop of the server was closed."""
     broadcaster = make_broadcaster()
 
     async def forget() -> None:
@@ -164,8 +164,8 @@ def test_a_loop_that_is_gone_takes_its_listeners_with_it() -> None:
     broadcaster.publish(verdict())
 
 
-def test_listeners_share_one_loop() -> None:
-    """A second event loop is refused with words rather than with a race."""
+def test_a_second_event_loop_is_refused() -> None:
+    """Subscribing from another event loop raises an error."""
     broadcaster = make_broadcaster()
 
     async def join() -> None:
@@ -182,8 +182,8 @@ def test_listeners_share_one_loop() -> None:
     asyncio.run(join())
 
 
-def test_silence_is_measured() -> None:
-    """The time since the last message tells whether the monitor still lives."""
+def test_the_time_since_the_last_message_is_measured() -> None:
+    """`silent_s` shows whether the monitor is alive."""
     clock = Clock(100.0)
     broadcaster = make_broadcaster(clock=clock)
     clock.now = 103.0
@@ -193,7 +193,7 @@ def test_silence_is_measured() -> None:
     assert (broadcaster.silent_s, broadcaster.uptime_s) == (1.0, 4.0)
 
 
-def test_every_run_has_a_name_of_its_own() -> None:
-    """Clients tell a restarted program from a broken connection by the session."""
+def test_session_ids_differ() -> None:
+    """Clients distinguish a restarted program from a lost connection by the session."""
     assert new_session() != new_session()
     assert isinstance(Broadcaster(HELLO), Broadcaster)

@@ -1,4 +1,4 @@
-"""A full backlog lets the old give way to the new, and a stream's state outlives its verdicts."""
+"""Outbound queue: which messages are dropped when it is full."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from tests.support.wire import verdict
 
 
 def encoded(message: BroadcastMessage, seq: int) -> EncodedMessage:
-    """Wrap a message as the hub does."""
+    """Wrap a message as the broadcaster does."""
     return EncodedMessage(message.stamp(seq, float(seq)), b"")
 
 
 def drain(queue: OutboundQueue) -> list[int]:
-    """Take everything out, as numbers."""
+    """Remove all messages and return their numbers."""
     seqs = []
     while (taken := queue.pop()) is not None:
         seqs.append(taken.seq)
     return seqs
 
 
-def test_what_fits_comes_out_in_order() -> None:
-    """A client that keeps up gets everything, in order."""
+def test_messages_come_out_in_order() -> None:
+    """Nothing is dropped while the queue is not full."""
     queue = OutboundQueue(3)
     for seq in (1, 2, 3):
         queue.push(encoded(verdict(), seq))
@@ -33,8 +33,8 @@ def test_what_fits_comes_out_in_order() -> None:
     assert queue.pop() is None
 
 
-def test_newer_verdicts_push_out_older_ones() -> None:
-    """A client that sleeps wakes to the newest verdicts."""
+def test_newer_verdicts_replace_older_ones() -> None:
+    """After a pause the newest verdicts are left."""
     queue = OutboundQueue(3)
     for seq in range(1, 11):
         queue.push(encoded(verdict(), seq))
@@ -42,8 +42,8 @@ def test_newer_verdicts_push_out_older_ones() -> None:
     assert queue.lost == 7
 
 
-def test_the_latest_of_every_stream_and_face_survives() -> None:
-    """A flood about one face does not push out what is known of another, nor any stream's state."""
+def test_the_latest_message_of_every_stream_and_face_is_kept() -> None:
+    """Many verdicts on one face drop neither those on another nor a stream's state."""
     queue = OutboundQueue(4)
     queue.push(encoded(StreamMessage(stream="a", state="live"), 1))
     queue.push(encoded(StreamMessage(stream="b", state="offline"), 2))
@@ -53,16 +53,16 @@ def test_the_latest_of_every_stream_and_face_survives() -> None:
     assert drain(queue) == [1, 2, 3, 99]
 
 
-def test_a_newer_state_replaces_the_older() -> None:
-    """Of a stream that comes and goes only the last state must arrive."""
+def test_a_newer_state_replaces_the_older_one() -> None:
+    """Only the last states of a stream that changes often are kept."""
     queue = OutboundQueue(2)
     for seq, state in enumerate(("connecting", "live", "offline", "live"), 1):
         queue.push(encoded(StreamMessage(stream="a", state=state), seq))  # type: ignore[arg-type]
     assert drain(queue) == [3, 4]
 
 
-def test_verdicts_give_way_to_states() -> None:
-    """Where nothing is superseded, the oldest verdict goes before any stream's state."""
+def test_verdicts_are_dropped_before_states() -> None:
+    """Without a replaced message, the oldest verdict is dropped before any stream's state."""
     queue = OutboundQueue(3)
     queue.push(encoded(StreamMessage(stream="a", state="live"), 1))
     queue.push(encoded(verdict(face=1), 2))
@@ -71,16 +71,16 @@ def test_verdicts_give_way_to_states() -> None:
     assert drain(queue) == [1, 3, 4]
 
 
-def test_it_is_bounded_even_by_states() -> None:
-    """More streams than the backlog holds cannot make it grow; the newest are kept."""
+def test_states_are_bounded_too() -> None:
+    """With more streams than capacity, the newest states are kept."""
     queue = OutboundQueue(2)
     for seq in range(1, 6):
         queue.push(encoded(StreamMessage(stream=str(seq), state="live"), seq))
     assert drain(queue) == [4, 5]
 
 
-def test_a_backlog_of_one_holds_the_newest() -> None:
-    """The smallest backlog is still newest-wins."""
+def test_a_capacity_of_one_keeps_the_newest() -> None:
+    """The smallest queue keeps the newest message; a capacity of 0 is refused."""
     queue = OutboundQueue(1)
     queue.push(encoded(StreamMessage(stream="a", state="live"), 1))
     queue.push(encoded(HeartbeatMessage(uptime_s=1), 2))

@@ -1,4 +1,4 @@
-"""Metrics count what went over the wire, and their number stays bounded."""
+"""Metrics: counts of the published messages, with a bounded number of series."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def scrape(metrics: Metrics) -> Samples:
-    """Read all samples the way Prometheus does."""
+    """Read all samples as Prometheus does."""
     text, _ = metrics.expose()
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
@@ -22,12 +22,12 @@ def scrape(metrics: Metrics) -> Samples:
 
 
 def value(samples: Samples, name: str, **labels: str) -> float | None:
-    """Look one sample up; None if it is not there."""
+    """Return one sample; None if it does not exist."""
     return samples.get((name, frozenset(labels.items())))
 
 
 def test_messages_are_counted() -> None:
-    """Verdicts, scores and latencies are there by stream and state, in seconds as Prometheus wants them."""
+    """Verdicts, scores and latencies in seconds are counted by stream and state."""
     metrics = Metrics()
     broadcaster = make_broadcaster(sinks=[metrics])
     broadcaster.publish(StreamMessage(stream="cam", state="live"))
@@ -46,8 +46,8 @@ def test_messages_are_counted() -> None:
     assert value(samples, "unmask_latency_seconds_sum", stream="cam", stage="total") == 4 * 0.085
 
 
-def test_the_counts_of_a_heartbeat_are_the_streams_own() -> None:
-    """What the monitor counts itself is taken over, not added up."""
+def test_counters_of_a_heartbeat_are_taken_over() -> None:
+    """Counters of the monitor are exported as they are, not added up."""
     metrics = Metrics()
     broadcaster = make_broadcaster(sinks=[metrics])
     for analysed in (8, 16):
@@ -59,8 +59,8 @@ def test_the_counts_of_a_heartbeat_are_the_streams_own() -> None:
     assert value(samples, "unmask_reconnects_total", stream="cam") == 2
 
 
-def test_what_holds_now_is_told() -> None:
-    """States and faces are those of the moment of the scrape."""
+def test_current_states_are_exported() -> None:
+    """Stream states and faces are those at the time of the scrape."""
     metrics = Metrics()
     broadcaster = make_broadcaster(sinks=[metrics])
     metrics.watch(broadcaster)
@@ -83,8 +83,8 @@ def test_what_holds_now_is_told() -> None:
     assert value(samples, "unmask_faces", stream="cam", state="fake") == 0
 
 
-def test_faces_do_not_make_metrics_grow() -> None:
-    """A day of passers-by, each with an id of its own, adds no series."""
+def test_new_faces_add_no_series() -> None:
+    """The number of series does not grow with the number of faces."""
     metrics = Metrics()
     broadcaster = make_broadcaster(sinks=[metrics])
     metrics.watch(broadcaster)
@@ -96,16 +96,16 @@ def test_faces_do_not_make_metrics_grow() -> None:
     assert len(scrape(metrics)) == before
 
 
-def test_two_programs_in_one_process_do_not_mix() -> None:
-    """The registry is the hub's own, so that tests and embedders can have several."""
+def test_registries_are_independent() -> None:
+    """Two broadcasters in one process have separate metrics."""
     first, second = Metrics(), Metrics()
     make_broadcaster(sinks=[first]).publish(verdict())
     assert value(scrape(first), "unmask_messages_total", type="verdict") == 1
     assert value(scrape(second), "unmask_messages_total", type="verdict") is None
 
 
-def test_the_format_is_the_one_asked_for() -> None:
-    """A scraper that speaks OpenMetrics gets it."""
+def test_the_accept_header_selects_the_format() -> None:
+    """A scraper that accepts OpenMetrics gets it."""
     text, content_type = Metrics().expose("application/openmetrics-text; version=1.0.0")
     assert content_type.startswith("application/openmetrics-text")
     assert text.endswith(b"# EOF\n")
