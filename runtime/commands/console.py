@@ -1,4 +1,4 @@
-"""What a person sees while `monitor` runs: a live table in a terminal, else a line for each change."""
+"""Broadcast messages for a person: a live table in a terminal, or a log line for each change."""
 
 from __future__ import annotations
 
@@ -40,38 +40,38 @@ class LiveConsole:
     """Live table of every stream and its faces; a sink of the broadcaster, rendered by rich.
 
     Args:
-        wall: Gives Unix seconds.
+        wall: Unix time in seconds.
     """
 
     def __init__(self, *, wall: Callable[[], float] = time.time) -> None:
         self._wall = wall
-        # Messages come from the streams' threads while rich draws on its own.
+        # Messages come from the threads of the streams, and rich renders on a thread of its own.
         self._lock = threading.Lock()
-        self._board = SnapshotStore()
+        self._snapshot = SnapshotStore()
         self._health: dict[str, StreamHealth] = {}
 
     def __call__(self, encoded: EncodedMessage) -> None:
-        """Take in a message."""
+        """Apply a message."""
         message = encoded.message
         with self._lock:
-            self._board.apply(message)
+            self._snapshot.apply(message)
             if isinstance(message, HeartbeatMessage):
                 self._health = {health.stream: health for health in message.streams}
 
     def __rich__(self) -> Table:
-        """Draw what holds now."""
+        """Render the present state."""
         table = Table(box=None, pad_edge=False, header_style="dim")
         for column in ("stream", "state", "face", "verdict", "p_fake", "window"):
             table.add_column(column, no_wrap=True)
         table.add_column("latency", justify="right", no_wrap=True)
         table.add_column("dropped", justify="right", no_wrap=True)
         with self._lock:
-            streams = self._board.streams()
-            verdicts = self._board.verdicts(self._wall())
+            streams = self._snapshot.streams()
+            verdicts = self._snapshot.verdicts(self._wall())
             health = self._health
         for stream in streams:
-            own = [verdict for verdict in verdicts if verdict.stream == stream.stream]
-            for row in _rows(stream, own, health.get(stream.stream)):
+            of_stream = [verdict for verdict in verdicts if verdict.stream == stream.stream]
+            for row in _rows(stream, of_stream, health.get(stream.stream)):
                 table.add_row(*row)
         return table
 
@@ -81,7 +81,7 @@ def _rows(
 ) -> Iterator[tuple[str | Text, ...]]:
     state = Text(stream.state, STREAM_STYLES[stream.state])
     dropped = str(health.dropped) if health is not None else ""
-    # A file may be called anything, rich's markup included.
+    # The name of a file may contain rich markup.
     name = escape(stream.stream)
     if not verdicts:
         yield name, state, "", Text(stream.reason or "", "dim"), "", "", "", dropped
@@ -112,24 +112,24 @@ def _score(verdict: VerdictMessage) -> Text:
     )
 
 
-class ChangeLog:
-    """Logs each change of a stream's state, and of what is thought of a face; a sink of the broadcaster."""
+class EventLog:
+    """Log lines for changes of the state of streams and faces; a sink of the broadcaster."""
 
     def __init__(self) -> None:
         self._faces: dict[tuple[str, int], State] = {}
 
     def __call__(self, encoded: EncodedMessage) -> None:
-        """Take in a message; a verdict that repeats the last one logs nothing."""
+        """Log a message, unless it repeats the face's last state."""
         message = encoded.message
         if isinstance(message, StreamMessage):
             reason = message.reason
             logger.info("%s: %s%s", message.stream, message.state, f" ({reason})" if reason else "")
         elif isinstance(message, VerdictMessage):
             face, state = (message.stream, message.face), message.state
-            before = self._faces.pop(face, None)
+            previous = self._faces.pop(face, None)
             if state != "stale":
                 self._faces[face] = state
-            if state == before:
+            if state == previous:
                 return
             if state == "stale":
                 logger.info("%s: face %d is gone", *face)

@@ -1,29 +1,20 @@
-"""The program behind `unmask monitor`: everything put together, from the first check to the last line.
+"""The command `unmask monitor`: engine, batcher, terminal, recording, server and monitor in nested contexts.
 
-The engine, the batcher, the screen, the recording, the server and the monitor's threads live in nested
-contexts. A signal, the end of all sources, the end of the time or a failure leaves them in order.
+A signal, the end of all sources, the end of `--duration` or an error leaves the contexts in order.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import signal
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from logging.handlers import MemoryHandler
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from rich.console import Console
-from rich.live import Live
-from rich.logging import RichHandler
-
-from runtime.commands.console import ChangeLog, LiveConsole
+from runtime.commands.terminal import Terminal
 from runtime.engines.factory import detector_infer, open_engine
 from runtime.engines.interface import Engine
 from runtime.errors import JsonlFailed, UnmaskError
@@ -36,31 +27,25 @@ from runtime.pipeline.stream_state import stall_timeout_s
 from runtime.serving.broadcaster import Broadcaster, Sink, new_session
 from runtime.serving.jsonl import STDOUT, JsonlWriter
 from runtime.serving.metrics import Metrics
-from runtime.serving.server import DEFAULT_HOST, DEFAULT_PORT, Urls, serve
+from runtime.serving.server import DEFAULT_HOST, DEFAULT_PORT, serve
 from runtime.version import version
 from streams.faces.detector import Detector
 from streams.faces.finder import FaceFinder
 from streams.input.source import Source
 
-logger = logging.getLogger(__name__)
-
-# Whose news a person gets; everyone else is heard from a warning on.
-SPEAKING = ("runtime.commands.monitor", "runtime.pipeline.stream_thread", "runtime.commands.console")
-
-# How long the first lines wait for a source to be opened: that none can be read should be the only news.
-SETTLE_S = 1.0
-# How long the end waits for whoever reads the recording: after Ctrl-C, and at any other end.
-INTERRUPTED_S = 0.3
-FINISHED_S = 10.0
-TABLE_HZ = 5
+# Longest wait for the first source before the URLs are printed; if no source can be read, they never are.
+SETTLE_TIMEOUT_S = 1.0
+# Longest wait at the end until the recording is written: after Ctrl-C, and otherwise.
+INTERRUPTED_TIMEOUT_S = 0.3
+FINISHED_TIMEOUT_S = 10.0
 
 
 class RateTooHigh(UnmaskError, ValueError):
-    """Says that more verdicts a second were asked for than the model takes samples.
+    """More verdicts per second were requested than the model takes samples.
 
     Args:
-        rate_hz: What was asked for.
-        sample_hz: The model's rate.
+        rate_hz: Requested rate.
+        sample_hz: Sample rate of the model.
     """
 
     def __init__(self, rate_hz: float, sample_hz: float) -> None:
@@ -71,24 +56,27 @@ class RateTooHigh(UnmaskError, ValueError):
     def __str__(self) -> str:
         return (
             f"--rate {self.rate_hz:g}: the model takes {self.sample_hz:g} samples a second; "
-            f"give a rate from above 0 to {self.sample_hz:g}"
+            f"give a rate above 0 and up to {self.sample_hz:g}"
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class MonitorOptions:
-    """Holds what `unmask monitor` was asked for.
+    """Options of `unmask monitor`.
 
     Args:
-        sources: What to watch, at least one.
-        model: The bundle's directory; None for the one that ships with unmask.
+        sources: Sources to watch, at least one.
+        model: Directory of the bundle; None for the bundled model.
         engine: `auto`, `onnxruntime` or `tensorrt`.
-        rate_hz: Verdicts a second and face; None for one per sample.
-        host: The address to listen on.
-        port: The port to listen on; 0 for any free one.
-        allow_origin: Origins whose pages may connect, besides the server's own.
-        jsonl: Where every message goes as a line: a path, `-` for standard output, None for nowhere.
-        duration_s: When to end; None for when the sources do.
+        rate_hz: Verdicts per second and face; None for one per sample.
+        host: Address to listen on.
+        port: Port to listen on; 0 for any free one.
+        allow_origin: Origins besides the server's own whose pages may connect.
+        jsonl: Recording of all messages, one JSON line each: a path, `-` for standard output, or None.
+        duration_s: Time in seconds after which to stop; None to run until the sources end.
+
+    Raises:
+        ValueError: There is no source, or the duration is not positive.
     """
 
     sources: Sequence[Source]
@@ -109,13 +97,13 @@ class MonitorOptions:
 
 
 def run_monitor(options: MonitorOptions) -> int:
-    """Watch sources and serve the verdicts until something ends it.
+    """Watch sources and serve the verdicts until a signal, the end of all sources or of the duration.
 
     Args:
-        options: What was asked for.
+        options: Options of the command.
 
     Returns:
-        The exit code: 2 if every source was given up, else 0.
+        Exit code: 2 if no source can be read, else 0.
 
     Raises:
         UnmaskError: The model, the engine, the address or the recording cannot be used.
@@ -127,7 +115,7 @@ def run_monitor(options: MonitorOptions) -> int:
     infer = detector_infer(options.engine)
     with open_engine(bundle, options.engine) as engine, Batcher(engine.features) as batcher:
 
-        def analysis_of() -> StreamAnalysis:
+        def new_analysis() -> StreamAnalysis:
             return StreamAnalysis(
                 bundle,
                 head=engine,
@@ -137,11 +125,11 @@ def run_monitor(options: MonitorOptions) -> int:
                 expiry_s=stall_timeout_s(bundle.sample_hz),
             )
 
-        return asyncio.run(_Run(options, bundle, engine).serve(analysis_of))
+        return asyncio.run(_MonitorRun(options, bundle, engine).serve(new_analysis))
 
 
-class _Run:
-    """One run of the program, on the event loop of the main thread."""
+class _MonitorRun:
+    """One run of the command on the event loop of the main thread."""
 
     def __init__(self, options: MonitorOptions, bundle: Bundle, engine: Engine) -> None:
         self._options = options
@@ -149,29 +137,18 @@ class _Run:
         self._engine = engine
         self._changed = asyncio.Event()
         self._interrupted = False
-        self._unrecorded: JsonlFailed | None = None
+        self._recording_error: JsonlFailed | None = None
 
-    async def serve(self, analysis_of: Callable[[], StreamAnalysis]) -> int:
+    async def serve(self, new_analysis: Callable[[], StreamAnalysis]) -> int:
         options = self._options
         loop = asyncio.get_running_loop()
-        hello = HelloMessage(
-            version=version(),
-            session=new_session(),
-            model=self._bundle.name,
-            engine=self._engine.describe(),
-            thresholds=Thresholds(real=self._bundle.threshold_real, fake=self._bundle.threshold_fake),
-        )
         metrics = Metrics()
-        with self._signals(loop), ExitStack() as stack:
-            screen = stack.enter_context(_Screen(table=self._has_screen()))
-            sinks: list[Sink] = [metrics, screen.sink]
+        with self._signal_handlers(loop), ExitStack() as stack:
+            terminal = stack.enter_context(Terminal(table=self._shows_table()))
+            sinks: list[Sink] = [metrics, terminal.sink]
             if options.jsonl is not None:
-                recording = JsonlWriter(options.jsonl, on_failure=lambda error: self._lose(error, loop))
-                sinks.append(recording)
-                stack.callback(
-                    lambda: recording.close(timeout_s=INTERRUPTED_S if self._interrupted else FINISHED_S)
-                )
-            broadcaster = Broadcaster(hello, sinks=sinks)
+                sinks.append(self._open_recording(options.jsonl, stack, loop))
+            broadcaster = Broadcaster(self._hello(), sinks=sinks)
             async with serve(
                 broadcaster,
                 host=options.host,
@@ -182,31 +159,55 @@ class _Run:
                 with Monitor(
                     options.sources,
                     sample_hz=self._bundle.sample_hz,
-                    analysis_of=analysis_of,
+                    analysis_of=new_analysis,
                     publish=broadcaster.publish,
                     on_change=lambda: self._wake(loop),
                 ) as monitor:
-                    await self._watch(monitor, lambda: screen.begin(server.urls, self._engine.describe()))
+                    await self._wait_for_end(
+                        monitor, lambda: terminal.start(server.urls, self._engine.describe())
+                    )
         if monitor.failure is not None:
             raise monitor.failure
-        if self._unrecorded is not None and not self._unrecorded.closed:
-            raise self._unrecorded
+        if self._recording_error is not None and not self._recording_error.closed:
+            raise self._recording_error
         return 2 if monitor.finished and monitor.all_failed else 0
 
-    async def _watch(self, monitor: Monitor, begin: Callable[[], None]) -> None:
-        """Wait for what ends the program, and begin to show things once there is something to show."""
+    def _hello(self) -> HelloMessage:
+        return HelloMessage(
+            version=version(),
+            session=new_session(),
+            model=self._bundle.name,
+            engine=self._engine.describe(),
+            thresholds=Thresholds(real=self._bundle.threshold_real, fake=self._bundle.threshold_fake),
+        )
+
+    def _open_recording(self, target: str, stack: ExitStack, loop: asyncio.AbstractEventLoop) -> JsonlWriter:
+        def fail(error: JsonlFailed) -> None:
+            self._recording_error = error
+            self._wake(loop)
+
+        recording = JsonlWriter(target, on_failure=fail)
+        stack.callback(
+            lambda: recording.close(
+                timeout_s=INTERRUPTED_TIMEOUT_S if self._interrupted else FINISHED_TIMEOUT_S
+            )
+        )
+        return recording
+
+    async def _wait_for_end(self, monitor: Monitor, start_output: Callable[[], None]) -> None:
+        """Wait until the run is over; call `start_output` once the first source has been tried."""
         loop = asyncio.get_running_loop()
         started, duration_s = loop.time(), self._options.duration_s
 
         def over() -> bool:
-            return self._interrupted or self._unrecorded is not None or monitor.finished
+            return self._interrupted or self._recording_error is not None or monitor.finished
 
-        await self._until(lambda: over() or monitor.settled, started + SETTLE_S)
+        await self._wait_until(lambda: over() or monitor.settled, started + SETTLE_TIMEOUT_S)
         if not (monitor.finished and monitor.all_failed):
-            begin()
-        await self._until(over, None if duration_s is None else started + duration_s)
+            start_output()
+        await self._wait_until(over, None if duration_s is None else started + duration_s)
 
-    async def _until(self, condition: Callable[[], bool], deadline: float | None) -> None:
+    async def _wait_until(self, condition: Callable[[], bool], deadline: float | None) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
                 while not condition():
@@ -214,7 +215,7 @@ class _Run:
                     await self._changed.wait()
 
     @contextmanager
-    def _signals(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    def _signal_handlers(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
         def interrupt() -> None:
             self._interrupted = True
             self._changed.set()
@@ -231,88 +232,12 @@ class _Run:
                 with contextlib.suppress(NotImplementedError):
                     loop.remove_signal_handler(number)
 
-    def _lose(self, error: JsonlFailed, loop: asyncio.AbstractEventLoop) -> None:
-        self._unrecorded = error
-        self._wake(loop)
-
     def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Let the loop look at what has changed; called on any thread."""
-        # A thread that was too slow to stop may speak after the loop is gone.
+        """Make the event loop check its conditions; called on any thread."""
+        # The loop may be closed if a thread did not stop in time.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(self._changed.set)
 
-    def _has_screen(self) -> bool:
-        # Where standard output is the same terminal, a table and the JSON lines would overwrite each other.
+    def _shows_table(self) -> bool:
+        # If standard output is the same terminal, the table and the JSON lines would overwrite each other.
         return sys.stderr.isatty() and not (self._options.jsonl == STDOUT and sys.stdout.isatty())
-
-
-class _Screen:
-    """What a person sees, on standard error: warnings at once, everything else from `begin` on."""
-
-    def __init__(self, *, table: bool) -> None:
-        self._console = Console(stderr=True)
-        self._live: Live | None = None
-        self._table = LiveConsole() if table else None
-        self.sink: Sink = self._table or ChangeLog()
-        self._handler: logging.Handler
-        if table:
-            self._handler = RichHandler(
-                console=self._console, show_path=False, show_level=False, omit_repeated_times=False
-            )
-        else:
-            self._handler = logging.StreamHandler()
-            self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-        self._handler.setLevel(logging.WARNING)
-        # If nothing ever begins, what led to that is not worth a line.
-        self._early = MemoryHandler(
-            1000, flushLevel=logging.CRITICAL + 1, target=self._handler, flushOnClose=False
-        )
-        self._early.addFilter(lambda record: record.levelno < logging.WARNING)
-
-    def __enter__(self) -> Self:
-        root = logging.getLogger()
-        root.addHandler(self._handler)
-        root.addHandler(self._early)
-        for name in SPEAKING:
-            logging.getLogger(name).setLevel(logging.INFO)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
-        root = logging.getLogger()
-        root.removeHandler(self._handler)
-        root.removeHandler(self._early)
-        self._early.close()
-        for name in SPEAKING:
-            logging.getLogger(name).setLevel(logging.NOTSET)
-
-    def begin(self, urls: Urls, engine: str) -> None:
-        """Show the links, what has happened so far, and from now on everything.
-
-        Args:
-            urls: Where the server is to be found.
-            engine: What runs the model.
-        """
-        logger.info("engine: %s", engine)
-        links = (
-            ("dashboard", urls.dashboard),
-            ("overlay for OBS", urls.overlay),
-            ("WebSocket", urls.websocket),
-        )
-        for name, url in links:
-            logger.info("%s: %s", name, url)
-        self._early.flush()
-        logging.getLogger().removeHandler(self._early)
-        self._handler.setLevel(logging.INFO)
-        if self._table is not None:
-            self._live = Live(
-                self._table,
-                console=self._console,
-                refresh_per_second=TABLE_HZ,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-            self._live.start()

@@ -1,4 +1,4 @@
-"""The program behind `unmask scan`: every video in turn, a line or a row for each, a bar meanwhile."""
+"""The command `unmask scan`: one JSON line or table row per video, and a progress bar."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ from runtime.pipeline.scan_result import ScanResult
 def run_scan(
     paths: Sequence[Path], *, as_json: bool = False, model: Path | None = None, engine: str = "auto"
 ) -> int:
-    """Score videos and print what was found.
+    """Score videos and print the results.
 
     Args:
         paths: Files and directories; see `find_videos`.
-        as_json: Whether to print a line of JSON for each file as it is done, rather than a table at the end.
-        model: The bundle's directory; None for the one that ships with unmask.
+        as_json: Whether to print one JSON line per file as soon as it is done, instead of a table at the end.
+        model: Directory of the bundle; None for the bundled model.
         engine: `auto`, `onnxruntime` or `tensorrt`.
 
     Returns:
-        The exit code: 2 if any file could not be read, else 0.
+        Exit code: 2 if a file could not be read, else 0.
 
     Raises:
-        NoVideos: A directory has no video file.
+        NoVideos: A directory contains no video file.
         UnmaskError: The model or the engine cannot be used.
     """
     files = list(find_videos(paths))
     bundle = load_bundle(model)
     infer = detector_infer(engine)
     results = []
-    # Lines of JSON and a bar would overwrite each other in one terminal.
+    # JSON lines and the progress bar would overwrite each other in one terminal.
     hidden = as_json and sys.stdout.isatty()
     with (
         open_engine(bundle, engine) as running,
@@ -53,10 +53,10 @@ def run_scan(
         _progress(hidden=hidden) as progress,
     ):
         scanner = Scanner(bundle, head=running, batcher=batcher, infer=infer)
-        # Of a single file nobody knows how much there is to do: the bar only shows that it moves.
+        # The length of a single file is unknown, so its bar only shows activity.
         task = progress.add_task("", total=len(files) if len(files) > 1 else None, seconds=0.0)
         for file in files:
-            progress.update(task, description=_shown(file.name), seconds=0.0)
+            progress.update(task, description=_printable(file.name), seconds=0.0)
             result = scanner.scan(file, on_progress=lambda seconds: progress.update(task, seconds=seconds))
             if result.error is not None:
                 progress.console.print(f"unmask: {result.error}", markup=False, soft_wrap=True)
@@ -92,7 +92,7 @@ def _table(results: Sequence[ScanResult], calibration: Calibration) -> Table:
         table.add_column(column, no_wrap=True, justify="left" if column == "verdict" else "right")
     for result in results:
         table.add_row(
-            Text(_shown(result.file)),
+            Text(_printable(result.file)),
             _verdict(result, calibration),
             "" if result.p_fake is None else f"{result.p_fake:.3f}",
             str(len(result.faces)),
@@ -112,6 +112,6 @@ def _verdict(result: ScanResult, calibration: Calibration) -> Text:
     return Text(state, FACE_STYLES[state])
 
 
-def _shown(name: str) -> str:
-    """Make a file's name printable, whatever bytes it is made of."""
+def _printable(name: str) -> str:
+    """Return a file name with undecodable bytes replaced."""
     return os.fsencode(name).decode("utf-8", "replace")

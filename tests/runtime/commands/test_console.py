@@ -1,4 +1,4 @@
-"""What a person sees of the messages: a table that is always of now, or a line for each change."""
+"""Tests of the live table and of the event log."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from runtime.commands.console import ChangeLog, LiveConsole
+from runtime.commands.console import EventLog, LiveConsole
 from runtime.messages import (
     BroadcastMessage,
     HeartbeatMessage,
@@ -40,16 +40,14 @@ def verdict(state: State, p_fake: float | None = None, *, face: int = 1) -> Verd
     )
 
 
-def temporal_features(
-    sink: Callable[[EncodedMessage], None], *messages: BroadcastMessage, now: float = NOW
-) -> None:
+def send(sink: Callable[[EncodedMessage], None], *messages: BroadcastMessage, now: float = NOW) -> None:
     for seq, message in enumerate(messages, 1):
         stamped = message.stamp(seq, now)
         sink(EncodedMessage(stamped, encode(stamped)))
 
 
-def drawn(table: LiveConsole) -> str:
-    """Draw it as a terminal of 100 columns would show it, without colours."""
+def rendered(table: LiveConsole) -> str:
+    """Return the table as shown in 100 columns, without colours."""
     out = io.StringIO()
     Console(file=out, width=100).print(table)
     return out.getvalue()
@@ -60,62 +58,58 @@ def table() -> LiveConsole:
     return LiveConsole(wall=lambda: NOW)
 
 
-def test_the_table_shows_each_face(table: LiveConsole) -> None:
-    """A scored face has its score and latency, one that warms up how far it is."""
-    temporal_features(
+def test_table_shows_each_face(table: LiveConsole) -> None:
+    """A scored face is shown with score and latency, a warming one with its window fill."""
+    send(
         table,
         StreamMessage(stream="cam", state="live"),
         verdict("fake", 0.91),
         verdict("warming", face=2),
     )
-    fake, warming = drawn(table).splitlines()[1:]
+    fake, warming = rendered(table).splitlines()[1:]
     assert fake.split()[:5] == ["cam", "live", "1", "fake", "0.91"]
     assert "82 ms" in fake
     assert warming.split()[:3] == ["2", "warming", "50%"]
 
 
-def test_the_table_forgets_what_no_longer_holds(table: LiveConsole) -> None:
-    """A stale face leaves it; a stream without faces shows why."""
-    temporal_features(
-        table, StreamMessage(stream="cam", state="live"), verdict("real", 0.1), verdict("stale")
-    )
-    assert "real" not in drawn(table)
-    temporal_features(
-        table, verdict("real", 0.1), StreamMessage(stream="cam", state="offline", reason="refused")
-    )
-    text = drawn(table)
+def test_table_removes_stale_faces(table: LiveConsole) -> None:
+    """A stale face disappears; a stream without faces is shown with its reason."""
+    send(table, StreamMessage(stream="cam", state="live"), verdict("real", 0.1), verdict("stale"))
+    assert "real" not in rendered(table)
+    send(table, verdict("real", 0.1), StreamMessage(stream="cam", state="offline", reason="refused"))
+    text = rendered(table)
     assert "real" not in text
     assert "offline" in text
     assert "refused" in text
 
 
-def test_the_table_shows_no_verdict_that_is_old() -> None:
-    """Should the program hang, what it said last does not stand there for ever."""
+def test_table_shows_no_expired_verdict() -> None:
+    """A verdict disappears after its expiry even without a further message."""
     table = LiveConsole(wall=lambda: NOW + 60)
-    temporal_features(table, StreamMessage(stream="cam", state="live"), verdict("real", 0.1))
-    assert "real" not in drawn(table)
+    send(table, StreamMessage(stream="cam", state="live"), verdict("real", 0.1))
+    assert "real" not in rendered(table)
 
 
-def test_the_table_counts_dropped_samples(table: LiveConsole) -> None:
-    """The heartbeat's figures stand in the row of their stream."""
+def test_table_shows_dropped_samples(table: LiveConsole) -> None:
+    """The count in the heartbeat is shown in the row of its stream."""
     health = StreamHealth(stream="cam", state="no_face", analysed=8, dropped=37)
-    temporal_features(
+    send(
         table, StreamMessage(stream="cam", state="no_face"), HeartbeatMessage(uptime_s=1.0, streams=(health,))
     )
-    assert "37" in drawn(table)
+    assert "37" in rendered(table)
 
 
-def test_names_are_shown_as_they_are(table: LiveConsole) -> None:
-    """Brackets in a file's name are no markup."""
-    temporal_features(table, StreamMessage(stream="[red]take[/red] 2.mp4", state="live"))
-    assert "[red]take[/red] 2.mp4" in drawn(table)
+def test_names_are_not_markup(table: LiveConsole) -> None:
+    """Brackets in a stream name are shown literally."""
+    send(table, StreamMessage(stream="[red]take[/red] 2.mp4", state="live"))
+    assert "[red]take[/red] 2.mp4" in rendered(table)
 
 
-def test_the_log_has_a_line_for_each_change(caplog: pytest.LogCaptureFixture) -> None:
-    """Verdicts that repeat the last one are not logged, heartbeats neither."""
+def test_log_has_one_line_per_change(caplog: pytest.LogCaptureFixture) -> None:
+    """Repeated states and heartbeats are not logged."""
     caplog.set_level(logging.INFO, logger="runtime.commands.console")
-    temporal_features(
-        ChangeLog(),
+    send(
+        EventLog(),
         StreamMessage(stream="cam", state="live"),
         verdict("warming"),
         verdict("warming"),
