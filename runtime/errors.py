@@ -1,21 +1,21 @@
-"""The errors of the runtime: what happened, the facts in fields, and what to do next in one line.
+"""Errors of the runtime: facts in fields, and a message in one line that says what to do next.
 
 UnmaskError
- ├─ BundleError(path)
- │   ├─ BundleMissing          a bundle, or a file of it, is not there
- │   ├─ BundleInvalid          the manifest cannot be read or lacks something
- │   ├─ BundleMismatch         a file is not the one that the manifest describes
- │   └─ BundleUnsupported      the bundle is of another format version
+ ├─ BundleError
+ │   ├─ BundleMissing          the bundle or one of its files does not exist
+ │   ├─ BundleInvalid          the manifest is unreadable or incomplete
+ │   ├─ BundleMismatch         a file differs from its description in the manifest
+ │   └─ BundleUnsupported      the bundle has another format version
  ├─ EngineError
- │   ├─ EngineUnknown          no engine has this name
- │   ├─ EngineUnavailable      the engine exists, but cannot run here
- │   └─ EngineFailed           the engine ran and broke
- │       ├─ DeviceMemoryFull   the GPU has too little memory left for it
- │       └─ DeviceLost         the GPU stopped answering
+ │   ├─ EngineUnknown          there is no engine of this name
+ │   ├─ EngineUnavailable      the engine cannot run on this machine
+ │   └─ EngineFailed           the engine failed while running
+ │       ├─ DeviceMemoryFull   the GPU has too little free memory
+ │       └─ DeviceLost         the GPU no longer responds
  ├─ ServerError
- │   ├─ PortBusy               someone else listens there
- │   └─ AddressUnusable        this machine cannot listen there
- └─ RecordingFailed            a line of --jsonl could not be written
+ │   ├─ PortBusy               another program listens on the port
+ │   └─ AddressUnusable        this machine cannot listen on the address
+ └─ JsonlFailed                a line of --jsonl could not be written
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from pathlib import Path
 
 
 class UnmaskError(Exception):
-    """Names a failure that the user can act on; `str()` is one line that says how."""
+    """Base of all errors that the user can act on; `str()` is one line with advice."""
 
 
 class BundleError(UnmaskError):
-    """Says that a model bundle cannot be used.
+    """A model bundle cannot be used.
 
     Args:
-        path: The bundle, or the file of it, that is at fault.
-        reason: What is wrong with it, without a full stop.
+        path: Path of the bundle, or of the file in it.
+        reason: Cause, without a full stop.
     """
 
     advice = "export it again with `unmask export`, or leave out --model to use the bundled one"
@@ -50,28 +50,28 @@ class BundleError(UnmaskError):
 
 
 class BundleMissing(BundleError, FileNotFoundError):
-    """Says that a bundle, or a file that its manifest names, does not exist."""
+    """The bundle, or a file listed in its manifest, does not exist."""
 
     advice = "give the directory that `unmask export` wrote, or leave out --model to use the bundled one"
 
 
 class BundleInvalid(BundleError, ValueError):
-    """Says that a manifest is not readable JSON, lacks a key or holds an impossible value."""
+    """The manifest is not valid JSON, lacks a key or has an invalid value."""
 
 
 class BundleMismatch(BundleError, ValueError):
-    """Says that a file differs from what the manifest states about it (hash, input names, shapes)."""
+    """A file differs from the manifest (hash, input names, shapes)."""
 
     advice = "the file was changed or cut short: copy the whole directory again or export it again"
 
 
 class BundleUnsupported(BundleError, ValueError):
-    """Says that a bundle has a format version that this program does not know.
+    """The bundle has a format version that this program does not read.
 
     Args:
-        path: The bundle's manifest.
-        version: The version found.
-        known: The newest version that this program reads.
+        path: Path of the manifest.
+        version: Format version of the bundle.
+        known: Format version that this program reads.
     """
 
     def __init__(self, path: Path, version: object, known: int) -> None:
@@ -83,15 +83,15 @@ class BundleUnsupported(BundleError, ValueError):
 
 
 class EngineError(UnmaskError):
-    """Says that an inference engine cannot give an answer."""
+    """An inference engine cannot compute a result."""
 
 
 class EngineUnknown(EngineError, ValueError):
-    """Says that no engine has the asked-for name.
+    """There is no engine of this name.
 
     Args:
-        choice: The name asked for.
-        choices: The names that exist.
+        choice: Requested name.
+        choices: Names of all engines.
     """
 
     def __init__(self, choice: str, choices: Sequence[str]) -> None:
@@ -104,12 +104,12 @@ class EngineUnknown(EngineError, ValueError):
 
 
 class EngineUnavailable(EngineError, RuntimeError):
-    """Says that an engine exists but cannot run on this machine or in this version.
+    """An engine cannot run on this machine or with the installed versions.
 
     Args:
-        engine: Its name.
-        reason: Why it cannot run, without a full stop.
-        advice: What to install or choose instead.
+        engine: Name of the engine.
+        reason: Cause, without a full stop.
+        advice: What to install or to choose instead.
     """
 
     def __init__(self, engine: str, reason: str, advice: str) -> None:
@@ -123,11 +123,11 @@ class EngineUnavailable(EngineError, RuntimeError):
 
 
 class EngineFailed(EngineError, RuntimeError):
-    """Says that a running engine broke or gave something that is not a number.
+    """An engine failed while running, or its output is not finite.
 
     Args:
-        engine: Its name.
-        reason: What it said, in one line.
+        engine: Name of the engine.
+        reason: Cause, in one line.
     """
 
     advice = "restart, or choose another with --engine"
@@ -142,26 +142,26 @@ class EngineFailed(EngineError, RuntimeError):
 
 
 class DeviceMemoryFull(EngineFailed):
-    """Says that the GPU has too little memory left for an engine."""
+    """The GPU has too little free memory."""
 
-    advice = "end what else runs on the GPU, or use --engine onnxruntime"
+    advice = "stop other programs on the GPU, or use --engine onnxruntime"
 
 
 class DeviceLost(EngineFailed):
-    """Says that the GPU stopped answering: nothing in this process can reach it any more."""
+    """The GPU no longer responds to this process."""
 
     advice = (
-        "restart; if it comes again, look for Xid in the kernel's log (dmesg), or use --engine onnxruntime"
+        "restart; if it happens again, look for Xid in the kernel log (dmesg), or use --engine onnxruntime"
     )
 
 
 class ServerError(UnmaskError, OSError):
-    """Says that the server cannot listen on its address.
+    """The server cannot listen on its address.
 
     Args:
-        host: The address to listen on.
-        port: The port to listen on.
-        code: The system's error number.
+        host: Address to listen on.
+        port: Port to listen on.
+        code: Error number of the system.
     """
 
     def __init__(self, host: str, port: int, code: int = errno.EADDRNOTAVAIL) -> None:
@@ -171,11 +171,11 @@ class ServerError(UnmaskError, OSError):
 
 
 class PortBusy(ServerError):
-    """Says that the server's address is taken.
+    """Another program listens on the port.
 
     Args:
-        host: The address to listen on.
-        port: The port that is taken.
+        host: Address to listen on.
+        port: Port in use.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -188,12 +188,12 @@ class PortBusy(ServerError):
 
 
 class AddressUnusable(ServerError):
-    """Says that the server's address is not one that this program may listen on.
+    """This machine, or this user, cannot listen on the address.
 
     Args:
-        host: The address to listen on.
-        port: The port to listen on.
-        reason: What the system said, without a full stop.
+        host: Address to listen on.
+        port: Port to listen on.
+        reason: Error message of the system, without a full stop.
     """
 
     def __init__(self, host: str, port: int, reason: str) -> None:
@@ -208,11 +208,11 @@ class AddressUnusable(ServerError):
 
 
 class JsonlFailed(UnmaskError, OSError):
-    """Says that messages can no longer be written where `--jsonl` asked for them.
+    """A message cannot be written to the target of `--jsonl`.
 
     Args:
-        target: The path, or `-` for standard output.
-        cause: What the system said.
+        target: Path, or `-` for standard output.
+        cause: Error of the system.
     """
 
     def __init__(self, target: str, cause: OSError) -> None:
@@ -222,7 +222,7 @@ class JsonlFailed(UnmaskError, OSError):
 
     @property
     def closed(self) -> bool:
-        """Tell whether the reader of the pipe has left, as `head` does: the end, but no fault."""
+        """Whether the reader of a pipe has left, as `head` does, which is a normal end."""
         return isinstance(self.cause, BrokenPipeError)
 
     def __str__(self) -> str:

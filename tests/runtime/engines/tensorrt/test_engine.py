@@ -118,7 +118,7 @@ def test_threads_get_their_own_outputs(
 def test_full_gpu_raises_device_memory_full(make: Callable[..., TensorRTEngine], cuda: fake_gpu.Cuda) -> None:
     """Memory that was allocated before the failure is freed."""
     cuda.free_bytes = before = 100_000
-    with pytest.raises(DeviceMemoryFull, match=r"memory is full.*; end what else runs on the GPU"):
+    with pytest.raises(DeviceMemoryFull, match=r"memory is full.*; stop other programs on the GPU"):
         make().__enter__()
     assert cuda.free_bytes == before
     assert (cuda.allocations, cuda.retained, cuda.depth) == ({}, 0, 0)
