@@ -15,7 +15,9 @@ UnmaskError
  ├─ ServerError
  │   ├─ PortBusy               another program listens on the port
  │   └─ AddressUnusable        this machine cannot listen on the address
- └─ JsonlFailed                a line of --jsonl could not be written
+ ├─ JsonlFailed                a line of --jsonl could not be written
+ ├─ RateTooHigh                more verdicts per second requested than the model takes samples
+ └─ NoVideos                   a directory to scan contains no video file
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
+
+from streams.errors import redact
 
 
 class UnmaskError(Exception):
@@ -229,3 +233,38 @@ class JsonlFailed(UnmaskError, OSError):
         where = "standard output" if self.target == "-" else self.target
         reason = (self.cause.strerror or str(self.cause)).lower()
         return f"cannot write to {where}: {reason}; give another path with --jsonl"
+
+
+class RateTooHigh(UnmaskError, ValueError):
+    """More verdicts per second were requested than the model takes samples.
+
+    Args:
+        rate_hz: Requested rate.
+        sample_hz: Sample rate of the model.
+    """
+
+    def __init__(self, rate_hz: float, sample_hz: float) -> None:
+        super().__init__(rate_hz, sample_hz)
+        self.rate_hz = rate_hz
+        self.sample_hz = sample_hz
+
+    def __str__(self) -> str:
+        return (
+            f"--rate {self.rate_hz:g}: the model takes {self.sample_hz:g} samples a second; "
+            f"give a rate above 0 and up to {self.sample_hz:g}"
+        )
+
+
+class NoVideos(UnmaskError, ValueError):
+    """A directory contains no video file.
+
+    Args:
+        path: The directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"{redact(str(self.path))}: no video files in this directory; name another one, or a file"

@@ -17,7 +17,7 @@ from pathlib import Path
 from runtime.commands.terminal import Terminal
 from runtime.engines.factory import detector_infer, open_engine
 from runtime.engines.interface import Engine
-from runtime.errors import JsonlFailed, UnmaskError
+from runtime.errors import JsonlFailed, RateTooHigh
 from runtime.messages import HelloMessage, Thresholds
 from runtime.model.bundle import Bundle, load_bundle
 from runtime.pipeline.batcher import Batcher
@@ -38,26 +38,6 @@ SETTLE_TIMEOUT_S = 1.0
 # Longest wait at the end until the recording is written: after Ctrl-C, and otherwise.
 INTERRUPTED_TIMEOUT_S = 0.3
 FINISHED_TIMEOUT_S = 10.0
-
-
-class RateTooHigh(UnmaskError, ValueError):
-    """More verdicts per second were requested than the model takes samples.
-
-    Args:
-        rate_hz: Requested rate.
-        sample_hz: Sample rate of the model.
-    """
-
-    def __init__(self, rate_hz: float, sample_hz: float) -> None:
-        super().__init__(rate_hz, sample_hz)
-        self.rate_hz = rate_hz
-        self.sample_hz = sample_hz
-
-    def __str__(self) -> str:
-        return (
-            f"--rate {self.rate_hz:g}: the model takes {self.sample_hz:g} samples a second; "
-            f"give a rate above 0 and up to {self.sample_hz:g}"
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.errors import UnmaskError
+from runtime.errors import NoVideos
 from runtime.model.bundle import Bundle
 from runtime.pipeline.batcher import Batcher
 from runtime.pipeline.scan_result import ScanAccumulator, ScanResult
@@ -41,21 +41,6 @@ BATCH_CROPS = 8
 MAX_PENDING_BATCHES = 2
 # A file delivers frames as fast as they can be decoded, so this only limits how long a faulty disk blocks.
 FRAME_TIMEOUT_S = 1.0
-
-
-class NoVideos(UnmaskError, ValueError):
-    """A directory contains no video file.
-
-    Args:
-        path: The directory.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.path = path
-
-    def __str__(self) -> str:
-        return f"{redact(str(self.path))}: no video files in this directory; name another one, or a file"
 
 
 def find_videos(paths: Iterable[Path]) -> Iterator[Path]:

@@ -32,10 +32,10 @@ from benchmarks.harness.record import (
 )
 from benchmarks.harness.stage_timer import StageTimer, TimedBackbone
 from benchmarks.helpers.cameras import Cameras
-from runtime.commands.monitor import RateTooHigh
 from runtime.engines.cpu import usable_cores
 from runtime.engines.factory import detector_infer, open_engine
 from runtime.engines.interface import Engine
+from runtime.errors import RateTooHigh
 from runtime.messages import HeartbeatMessage, HelloMessage, StreamHealth, VerdictMessage
 from runtime.model.bundle import Bundle, load_bundle
 from runtime.pipeline.batcher import Batcher

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.harness.errors import HelperFailed, NothingMeasured, SettingInvalid
 from benchmarks.helpers.cameras import Cameras
 from benchmarks.suites.throughput.benchmark import Step, limit, run_throughput
-from runtime.commands.monitor import RateTooHigh
+from runtime.errors import RateTooHigh
 from runtime.model.bundle import DEFAULT_BUNDLE
 from streams.input.events import Connected, Event
 from streams.input.reader import open_reader

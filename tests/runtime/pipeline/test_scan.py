@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from runtime.engines.factory import detector_infer, open_engine
 from runtime.engines.interface import Engine
-from runtime.errors import EngineFailed
+from runtime.errors import EngineFailed, NoVideos
 from runtime.model.bundle import Bundle, load_bundle
 from runtime.pipeline.batcher import Batcher
-from runtime.pipeline.scan import BATCH_CROPS, NoVideos, Scanner, find_videos
+from runtime.pipeline.scan import BATCH_CROPS, Scanner, find_videos
 from streams.faces.detector import Infer
 
 
