@@ -9,10 +9,10 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 import torch
@@ -35,17 +35,9 @@ from export.parity.gates import (
 from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
 from runtime.engines.onnx_cpu.int8 import calibrated, int8_is_exact
 from runtime.engines.recorded_outputs import record_outputs
-from runtime.model.bundle import (
-    BACKBONE,
-    HEAD,
-    MANIFEST,
-    Bundle,
-    Manifest,
-    Weights,
-    load_bundle,
-    write_manifest,
-)
+from runtime.model.bundle import Bundle, load_bundle, write_manifest
 from runtime.model.calibration import Calibration
+from runtime.model.manifest import BACKBONE_FILE, HEAD_FILE, MANIFEST_FILE, Manifest, Weights
 from runtime.model.temporal_classifier import TEMPORAL_FILE
 from train.models.checkpoint import load_checkpoint
 
@@ -135,7 +127,7 @@ def write_bundle(
         WeightsUnusable: A weight cannot be stored.
         ParityFailed: A gate failed; nothing was written.
     """
-    if out.exists() and not (out / MANIFEST).exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and not (out / MANIFEST_FILE).exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputOccupied(out)
     size, window = manifest.input_size, manifest.window
     rng = np.random.default_rng(0)
@@ -174,8 +166,8 @@ def write_bundle(
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
         draft = Path(scratch) / out.name
         draft.mkdir()
-        onnx.save(backbone_graph(stored.backbone, size, weights), draft / BACKBONE)
-        onnx.save(head_graph(stored.head, manifest.feature_dim, weights), draft / HEAD)
+        onnx.save(backbone_graph(stored.backbone, size, weights), draft / BACKBONE_FILE)
+        onnx.save(head_graph(stored.head, manifest.feature_dim, weights), draft / HEAD_FILE)
         write_manifest(draft, manifest)
 
         step("gate A: engine against torch")
@@ -205,12 +197,12 @@ def write_bundle(
                 "machine": platform.machine(),
             },
         }
-        write_manifest(draft, replace(manifest, parity=figures))
+        write_manifest(draft, msgspec.structs.replace(manifest, parity=figures))
         if fit is not None and int8_is_exact():
             step("int8 arithmetic against float32")
             # Of the own faces alone, as in `--check`: the portrait is one face, and stands or falls as one.
             figures["int8"] = _int8(draft, stored, fit, faces[-1])
-            write_manifest(draft, replace(manifest, parity=figures))
+            write_manifest(draft, msgspec.structs.replace(manifest, parity=figures))
         _install(draft, out)
     return load_bundle(out)
 
@@ -281,5 +273,5 @@ def _install(draft: Path, out: Path) -> None:
         return
     # A judge that the new model does not have must not stay beside it.
     (out / TEMPORAL_FILE).unlink(missing_ok=True)
-    for file in sorted(draft.iterdir(), key=lambda file: file.name == MANIFEST):
+    for file in sorted(draft.iterdir(), key=lambda file: file.name == MANIFEST_FILE):
         shutil.move(file, out / file.name)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from export.errors import CheckpointUnusable, SourceUnclear
 from runtime.engines.tensorrt.onnx_rewrite import Precision
-from runtime.model.bundle import MANIFEST, Bundle, Weights, load_bundle
+from runtime.model.bundle import Bundle, load_bundle
+from runtime.model.manifest import MANIFEST_FILE, Weights
 
 if TYPE_CHECKING:
     from export.parity.engine_check import CheckOptions
@@ -68,7 +69,7 @@ def run_export(options: ExportOptions, *, say: Say, step: Say) -> int:
         SourceUnclear: The options do not fit what was given.
         UnmaskError: Something could not be made, or does not answer as torch does.
     """
-    made = not (options.source / MANIFEST).is_file()
+    made = not (options.source / MANIFEST_FILE).is_file()
     if made:
         bundle = _make(options, say=say, step=step)
     elif options.out is not None:

@@ -183,11 +183,11 @@ def temporal(
 
     The network stays as it is. `unmask train fit` does this too, at its end.
     """
-    from runtime.model.bundle import MANIFEST
+    from runtime.model.manifest import MANIFEST_FILE
     from train.data.clip_set import ClipSetError
     from train.models.checkpoint import CheckpointError
 
-    if name is not None and not (model / MANIFEST).is_file():
+    if name is not None and not (model / MANIFEST_FILE).is_file():
         raise UserError("--name is for an exported model; a checkpoint is called by its directory")
     if name == "":
         raise UserError("--name is empty; give the model a name or leave --name out")
@@ -282,7 +282,7 @@ def evaluate(
     ] = False,
 ) -> int:
     """Measure a model on labelled videos and write a report."""
-    from runtime.model.bundle import MANIFEST
+    from runtime.model.manifest import MANIFEST_FILE
     from train.data.clip_set import ClipSetError
     from train.data.shards import PrepareError
     from train.data.videos import LayoutError
@@ -290,7 +290,7 @@ def evaluate(
     from train.evaluation.report import ReportError
     from train.fitting.calibration import CalibrationError
 
-    if record and (model is None or not (model / MANIFEST).is_file()):
+    if record and (model is None or not (model / MANIFEST_FILE).is_file()):
         raise UserError("--record writes into an exported model; name one with --model")
     errors: list[type[Exception]] = [PrepareError, LayoutError, ClipSetError, ReportError, CalibrationError]
     if model is not None and (model / "config.json").is_file():

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from export.errors import WeightsUnusable
-from runtime.model.bundle import Weights
+from runtime.model.manifest import Weights
 
 # Smaller tensors stay float32, the first convolution among them: together a few hundred kilobytes.
 MIN_STORED = 16_384

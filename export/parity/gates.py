@@ -23,8 +23,8 @@ from torch import nn
 from export.errors import ParityFailed
 from export.parity.face_clips import Clips
 from runtime.engines.interface import Engine
-from runtime.model.bundle import Manifest
 from runtime.model.calibration import Calibration
+from runtime.model.manifest import Manifest
 from runtime.pipeline.decision import FaceDecision
 from runtime.pipeline.window import FaceWindow
 

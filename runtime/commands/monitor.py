@@ -158,7 +158,9 @@ class _MonitorRun:
             session=new_session(),
             model=self._bundle.name,
             engine=self._engine.describe(),
-            thresholds=Thresholds(real=self._bundle.threshold_real, fake=self._bundle.threshold_fake),
+            thresholds=Thresholds(
+                real=self._bundle.calibration.threshold_real, fake=self._bundle.calibration.threshold_fake
+            ),
         )
 
     def _open_recording(self, target: str, stack: ExitStack, loop: asyncio.AbstractEventLoop) -> JsonlWriter:

@@ -1,4 +1,4 @@
-"""Calibration: from a logit to the probability of a fake, and the thresholds of the states."""
+"""Calibration of logits: Platt scaling to a probability, and the thresholds of the verdict states."""
 
 from __future__ import annotations
 
@@ -8,72 +8,66 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Turns the model's logit into a probability and a probability into a state.
+    """Platt scaling of a logit, and the thresholds from probability to verdict state.
 
-    The calibrated logit is `(logit + bias) / temperature` and `p_fake` its sigmoid: the bias takes out the
-    training set's share of forgeries, so that 0.5 is the balanced decision; the temperature, over-confidence.
+    `p_fake = sigmoid((logit + offset) / scale)`. The offset removes the training set's share of fakes, so that
+    0.5 is the decision at equal priors; the scale corrects over-confidence.
 
     Args:
-        temperature: Above 0.
-        bias: Added to the logit before the temperature divides.
-        threshold_fake: `p_fake` from here on is `fake`, 0..1.
-        threshold_real: `p_fake` up to here is `real`, 0..1; between the two it is `uncertain`.
-        hysteresis: How far beyond its threshold `p_fake` must go back before a verdict is given up, 0..0.1.
-        threshold_fpr1: The `p_fake` that 1 % of real faces reached in calibration; None if not measured.
+        scale: Divisor of the shifted logit, above 0.
+        offset: Added to the logit before the division.
+        threshold_fake: Lowest `p_fake` of the state `fake`, 0..1.
+        threshold_real: Highest `p_fake` of the state `real`, 0..1; in between the state is `uncertain`.
+        hysteresis: How far beyond its threshold `p_fake` must return before a state is left, 0..0.1.
+        threshold_fpr1: `p_fake` at a false positive rate of 1 % in calibration; None if not measured.
 
     Raises:
         ValueError: A value is out of its range.
 
     Source:
-        Guo et al., "On Calibration of Modern Neural Networks", ICML 2017 (temperature scaling).
+        Platt, "Probabilistic Outputs for Support Vector Machines", 1999.
     """
 
-    temperature: float = 1.0
-    bias: float = 0.0
+    scale: float = 1.0
+    offset: float = 0.0
     threshold_fake: float = 0.6
     threshold_real: float = 0.4
     hysteresis: float = 0.03
     threshold_fpr1: float | None = None
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.temperature) and self.temperature > 0):
-            raise ValueError(f"temperature must be above 0, not {self.temperature}")
-        if not math.isfinite(self.bias):
-            raise ValueError(f"bias must be finite, not {self.bias}")
+        if not (math.isfinite(self.scale) and self.scale > 0):
+            raise ValueError(f"calibration.scale must be above 0, not {self.scale}")
+        if not math.isfinite(self.offset):
+            raise ValueError(f"calibration.offset must be finite, not {self.offset}")
         if not 0 <= self.threshold_real <= self.threshold_fake <= 1:
             raise ValueError(
-                "thresholds must be in order within 0..1 (real <= fake), "
+                "calibration thresholds must be in order within 0..1 (real <= fake), "
                 f"not real {self.threshold_real}, fake {self.threshold_fake}"
             )
         if not 0 <= self.hysteresis <= 0.1:
-            raise ValueError(f"hysteresis must be within 0..0.1, not {self.hysteresis}")
+            raise ValueError(f"calibration.hysteresis must be within 0..0.1, not {self.hysteresis}")
         if self.threshold_fpr1 is not None and not 0 <= self.threshold_fpr1 <= 1:
-            raise ValueError(f"threshold_fpr1 must be within 0..1, not {self.threshold_fpr1}")
+            raise ValueError(f"calibration.threshold_fpr1 must be within 0..1, not {self.threshold_fpr1}")
 
     def calibrated(self, logit: float) -> float:
-        """Calibrate a logit.
+        """Return the calibrated logit, `(logit + offset) / scale`.
 
         Args:
-            logit: The head's output for one window, or a mean of several.
-
-        Returns:
-            `(logit + bias) / temperature`.
+            logit: Output of the head for one window, or a mean of several.
         """
-        return (logit + self.bias) / self.temperature
+        return (logit + self.offset) / self.scale
 
     def p_fake(self, logit: float) -> float:
-        """Give the calibrated probability of a forgery, at equal priors.
+        """Return the calibrated probability of a fake at equal priors, 0..1.
 
         Args:
-            logit: The head's output for one window, or a mean of several.
-
-        Returns:
-            0..1.
+            logit: Output of the head for one window, or a mean of several.
 
         Raises:
-            ValueError: The logit is not a finite number; there is no score in it.
+            ValueError: The logit is not finite.
         """
         if not math.isfinite(logit):
             raise ValueError(f"no score in a logit of {logit}")
-        # Written with tanh because exp overflows for logits that a saturated model does give.
+        # Written with tanh because exp overflows for the large logits of a saturated model.
         return 0.5 * (1.0 + math.tanh(0.5 * self.calibrated(logit)))

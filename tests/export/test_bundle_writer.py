@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -19,8 +19,9 @@ from export.errors import OutputOccupied, ParityFailed, WeightsUnusable
 from export.parity.gates import TorchDetector
 from runtime.engines.factory import open_engine
 from runtime.engines.onnx_cpu.int8 import int8_is_exact, ranges_of
-from runtime.model.bundle import Manifest, Weights, load_bundle
+from runtime.model.bundle import load_bundle
 from runtime.model.calibration import Calibration
+from runtime.model.manifest import Manifest, Weights
 from runtime.model.temporal_classifier import TEMPORAL_FILE, write_temporal_classifier
 from runtime.pipeline.window import FaceWindow
 from tests.export.conftest import DIM, SIZE, WINDOW, SmallHead, SmallModel, make_clips
@@ -38,7 +39,7 @@ MANIFEST = Manifest(
     min_frames=3,
     feature_dim=DIM,
     # The small detector's logits swing by tens on noise; a trained one's do not.
-    calibration=Calibration(temperature=50.0, bias=30.0),
+    calibration=Calibration(scale=50.0, offset=30.0),
     weights="int8",
     training={"data": "none"},
 )
@@ -78,7 +79,9 @@ def test_the_bundle_answers_what_torch_answers(
     """Loaded by the runtime and fed crop by crop, it gives the trained detector's probability."""
     out = tmp_path / "made/bundle"
     steps: list[str] = []
-    bundle = write_bundle(networks, replace(MANIFEST, weights=weights), out, crops=crops, step=steps.append)
+    bundle = write_bundle(
+        networks, msgspec.structs.replace(MANIFEST, weights=weights), out, crops=crops, step=steps.append
+    )
     assert bundle.digest == load_bundle(out).digest
     assert left(out) == ["backbone.onnx", "head.onnx", "manifest.json"]
     assert left(out.parent) == ["bundle"]
@@ -102,7 +105,9 @@ def test_the_full_size_detector_fits_its_limit(tmp_path: Path) -> None:
     trunk.fc = nn.Identity()
     head = SmallHead(inputs=2048, hidden=512)
     networks = TorchDetector(nn.Sequential(Normalise(), trunk).eval(), head.eval())
-    manifest = replace(MANIFEST, input_size=64, window=4, feature_dim=2048, calibration=Calibration())
+    manifest = msgspec.structs.replace(
+        MANIFEST, input_size=64, window=4, feature_dim=2048, calibration=Calibration()
+    )
     bundle = write_bundle(networks, manifest, tmp_path / "bundle")
     assert sum(path.stat().st_size for path in bundle.path.iterdir()) <= 32_000_000
     parameters = bundle.parity["parameters"]
@@ -156,7 +161,7 @@ def test_a_bundle_that_fails_is_not_written(networks: TorchDetector, tmp_path: P
     """A calibration so sharp that rounding shows: the old bundle stays, nothing else is left."""
     out = tmp_path / "bundle"
     old = write_bundle(networks, MANIFEST, out)
-    sharp = replace(MANIFEST, calibration=Calibration(temperature=1e-3))
+    sharp = msgspec.structs.replace(MANIFEST, calibration=Calibration(scale=1e-3))
     with pytest.raises(ParityFailed, match="gate B") as caught:
         write_bundle(networks, sharp, out)
     assert "--crops" in str(caught.value)
@@ -172,7 +177,7 @@ def test_a_bundle_is_replaced_and_its_card_stays(networks: TorchDetector, tmp_pa
     out = tmp_path / "bundle"
     first = write_bundle(networks, MANIFEST, out)
     (out / "README.md").write_text("a model card")
-    second = write_bundle(networks, replace(MANIFEST, name="second", weights="float16"), out)
+    second = write_bundle(networks, msgspec.structs.replace(MANIFEST, name="second", weights="float16"), out)
     assert second.digest != first.digest
     assert load_bundle(out).name == "second"
     assert "README.md" in left(out)

@@ -9,8 +9,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from runtime.model.bundle import BACKBONE, HEAD, Manifest, write_manifest
+from runtime.model.bundle import write_manifest
 from runtime.model.calibration import Calibration
+from runtime.model.manifest import BACKBONE_FILE, HEAD_FILE, Manifest
 
 SMALL = Manifest(
     name="small",
@@ -20,7 +21,7 @@ SMALL = Manifest(
     window=8,
     min_frames=4,
     feature_dim=16,
-    calibration=Calibration(temperature=2.0, bias=0.25, threshold_fpr1=0.9),
+    calibration=Calibration(scale=2.0, offset=0.25, threshold_fpr1=0.9),
     weights="int8",
     training={"data": "none"},
     metrics={"auc": 0.5},
@@ -31,8 +32,8 @@ def write_small_bundle(directory: Path) -> Path:
     """Write the bundle into a new directory and return the directory."""
     directory.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    onnx.save(_backbone(rng, SMALL.input_size, SMALL.feature_dim), directory / BACKBONE)
-    onnx.save(_head(rng, SMALL.feature_dim, hidden=8), directory / HEAD)
+    onnx.save(_backbone(rng, SMALL.input_size, SMALL.feature_dim), directory / BACKBONE_FILE)
+    onnx.save(_head(rng, SMALL.feature_dim, hidden=8), directory / HEAD_FILE)
     write_manifest(directory, SMALL)
     return directory
 

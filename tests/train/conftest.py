@@ -16,8 +16,9 @@ import pytest
 from numpy.typing import NDArray
 from skimage.data import astronaut
 
-from runtime.model.bundle import Manifest, write_manifest
+from runtime.model.bundle import write_manifest
 from runtime.model.calibration import Calibration
+from runtime.model.manifest import Manifest
 
 Film = Callable[..., Path]
 
@@ -100,7 +101,7 @@ def dark_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
             window=8,
             min_frames=4,
             feature_dim=3,
-            calibration=Calibration(temperature=2.0, bias=0.5, threshold_fake=0.7, threshold_real=0.3),
+            calibration=Calibration(scale=2.0, offset=0.5, threshold_fake=0.7, threshold_real=0.3),
         ),
     )
     return folder

@@ -203,7 +203,7 @@ def _calibration(table: Sequence[ClipScores], stored: Calibration | None) -> dic
 
 
 def cross_fitted(table: Sequence[ClipScores]) -> dict[str, float]:
-    """Measure what temperature and bias can do, without fitting them on what they are measured on.
+    """Measure what Platt scaling can do, without fitting them on what they are measured on.
 
     They are fitted on full windows of four fifths of the groups and applied to the other fifth.
 
@@ -211,7 +211,7 @@ def cross_fitted(table: Sequence[ClipScores]) -> dict[str, float]:
         table: The scores of all clips.
 
     Returns:
-        `ece_window` and `ece_min_frames`, and the means of `temperature` and `bias`.
+        `ece_window` and `ece_min_frames`, and the means of `scale` and `offset`.
 
     Raises:
         CalibrationError: A part lacks a class, or its scores are upside down.
@@ -236,8 +236,8 @@ def cross_fitted(table: Sequence[ClipScores]) -> dict[str, float]:
     return {
         "ece_window": expected_calibration_error(windows.fake, calibrated["window"]),
         "ece_min_frames": expected_calibration_error(short.fake, calibrated["min_frames"]),
-        "temperature": float(np.mean([calibration.temperature for calibration in fitted])),
-        "bias": float(np.mean([calibration.bias for calibration in fitted])),
+        "scale": float(np.mean([calibration.scale for calibration in fitted])),
+        "offset": float(np.mean([calibration.offset for calibration in fitted])),
     }
 
 

@@ -122,15 +122,15 @@ def _calibration(calibration: Mapping[str, Any]) -> str:
         entry, crossed = calibration[key], calibration["cross_fitted"].get(f"ece_{key}")
         rows.append([title, _number(entry["ece_before"]), _number(entry.get("ece_stored")), _number(crossed)])
     text = "Expected calibration error over ten bins, both classes weighing alike."
-    table = _table(["", "Raw", "Stored temperature and bias", "Fitted here, on other groups"], rows)
+    table = _table(["", "Raw", "Stored Platt scaling", "Fitted here, on other groups"], rows)
     stored, crossed = calibration["stored"], calibration["cross_fitted"]
     lines = []
     if stored is not None:
-        lines.append(f"Stored: temperature {stored['temperature']:.3f}, bias {stored['bias']:+.3f}.")
+        lines.append(f"Stored: scale {stored['scale']:.3f}, offset {stored['offset']:+.3f}.")
     if "reason" in crossed:
         lines.append(f"No fit here: {crossed['reason']}.")
     else:
-        lines.append(f"Fitted here: temperature {crossed['temperature']:.3f}, bias {crossed['bias']:+.3f}.")
+        lines.append(f"Fitted here: scale {crossed['scale']:.3f}, offset {crossed['offset']:+.3f}.")
     return "\n\n".join([text, table, " ".join(lines)])
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from runtime.model.bundle import MANIFEST, change_manifest
+from runtime.model.bundle import change_manifest
 from runtime.model.calibration import Calibration
+from runtime.model.manifest import MANIFEST_FILE
 from train.data.clip_set import ClipSet, Entry, read_clip_set
 from train.data.splits import Split
 from train.evaluation.evaluate import choose_entries, score_set
@@ -57,7 +58,7 @@ def calibrate(
     error: float = 0.1,
     console: Console | None = None,
 ) -> Calibration:
-    """Fit temperature, bias and thresholds on full windows and write them into a model.
+    """Fit scale, offset and thresholds on full windows and write them into a model.
 
     Each video weighs alike, and so do the classes. Sets of single crops have no window and add nothing.
 
@@ -80,7 +81,7 @@ def calibrate(
     with open_scorer(model) as scorer:
         table = score_held_out(scorer, data, split=split, groups=groups, console=console)
     calibration = fit(table, error=error)
-    if (model / MANIFEST).is_file():
+    if (model / MANIFEST_FILE).is_file():
         change_manifest(model, calibration=calibration, metrics={})
     else:
         save_calibration(model, calibration)
@@ -142,7 +143,7 @@ def kept_entries(
 
 
 def fit(table: Sequence[ClipScores], *, error: float = 0.1) -> Calibration:
-    """Fit temperature, bias and thresholds on scores.
+    """Fit scale, offset and thresholds on scores.
 
     Args:
         table: The scores of clips.

@@ -19,7 +19,7 @@ from runtime.model.calibration import Calibration
 LEAST_FOR_FAR1 = 100
 # Beyond these a fit has run away: the scores say nothing (hot), or separate so few examples that anything
 # fits (cold).
-TEMPERATURES = (0.05, 50.0)
+SCALES = (0.05, 50.0)
 
 
 class CalibrationError(ValueError):
@@ -27,10 +27,10 @@ class CalibrationError(ValueError):
 
 
 def fit_calibration(logits: ArrayLike, fake: ArrayLike, weight: ArrayLike | None = None) -> Calibration:
-    """Fit temperature and bias by the likelihood of held-out scores, both classes weighing alike.
+    """Fit scale and offset (Platt scaling) by the likelihood of held-out scores, both classes weighing alike.
 
     The targets are smoothed as Platt did, by one example of the other class in each: a small set that happens
-    to be separable must not lead to a temperature near 0.
+    to be separable must not lead to a scale near 0.
 
     Args:
         logits: (N,) uncalibrated, finite; from videos that were not trained on.
@@ -39,14 +39,13 @@ def fit_calibration(logits: ArrayLike, fake: ArrayLike, weight: ArrayLike | None
             alike.
 
     Returns:
-        With temperature and bias set; thresholds are the defaults (see `with_thresholds`).
+        With scale and offset set; thresholds are the defaults (see `with_thresholds`).
 
     Raises:
         CalibrationError: A class is missing, a logit is not finite, or higher logits do not mean forgeries.
 
     Source:
-        Guo et al., "On Calibration of Modern Neural Networks", ICML 2017 (temperature); Platt, "Probabilistic
-        Outputs for Support Vector Machines", 1999 (bias and smoothed targets).
+        Platt, "Probabilistic Outputs for Support Vector Machines", 1999.
     """
     z, y, w = _checked(logits, fake, weight)
     # Unit spread, so that the optimiser starts near the optimum whatever the scale of the logits is.
@@ -61,20 +60,20 @@ def fit_calibration(logits: ArrayLike, fake: ArrayLike, weight: ArrayLike | None
     balance = w * np.where(y, 0.5 / w[y].sum(), 0.5 / w[~y].sum())
 
     def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        slope, offset = parameters
-        score = slope * unit + offset
+        slope, intercept = parameters
+        score = slope * unit + intercept
         error = balance * (0.5 * (1 + np.tanh(0.5 * score)) - smooth)
         value = np.sum(balance * (np.logaddexp(0.0, score) - smooth * score))
         return float(value), np.array([np.sum(error * unit), np.sum(error)])
 
-    # Convex in slope and offset, so there is one optimum and the start does not matter.
-    slope, offset = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B").x
+    # Convex in slope and intercept, so there is one optimum and the start does not matter.
+    slope, intercept = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B").x
     if slope <= 0:
         raise CalibrationError(
-            "higher logits do not mean forgeries here, no temperature fits; train longer or check the labels"
+            "higher logits do not mean forgeries here, no scale fits; train longer or check the labels"
         )
-    temperature = float(np.clip(spread / slope, *TEMPERATURES))
-    return Calibration(temperature=temperature, bias=float(offset * spread / slope - centre))
+    scale = float(np.clip(spread / slope, *SCALES))
+    return Calibration(scale=scale, offset=float(intercept * spread / slope - centre))
 
 
 def with_thresholds(
@@ -87,7 +86,7 @@ def with_thresholds(
     `uncertain`: the weaker the model, the wider.
 
     Args:
-        calibration: With temperature and bias.
+        calibration: With scale and offset.
         logits: (N,) uncalibrated, finite.
         fake: (N,) truth, true for a forgery.
         error: The share of wrong verdicts to allow in each class, 0..0.5.
@@ -102,7 +101,7 @@ def with_thresholds(
     if not 0 <= error <= 0.5:
         raise ValueError(f"error must be within 0..0.5, not {error}")
     z, y, _ = _checked(logits, fake, None)
-    p_fake = 0.5 * (1 + np.tanh(0.5 * (z + calibration.bias) / calibration.temperature))
+    p_fake = 0.5 * (1 + np.tanh(0.5 * (z + calibration.offset) / calibration.scale))
     upper = max(0.5, threshold_at_false_alarms(p_fake[~y], error))
     lower = min(0.5, 1.0 - threshold_at_false_alarms(1.0 - p_fake[y], error))
     far1 = threshold_at_false_alarms(p_fake[~y], 0.01) if (~y).sum() >= LEAST_FOR_FAR1 else None

@@ -21,8 +21,9 @@ from rich.progress import track
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
-from runtime.model.bundle import MANIFEST, change_manifest
+from runtime.model.bundle import change_manifest
 from runtime.model.calibration import Calibration
+from runtime.model.manifest import MANIFEST_FILE
 from runtime.model.temporal_classifier import (
     LEAST,
     TemporalClassifier,
@@ -118,16 +119,16 @@ def fit_temporal_classifier(
         )
         worth = fit_calibration(network.logit, network.fake)
         # In the units of the network's logits.
-        scale = worth.temperature / own.temperature / NETWORK_SHARE
+        scale = worth.scale / own.scale / NETWORK_SHARE
         judge = replace(
             judge,
             weights=tuple(scale * weight for weight in judge.weights),
-            bias=scale * (judge.bias + own.bias),
-            max_logit=scale * own.temperature * MAX_LOGIT,
+            bias=scale * (judge.bias + own.offset),
+            max_logit=scale * own.scale * MAX_LOGIT,
         )
         outputs = replace(scorer, temporal=judge)
         calibration = fit(score_held_out(outputs, kept, groups=groups or None, console=console))
-    if (model / MANIFEST).is_file():
+    if (model / MANIFEST_FILE).is_file():
         named = {} if name is None else {"name": name}
         change_manifest(model, temporal=judge, calibration=calibration, metrics={}, **named)
     else:

@@ -17,7 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from runtime.model.bundle import MANIFEST, load_bundle
+from runtime.model.bundle import load_bundle
+from runtime.model.manifest import MANIFEST_FILE
 from train.models.checkpoint import is_checkpoint, load_checkpoint
 from train.models.detector import Backbone
 
@@ -58,7 +59,7 @@ def load_initial(backbone: Backbone, path: Path, crops: Tensor) -> None:
     """
     if is_checkpoint(path):
         backbone.load_state_dict(load_checkpoint(path).model.backbone.state_dict())
-    elif (path / MANIFEST).is_file():
+    elif (path / MANIFEST_FILE).is_file():
         _load_folded(backbone, path, crops)
     elif path.is_file():
         _load_trunk(backbone, path)

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from benchmarks.harness.errors import TooShort
 from export.onnx_graph.folding import fold_for_inference
 from export.onnx_graph.graph import backbone_graph, head_graph
-from runtime.model.bundle import BACKBONE, HEAD, Bundle, Manifest, load_bundle, write_manifest
+from runtime.model.bundle import Bundle, load_bundle, write_manifest
+from runtime.model.manifest import BACKBONE_FILE, HEAD_FILE, Manifest
 from streams.faces.crop import crop_array
 from streams.input.source import Source
 from train.models.config import ORIGINAL
@@ -153,8 +154,8 @@ class Network:
             backbone = fold_for_inference(
                 self.model.backbone, torch.zeros(2, SIZE, SIZE, 3, dtype=torch.uint8)
             )
-            onnx.save(backbone_graph(backbone, SIZE, {}), folder / BACKBONE)
-            onnx.save(head_graph(self.model.head, FEATURES, {}), folder / HEAD)
+            onnx.save(backbone_graph(backbone, SIZE, {}), folder / BACKBONE_FILE)
+            onnx.save(head_graph(self.model.head, FEATURES, {}), folder / HEAD_FILE)
         manifest = Manifest(
             name="original",
             input_size=SIZE,

@@ -11,7 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.hardware.compute_cost import ComputeCost, compute_cost_of
-from runtime.model.bundle import BACKBONE, DEFAULT_BUNDLE, load_bundle
+from runtime.model.bundle import DEFAULT_BUNDLE, load_bundle
+from runtime.model.manifest import BACKBONE_FILE
 
 
 def write(path: Path, nodes: list[Any], weights: dict[str, np.ndarray], taken: list[Any]) -> Path:
@@ -98,7 +99,7 @@ def test_the_backbone_as_torch_counts_it() -> None:
     with torch.inference_mode():
         size = load_bundle(DEFAULT_BUNDLE).input_size
         network(torch.zeros(1, size, size, 3, dtype=torch.uint8))
-    work = compute_cost_of(DEFAULT_BUNDLE / BACKBONE)
+    work = compute_cost_of(DEFAULT_BUNDLE / BACKBONE_FILE)
     assert work.flop_per_item == 2 * macs
     # 23 million weights, as published, without the classifier.
     assert 4 * 22.9e6 < work.weight_bytes < 4 * 23.1e6

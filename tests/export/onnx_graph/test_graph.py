@@ -18,7 +18,7 @@ from export.onnx_graph.folding import fold_for_inference
 from export.onnx_graph.graph import backbone_graph, head_graph
 from export.onnx_graph.lstm import OnnxLSTM
 from export.onnx_graph.rounding import StoredWeight, round_weights
-from runtime.model.bundle import Weights
+from runtime.model.manifest import Weights
 from tests.export.conftest import DIM, SIZE, SmallModel, make_clips, small_model
 
 

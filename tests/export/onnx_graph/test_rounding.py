@@ -11,7 +11,7 @@ from torch import nn
 
 from export.onnx_graph.folding import fold_for_inference
 from export.onnx_graph.rounding import conv_gram, round_weights, rounded
-from runtime.model.bundle import Weights
+from runtime.model.manifest import Weights
 from tests.export.conftest import SmallModel, make_clips, small_model
 
 

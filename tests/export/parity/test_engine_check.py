@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -178,13 +179,16 @@ def test_what_passes(given: list[float], precision: str, trained: bool, failures
 def test_the_manifest_says_how_much_is_allowed(bundle: Bundle) -> None:
     """Its figures come before this version's."""
     figures = {"gate_a": {"allowed": 5e-4}, "gate_b": {"p_fake_allowed": 0.02, "flipped_allowed": 0.001}}
-    strict = replace(bundle, parity=figures)
+    strict = msgspec.structs.replace(bundle, parity=figures)
     assert allowed_figures(strict, "fp32", trained=False) == {"logit_max": 5e-4, "flipped": 0.001}
     assert allowed_figures(strict, "fp32", trained=True) == {"p_fake_max": 0.02, "flipped": 0.001}
     assert allowed_figures(strict, "int8", trained=False) == {"p_fake_mean": 0.02, "flipped": 0.001}
     assert allowed_figures(strict, "int8", trained=False, portrait=True) == {"p_fake_mean": 0.02}
     assert "flipped" in allowed_figures(strict, "fp32", trained=False, portrait=True)
-    assert allowed_figures(replace(bundle, parity={}), "fp32", trained=False)["logit_max"] == 1e-3
+    assert (
+        allowed_figures(msgspec.structs.replace(bundle, parity={}), "fp32", trained=False)["logit_max"]
+        == 1e-3
+    )
 
 
 def test_enough_is_compared() -> None:

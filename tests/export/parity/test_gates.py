@@ -18,8 +18,9 @@ from export.onnx_graph.rounding import round_weights
 from export.parity.gates import EngineParity, RoundingParity, engine_parity, report, rounding_parity
 from runtime.engines.factory import open_engine
 from runtime.engines.interface import Engine
-from runtime.model.bundle import Manifest, load_bundle, write_manifest
+from runtime.model.bundle import load_bundle, write_manifest
 from runtime.model.calibration import Calibration
+from runtime.model.manifest import Manifest
 from tests.export.conftest import DIM, SIZE, WINDOW, SmallModel, make_clips
 
 MANIFEST = Manifest(
@@ -85,7 +86,7 @@ def test_gate_b_measures_what_rounding_changes(model: SmallModel, stored: SmallM
     with torch.no_grad():
         stored.head.out.bias += 0.02
     noise, faces = make_clips(2, 1), [make_clips(3, 2), make_clips(1, 3)]
-    calibration = Calibration(temperature=2.0)
+    calibration = Calibration(scale=2.0)
     parity = rounding_parity(model, stored, noise, faces, calibration=calibration, min_frames=3)
     assert parity.windows == 6 * (WINDOW - 2)
     assert parity.faces == 4 * (WINDOW - 2)
@@ -103,7 +104,7 @@ def test_gate_b_counts_flips_and_states(model: SmallModel, stored: SmallModel) -
         shift = min(middle - low, high - middle)
         stored.head.out.bias += shift
     # One half lies where the shift takes the middle one over it, and no other.
-    calibration = Calibration(bias=-(middle + shift / 2))
+    calibration = Calibration(offset=-(middle + shift / 2))
     parity = rounding_parity(model, stored, clips[:0], [clips], calibration=calibration, min_frames=WINDOW)
     assert parity.flipped == pytest.approx(1 / 6)
     with pytest.raises(ParityFailed, match="flipped") as caught:

@@ -10,8 +10,8 @@ from runtime.model.calibration import Calibration
 
 
 def test_bias_is_added_before_the_division() -> None:
-    """The calibrated probability is sigmoid((logit + bias) / temperature)."""
-    calibration = Calibration(temperature=2.0, bias=-1.0)
+    """The calibrated probability is sigmoid((logit + offset) / scale)."""
+    calibration = Calibration(scale=2.0, offset=-1.0)
     assert calibration.p_fake(3.0) == pytest.approx(1 / (1 + math.exp(-(3.0 - 1.0) / 2.0)))
     assert calibration.p_fake(1.0) == 0.5
     assert Calibration().p_fake(9.0) == pytest.approx(0.99988, abs=1e-5)
@@ -33,9 +33,9 @@ def test_logit_that_is_not_finite_is_an_error(logit: float) -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"temperature": 0.0}, "temperature"),
-        ({"temperature": math.nan}, "temperature"),
-        ({"bias": math.inf}, "bias"),
+        ({"scale": 0.0}, "scale"),
+        ({"scale": math.nan}, "scale"),
+        ({"offset": math.inf}, "offset"),
         ({"threshold_real": 0.7}, "thresholds"),
         ({"threshold_fake": 1.2}, "thresholds"),
         ({"hysteresis": 0.5}, "hysteresis"),

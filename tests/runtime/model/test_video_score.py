@@ -16,7 +16,7 @@ def record(face: int, logits: list[float], samples: int = 100, height: float = 1
 
 def test_face_score_is_the_sigmoid_of_the_calibrated_mean() -> None:
     """Logits are averaged, not probabilities: one saturated window cannot decide alone."""
-    calibration = Calibration(temperature=2.0, bias=1.0)
+    calibration = Calibration(scale=2.0, offset=1.0)
     assert face_p_fake(record(1, [-3.0, 5.0]), calibration) == pytest.approx(calibration.p_fake(1.0))
 
 

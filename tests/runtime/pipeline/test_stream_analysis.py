@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -128,7 +128,7 @@ def test_temporal_classifier_is_added_to_the_logit_of_the_head(
     logits: dict[bool, list[list[float | None]]] = {False: [], True: []}
     for with_temporal in (False, True):
         analysis = StreamAnalysis(
-            replace(bundle, temporal=classifier if with_temporal else None),
+            msgspec.structs.replace(bundle, temporal=classifier if with_temporal else None),
             head=engine,
             features=engine,
             finder=ScriptedFinder(*[[(3, LEFT), (4, RIGHT)]] * 14),

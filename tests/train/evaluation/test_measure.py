@@ -42,13 +42,13 @@ def scores(
     )
 
 
-def drawn(videos: int, *, temperature: float = 1.0, seed: int = 0) -> list[ClipScores]:
+def drawn(videos: int, *, scale: float = 1.0, seed: int = 0) -> list[ClipScores]:
     """Draw videos of three windows whose log-odds are known; every original has one forgery."""
     rng = np.random.default_rng(seed)
     table = []
     for i in range(videos):
         fake = i % 2 == 1
-        odds = 2 * (rng.normal(0, 1, 3) + (1 if fake else -1)) * temperature
+        odds = 2 * (rng.normal(0, 1, 3) + (1 if fake else -1)) * scale
         table.append(scores(f"v{i}", *odds, fake=fake, group=f"g{i // 2}", frames=tuple(rng.normal(0, 1, 4))))
     return table
 
@@ -123,15 +123,15 @@ def test_the_network_is_compared_with_what_it_is_with_flicker() -> None:
 
 
 def test_calibration_is_measured_raw_as_stored_and_fitted_on_other_groups() -> None:
-    """An over-confident model is off raw; the right temperature mends it, stored or cross-fitted."""
-    table = drawn(400, temperature=4.0)
-    stored = Calibration(temperature=4.0)
+    """An over-confident model is off raw; the right scale corrects it, stored or cross-fitted."""
+    table = drawn(400, scale=4.0)
+    stored = Calibration(scale=4.0)
     found = measure(table, stored, min_frames=4, window=8, chance=CHANCE)["calibration"]
     assert found["window"]["ece_before"] > 0.05
     assert found["window"]["ece_stored"] < 0.04
     assert found["cross_fitted"]["ece_window"] < 0.04
-    assert found["cross_fitted"]["temperature"] == pytest.approx(4.0, rel=0.15)
-    assert found["stored"]["temperature"] == 4.0
+    assert found["cross_fitted"]["scale"] == pytest.approx(4.0, rel=0.15)
+    assert found["stored"]["scale"] == 4.0
     without = measure(table, None, min_frames=4, window=8, chance=CHANCE)["calibration"]
     assert without["stored"] is None
     assert "ece_stored" not in without["window"]
@@ -140,11 +140,11 @@ def test_calibration_is_measured_raw_as_stored_and_fitted_on_other_groups() -> N
 def test_cross_fitting_never_sees_the_group_it_is_applied_to() -> None:
     """Of two groups, each is calibrated by what was fitted on the other."""
     halves = []
-    for group, temperature in (("a", 1.0), ("b", 3.0)):
+    for group, scale in (("a", 1.0), ("b", 3.0)):
         rng = np.random.default_rng(5)
         halves.append(
             [
-                scores(f"{group}{i}", float(rng.normal(i % 2, 1)) * temperature, fake=i % 2 == 1, group=group)
+                scores(f"{group}{i}", float(rng.normal(i % 2, 1)) * scale, fake=i % 2 == 1, group=group)
                 for i in range(60)
             ]
         )
@@ -158,7 +158,7 @@ def test_cross_fitting_never_sees_the_group_it_is_applied_to() -> None:
     ]
     fake = [one.fake for half in halves for one in half]
     found = cross_fitted([one for half in halves for one in half])
-    assert found["temperature"] == pytest.approx(np.mean([one.temperature for one in fitted]))
+    assert found["scale"] == pytest.approx(np.mean([one.scale for one in fitted]))
     assert found["ece_window"] == pytest.approx(expected_calibration_error(fake, p_fake))
     with pytest.raises(CalibrationError, match="fewer than two groups"):
         cross_fitted(halves[0])

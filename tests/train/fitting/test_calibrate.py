@@ -42,12 +42,12 @@ def test_videos_weigh_alike_whatever_their_length() -> None:
     rng = np.random.default_rng(0)
     table = [scores(f"v{i}", i % 2 == 1, (float(rng.normal(2 * (i % 2) - 1, 1)),)) for i in range(200)]
     longer = [scores("v0", False, table[0].windows * 50), *table[1:]]
-    assert fit(longer).temperature == pytest.approx(fit(table).temperature, rel=1e-3)
-    assert fit(longer).bias == pytest.approx(fit(table).bias, abs=1e-3)
+    assert fit(longer).scale == pytest.approx(fit(table).scale, rel=1e-3)
+    assert fit(longer).offset == pytest.approx(fit(table).offset, abs=1e-3)
 
 
 def test_stills_cannot_calibrate_windows() -> None:
-    """A temperature from repeated crops would be one of something that never happens live."""
+    """A scale from repeated crops would be one of something that never happens live."""
     with pytest.raises(CalibrationError, match="long enough for a window"):
         fit([scores("a", True, ()), scores("b", False, ())])
 

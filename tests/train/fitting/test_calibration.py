@@ -19,28 +19,28 @@ from train.scoring.metrics import auc, expected_calibration_error
 
 
 def drawn(
-    count: int, *, temperature: float, bias: float, fake_share: float = 0.5, seed: int = 0
+    count: int, *, scale: float, offset: float, fake_share: float = 0.5, seed: int = 0
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Draw logits whose calibration at equal priors is known: normal scores with log-odds linear in them."""
     rng = np.random.default_rng(seed)
     fake = rng.random(count) < fake_share
     # Two unit normals at +-1 have log-odds of exactly 2x at equal priors.
     odds = 2 * (rng.normal(0, 1, count) + np.where(fake, 1, -1))
-    return odds * temperature - bias, fake
+    return odds * scale - offset, fake
 
 
 @pytest.mark.parametrize("fake_share", [0.5, 0.9])
-def test_finds_the_temperature_and_bias_whatever_the_share_of_forgeries(fake_share: float) -> None:
+def test_finds_scale_and_offset_whatever_the_share_of_forgeries(fake_share: float) -> None:
     """The truth is found back at equal priors, on a balanced set and on one with nine forgeries in ten."""
-    logits, fake = drawn(40_000, temperature=2.5, bias=0.7, fake_share=fake_share)
+    logits, fake = drawn(40_000, scale=2.5, offset=0.7, fake_share=fake_share)
     found = fit_calibration(logits, fake)
-    assert found.temperature == pytest.approx(2.5, rel=0.06)
-    assert found.bias == pytest.approx(0.7, abs=0.15)
+    assert found.scale == pytest.approx(2.5, rel=0.06)
+    assert found.offset == pytest.approx(0.7, abs=0.15)
 
 
 def test_calibration_lowers_the_error_and_keeps_the_order() -> None:
     """An over-confident model is off before, right after, and ranks as it did."""
-    logits, fake = drawn(6_000, temperature=4, bias=-1)
+    logits, fake = drawn(6_000, scale=4, offset=-1)
     found = fit_calibration(logits[:3000], fake[:3000])
     held_logits, held_fake = logits[3000:], fake[3000:]
     before = [Calibration().p_fake(float(z)) for z in held_logits]
@@ -59,20 +59,20 @@ def test_a_small_separable_set_does_not_make_it_certain() -> None:
 
 def test_windows_of_a_long_video_can_be_weighed_down() -> None:
     """A video cut into a hundred windows counts as one that was cut into one."""
-    logits, fake = drawn(400, temperature=1.5, bias=0.3)
+    logits, fake = drawn(400, scale=1.5, offset=0.3)
     once = fit_calibration(logits, fake)
     times = np.where(np.arange(400) == 7, 100, 1)
     many = fit_calibration(np.repeat(logits, times), np.repeat(fake, times), np.repeat(1 / times, times))
-    assert many.temperature == pytest.approx(once.temperature, rel=1e-3)
-    assert many.bias == pytest.approx(once.bias, abs=1e-3)
+    assert many.scale == pytest.approx(once.scale, rel=1e-3)
+    assert many.offset == pytest.approx(once.offset, abs=1e-3)
 
 
-@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e2])
-def test_the_scale_of_the_logits_does_not_stop_the_fit(scale: float) -> None:
-    """Logits of any size are fitted, within the temperatures that make sense."""
-    logits, fake = drawn(2_000, temperature=1, bias=0)
-    found = fit_calibration(logits * scale, fake)
-    assert found.temperature == pytest.approx(min(max(scale, 0.05), 50.0), rel=0.15)
+@pytest.mark.parametrize("factor", [1e-3, 1.0, 1e2])
+def test_the_scale_of_the_logits_does_not_stop_the_fit(factor: float) -> None:
+    """Logits of any size are fitted, within the scales that make sense."""
+    logits, fake = drawn(2_000, scale=1, offset=0)
+    found = fit_calibration(logits * factor, fake)
+    assert found.scale == pytest.approx(min(max(factor, 0.05), 50.0), rel=0.15)
 
 
 def test_scores_that_cannot_be_calibrated_are_named() -> None:
@@ -104,10 +104,10 @@ def test_one_in_a_hundred_reals_reaches_the_false_alarm_threshold() -> None:
 def test_thresholds_hold_their_error_rates_and_widen_for_a_weak_model() -> None:
     """At most a tenth of each class gets the wrong verdict; a weak model is uncertain more often."""
     widths = []
-    for temperature, overlap in ((1.0, 3.0), (1.0, 0.5)):
+    for scale, overlap in ((1.0, 3.0), (1.0, 0.5)):
         rng = np.random.default_rng(0)
         fake = np.arange(4000) % 2 == 1
-        logits = rng.normal(0, 1, 4000) + np.where(fake, overlap, -overlap) * temperature
+        logits = rng.normal(0, 1, 4000) + np.where(fake, overlap, -overlap) * scale
         found = with_thresholds(fit_calibration(logits, fake), logits, fake)
         p_fake = np.array([found.p_fake(float(z)) for z in logits])
         assert np.mean(p_fake[~fake] >= found.threshold_fake) <= 0.1
@@ -121,7 +121,7 @@ def test_thresholds_hold_their_error_rates_and_widen_for_a_weak_model() -> None:
 
 def test_one_percent_is_not_measured_on_fewer_than_a_hundred_reals() -> None:
     """With 99 real scores the 1 %-false-alarm threshold is left open, not guessed."""
-    logits, fake = drawn(198, temperature=1, bias=0)
+    logits, fake = drawn(198, scale=1, offset=0)
     fake = np.arange(198) % 2 == 1
     found = with_thresholds(Calibration(), logits, fake)
     assert found.threshold_fpr1 is None

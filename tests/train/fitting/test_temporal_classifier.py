@@ -147,9 +147,7 @@ def test_the_command_fits_calibrates_and_names(
     bundle = load_bundle(model)
     assert bundle.name == "mine"
     assert bundle.temporal is not None
-    assert bundle.calibration != Calibration(
-        temperature=2.0, bias=0.5, threshold_fake=0.7, threshold_real=0.3
-    )
+    assert bundle.calibration != Calibration(scale=2.0, offset=0.5, threshold_fake=0.7, threshold_real=0.3)
     capsys.readouterr()
     for wrong, told in (
         ([str(model), str(data)], "kept out"),

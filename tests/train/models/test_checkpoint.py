@@ -48,13 +48,11 @@ def test_an_empty_directory_is_refused(tmp_path: Path) -> None:
 
 def test_a_calibration_is_read_back(model: ResNeXtLSTM, tmp_path: Path) -> None:
     """Every field survives, and a broken file is reported with its path."""
-    given = Calibration(
-        temperature=1.25, bias=-0.5, threshold_fake=0.8, threshold_real=0.2, threshold_fpr1=0.97
-    )
+    given = Calibration(scale=1.25, offset=-0.5, threshold_fake=0.8, threshold_real=0.2, threshold_fpr1=0.97)
     save_checkpoint(tmp_path, model, {})
     save_calibration(tmp_path, given)
     assert load_checkpoint(tmp_path).calibration == given
-    for broken in ("{}", "[", '{"temperature": 0}'):
+    for broken in ("{}", "[", '{"scale": 0}'):
         (tmp_path / CALIBRATION_FILE).write_text(broken)
         with pytest.raises(CheckpointError, match=r"calibration.json.*calibrate the checkpoint again"):
             load_checkpoint(tmp_path)

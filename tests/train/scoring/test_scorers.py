@@ -90,7 +90,7 @@ def test_a_bundle_is_scored_by_the_engine_that_runs_it_live(dark_bundle: Path) -
     with open_scorer(dark_bundle) as scorer:
         assert (scorer.window, scorer.min_frames, scorer.sample_hz) == (8, 4, 10)
         assert scorer.calibration == Calibration(
-            temperature=2.0, bias=0.5, threshold_fake=0.7, threshold_real=0.3
+            scale=2.0, offset=0.5, threshold_fake=0.7, threshold_real=0.3
         )
         assert "onnxruntime" in scorer.identity
         black = scorer.features(np.zeros((4, 32, 32, 3), np.uint8))

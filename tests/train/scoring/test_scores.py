@@ -134,7 +134,7 @@ def test_damage_is_done_before_the_model_sees_the_crop() -> None:
 
 def test_a_video_s_score_is_the_calibrated_mean_logit_of_its_windows() -> None:
     """Clips of one video are one score, as in `scan`; its windows are one each."""
-    calibration = Calibration(temperature=2.0, bias=1.0)
+    calibration = Calibration(scale=2.0, offset=1.0)
     scores = list(
         score_clips(
             [

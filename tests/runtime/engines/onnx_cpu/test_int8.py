@@ -17,7 +17,8 @@ from runtime.engines.onnx_cpu import engine as cpu
 from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
 from runtime.engines.onnx_cpu.int8 import METADATA, calibrated, int8_is_exact, quantised, ranges_of
 from runtime.errors import EngineUnavailable
-from runtime.model.bundle import BACKBONE, Bundle, load_bundle, write_manifest
+from runtime.model.bundle import Bundle, load_bundle, write_manifest
+from runtime.model.manifest import BACKBONE_FILE
 
 exact_int8 = pytest.mark.skipif(
     not int8_is_exact(), reason="this CPU does not compute int8 exactly (no VNNI)"
@@ -81,7 +82,7 @@ def bundle(tmp_path: Path, small_bundle: Path, backbone: bytes, crops: NDArray[n
     """The small bundle with a calibrated backbone."""
     path = tmp_path / "bundle"
     shutil.copytree(small_bundle, path)
-    (path / BACKBONE).write_bytes(calibrated(backbone, crops))
+    (path / BACKBONE_FILE).write_bytes(calibrated(backbone, crops))
     write_manifest(path, load_bundle(small_bundle))
     return load_bundle(path)
 
