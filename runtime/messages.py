@@ -26,10 +26,10 @@ PROTOCOL_VERSION: Final = 2
 # Clients take a connection for dead after several intervals without a message.
 HEARTBEAT_S = 1.0
 
-State = Literal["warming", "real", "uncertain", "fake", "stale"]
+FaceState = Literal["warming", "real", "uncertain", "fake", "stale"]
 StreamState = Literal["connecting", "live", "no_face", "too_slow", "stalled", "offline", "ended"]
 
-FACE_STATES: frozenset[str] = frozenset(get_args(State))
+FACE_STATES: frozenset[str] = frozenset(get_args(FaceState))
 SCORED_STATES: frozenset[str] = frozenset({"real", "uncertain", "fake"})
 STREAM_STATES: frozenset[str] = frozenset(get_args(StreamState))
 
@@ -117,7 +117,7 @@ class VerdictMessage(_Message, frozen=True, kw_only=True, tag="verdict"):
 
     stream: str
     face: Count
-    state: State
+    state: FaceState
     p_fake: Probability | None
     box: Box
     window_fill: Share

@@ -11,7 +11,14 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from runtime.messages import HeartbeatMessage, State, StreamHealth, StreamMessage, StreamState, VerdictMessage
+from runtime.messages import (
+    FaceState,
+    HeartbeatMessage,
+    StreamHealth,
+    StreamMessage,
+    StreamState,
+    VerdictMessage,
+)
 from runtime.serving.client_queue import EncodedMessage
 from runtime.serving.snapshot import SnapshotStore
 
@@ -26,7 +33,7 @@ STREAM_STYLES: dict[StreamState, str] = {
     "offline": "red",
     "ended": "dim",
 }
-FACE_STYLES: dict[State, str] = {
+FACE_STYLES: dict[FaceState, str] = {
     "warming": "dim",
     "real": "bold green",
     "uncertain": "bold yellow",
@@ -116,7 +123,7 @@ class EventLog:
     """Log lines for changes of the state of streams and faces; a sink of the broadcaster."""
 
     def __init__(self) -> None:
-        self._faces: dict[tuple[str, int], State] = {}
+        self._faces: dict[tuple[str, int], FaceState] = {}
 
     def __call__(self, encoded: EncodedMessage) -> None:
         """Log a message, unless it repeats the face's last state."""

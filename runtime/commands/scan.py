@@ -15,7 +15,7 @@ from rich.text import Text
 
 from runtime.commands.console import FACE_STYLES
 from runtime.engines.factory import detector_infer, open_engine
-from runtime.messages import State
+from runtime.messages import FaceState
 from runtime.model.bundle import load_bundle
 from runtime.model.calibration import Calibration
 from runtime.pipeline.batcher import Batcher
@@ -104,7 +104,7 @@ def _table(results: Sequence[ScanResult], calibration: Calibration) -> Table:
 def _verdict(result: ScanResult, calibration: Calibration) -> Text:
     if result.p_fake is None:
         return Text(result.state, "red" if result.state == "unreadable" else "dim")
-    state: State = "uncertain"
+    state: FaceState = "uncertain"
     if result.p_fake >= calibration.threshold_fake:
         state = "fake"
     elif result.p_fake <= calibration.threshold_real:

@@ -8,7 +8,7 @@ No I/O and no clock: scores and times are passed in, decisions are returned.
 
 from __future__ import annotations
 
-from runtime.messages import State
+from runtime.messages import FaceState
 from runtime.model.calibration import Calibration
 
 
@@ -35,10 +35,10 @@ class FaceDecision:
         self.calibration = calibration
         self.min_fill = min_fill
         self.expiry_s = expiry_s
-        self._state: State = "warming"
+        self._state: FaceState = "warming"
         self._sampled_at: float | None = None
 
-    def update(self, p_fake: float | None, window_fill: float, now: float) -> State:
+    def update(self, p_fake: float | None, window_fill: float, now: float) -> FaceState:
         """Return the state after a new sample.
 
         Args:
@@ -59,7 +59,7 @@ class FaceDecision:
         self._sampled_at = now
         return self._state
 
-    def current(self, now: float) -> State:
+    def current(self, now: float) -> FaceState:
         """Return the state at a time without a new sample; `stale` once the last sample has expired."""
         if self._sampled_at is not None and now - self._sampled_at > self.expiry_s:
             return "stale"
@@ -80,7 +80,7 @@ class FaceDecision:
         self._state = "warming"
         self._sampled_at = None
 
-    def _decide(self, p_fake: float, previous: State) -> State:
+    def _decide(self, p_fake: float, previous: FaceState) -> FaceState:
         limits = self.calibration
         if previous == "fake" and p_fake >= limits.threshold_fake - limits.hysteresis:
             return "fake"

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.messages import SCORED_STATES, Latency, State, VerdictMessage, relative_box
+from runtime.messages import SCORED_STATES, FaceState, Latency, VerdictMessage, relative_box
 from runtime.model.bundle import Bundle
 from runtime.pipeline.analysed_faces import AnalysedFace, AnalysedFaces
 from runtime.pipeline.decision import VerdictRate
@@ -75,7 +75,7 @@ class FaceVerdict:
     """
 
     face: int
-    state: State
+    state: FaceState
     p_fake: float | None
     logit: float | None
     box: Box
@@ -300,7 +300,7 @@ class StreamAnalysis:
 def _verdict(
     face: AnalysedFace,
     frame: Frame,
-    state: State,
+    state: FaceState,
     *,
     logit: float | None = None,
     p_fake: float | None = None,

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
-from runtime.messages import HeartbeatMessage, State, StreamHealth, StreamState, VerdictMessage
+from runtime.messages import FaceState, HeartbeatMessage, StreamHealth, StreamState, VerdictMessage
 from runtime.serving.broadcaster import Broadcaster
 from runtime.serving.client_queue import EncodedMessage
 
@@ -121,7 +121,7 @@ def _broadcaster_metrics(broadcaster: Broadcaster) -> Iterator[Metric]:
     for stream in snapshot.streams:
         for stream_state in get_args(StreamState):
             states.add_metric([stream.stream, stream_state], float(stream_state == stream.state))
-        for state in get_args(State):
+        for state in get_args(FaceState):
             if state != "stale":
                 faces.add_metric([stream.stream, state], tally[stream.stream, state])
     yield from (states, faces)

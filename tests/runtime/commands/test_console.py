@@ -12,9 +12,9 @@ from rich.console import Console
 from runtime.commands.console import EventLog, LiveConsole
 from runtime.messages import (
     BroadcastMessage,
+    FaceState,
     HeartbeatMessage,
     Latency,
-    State,
     StreamHealth,
     StreamMessage,
     VerdictMessage,
@@ -25,7 +25,7 @@ from runtime.serving.client_queue import EncodedMessage
 NOW = 1000.0
 
 
-def verdict(state: State, p_fake: float | None = None, *, face: int = 1) -> VerdictMessage:
+def verdict(state: FaceState, p_fake: float | None = None, *, face: int = 1) -> VerdictMessage:
     return VerdictMessage(
         stream="cam",
         face=face,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.messages import BroadcastMessage, Latency, State, StreamMessage, VerdictMessage
+from runtime.messages import BroadcastMessage, FaceState, Latency, StreamMessage, VerdictMessage
 from runtime.pipeline.stream_state import StreamStateMachine
 
 LATENCY = Latency(decode=1.0, detect=2.0, crop=0.5, backbone=3.0, head=4.0, total=20.0)
@@ -15,7 +15,7 @@ def stream() -> StreamStateMachine:
     return StreamStateMachine("cam", stall_timeout_s=0.5)
 
 
-def verdict(face: int = 0, state: State = "real", p_fake: float | None = 0.1) -> VerdictMessage:
+def verdict(face: int = 0, state: FaceState = "real", p_fake: float | None = 0.1) -> VerdictMessage:
     return VerdictMessage(
         stream="cam",
         face=face,
