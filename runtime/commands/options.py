@@ -23,7 +23,7 @@ class UserError(Exception):
 
 @contextmanager
 def explained(*errors: type[Exception]) -> Iterator[None]:
-    """Turn the given errors, whose text says what to do, into a `UserError`."""
+    """Convert errors of the given types into a `UserError` with the same text."""
     try:
         yield
     except errors as error:

@@ -49,7 +49,7 @@ class FaceDecision:
         Returns:
             `warming` without a score or below `min_fill`, else `real`, `uncertain` or `fake`.
         """
-        # The state from before a break says nothing about the face that appears after it.
+        # After an expiry the previous state has no influence on the hysteresis.
         previous = self.current(now)
         # With a tolerance, since the fill is a quotient: 5/16 of a window must count as 5 samples.
         if p_fake is None or window_fill < self.min_fill - 1e-9:
