@@ -1,4 +1,4 @@
-"""Number of CPU cores that this process may keep busy."""
+"""Number of CPU cores that this process may keep busy; `docs/decisions/cpu-cores.md` says why it is our own."""
 
 from __future__ import annotations
 
@@ -8,45 +8,57 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-def usable_cores(cpus: Iterable[int] | None = None, *, sysfs: Path = Path("/sys")) -> int:
-    """Count the physical cores that this process may use.
+def usable_cores(cpus: Iterable[int] | None = None, *, root: Path = Path("/")) -> int:
+    """Return the number of physical cores that this process may use, at least 1.
 
-    Two hyper-threads share one core's arithmetic units, and a container's quota is not seen in the CPU count:
-    more threads than this only wait for each other.
+    Two hyper-threads share one core's arithmetic units, and the CPU count ignores a container's quota: more
+    threads than this wait for each other.
 
     Args:
         cpus: Logical CPUs; None for those that the process is bound to.
-        sysfs: Where the kernel tells about itself.
-
-    Returns:
-        At least 1. Where the kernel does not tell (not Linux), the logical CPUs.
+        root: Folder with the kernel's `sys` and `proc`. Without them (not Linux) logical CPUs are counted.
 
     Source:
         Linux Documentation/admin-guide/cputopology.rst; cgroup-v2.rst, `cpu.max`.
     """
-    logical = _bound_cpus() if cpus is None else set(cpus)
-    cores = {_siblings(cpu, sysfs) for cpu in logical}
-    return max(1, min(len(cores), _quota(sysfs)))
+    logical = _affinity() if cpus is None else set(cpus)
+    cores = {_siblings(cpu, root) for cpu in logical}
+    return max(1, min([len(cores), *_quotas(root)]))
 
 
-def _bound_cpus() -> set[int]:
+def _affinity() -> set[int]:
     if hasattr(os, "sched_getaffinity"):
         return os.sched_getaffinity(0)
     return set(range(os.cpu_count() or 1))
 
 
-def _siblings(cpu: int, sysfs: Path) -> str:
-    topology = sysfs / f"devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
+def _siblings(cpu: int, root: Path) -> str:
+    topology = root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
     try:
         return topology.read_text().strip()
     except OSError:
         return str(cpu)
 
 
-def _quota(sysfs: Path) -> int:
+def _quotas(root: Path) -> list[int]:
+    """Read the CPU quotas of the process's control group and of all groups around it, rounded up."""
+    mount = root / "sys/fs/cgroup"
+    groups = [mount]
     try:
-        quota, period = (sysfs / "fs/cgroup/cpu.max").read_text().split()
-        return math.ceil(int(quota) / int(period))
-    except (OSError, ValueError):
-        # No such file, or the word "max": no quota.
-        return os.cpu_count() or 1
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        number, _, path = line.partition("::")
+        if number == "0":
+            group = mount / path.lstrip("/")
+            groups += [group, *(parent for parent in group.parents if parent.is_relative_to(mount))]
+    quotas = []
+    for group in groups:
+        try:
+            quota, period = (group / "cpu.max").read_text().split()
+            quotas.append(math.ceil(int(quota) / int(period)))
+        except (OSError, ValueError):
+            # No such file, or the word "max": no quota.
+            continue
+    return quotas

@@ -129,7 +129,7 @@ def check_windows(model: Model, windows: NDArray[np.float32]) -> None:
         )
 
 
-def finite(engine: str, parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+def join_finite(engine: str, parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     """Join what an engine gave, if all of it is numbers.
 
     Args:

@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from runtime.engines.cpu import usable_cores
+from runtime.engines.interface import check_crops, check_windows, join_finite
 from runtime.engines.onnx_cpu.graph_cache import LEAST_BYTES, GraphKey, OptimisedGraphs, cpu_name
 from runtime.engines.onnx_cpu.grouped_convolution import regrouped
 from runtime.engines.onnx_cpu.int8 import METADATA, int8_is_exact, quantised, ranges_of
@@ -146,32 +147,22 @@ class OnnxRuntimeEngine:
         )
 
     def features(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-        size, dim = self.bundle.input_size, self.bundle.feature_dim
-        if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[1:] != (size, size, 3):
-            raise ValueError(f"crops must be uint8 (N, {size}, {size}, 3), not {crops.dtype} {crops.shape}")
+        check_crops(self.bundle, crops)
         backbone, _, helpers = self._open()
         if len(crops) == 0:
-            return np.empty((0, dim), np.float32)
+            return np.empty((0, self.bundle.feature_dim), np.float32)
         mine, *others = np.array_split(crops, min(self.threads, len(crops)))
         shares = [helpers.submit(_run, backbone, {"crops": share}) for share in others]
         parts = [_run(backbone, {"crops": mine}), *(share.result() for share in shares)]
-        return _finite([part for (part,) in parts])
+        return join_finite(NAME, [part for (part,) in parts])
 
     def logits(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
-        bundle = self.bundle
-        if windows.dtype != np.float32 or windows.ndim != 3 or windows.shape[2] != bundle.feature_dim:
-            raise ValueError(
-                f"windows must be float32 (N, T, {bundle.feature_dim}), not {windows.dtype} {windows.shape}"
-            )
-        if not bundle.min_frames <= windows.shape[1] <= bundle.window:
-            raise ValueError(
-                f"windows must hold {bundle.min_frames} to {bundle.window} samples, not {windows.shape[1]}"
-            )
+        check_windows(self.bundle, windows)
         _, head, _ = self._open()
         # onnxruntime's LSTM aborts the whole process on an empty batch.
         if len(windows) == 0:
             return np.empty(0, np.float32)
-        return _finite(_run(head, {"features": windows}))
+        return join_finite(NAME, _run(head, {"features": windows}))
 
     def describe(self) -> str:
         int8 = ", int8" if self.precision == "int8" else ""
@@ -283,13 +274,6 @@ def _run(session: Any, feed: dict[str, NDArray[Any]]) -> list[NDArray[np.float32
     except _ERRORS as error:
         raise EngineFailed(NAME, _line(error)) from error
     return outputs
-
-
-def _finite(outputs: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    output = outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
-    if not np.isfinite(output).all():
-        raise EngineFailed(NAME, "it gave values that are not finite numbers")
-    return output
 
 
 def _line(error: Exception) -> str:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.engines.tensorrt.engine_cache import cache_dir
+from runtime.engines.cache import cache_folder, is_private
 
 GRAPH = "graph.onnx"
 WEIGHTS = "weights.bin"
@@ -74,11 +74,11 @@ class OptimisedGraphs:
     """Keeps optimised graphs on disk, each in a folder of its own.
 
     Args:
-        root: Where; None for `onnxruntime` in `cache_dir()`.
+        root: Where; None for `onnxruntime` in `cache_folder()`.
     """
 
     def __init__(self, root: Path | None = None) -> None:
-        self.root = cache_dir() / "onnxruntime" if root is None else root
+        self.root = cache_folder() / "onnxruntime" if root is None else root
 
     def find(self, key: GraphKey) -> Path | None:
         """Look for a graph.
@@ -91,7 +91,7 @@ class OptimisedGraphs:
         """
         folder = self.root / key.name
         try:
-            if not (_only_ours(self.root) and _only_ours(folder)):
+            if not (is_private(self.root) and is_private(folder)):
                 _log.warning("%s can be written by others, so it is not used", folder)
                 return None
         except OSError:
@@ -168,10 +168,3 @@ def _hashes(folder: Path) -> dict[str, str]:
         with (folder / name).open("rb") as file:
             hashes[name] = hashlib.file_digest(file, "sha256").hexdigest()
     return hashes
-
-
-def _only_ours(folder: Path) -> bool:
-    if not hasattr(os, "getuid"):
-        return True
-    about = folder.stat()
-    return about.st_uid == os.getuid() and not about.st_mode & 0o022

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.engines.interface import Model, check_crops, check_windows, finite
+from runtime.engines.interface import Model, check_crops, check_windows, join_finite
 from runtime.engines.tensorrt.builder import MAX_BATCH, count_layers, input_profile, load_or_build_engines
 from runtime.engines.tensorrt.device import Device
 from runtime.engines.tensorrt.driver import NAME, Gpu, probe
@@ -111,14 +111,14 @@ class TensorRTEngine:
         backbone = self._runner("backbone")
         if len(crops) == 0:
             return np.empty((0, self.model.feature_dim), np.float32)
-        return finite(NAME, [backbone.run(piece) for piece in _pieces(crops)])
+        return join_finite(NAME, [backbone.run(piece) for piece in _pieces(crops)])
 
     def logits(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
         check_windows(self.model, windows)
         head = self._runner("head")
         if len(windows) == 0:
             return np.empty(0, np.float32)
-        return finite(NAME, [head.run(piece) for piece in _pieces(windows)])
+        return join_finite(NAME, [head.run(piece) for piece in _pieces(windows)])
 
     def describe(self) -> str:
         major, minor = self.gpu.cuda

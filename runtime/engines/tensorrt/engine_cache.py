@@ -13,12 +13,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from runtime.engines.cache import CACHE_VARIABLE, cache_folder
 from runtime.engines.tensorrt.driver import NAME
 from runtime.engines.tensorrt.onnx_rewrite import REWRITE_VERSION
 from runtime.errors import EngineUnavailable
@@ -26,17 +26,8 @@ from runtime.files import write_atomically
 
 # Version of the build options. Increase it with every change that builds another engine from the same graph.
 BUILD_VERSION = 2
-ENVIRONMENT = "UNMASK_CACHE"
 
 _log = logging.getLogger(__name__)
-
-
-def cache_dir() -> Path:
-    """Return the cache directory: `$UNMASK_CACHE`, else `unmask` in `$XDG_CACHE_HOME` or `~/.cache`."""
-    if chosen := os.environ.get(ENVIRONMENT):
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "unmask"
 
 
 @dataclass(frozen=True)
@@ -78,11 +69,11 @@ class EngineCache:
     """Engines on disk, each with a JSON file of metadata.
 
     Args:
-        root: The cache directory; None for `cache_dir()`.
+        root: The cache directory; None for `cache_folder()`.
     """
 
     def __init__(self, root: Path | None = None) -> None:
-        self.root = cache_dir() if root is None else root
+        self.root = cache_folder() if root is None else root
 
     def folder(self, digest: str) -> Path:
         """Return the folder of one bundle's engines and prepared graphs."""
@@ -159,5 +150,5 @@ def write(path: Path, content: bytes) -> None:
         raise EngineUnavailable(
             NAME,
             f"the cache {path.parent} cannot be written ({error.strerror or error})",
-            f"set another directory with the environment variable {ENVIRONMENT}",
+            f"set another directory with the environment variable {CACHE_VARIABLE}",
         ) from error

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from runtime.engines.cpu import usable_cores
 from runtime.engines.factory import detector_infer, open_engine
 from runtime.engines.interface import Engine
 from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
@@ -221,24 +220,6 @@ def test_detector_network_runs_at_any_size() -> None:
     for height, width in ((192, 320), (352, 640)):
         outputs = infer(np.zeros((1, 3, height, width), np.float32))
         assert [output.shape[2:] for output in outputs] == [(height // 4, width // 4)] * len(outputs)
-
-
-def test_hyper_threads_and_quotas_are_not_cores(tmp_path: Path) -> None:
-    """Siblings count once; a container's quota caps the rest; without the kernel's word all CPUs count."""
-    for cpu, siblings in enumerate(["0,4", "1,5", "2,6", "3,7"] * 2):
-        topology = tmp_path / f"devices/system/cpu/cpu{cpu}/topology"
-        topology.mkdir(parents=True)
-        (topology / "thread_siblings_list").write_text(f"{siblings}\n")
-    quota = tmp_path / "fs/cgroup/cpu.max"
-    quota.parent.mkdir(parents=True)
-    quota.write_text("150000 100000\n")
-    assert usable_cores(range(8), sysfs=tmp_path) == 2
-    quota.write_text("1000 100000\n")
-    assert usable_cores(range(8), sysfs=tmp_path) == 1
-    quota.write_text("9000000 100000\n")
-    assert usable_cores(range(8), sysfs=tmp_path) == 4
-    assert usable_cores([0, 4], sysfs=tmp_path) == 1
-    assert usable_cores() >= 1
 
 
 @pytest.mark.gpu

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from runtime.engines.tensorrt.engine_cache import EngineCache, EngineKey, cache_dir
+from runtime.engines.tensorrt.engine_cache import EngineCache, EngineKey
 from runtime.errors import EngineUnavailable
 
 
@@ -69,18 +69,6 @@ def test_foreign_or_damaged_file_is_not_used(
     for reason, record in zip(reasons, caplog.records, strict=True):
         assert reason in record.message
         assert record.levelno == logging.WARNING
-
-
-def test_cache_directory_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """`UNMASK_CACHE` comes first, then `XDG_CACHE_HOME`, then the home directory."""
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("UNMASK_CACHE", raising=False)
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert cache_dir() == tmp_path / ".cache/unmask"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_dir() == tmp_path / "xdg/unmask"
-    monkeypatch.setenv("UNMASK_CACHE", str(tmp_path / "own"))
-    assert cache_dir() == tmp_path / "own"
 
 
 def test_unwritable_cache_is_reported(tmp_path: Path, key: EngineKey) -> None:
