@@ -1,4 +1,4 @@
-"""Small videos with a face in them, and without, and a small set of clips."""
+"""Fixtures of the training tests: small videos with and without a face, and a small set of clips."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ head (float[N, T, 3] features) => (float[N] logit) {
 def portrait_scene(
     index: int, *, face: bool, brightness: float, width: int, height: int
 ) -> NDArray[np.uint8]:
-    """Draw one frame: a grey wall and, if asked for, the astronaut's head, moving by a pixel a frame."""
+    """Return one frame: a grey wall, optionally with a face that moves by one pixel per frame."""
     scene = np.full((height, width, 3), 110, dtype=np.uint8)
     scene[:, ::8] += np.uint8(6)
     if face:
@@ -86,7 +86,7 @@ def film() -> Film:
 
 @pytest.fixture(scope="session")
 def dark_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write a real bundle whose model calls dark faces forged: a logit of 10 at black, -10 at white."""
+    """Write a bundle whose model scores brightness: a logit of 10 for black and -10 for white."""
     folder = tmp_path_factory.mktemp("bundle") / "dark"
     folder.mkdir()
     for name, graph in (("backbone.onnx", BACKBONE), ("head.onnx", HEAD)):
@@ -110,10 +110,10 @@ def dark_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def write_clip(
     tar: tarfile.TarFile, clip: str, fake: bool, group: str, frames: Sequence[NDArray[np.uint8]], form: str
 ) -> str:
-    """Write a clip's frames, BGR, into a shard, in a form such as `.jpg`; give its line of the index."""
+    """Write the frames of a clip, BGR, to a shard as `.jpg` or `.png`; return its line of the index."""
     for index, frame in enumerate(frames):
         data = cv2.imencode(form, frame)[1].tobytes()
-        # Readers go by this name, and by the content for its form.
+        # Readers expect this name and detect the image format from the content.
         member = tarfile.TarInfo(f"{clip}/{index:02}.jpg")
         member.size = len(data)
         tar.addfile(member, io.BytesIO(data))

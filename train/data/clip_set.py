@@ -1,9 +1,16 @@
-"""Reads labelled face clips: what `prepare` writes, and sets of single face crops.
+"""Sets of labelled face clips: the output of `unmask train prepare`, and sets of single face crops.
+
+    clip_set = read_clip_set(Path("clips"))
+    for clip in load_clips(clip_set, clip_set.entries):
+        print(clip.video, clip.fake, clip.frames.shape)
+
+A set is a folder with tar shards and one of two indices:
 
     clips.csv     shard,clip,fake,method,group,frames[,split,sample_hz,native_face_height_px,…]
-    labels.csv    shard,file,fake,group[,split,native_height]: one crop per video
+    labels.csv    shard,file,fake,group[,split,native_height], for one crop per video
 
-Frames lie in tar shards as `<clip>.<NN>.jpg` (WebDataset) or `<clip>/<NN>.jpg`.
+`fake` is 0 or 1. Frames in the shards are named `<clip>.<NN>.jpg` (WebDataset) or `<clip>/<NN>.jpg`, single
+crops as in the column `file`. `prepared.json`, if present, states the crop margin and notes on the set.
 """
 
 from __future__ import annotations
@@ -15,18 +22,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from train.data.crops import decode_image
 from train.data.published import DFDC_NOTE
 
-# Where a set has no `prepared.json`: what the sets of these forms that are about have.
 MARGINS = {"clips.csv": 1.3, "labels.csv": 1.02}
+"""Index file -> crop margin of a set without `prepared.json`."""
 
 
 class ClipSetError(ValueError):
-    """Says that a set of clips cannot be read.
+    """A set of clips that cannot be read.
 
     Args:
         path: The file at fault.
@@ -44,19 +51,19 @@ class ClipSetError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """Holds one line of a set's index.
+    """Clip in the index of a set.
 
     Args:
-        shard: The tar file.
-        clip: Its name.
-        video: The name of the video it was cut from.
-        fake: Whether it is forged.
-        method: How; for a real one where it comes from.
-        group: What it belongs with.
-        split: `train`, `val`, `test`; empty if the set does not say.
-        frames: How many crops it has.
-        height: Of the face box in pixels of the video; 0 if not known.
-        sample_hz: Crops per second; 0 if not known.
+        shard: Name of the tar file.
+        clip: Name of the clip.
+        video: Name of the video it was cut from.
+        fake: Whether it is fake.
+        method: Method that made the fake; of a real clip, the part of the data set that it comes from.
+        group: Group of the video; see `train.data.splits`.
+        split: `train`, `val` or `test`; empty if the set states none.
+        frames: Number of crops.
+        height: Height of the face box in pixels of the video; 0 if unknown.
+        sample_hz: Crops per second; 0 if unknown.
     """
 
     shard: str
@@ -73,13 +80,13 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipSet:
-    """Holds the index of a set of clips.
+    """Index of a set of clips.
 
     Args:
-        folder: Where it is.
-        entries: One per clip.
-        margin: Side of its crops over the height of the face box.
-        notes: What a reader of figures on it should know.
+        folder: Folder of the set.
+        entries: One entry per clip.
+        margin: Side of the crops as a multiple of the face box height.
+        notes: Facts to know when reading results on this set.
     """
 
     folder: Path
@@ -88,27 +95,23 @@ class ClipSet:
     notes: tuple[str, ...] = ()
 
     def splits(self) -> set[str]:
-        """Tell which splits the index names.
-
-        Returns:
-            Their names.
-        """
+        """Return the names of the splits in the index; empty if the set states none."""
         return {entry.split for entry in self.entries if entry.split}
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledClip:
-    """Holds a clip with what is known of it.
+    """Frames of a clip, with its label.
 
     Args:
-        clip: Its name.
-        video: The name of the video it was cut from.
-        fake: Whether it is forged.
-        method: How; for a real one where it comes from.
-        group: What it belongs with.
-        height: Of the face box in pixels of the video.
-        margin: Side of the crop over the height of the face box.
-        frames: (T, H, W, 3) RGB uint8, oldest first.
+        clip: Name of the clip.
+        video: Name of the video it was cut from.
+        fake: Whether it is fake.
+        method: Method that made the fake; of a real clip, the part of the data set that it comes from.
+        group: Group of the video; see `train.data.splits`.
+        height: Height of the face box in pixels of the video; 0 if unknown.
+        margin: Side of the crop as a multiple of the face box height.
+        frames: RGB uint8 `(T, H, W, 3)`, oldest first.
     """
 
     clip: str
@@ -122,14 +125,7 @@ class LabelledClip:
 
 
 def is_clip_set(folder: Path) -> bool:
-    """Tell whether a folder holds a set of clips.
-
-    Args:
-        folder: Any path.
-
-    Returns:
-        Whether an index is in it.
-    """
+    """Return whether a folder holds a set of clips, that is, one of the two indices."""
     return any((folder / index).is_file() for index in MARGINS)
 
 
@@ -137,13 +133,13 @@ def read_clip_set(folder: Path) -> ClipSet:
     """Read the index of a set.
 
     Args:
-        folder: Holds `clips.csv` or `labels.csv` and the shards.
+        folder: Folder with `clips.csv` or `labels.csv` and the shards.
 
     Returns:
         The set.
 
     Raises:
-        ClipSetError: The index is missing, lacks a column or holds something impossible.
+        ClipSetError: The index is missing, lacks a column or has an invalid value.
     """
     index = next((name for name in MARGINS if (folder / name).is_file()), None)
     if index is None:
@@ -206,10 +202,10 @@ def load_clips(clip_set: ClipSet, entries: Iterable[Entry]) -> Iterator[Labelled
 
     Args:
         clip_set: The set.
-        entries: Which of its clips; neighbours in a shard are best read one after the other.
+        entries: Clips to read; reading is fastest in the order of the shards.
 
     Returns:
-        The clips, in the same order.
+        The clips, in the order of `entries`.
 
     Raises:
         ClipSetError: A shard or a frame is missing or broken.
@@ -250,8 +246,8 @@ def _frames(shard: Path, index: Mapping[str, tuple[int, int]], entry: Entry) -> 
                 raise ClipSetError(shard, f"{name} is not in it")
             offset, size = index[name]
             file.seek(offset)
-            picture = cv2.imdecode(np.frombuffer(file.read(size), np.uint8), cv2.IMREAD_COLOR)
-            if picture is None:
-                raise ClipSetError(shard, f"{name} is not a picture")
-            frames.append(np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), dtype=np.uint8))
+            image = decode_image(file.read(size))
+            if image is None:
+                raise ClipSetError(shard, f"{name} is not an image")
+            frames.append(image)
     return np.stack(frames)

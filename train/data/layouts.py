@@ -1,10 +1,19 @@
-"""Finds the videos of a data set in the layouts that people have, with label, group and split.
+"""Videos of a data set in any supported layout, with label, group and split.
 
-folder    real/… and fake/[method/]…, optionally below train/, val/, test/
-manifest  a CSV file: path,label[,group,split,method,target,source]
-ffpp      FaceForensics++ as its download script leaves it, with the split JSONs
-celeb-df  Celeb-DF-v2 with List_of_testing_videos.txt
-dfdc      parts of the Deepfake Detection Challenge, each with its metadata.json
+    videos = find_videos(Path("FaceForensics++")).videos
+
+Supported layouts:
+
+    folder    real/… and fake/[method/]…, optionally inside train/, val/ and test/
+    manifest  a CSV file: path,label[,group,split,method,target,source]
+    ffpp      FaceForensics++ as its download script writes it, with the split JSONs
+    celeb-df  Celeb-DF-v2 with List_of_testing_videos.txt
+    dfdc      parts of the Deepfake Detection Challenge, each with its metadata.json
+
+In the layout `folder`, `fake/swap/035_036.mp4` belongs to the group of `real/035.mp4` and `real/036.mp4`.
+In a manifest, `path` is relative to the CSV file and `label` is `real` or `fake` (or 0 and 1). Videos with
+the same `group` stay in one split; without a group, `target` (the original video) and `source` (whose face
+was put in) define it. The layouts of the published data sets are described in `train.data.published`.
 """
 
 from __future__ import annotations
@@ -20,10 +29,18 @@ from typing import Literal
 
 from streams.input.files import video_files
 from train.data.published import read_celeb_df, read_dfdc, read_ffpp
-from train.data.splits import SPLIT_NAMES, Split, SplitLeak, check, components, divide, untangle
+from train.data.splits import (
+    SPLIT_NAMES,
+    Split,
+    SplitLeak,
+    check_no_leak,
+    connected_groups,
+    exclude_leaks,
+    split_groups,
+)
 from train.data.videos import LayoutError, Video
 
-__all__ = ["Dataset", "Layout", "LayoutError", "Video", "find_videos"]
+__all__ = ["Layout", "LayoutError", "Video", "VideoSet", "find_videos"]
 
 Layout = Literal["auto", "folder", "manifest", "ffpp", "celeb-df", "dfdc"]
 
@@ -31,20 +48,20 @@ LABELS = {"fake": True, "1": True, "true": True, "real": False, "0": False, "fal
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dataset:
-    """Holds the videos of a data set.
+class VideoSet:
+    """Videos of a data set.
 
     Args:
-        layout: The layout that was found.
-        videos: In the order of their paths.
-        notes: One line for each thing that a reader of its figures should know.
-        stated: Whether the data set itself says which side a video is on, if only of some.
+        layout: Detected layout.
+        videos: The videos, in the order of their paths.
+        notes: Facts to know when reading results on this data set, one line each.
+        has_official_split: Whether the data set states the split of at least some videos.
     """
 
     layout: Layout
     videos: tuple[Video, ...]
     notes: tuple[str, ...] = ()
-    stated: bool = False
+    has_official_split: bool = False
 
 
 def find_videos(
@@ -54,27 +71,27 @@ def find_videos(
     split: Literal["official", "group"] = "official",
     compression: str = "c23",
     seed: int = 0,
-) -> Dataset:
-    """Find the videos of a data set and settle the side of each.
+) -> VideoSet:
+    """Find the videos of a data set and decide the split of each.
 
     Args:
         root: A folder, or the CSV file of a manifest.
-        layout: Which layout it has; `auto` looks.
-        split: `official` keeps the split that the data set states (its JSONs, test list, `split` column,
-            folders), sets aside what that would leak, and takes a tenth of the training groups if it has no
-            validation set. `group` ignores it and divides the groups 80/10/10.
-        compression: Of FaceForensics++: `raw`, `c23` or `c40`.
-        seed: Of the division of groups.
+        layout: Layout of the data set; `auto` detects it.
+        split: `official` uses the split that the data set states (JSONs, test list, `split` column, folders),
+            excludes videos that would leak, and takes a tenth of the training groups for validation if there
+            is no validation split. `group` ignores the official split and divides the groups 80/10/10.
+        compression: Compression of FaceForensics++: `raw`, `c23` or `c40`.
+        seed: Seed of the division of groups.
 
     Returns:
-        The data set.
+        The videos.
 
     Raises:
-        LayoutError: The folder has no known layout, or its lists contradict each other.
+        LayoutError: The layout is unknown, or lists of the data set contradict each other.
     """
     if not root.exists():
         raise LayoutError(root, "there is no such file or folder", "check the path")
-    found: Layout = _recognise(root) if layout == "auto" else layout
+    found: Layout = _detect_layout(root) if layout == "auto" else layout
     if (found == "manifest") != root.is_file():
         raise LayoutError(
             root, f"cannot be read as {found}", "a manifest is a CSV file, all others are folders"
@@ -92,19 +109,18 @@ def find_videos(
     videos = _named(sorted(videos, key=lambda video: video.path), root)
     if split == "group":
         videos = [replace(video, split=None) for video in videos]
-    # Who writes a manifest or sorts videos into folders means it: a leak is their mistake to mend, not ours
-    # to hide.
+    # A leak in the user's own split is an error to report; leaks in published splits are excluded.
     if found in ("folder", "manifest"):
         try:
-            check([v.group for v in videos], [v.split or "unused" for v in videos])
+            check_no_leak([v.group for v in videos], [v.split or "unused" for v in videos])
         except SplitLeak as leak:
             raise LayoutError(root, "its split leaks", str(leak)) from None
-    stated = any(video.split is not None for video in videos)
-    videos = _settled(videos, notes, seed=seed)
-    return Dataset(layout=found, videos=tuple(videos), notes=tuple(notes), stated=stated)
+    official = any(video.split is not None for video in videos)
+    videos = _with_splits(videos, notes, seed=seed)
+    return VideoSet(layout=found, videos=tuple(videos), notes=tuple(notes), has_official_split=official)
 
 
-def _recognise(root: Path) -> Layout:
+def _detect_layout(root: Path) -> Layout:
     if root.is_file():
         return "manifest"
     names = {entry.name.lower() for entry in root.iterdir()}
@@ -112,7 +128,7 @@ def _recognise(root: Path) -> Layout:
         return "ffpp"
     if names & {"celeb-real", "celeb-synthesis"}:
         return "celeb-df"
-    if next(_sides(root), None) is not None:
+    if next(_label_folders(root), None) is not None:
         return "folder"
     if next(root.rglob("metadata.json"), None) is not None:
         return "dfdc"
@@ -123,31 +139,31 @@ def _recognise(root: Path) -> Layout:
     )
 
 
-def _settled(videos: list[Video], notes: list[str], *, seed: int) -> list[Video]:
+def _with_splits(videos: list[Video], notes: list[str], *, seed: int) -> list[Video]:
     groups = [video.group for video in videos]
-    # A video without a side follows its group.
+    # A video without a split gets the split of its group.
     known = {video.group: video.split for video in videos if video.split not in (None, "unused")}
-    sides = [video.split or known.get(video.group) for video in videos]
-    loose = [i for i, side in enumerate(sides) if side is None]
-    divided = divide([groups[i] for i in loose], [videos[i].fake for i in loose], seed=seed)
-    stated: list[Split] = [side or divided[group] for group, side in zip(groups, sides, strict=True)]
-    settled = untangle(groups, stated)
-    if aside := sum(a != b for a, b in zip(settled, stated, strict=True)):
-        notes.append(f"{aside} videos are set aside: they share a group with the test or validation set")
-    if "train" in known.values() and "val" not in settled:
-        chosen = [i for i, side in enumerate(settled) if side == "train"]
+    official = [video.split or known.get(video.group) for video in videos]
+    open_ = [i for i, split in enumerate(official) if split is None]
+    divided = split_groups([groups[i] for i in open_], [videos[i].fake for i in open_], seed=seed)
+    stated: list[Split] = [split or divided[group] for group, split in zip(groups, official, strict=True)]
+    splits = exclude_leaks(groups, stated)
+    if excluded := sum(a != b for a, b in zip(splits, stated, strict=True)):
+        notes.append(f"{excluded} videos are excluded: they share a group with the test or validation set")
+    if "train" in known.values() and "val" not in splits:
+        training = [i for i, split in enumerate(splits) if split == "train"]
         shares: dict[Split, float] = {"train": 0.9, "val": 0.1}
-        taken = divide(
-            [groups[i] for i in chosen], [videos[i].fake for i in chosen], seed=seed, shares=shares
+        divided = split_groups(
+            [groups[i] for i in training], [videos[i].fake for i in training], seed=seed, shares=shares
         )
-        for i in chosen:
-            settled[i] = taken[groups[i]]
-        notes.append("no validation set is stated: a tenth of the training groups was taken for it")
-    return [replace(video, split=side) for video, side in zip(videos, settled, strict=True)]
+        for i in training:
+            splits[i] = divided[groups[i]]
+        notes.append("no validation set is stated: a tenth of the training groups is used for it")
+    return [replace(video, split=split) for video, split in zip(videos, splits, strict=True)]
 
 
 def _named(videos: list[Video], root: Path) -> list[Video]:
-    # A dot would end the key of a WebDataset sample, so names keep to letters, digits, _ and -.
+    # A dot would end the key of a WebDataset sample.
     names = [re.sub(r"[^0-9A-Za-z_-]+", "-", video.name) for video in videos]
     times = Counter(name.lower() for name in names)
     base = root if root.is_dir() else root.parent
@@ -161,20 +177,21 @@ def _named(videos: list[Video], root: Path) -> list[Video]:
     return result
 
 
-def _sides(root: Path) -> Iterator[tuple[Split | None, bool, Path]]:
-    places: list[tuple[Split | None, Path]] = [(None, root)]
+def _label_folders(root: Path) -> Iterator[tuple[Split | None, bool, Path]]:
+    """Yield split, label and path of every folder `real` and `fake`."""
+    parents: list[tuple[Split | None, Path]] = [(None, root)]
     for entry in sorted(root.iterdir()):
         if entry.is_dir() and entry.name.lower() in SPLIT_NAMES:
-            places.append((SPLIT_NAMES[entry.name.lower()], entry))
-    for side, place in places:
-        for entry in sorted(place.iterdir()):
+            parents.append((SPLIT_NAMES[entry.name.lower()], entry))
+    for split, parent in parents:
+        for entry in sorted(parent.iterdir()):
             if entry.is_dir() and entry.name.lower() in ("real", "fake"):
-                yield side, entry.name.lower() == "fake", entry
+                yield split, entry.name.lower() == "fake", entry
 
 
 def _read_folder(root: Path) -> tuple[list[Video], list[str]]:
     videos = []
-    for side, fake, folder in _sides(root):
+    for split, fake, folder in _label_folders(root):
         for path in video_files(folder):
             method = "-".join(path.relative_to(folder).parent.parts) or folder.name.lower()
             videos.append(
@@ -185,18 +202,18 @@ def _read_folder(root: Path) -> tuple[list[Video], list[str]]:
                     method=method,
                     target=path.stem,
                     group=path.stem,
-                    split=side,
+                    split=split,
                 )
             )
     originals = {video.target for video in videos if not video.fake}
-    forgeries = {video.target for video in videos if video.fake}
-    # `035_036.mp4` in fake/ beside 035 and 036 in real/ is a forgery of them.
-    links = [(stem, part) for stem in forgeries for part in stem.split("_") if part in originals]
-    group = components([video.target for video in videos], links)
+    fakes = {video.target for video in videos if video.fake}
+    # `035_036.mp4` in fake/ was made from 035 and 036 in real/.
+    links = [(stem, part) for stem in fakes for part in stem.split("_") if part in originals]
+    group = connected_groups([video.target for video in videos], links)
     notes = []
-    if not links and not originals & forgeries:
+    if not links and not originals & fakes:
         notes.append(
-            "no forgery is named like an original (name.mp4 or name_other.mp4), so each video counts as "
+            "no fake is named like an original (name.mp4 or name_other.mp4), so each video counts as "
             "a group of its own; if some show the same original or person, use a manifest with groups"
         )
     return [replace(video, group=group[video.group]) for video in videos], notes
@@ -221,19 +238,19 @@ def _read_manifest(path: Path) -> list[Video]:
                     links.append((video.group, video.source))
     except UnicodeDecodeError as error:
         raise LayoutError(path, "is not a CSV file in UTF-8", "save it as CSV in UTF-8") from error
-    group = components([video.group for video in videos], links)
+    group = connected_groups([video.group for video in videos], links)
     return [replace(video, group=group[video.group]) for video in videos]
 
 
 def _manifest_row(manifest: Path, line: int, row: dict[str, str]) -> Video:
-    # A short or a long line leaves None among keys or values.
+    # The CSV reader fills lines that are too short or too long with None.
     values = {key: value.strip() for key, value in row.items() if key is not None and isinstance(value, str)}
-    label, side = values.get("label", "").lower(), values.get("split", "").lower()
+    label, split = values.get("label", "").lower(), values.get("split", "").lower()
     if label not in LABELS:
         raise LayoutError(manifest, f"line {line}: label {label!r}", "write real or fake (or 0 and 1)")
-    if side and side not in SPLIT_NAMES:
+    if split and split not in SPLIT_NAMES:
         raise LayoutError(
-            manifest, f"line {line}: split {side!r}", "write train, val or test, or leave it empty"
+            manifest, f"line {line}: split {split!r}", "write train, val or test, or leave it empty"
         )
     if not values["path"]:
         raise LayoutError(manifest, f"line {line}: no path", "name a video, relative to the manifest")
@@ -247,5 +264,5 @@ def _manifest_row(manifest: Path, line: int, row: dict[str, str]) -> Video:
         target=target or path.stem,
         source=values.get("source", ""),
         group=values.get("group") or target or values["path"],
-        split=SPLIT_NAMES[side] if side else None,
+        split=SPLIT_NAMES[split] if split else None,
     )

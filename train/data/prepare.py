@@ -1,10 +1,9 @@
-"""Turns a data set of videos into face clips in tar shards: `unmask train prepare`.
+"""Preparation of a data set: face clips of all its videos in tar shards, as `unmask train prepare` does it.
 
     prepared = prepare(Path("FaceForensics++"), Path("clips"), workers=8)
     print(prepared.clips, "clips,", prepared.skipped, "videos skipped")
 
-Run again after a kill, it goes on where it stopped; run again after it ended, it tries what could not be
-read.
+A run that was killed is resumed by the next one. A run after a complete one tries unreadable videos again.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ from streams.errors import SourceError
 from streams.faces.detector import Detector
 from streams.faces.finder import FaceFinder
 from train.data.clip_cutter import ClipSpec, FaceClip, NoClip, cut_clips
-from train.data.layouts import Dataset, Layout, find_videos
+from train.data.layouts import Layout, VideoSet, find_videos
 from train.data.shards import PreparedWriter, PrepareError, label
 from train.data.splits import Split
 from train.data.videos import Video
@@ -51,14 +50,14 @@ __all__ = ["ClipSpec", "PrepareError", "Prepared", "prepare"]
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """Holds what a preparation gave.
+    """Result of a preparation.
 
     Args:
-        folder: Where it is.
-        videos: How many videos were to be prepared.
-        clips: How many clips they gave.
-        skipped: How many gave none; `skipped.csv` lists them.
-        notes: What a reader of figures on this data set should know.
+        folder: Folder of the prepared data set.
+        videos: Number of videos.
+        clips: Number of clips.
+        skipped: Number of videos without a clip, listed in `skipped.csv`.
+        notes: Facts to know when reading results on this data set.
     """
 
     folder: Path
@@ -70,17 +69,17 @@ class Prepared:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Holds what came of one video: clips, or the reason why there is none.
+    """Result of one video: clips, or the reason why there is none.
 
     Args:
-        clips: In order of time.
-        reason: In one line; empty if there are clips.
-        again: Whether another try could do better.
+        clips: Clips in order of time.
+        reason: Reason in one line; empty if there are clips.
+        retry: Whether the next run should try the video again.
     """
 
     clips: tuple[FaceClip, ...] = ()
     reason: str = ""
-    again: bool = False
+    retry: bool = False
 
 
 def prepare(
@@ -90,34 +89,34 @@ def prepare(
     layout: Layout = "auto",
     split: Literal["official", "group"] = "official",
     compression: str = "c23",
-    sides: Collection[Split] | None = None,
+    splits: Collection[Split] | None = None,
     spec: ClipSpec | None = None,
     workers: int | None = None,
     seed: int = 0,
     shard_mb: int = 256,
     console: Console | None = None,
 ) -> Prepared:
-    """Cut the faces out of every video of a data set.
+    """Extract the face clips of every video of a data set.
 
     Args:
-        data: The data set; see `train.data.layouts` for what is understood.
-        out: The folder to write, or to continue.
-        layout: Which layout the data set has; `auto` looks.
-        split: `official`, or `group` for an own division by groups.
-        compression: Of FaceForensics++: `raw`, `c23` or `c40`.
-        sides: Prepare these splits only; None for all.
-        spec: What the clips look like.
-        workers: Processes; None for one a core.
-        seed: Of the order of the videos in the shards and of own divisions.
-        shard_mb: A shard that has reached so many megabytes is closed.
-        console: Where the progress bar goes; standard error by default. It shows in a terminal only.
+        data: The data set, in a layout of `train.data.layouts`.
+        out: Folder to write or to resume.
+        layout: Layout of the data set; `auto` detects it.
+        split: `official`, or `group` for a new division by groups.
+        compression: Compression of FaceForensics++: `raw`, `c23` or `c40`.
+        splits: Splits to prepare; None for all.
+        spec: Form of the clips.
+        workers: Number of processes; None for one per core.
+        seed: Seed of the order of the videos in the shards and of a new division.
+        shard_mb: Size in megabytes at which a shard is closed.
+        console: Console for the progress bar, which is shown in a terminal only; standard error by default.
 
     Returns:
-        Counts and notes; the same is in `prepared.json`.
+        Counts and notes, as in `prepared.json`.
 
     Raises:
         LayoutError: The data set is not laid out as expected.
-        PrepareError: The output folder holds something else or other settings.
+        PrepareError: The output folder has other content or other settings.
         ValueError: A number is out of its range.
     """
     if workers is not None and workers < 1:
@@ -126,14 +125,14 @@ def prepare(
         raise ValueError(f"shard_mb must be at least 1, not {shard_mb}")
     spec = spec or ClipSpec()
     dataset = find_videos(data, layout=layout, split=split, compression=compression, seed=seed)
-    kept = {"train", "val", "test"} if sides is None else set(sides)
+    kept = {"train", "val", "test"} if splits is None else set(splits)
     wanted = _shuffled([video for video in dataset.videos if video.split in kept], seed)
     names = {video.name: _relative(video.path, data) for video in wanted}
     settings = {
         "layout": dataset.layout,
         "split": split,
         "compression": compression,
-        "sides": None if sides is None else sorted(sides),
+        "splits": None if splits is None else sorted(splits),
         "seed": seed,
     }
     with PreparedWriter(out, {**settings, "spec": asdict(spec)}, max_bytes=shard_mb * 2**20) as writer:
@@ -145,7 +144,7 @@ def prepare(
                     f"{names[video.name]} was prepared with another label, group or split: the data set has "
                     f"changed; delete {out} and prepare it anew"
                 )
-            if record is None or record.again:
+            if record is None or record.retry:
                 todo.append(video)
         try:
             _run(todo, names, spec, writer, workers or usable_cores(), len(wanted), console)
@@ -182,14 +181,14 @@ def _run(
             if outcome.clips:
                 writer.add(video, name, outcome.clips)
             else:
-                writer.skip(video, name, outcome.reason, again=outcome.again)
+                writer.skip(video, name, outcome.reason, retry=outcome.retry)
             clips += len(outcome.clips)
             skipped += not outcome.clips
             progress.update(task, advance=1, clips=clips, skipped=skipped)
 
 
 def _outcomes(videos: Sequence[Video], spec: ClipSpec, workers: int) -> Iterator[tuple[Video, Outcome]]:
-    """Cut videos in parallel and give them in their order, so that the same videos make the same shards."""
+    """Process videos in parallel and yield them in order, so that shards are reproducible."""
     left = deque(videos)
     while left:
         with _pool(min(workers, len(left)), spec) as pool:
@@ -204,7 +203,7 @@ def _outcomes(videos: Sequence[Video], spec: ClipSpec, workers: int) -> Iterator
                     running.popleft()
                     yield video, outcome
             except BrokenProcessPool:
-                # One of those in flight took its process down, and does not say which: they go on one by one.
+                # One of the running videos crashed its process. Which one is unknown, so they run one by one.
                 suspects = [video for video, _ in running]
             else:
                 return
@@ -217,19 +216,19 @@ def _alone(path: Path, spec: ClipSpec) -> Outcome:
         try:
             return pool.submit(_cut, path).result()
         except BrokenProcessPool:
-            return Outcome(reason="reading it crashed the process", again=True)
+            return Outcome(reason="reading it crashed the process", retry=True)
 
 
 @contextmanager
 def _pool(workers: int, spec: ClipSpec) -> Iterator[ProcessPoolExecutor]:
-    # Spawned, not forked: neither FFmpeg's nor onnxruntime's threads survive a fork.
+    # Spawned, not forked: threads of FFmpeg and onnxruntime do not survive a fork.
     context = multiprocessing.get_context("spawn")
     lifeline, held = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(spec, lifeline))
     try:
         yield pool
     finally:
-        # Done or given up: nobody waits for a worker to finish a video that nobody wants.
+        # Closing the lifeline ends workers that are still busy with a video.
         held.close()
         pool.shutdown(cancel_futures=True)
         lifeline.close()
@@ -239,17 +238,17 @@ _worker: tuple[ClipSpec, Detector] | None = None
 
 
 def _begin(spec: ClipSpec, lifeline: connection.Connection) -> None:
-    """Set a worker process up: one thread for each, the network loaded once."""
+    """Set up a worker process with one thread and the face detector loaded once."""
     global _worker
-    # Ctrl-C goes to the whole group; the parent decides what to do about it.
+    # Ctrl-C reaches the whole process group; only the parent handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(lifeline,), daemon=True).start()
     cv2.setNumThreads(1)
     _worker = spec, Detector(detector_infer("onnxruntime", threads=1))
 
 
-def _end_with(lifeline: connection.Connection) -> None:
-    # Nothing is ever sent: readable means that the parent closed its end, or was killed and could not.
+def _exit_with_parent(lifeline: connection.Connection) -> None:
+    # Nothing is ever sent: the pipe becomes readable when the parent closes it or is killed.
     connection.wait([lifeline])
     os._exit(1)
 
@@ -260,15 +259,15 @@ def _cut(path: Path) -> Outcome:
     try:
         return Outcome(clips=tuple(cut_clips(path, spec, FaceFinder(detector))))
     except SourceError as error:
-        return Outcome(reason=error.reason, again=True)
+        return Outcome(reason=error.reason, retry=True)
     except NoClip as error:
         return Outcome(reason=str(error))
-    except Exception as error:  # noqa: BLE001 - one strange video in a hundred thousand must not end the run
-        return Outcome(reason=f"{type(error).__name__}: {error}", again=True)
+    except Exception as error:  # noqa: BLE001 - one bad video must not end the run
+        return Outcome(reason=f"{type(error).__name__}: {error}", retry=True)
 
 
 def _shuffled(videos: Sequence[Video], seed: int) -> list[Video]:
-    # Mixed, as shards are read in order: a shard of one class alone would be no shuffled batch.
+    # Shards are read in order, so classes have to be mixed.
     return sorted(videos, key=lambda video: hashlib.sha256(f"{seed}:{video.name}".encode()).digest())
 
 
@@ -277,7 +276,7 @@ def _relative(path: Path, data: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
-def _summary(out: Path, dataset: Dataset, names: Sequence[str], writer: PreparedWriter) -> Prepared:
+def _summary(out: Path, dataset: VideoSet, names: Sequence[str], writer: PreparedWriter) -> Prepared:
     records = [writer.records[name] for name in names if name in writer.records]
     return Prepared(
         folder=out,

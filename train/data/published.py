@@ -1,7 +1,6 @@
-"""Reads the published data sets in the trees that their authors' download scripts leave.
+"""Readers of published data sets, in the folders that their authors' download scripts create.
 
-Each reader gives the videos with groups and official splits, and notes on what a reader of the figures should
-know.
+Each reader returns the videos with groups and official splits, and notes to know when reading results.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from streams.input.files import video_files
-from train.data.splits import SPLIT_NAMES, Split, components
+from train.data.splits import SPLIT_NAMES, Split, connected_groups
 from train.data.videos import LayoutError, Video
 
 DFDC_NOTE = "actors of DFDC recur across its groups: figures on held-out groups are optimistic"
@@ -21,22 +20,29 @@ CELEB_DF_LIST = "List_of_testing_videos.txt"
 
 
 def read_ffpp(root: Path, compression: str) -> tuple[list[Video], list[str]]:
-    """Read FaceForensics++, with DeepFakeDetection where it is there.
+    """Read FaceForensics++, and DeepFakeDetection if present.
 
-    Groups are the connected components of identities: forgery `033_097` shows video 033 with the face of 097.
-    The split JSONs (`train.json`, `val.json`, `test.json`, lists of pairs) are looked for in the root,
-    `splits/` and `dataset/splits/`. DeepFakeDetection has no official split and all of its actors are linked:
-    test only.
+    Expected layout:
+
+        original_sequences/youtube/c23/videos/033.mp4
+        original_sequences/actors/c23/videos/01__walking.mp4                (DeepFakeDetection)
+        manipulated_sequences/Deepfakes/c23/videos/033_097.mp4
+        manipulated_sequences/DeepFakeDetection/c23/videos/01_02__walking__ABC.mp4
+        splits/train.json, val.json, test.json          also in the root or in dataset/splits/
+
+    Fake `033_097` shows video 033 with the face of 097; linked videos form a group. Each split JSON is a list
+    of pairs `["033", "097"]`. DeepFakeDetection has no official split and its actors are all linked, so it is
+    used for testing only.
 
     Args:
-        root: Holds `original_sequences` and `manipulated_sequences`.
+        root: Folder with `original_sequences` and `manipulated_sequences`.
         compression: `raw`, `c23` or `c40`.
 
     Returns:
         Videos and notes.
 
     Raises:
-        LayoutError: The compression is not there, or the split JSONs are incomplete or not readable.
+        LayoutError: There are no videos of this compression, or the split JSONs are incomplete or unreadable.
 
     Source:
         Rössler et al., "FaceForensics++: Learning to Detect Manipulated Facial Images", ICCV 2019.
@@ -52,7 +58,7 @@ def read_ffpp(root: Path, compression: str) -> tuple[list[Video], list[str]]:
         there = ", ".join(sorted({path.parent.name for path in folders})) or "none"
         raise LayoutError(root, f"no videos of compression {compression}", f"found here: {there}")
     pairs = _ffpp_pairs(root)
-    official = {end: side for pair, side in pairs.items() for end in pair}
+    official = {end: split for pair, split in pairs.items() for end in pair}
     videos: list[Video] = []
     links = list(pairs)
     for folder in chosen:
@@ -65,7 +71,7 @@ def read_ffpp(root: Path, compression: str) -> tuple[list[Video], list[str]]:
             target, source = ends[0], ends[1] if fake and len(ends) > 1 else ""
             if source:
                 links.append((target, source))
-            side: Split | None = official.get(target, "unused") if official else None
+            split: Split | None = official.get(target, "unused") if official else None
             videos.append(
                 Video(
                     path=path,
@@ -75,35 +81,35 @@ def read_ffpp(root: Path, compression: str) -> tuple[list[Video], list[str]]:
                     target=target,
                     source=source,
                     group=target,
-                    split="test" if actors else side,
+                    split="test" if actors else split,
                 )
             )
-    group = components([video.target for video in videos], links)
+    group = connected_groups([video.target for video in videos], links)
     notes = []
     if not official:
         notes.append("no split JSONs were found: this is not the official split")
-    elif strangers := sum(video.split == "unused" for video in videos):
-        notes.append(f"{strangers} videos are in none of the split JSONs and are set aside")
+    elif unlisted := sum(video.split == "unused" for video in videos):
+        notes.append(f"{unlisted} videos are in none of the split JSONs and are excluded")
     return [replace(video, group=group[video.target]) for video in videos], notes
 
 
 def _ffpp_pairs(root: Path) -> dict[tuple[str, str], Split]:
-    sides: tuple[Split, ...] = ("train", "val", "test")
+    splits: tuple[Split, ...] = ("train", "val", "test")
     for folder in (root / "splits", root / "dataset" / "splits", root):
-        files = {side: folder / f"{side}.json" for side in sides}
-        present = {side: path for side, path in files.items() if path.is_file()}
+        files = {split: folder / f"{split}.json" for split in splits}
+        present = {split: path for split, path in files.items() if path.is_file()}
         if not present:
             continue
-        for side in sides:
-            if side not in present:
+        for split in splits:
+            if split not in present:
                 advice = "copy all three split JSONs from the FaceForensics++ repository"
-                raise LayoutError(files[side], "is missing beside the others", advice)
+                raise LayoutError(files[split], "is missing beside the others", advice)
         pairs: dict[tuple[str, str], Split] = {}
-        for side, path in present.items():
+        for split, path in present.items():
             for pair in _json(path):
                 if not (isinstance(pair, list) and len(pair) == 2):
                     raise LayoutError(path, "is not a list of pairs", "copy it again")
-                pairs[str(pair[0]), str(pair[1])] = side
+                pairs[str(pair[0]), str(pair[1])] = split
         return pairs
     return {}
 
@@ -111,17 +117,26 @@ def _ffpp_pairs(root: Path) -> dict[tuple[str, str], Split]:
 def read_celeb_df(root: Path) -> tuple[list[Video], list[str]]:
     """Read Celeb-DF-v2.
 
-    Groups are the connected components of people: forgery `id0_id1_0000` shows video `id0_0000` with the face
-    of id1. The official test list shares people with what it leaves for training.
+    Expected layout:
+
+        Celeb-real/id0_0000.mp4
+        Celeb-synthesis/id0_id1_0000.mp4
+        YouTube-real/00003.mp4
+        List_of_testing_videos.txt
+
+    Lines of the list look like `1 Celeb-real/id0_0000.mp4`, where 1 is real and 0 is fake. Fake
+    `id0_id1_0000` shows video `id0_0000` with the face of person id1; people that are linked by fakes form a
+    group. Videos that are not in the list are for training; `find_videos` excludes those that share people
+    with the list.
 
     Args:
-        root: Holds `Celeb-real`, `Celeb-synthesis`, `YouTube-real` and the test list.
+        root: Folder with `Celeb-real`, `Celeb-synthesis`, `YouTube-real` and the test list.
 
     Returns:
         Videos and notes.
 
     Raises:
-        LayoutError: The list is malformed or its labels contradict the folders.
+        LayoutError: The test list is malformed or its labels contradict the folders.
 
     Source:
         Li et al., "Celeb-DF: A Large-scale Challenging Dataset for DeepFake Forensics", CVPR 2020.
@@ -140,7 +155,7 @@ def read_celeb_df(root: Path) -> tuple[list[Video], list[str]]:
             source = ends[1] if fake and len(ends) > 2 else ""
             if source:
                 links.append((person, source))
-            # The list has one spelling; mirrors of the data set have others, some with a folder in between.
+            # Copies of the data set differ from the list in upper case and in additional folders.
             key = f"{part}/{path.name}".lower()
             found.add(key)
             if listed.get(key, fake) is not fake:
@@ -157,7 +172,7 @@ def read_celeb_df(root: Path) -> tuple[list[Video], list[str]]:
                     split=("test" if key in listed else "train") if listed else None,
                 )
             )
-    group = components([video.group for video in videos], links)
+    group = connected_groups([video.group for video in videos], links)
     notes = []
     if not listed:
         notes.append(f"no {CELEB_DF_LIST} was found: this is not the official split")
@@ -181,17 +196,23 @@ def _celeb_df_list(path: Path) -> dict[str, bool]:
 def read_dfdc(root: Path) -> tuple[list[Video], list[str]]:
     """Read parts of the Deepfake Detection Challenge.
 
-    The group is the original video. Actors recur across originals and nothing in the data set says who they
-    are.
+    Expected layout:
+
+        dfdc_train_part_0/aaa.mp4
+        dfdc_train_part_0/metadata.json
+
+    Each part's metadata looks like `{"aaa.mp4": {"label": "FAKE", "split": "train", "original": "bbb.mp4"}}`.
+    A group is an original video and its fakes. Actors occur in several originals, but the data set does not
+    state which, so groups in different splits may show the same person.
 
     Args:
-        root: A part, or a folder of parts; each has its `metadata.json` beside its videos.
+        root: A part, or a folder of parts.
 
     Returns:
         Videos and notes.
 
     Raises:
-        LayoutError: A metadata.json is not readable or lacks a label.
+        LayoutError: A metadata.json is unreadable or lacks a label.
 
     Source:
         Dolhansky et al., "The DeepFake Detection Challenge (DFDC) Dataset", 2020.

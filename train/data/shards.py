@@ -1,15 +1,15 @@
-"""Writes clips into tar shards in the WebDataset layout, so that a run killed at any moment can be resumed.
+"""Writer of prepared data sets: tar shards in the WebDataset layout, resumable after a kill at any moment.
 
-A prepared data set is a folder:
+A prepared data set is a folder with these files:
 
     train-000.tar …   `<clip>.<NN>.jpg`, the frames of a clip next to each other
     clips.csv         one line per clip
-    skipped.csv       what gave no clip, and why
-    prepared.json     how it was made
-    progress.jsonl    the journal: one line per finished video, written after its clips are on disk
+    skipped.csv       videos without a clip, with the reason
+    prepared.json     settings and counts
+    progress.jsonl    journal: one line per finished video, written after its clips are on disk
 
-The journal is the truth. Each line states how long every shard was when it was written; what a killed run
-left behind that point is cut off.
+Each line of the journal states how long every shard was at that time. When a run is resumed, anything behind
+that point is cut off.
 """
 
 from __future__ import annotations
@@ -47,86 +47,86 @@ COLUMNS = (
 
 
 class PrepareError(ValueError):
-    """Says that a data set cannot be prepared or continued; `str()` is one line that says what to do."""
+    """A data set that cannot be prepared or resumed; the message is one line that says what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """Holds one line of the journal: what became of a video.
+    """Line of the journal: the result of one video.
 
     Args:
-        video: Its path, relative to the data set where it is inside.
-        label: `fake`, `group` and `split` as they were; they must not change under a half-prepared set.
-        rows: Its lines of `clips.csv`.
-        reason: Why it gave no clip; empty if it gave some.
-        again: Whether another run should try it again: it could not be read, which may be mended.
-        shards: Name of the split -> (number of its last shard, bytes in it).
+        video: Path of the video, relative to the data set if inside it.
+        label: `fake`, `group` and `split`; they must not change while a data set is being prepared.
+        rows: Lines of `clips.csv`.
+        reason: Reason why there is no clip; empty if there are clips.
+        retry: Whether the next run should try the video again, because it could not be read.
+        shards: Split -> number of its last shard, and bytes in it.
     """
 
     video: str
     label: list[Any]
     rows: list[dict[str, Any]]
     reason: str = ""
-    again: bool = False
+    retry: bool = False
     shards: dict[str, list[int]] = field(default_factory=dict)
 
 
 class ShardWriter:
-    """Appends clips to the numbered tar shards of one split.
+    """Writer of the numbered tar shards of one split.
 
     Args:
-        folder: Where the shards are.
-        split: Their name.
-        most_bytes: A shard that has reached this is closed and the next begun.
-        number: The shard to go on with.
-        length: How much of it to keep.
+        folder: Folder of the shards.
+        split: Name of the split.
+        max_bytes: Size at which a shard is closed and the next one begun.
+        number: Number of the shard to continue.
+        length: Bytes of that shard to keep.
 
     Raises:
-        PrepareError: The shard has less than that.
+        PrepareError: The shard is shorter than `length`.
     """
 
     def __init__(self, folder: Path, split: str, *, max_bytes: int, number: int = 0, length: int = 0) -> None:
         self._folder = folder
         self._split = split
-        self._most_bytes = max_bytes
+        self._max_bytes = max_bytes
         self.number = number
         self._file = self._open(length)
 
     @property
     def position(self) -> list[int]:
-        """Return the number of the shard and how many bytes it has."""
+        """Number of the current shard and bytes in it."""
         return [self.number, self._file.tell()]
 
     def add(self, clip: str, jpegs: Sequence[bytes]) -> str:
         """Append a clip.
 
         Args:
-            clip: Its name, without dots.
-            jpegs: Its frames.
+            clip: Name of the clip, without dots.
+            jpegs: Frames as JPEG.
 
         Returns:
-            The name of the shard it is in.
+            Name of the shard that the clip is in.
         """
-        if self._file.tell() >= self._most_bytes:
+        if self._file.tell() >= self._max_bytes:
             self._end()
             self.number += 1
             self._file = self._open(0)
         for index, jpeg in enumerate(jpegs):
             member = tarfile.TarInfo(f"{clip}.{index:02}.jpg")
             member.size = len(jpeg)
-            # Neither owner nor time: the same videos give the same bytes.
+            # Without owner and time, the same videos give the same bytes.
             self._file.write(member.tobuf(tarfile.GNU_FORMAT))
             self._file.write(jpeg)
             self._file.write(b"\0" * (-len(jpeg) % tarfile.BLOCKSIZE))
         return self._path.name
 
     def sync(self) -> None:
-        """Put everything written so far on the disk."""
+        """Flush everything written so far to the disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """End the shard so that any reader of tar files takes it; it can be continued nevertheless."""
+        """End the shard as a valid tar file; it can still be continued later."""
         self._end()
 
     @property
@@ -149,22 +149,22 @@ class ShardWriter:
 
 
 class PreparedWriter:
-    """Writes a prepared data set; as a context manager it holds the folder against a second writer.
+    """Writer of a prepared data set; a context manager that locks the folder.
 
     Args:
-        folder: Where; made if it is not there.
-        settings: What must be the same when a stopped run is continued.
-        most_bytes: Of a shard.
+        folder: Folder to write, created if missing.
+        settings: Settings that must be the same when a run is resumed.
+        max_bytes: Maximum size of a shard.
 
     Raises:
-        PrepareError: The folder holds something else, was made with other settings, or is being written to.
+        PrepareError: The folder has other content or other settings, or another process writes to it.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], *, max_bytes: int) -> None:
         self.folder = folder
         self.records: dict[str, Record] = {}
         self._settings = json.loads(json.dumps(settings))
-        self._most_bytes = max_bytes
+        self._max_bytes = max_bytes
         self._writers: dict[str, ShardWriter] = {}
 
     def __enter__(self) -> Self:
@@ -200,16 +200,16 @@ class PreparedWriter:
         self._journal.close()
 
     def add(self, video: Video, name: str, clips: Sequence[FaceClip]) -> None:
-        """Write the clips of a video and note it as done.
+        """Write the clips of a video and record it as done.
 
         Args:
-            video: The video, its split settled.
-            name: Its path as the journal knows it.
-            clips: At least one.
+            video: The video, with its split.
+            name: Path of the video in the journal.
+            clips: Its clips, at least one.
         """
         split = str(video.split)
         if split not in self._writers:
-            self._writers[split] = ShardWriter(self.folder, split, max_bytes=self._most_bytes)
+            self._writers[split] = ShardWriter(self.folder, split, max_bytes=self._max_bytes)
         rows = []
         for number, clip in enumerate(clips):
             key = f"{video.name}_{number}"
@@ -230,30 +230,30 @@ class PreparedWriter:
                 }
             )
         self._writers[split].sync()
-        self._note(Record(video=name, label=label(video), rows=rows, shards=self._positions()))
+        self._record(Record(video=name, label=label(video), rows=rows, shards=self._positions()))
 
-    def skip(self, video: Video, name: str, reason: str, *, again: bool) -> None:
-        """Note that a video gives no clip.
+    def skip(self, video: Video, name: str, reason: str, *, retry: bool) -> None:
+        """Record that a video has no clip.
 
         Args:
             video: The video.
-            name: Its path as the journal knows it.
-            reason: Why, in one line.
-            again: Whether the next run should try it again.
+            name: Path of the video in the journal.
+            reason: Reason, in one line.
+            retry: Whether the next run should try the video again.
         """
         reason = " ".join(reason.split())
-        self._note(
+        self._record(
             Record(
-                video=name, label=label(video), rows=[], reason=reason, again=again, shards=self._positions()
+                video=name, label=label(video), rows=[], reason=reason, retry=retry, shards=self._positions()
             )
         )
 
     def finish(self, videos: Iterable[str], about: Mapping[str, Any]) -> None:
-        """Write the lists from the journal.
+        """Write `clips.csv`, `skipped.csv` and `prepared.json` from the journal.
 
         Args:
-            videos: Those of the data set as it is now; what else the journal has is left out.
-            about: Goes into `prepared.json`, with the settings.
+            videos: Videos of the data set as it is now; others in the journal are left out.
+            about: Content of `prepared.json` besides the settings.
         """
         records = [self.records[name] for name in videos if name in self.records]
         clips = io.StringIO()
@@ -271,7 +271,7 @@ class PreparedWriter:
             json.dumps({**self._settings, **about}, indent=2, allow_nan=False) + "\n",
         )
 
-    def _note(self, record: Record) -> None:
+    def _record(self, record: Record) -> None:
         self._journal.write(json.dumps(asdict(record), allow_nan=False).encode() + b"\n")
         self._journal.flush()
         self.records[record.video] = record
@@ -282,7 +282,7 @@ class PreparedWriter:
     def _resume(self) -> None:
         self._journal.seek(0)
         text = self._journal.read()
-        # A killed run may have left half a line.
+        # A killed run may have left an incomplete line.
         whole = text[: text.rfind(b"\n") + 1]
         self._journal.truncate(len(whole))
         lines = [json.loads(line) for line in whole.splitlines()]
@@ -301,7 +301,7 @@ class PreparedWriter:
         known: dict[str, list[int]] = lines[-1].get("shards", {}) if lines else {}
         for split, (number, length) in known.items():
             self._writers[split] = ShardWriter(
-                self.folder, split, max_bytes=self._most_bytes, number=number, length=length
+                self.folder, split, max_bytes=self._max_bytes, number=number, length=length
             )
         for split in ("train", "val", "test"):
             for path in self.folder.glob(f"{split}-[0-9]*.tar"):
@@ -310,12 +310,5 @@ class PreparedWriter:
 
 
 def label(video: Video) -> list[Any]:
-    """Give what must not change about a video while its data set is being prepared.
-
-    Args:
-        video: The video.
-
-    Returns:
-        Whether it is fake, its group and its split.
-    """
+    """Return what must not change while a data set is being prepared: label, group and split of a video."""
     return [video.fake, video.group, video.split]

@@ -1,7 +1,7 @@
-"""Keeps what belongs together on one side: groups of videos, and their division into train, val and test.
+"""Groups of videos that belong together, and their division into train, val and test without leaks.
 
-Pure. A forgery shares its picture with its original and its face with its source; a detector that has seen
-one of them in training recognises the others, and a figure measured on them is worth nothing.
+A fake shows the scene of its original and the face of its source. A detector that was trained on one of them
+recognises the others, so they must be in the same split; otherwise results on the test split are too good.
 """
 
 from __future__ import annotations
@@ -27,35 +27,37 @@ SPLIT_NAMES: Mapping[str, Split] = {
     "test": "test",
     "testing": "test",
 }
-SHARES: Mapping[Split, float] = {"train": 0.8, "val": 0.1, "test": 0.1}
+SPLIT_SHARES: Mapping[Split, float] = {"train": 0.8, "val": 0.1, "test": 0.1}
 
 
 class SplitLeak(ValueError):
-    """Says that a group lies on two sides of a split.
+    """A group with videos in more than one split.
 
     Args:
-        groups: Which do, with their sides.
+        groups: Group -> its splits, for each such group.
     """
 
     def __init__(self, groups: Mapping[str, Sequence[str]]) -> None:
         super().__init__(groups)
-        self.groups = {name: tuple(sides) for name, sides in groups.items()}
+        self.groups = {name: tuple(splits) for name, splits in groups.items()}
 
     def __str__(self) -> str:
-        name, sides = next(iter(self.groups.items()))
+        name, splits = next(iter(self.groups.items()))
         others = f" (and {len(self.groups) - 1} more groups)" if len(self.groups) > 1 else ""
-        return f"group {name!r} is in {' and in '.join(sides)}{others}; put all videos of a group on one side"
+        return (
+            f"group {name!r} is in {' and in '.join(splits)}{others}; put all videos of a group in one split"
+        )
 
 
-def components(members: Iterable[str], links: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Name the connected component of each member: everything that links reach from it.
+def connected_groups(members: Iterable[str], links: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the group of each member: the connected component of the graph of links.
 
     Args:
-        members: Names (identities, videos), repeated or not.
-        links: Pairs of names that must stay together; their ends are members too.
+        members: Names of people or videos; repetitions are allowed.
+        links: Pairs of names that must stay together; both become members.
 
     Returns:
-        Member -> component name: the member itself, `a-b` for a pair, `a+7` for a and seven more.
+        Member -> group name: the member itself, `a-b` for a pair, `a+7` for a and seven more.
     """
     pairs = list(links)
     names = sorted({*members, *(end for pair in pairs for end in pair)})
@@ -73,81 +75,85 @@ def components(members: Iterable[str], links: Iterable[tuple[str, str]]) -> dict
     return {name: title[int(label[index[name]])] for name in names}
 
 
-def divide(
-    groups: Sequence[str], fake: Sequence[bool], *, seed: int = 0, shares: Mapping[Split, float] = SHARES
+def split_groups(
+    groups: Sequence[str],
+    fake: Sequence[bool],
+    *,
+    seed: int = 0,
+    shares: Mapping[Split, float] = SPLIT_SHARES,
 ) -> dict[str, Split]:
-    """Divide groups into splits, so that each split has its share of both classes.
+    """Divide groups into splits, so that each split gets its share of both classes.
 
-    Large groups are placed first, each where most is lacking of what it holds. Equal groups come in the order
-    of a hash of their names, so the result does not depend on the order of the files. Few groups may leave a
-    split empty.
+    Large groups are placed first, each into the split that lacks most of its classes. Groups of equal size
+    are ordered by a hash of their names, so the result does not depend on the order of the files. With few
+    groups a split may stay empty.
 
     Args:
-        groups: (N,) the group of each video.
-        fake: (N,) truth of each video.
-        seed: Another seed, another division.
+        groups: Group of each video, `(N,)`.
+        fake: Whether each video is fake, `(N,)`.
+        seed: Seed of the division.
         shares: Split -> its share of the videos; ties go to the first.
 
     Returns:
         Group -> split.
     """
     counts: dict[str, Counter[bool]] = defaultdict(Counter)
-    for group, forged in zip(groups, fake, strict=True):
-        counts[group][bool(forged)] += 1
-    total = Counter(bool(forged) for forged in fake)
+    for group, is_fake in zip(groups, fake, strict=True):
+        counts[group][bool(is_fake)] += 1
+    total = Counter(bool(is_fake) for is_fake in fake)
     lacking = {split: dict.fromkeys(total, share) for split, share in shares.items()}
 
-    def drawn(group: str) -> tuple[int, str]:
+    def order(group: str) -> tuple[int, str]:
         return -counts[group].total(), hashlib.sha256(f"{seed}:{group}".encode()).hexdigest()
 
     found: dict[str, Split] = {}
-    for group in sorted(counts, key=drawn):
-        held = {forged: number / total[forged] for forged, number in counts[group].items()}
-        best = max(shares, key=lambda split: sum(held[f] * lacking[split][f] for f in held))
-        for forged, share in held.items():
-            lacking[best][forged] -= share
+    for group in sorted(counts, key=order):
+        content = {label: number / total[label] for label, number in counts[group].items()}
+        best = max(shares, key=lambda split: sum(content[label] * lacking[split][label] for label in content))
+        for label, share in content.items():
+            lacking[best][label] -= share
         found[group] = best
     return found
 
 
-def check(groups: Sequence[str], splits: Sequence[str]) -> None:
-    """Check that no group lies on two sides.
+def check_no_leak(groups: Sequence[str], splits: Sequence[str]) -> None:
+    """Check that no group is in two splits.
 
     Args:
-        groups: (N,) the group of each video or clip.
-        splits: (N,) its split; `unused` is no side.
+        groups: Group of each video or clip, `(N,)`.
+        splits: Split of each video or clip, `(N,)`; `unused` is allowed beside any other.
 
     Raises:
-        SplitLeak: A group does.
+        SplitLeak: A group is in two splits.
     """
-    sides: dict[str, set[str]] = defaultdict(set)
+    found: dict[str, set[str]] = defaultdict(set)
     for group, split in zip(groups, splits, strict=True):
         if split != "unused":
-            sides[group].add(split)
-    torn = {group: sorted(found) for group, found in sorted(sides.items()) if len(found) > 1}
-    if torn:
-        raise SplitLeak(torn)
+            found[group].add(split)
+    leaking = {group: sorted(names) for group, names in sorted(found.items()) if len(names) > 1}
+    if leaking:
+        raise SplitLeak(leaking)
 
 
-def untangle(groups: Sequence[str], splits: Sequence[Split]) -> list[Split]:
-    """Set aside what would leak where an official split tears groups apart.
+def exclude_leaks(groups: Sequence[str], splits: Sequence[Split]) -> list[Split]:
+    """Exclude videos whose group is in two splits of an official division.
 
-    The test set stays whole, then the validation set; what they share a group with is taken out of the
-    others.
+    The test split stays complete, then the validation split; videos of their groups are excluded from the
+    other splits.
 
     Args:
-        groups: (N,) the group of each video.
-        splits: (N,) its official split.
+        groups: Group of each video, `(N,)`.
+        splits: Official split of each video, `(N,)`.
 
     Returns:
-        (N,) the splits with `unused` for what was taken out.
+        Split of each video, `(N,)`; `unused` for the excluded ones.
     """
     kept: dict[str, Split] = {}
     order: tuple[Split, ...] = ("test", "val", "train")
-    for side in order:
+    for name in order:
         for group, split in zip(groups, splits, strict=True):
-            if split == side:
-                kept.setdefault(group, side)
+            if split == name:
+                kept.setdefault(group, name)
     return [
         split if kept.get(group) == split else "unused" for group, split in zip(groups, splits, strict=True)
     ]

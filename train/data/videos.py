@@ -1,4 +1,4 @@
-"""What a data set says of its videos: file, label, forger, group and split."""
+"""Facts that a data set states about each of its videos: file, label, method, group and split."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from train.data.splits import Split
 
 
 class LayoutError(ValueError):
-    """Says that a data set is not laid out as expected; `str()` is one line that says what to do.
+    """A data set that is not laid out as expected.
 
     Args:
         path: The file or folder at fault.
@@ -29,17 +29,17 @@ class LayoutError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Video:
-    """Holds what a data set says of one video.
+    """Facts about one video of a data set.
 
     Args:
-        path: The file; it may turn out missing or unreadable.
-        name: Unique within the data set, of letters, digits, `_` and `-`; the stem of its clips' names.
-        fake: Whether it is forged.
-        method: How it was forged; for a real one the part of the data set that it comes from.
-        target: The original whose picture it shows.
-        source: Whose face was put in; empty where there is none or it is not known.
-        group: What must stay on one side of any split.
-        split: `train`, `val`, `test`, `unused` where no side could take it without a leak; None: not settled.
+        path: The file; it may turn out to be missing or unreadable.
+        name: Name, unique within the data set, of letters, digits, `_` and `-`; clip names start with it.
+        fake: Whether it is fake.
+        method: Method that made the fake; of a real video, the part of the data set that it comes from.
+        target: Original video that a fake was made from; of a real video, the video itself.
+        source: Person or video whose face was put in; empty if there is none or it is unknown.
+        group: Name of the group; all videos of a group must be in the same split.
+        split: `train`, `val` or `test`; `unused` if every split would leak; None if not decided yet.
     """
 
     path: Path

@@ -102,14 +102,14 @@ def evaluate(
         else:
             videos = find_videos(data, layout=layout, compression=compression, seed=seed)
             # A division of ours says nothing about videos that a model was never trained on by it.
-            sides = {str(video.split) for video in videos.videos} if videos.stated else set()
+            sides = {str(video.split) for video in videos.videos} if videos.has_official_split else set()
             side = choose_side(split, sides, groups)
             prepare(
                 data,
                 out / "clips",
                 layout=layout,
                 compression=compression,
-                sides=None if side == "all" else [side],
+                splits=None if side == "all" else [side],
                 spec=spec_for(scorer),
                 workers=workers,
                 seed=seed,
@@ -168,7 +168,7 @@ def spec_for(scorer: Scorer) -> ClipSpec:
         frames=scorer.window,
         min_frames=scorer.min_frames,
         per_video=None,
-        seconds=None,
+        max_seconds=None,
     )
 
 

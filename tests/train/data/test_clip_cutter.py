@@ -1,4 +1,4 @@
-"""What becomes a clip is decided on sightings; cutting is done on real videos."""
+"""Tests of cutting face clips: the choice of samples, and cutting from real videos."""
 
 from __future__ import annotations
 
@@ -13,69 +13,69 @@ from runtime.engines.factory import detector_infer
 from streams.errors import SourceError
 from streams.faces.detector import Detector
 from streams.faces.finder import FaceFinder
-from train.data.clip_cutter import ClipSpec, NoClip, Sighting, choose, cut_clips, encode, runs
+from train.data.clip_cutter import ClipSpec, FaceSample, NoClip, choose_windows, consecutive_runs, cut_clips
 
 Film = Callable[..., Path]
 
 SPEC = ClipSpec(size=64, sample_hz=10, frames=8, min_frames=4, per_video=None)
 
 
-def seen(first: int, count: int, *, height: float = 50, skip: tuple[int, ...] = ()) -> list[Sighting]:
-    """Make sightings of one face in consecutive samples, but for those left out."""
+def samples(first: int, count: int, *, height: float = 50, skip: tuple[int, ...] = ()) -> list[FaceSample]:
+    """Return consecutive samples of one face, except for some."""
     return [
-        Sighting(sample=i, pts_s=i / 10, height=height, jpeg=b"")
+        FaceSample(sample=i, pts_s=i / 10, height=height, jpeg=b"")
         for i in range(first, first + count)
         if i not in skip
     ]
 
 
-def spans(windows: list[list[Sighting]]) -> list[tuple[int, int]]:
-    """Tell the first and last sample of each window."""
+def spans(windows: list[list[FaceSample]]) -> list[tuple[int, int]]:
+    """Return the numbers of the first and last sample of each window."""
     return [(window[0].sample, window[-1].sample) for window in windows]
 
 
 def test_a_missing_sample_ends_a_run() -> None:
-    """Nothing is bridged: the samples on both sides of a gap are never neighbours in a clip."""
-    assert [len(run) for run in runs(seen(0, 10, skip=(4, 5)))] == [4, 4]
-    assert runs([]) == []
+    """A clip never spans a gap."""
+    assert [len(run) for run in consecutive_runs(samples(0, 10, skip=(4, 5)))] == [4, 4]
+    assert consecutive_runs([]) == []
 
 
-def test_windows_lie_side_by_side_in_the_middle_of_a_run() -> None:
-    """Of 21 samples two windows of 8 fit, with what is left over at both ends."""
-    assert spans(choose({1: seen(0, 21)}, SPEC)) == [(2, 9), (10, 17)]
+def test_windows_are_adjacent_in_the_middle_of_a_run() -> None:
+    """Two windows of 8 fit into 21 samples; the leftover samples are at both ends."""
+    assert spans(choose_windows({1: samples(0, 21)}, SPEC)) == [(2, 9), (10, 17)]
 
 
-def test_a_short_run_is_taken_only_where_there_is_no_longer_one() -> None:
-    """A video with no full clip gives its longest run, if that has `min_frames`."""
-    assert spans(choose({1: seen(0, 5), 2: seen(10, 6)}, SPEC)) == [(10, 15)]
-    assert spans(choose({1: seen(0, 6), 2: seen(10, 8)}, SPEC)) == [(10, 17)]
-    assert choose({1: seen(0, 3)}, SPEC) == []
+def test_a_short_run_is_used_only_without_a_full_clip() -> None:
+    """A video without a full clip gives its longest run, if it has `min_frames` samples."""
+    assert spans(choose_windows({1: samples(0, 5), 2: samples(10, 6)}, SPEC)) == [(10, 15)]
+    assert spans(choose_windows({1: samples(0, 6), 2: samples(10, 8)}, SPEC)) == [(10, 17)]
+    assert choose_windows({1: samples(0, 3)}, SPEC) == []
 
 
 @pytest.mark.parametrize("per_video", [1, 2, 3, 4, 5])
 def test_clips_are_spread_over_the_video(per_video: int) -> None:
-    """Exactly as many as asked for, each from its part of the video, none twice."""
+    """There are exactly `per_video` clips, each from another part of the video."""
     spec = ClipSpec(size=64, frames=8, min_frames=4, per_video=per_video)
-    starts = [first for first, _ in spans(choose({1: seen(0, 40)}, spec))]
+    starts = [first for first, _ in spans(choose_windows({1: samples(0, 40)}, spec))]
     assert len(set(starts)) == per_video
     assert np.mean(starts) == pytest.approx(16, abs=4)
 
 
-def test_the_most_prominent_face_wins_and_others_may_follow_it() -> None:
-    """A smaller face at the same time is left out; one under a new id later is not; a speck always."""
+def test_the_most_prominent_face_is_used() -> None:
+    """A smaller face at the same time is skipped, a later one is used, and a very small one is skipped."""
     faces = {
-        1: seen(0, 8, height=50),
-        2: seen(0, 24, height=80),
-        3: seen(30, 8, height=70),
-        4: seen(50, 8, height=20),
+        1: samples(0, 8, height=50),
+        2: samples(0, 24, height=80),
+        3: samples(30, 8, height=70),
+        4: samples(50, 8, height=20),
     }
-    assert spans(choose(faces, SPEC)) == [(0, 7), (8, 15), (16, 23), (30, 37)]
-    both = choose(faces, ClipSpec(size=64, frames=8, min_frames=4, per_video=None, faces=2))
+    assert spans(choose_windows(faces, SPEC)) == [(0, 7), (8, 15), (16, 23), (30, 37)]
+    both = choose_windows(faces, ClipSpec(size=64, frames=8, min_frames=4, per_video=None, max_faces=2))
     assert spans(both).count((0, 7)) == 2
 
 
 def test_cut_clips_from_a_video(tmp_path: Path, film: Film) -> None:
-    """The crops are centred on the face, in RGB, at the rate that was asked for."""
+    """Crops are centred on the face, in RGB, at the requested rate."""
     path = film(tmp_path / "face.mp4")
     finder = FaceFinder(Detector(detector_infer(threads=1)))
     clips = cut_clips(path, SPEC, finder)
@@ -85,16 +85,16 @@ def test_cut_clips_from_a_video(tmp_path: Path, film: Film) -> None:
     crop = cv2.imdecode(np.frombuffer(clips[0].jpegs[0], np.uint8), cv2.IMREAD_COLOR)
     assert crop is not None
     assert crop.shape == (64, 64, 3)
-    # Skin in the middle: more red than blue. OpenCV reads BGR.
+    # Skin is more red than blue; OpenCV reads BGR.
     blue, _, red = crop[24:40, 24:40].reshape(-1, 3).mean(axis=0)
     assert red > blue + 15
 
 
-def test_reading_stops_after_the_seconds_asked_for(tmp_path: Path, film: Film) -> None:
-    """Of a long video only the start is read."""
+def test_reading_stops_after_max_seconds(tmp_path: Path, film: Film) -> None:
+    """Only the start of a long video is read."""
     path = film(tmp_path / "face.mp4", frames=40)
     finder = FaceFinder(Detector(detector_infer(threads=1)))
-    spec = ClipSpec(size=64, sample_hz=10, frames=5, min_frames=5, per_video=None, seconds=1.0)
+    spec = ClipSpec(size=64, sample_hz=10, frames=5, min_frames=5, per_video=None, max_seconds=1.0)
     assert len(cut_clips(path, spec, finder)) == 2
 
 
@@ -106,30 +106,21 @@ def test_reading_stops_after_the_seconds_asked_for(tmp_path: Path, film: Film) -
         ({"fps": 4}, "no face for 4 samples in a row"),
     ],
 )
-def test_a_video_without_a_clip_says_why(
+def test_a_video_without_a_clip_raises_the_reason(
     tmp_path: Path, film: Film, made_of: dict[str, int], reason: str
 ) -> None:
-    """No face, too short and too slow for the rate are different from not readable."""
+    """No face, too few frames and too low a frame rate are not read errors."""
     path = film(tmp_path / "video.mp4", **made_of)
     with pytest.raises(NoClip, match=reason):
         cut_clips(path, SPEC, FaceFinder(Detector(detector_infer(threads=1))))
 
 
 def test_a_file_that_is_no_video_is_a_source_error(tmp_path: Path) -> None:
-    """Text under the name of a video, and a name without a file."""
+    """A text file named like a video, and a missing file, are read errors."""
     (tmp_path / "text.mp4").write_text("this is not a video")
     for name in ("text.mp4", "missing.mp4"):
         with pytest.raises(SourceError):
             cut_clips(tmp_path / name, SPEC, FaceFinder(Detector(detector_infer(threads=1))))
-
-
-def test_encoding_keeps_colours_at_full_resolution() -> None:
-    """Columns of red and blue one pixel wide survive: colour is not halved."""
-    crop = np.zeros((32, 32, 3), dtype=np.uint8)
-    crop[:, ::2, 0] = crop[:, 1::2, 2] = 255
-    back = cv2.imdecode(np.frombuffer(encode(crop, 95), np.uint8), cv2.IMREAD_COLOR)
-    assert back is not None
-    assert np.abs(cv2.cvtColor(back, cv2.COLOR_BGR2RGB).astype(int) - crop).mean() < 8
 
 
 @pytest.mark.parametrize(
@@ -141,12 +132,12 @@ def test_encoding_keeps_colours_at_full_resolution() -> None:
         {"frames": 4, "min_frames": 5},
         {"frames": 101},
         {"per_video": 0},
-        {"faces": 0},
-        {"seconds": 0},
-        {"quality": 101},
+        {"max_faces": 0},
+        {"max_seconds": 0},
+        {"jpeg_quality": 101},
     ],
 )
-def test_a_spec_checks_its_numbers(wrong: dict[str, float]) -> None:
-    """Each number out of range is named."""
+def test_an_invalid_spec_is_refused(wrong: dict[str, float]) -> None:
+    """The error names the value that is out of range."""
     with pytest.raises(ValueError, match=next(iter(wrong))):
         ClipSpec(**wrong)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Sets of clips are read in each form that is about, and refused with a reason where they are broken."""
+"""Tests of reading sets of clips in each supported form, and of broken ones."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from train.data.clip_cutter import encode
 from train.data.clip_set import ClipSetError, is_clip_set, load_clips, read_clip_set
+from train.data.crops import encode_jpeg
 
 COLUMNS = "shard,clip,fake,method,target,source,group,frames,sample_hz,native_face_height_px"
 
 
-def picture(value: int, side: int = 24) -> bytes:
-    """Encode a flat picture in RGB whose red tells it from the others."""
+def image(value: int, side: int = 24) -> bytes:
+    """Return a JPEG of one colour, with the given red value."""
     crop = np.full((side, side, 3), 40, dtype=np.uint8)
     crop[..., 0] = value
-    return encode(crop, 95)
+    return encode_jpeg(crop, 95)
 
 
 def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
@@ -36,14 +36,14 @@ def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
 
 @pytest.mark.parametrize("pattern", ["{clip}.{i:02}.jpg", "{clip}/{i:02}.jpg"])
 def test_clips_are_read_in_order_and_in_rgb(tmp_path: Path, pattern: str) -> None:
-    """Frames come oldest first, red stays red, and the video is the clip's name without its number."""
+    """Frames are in order and RGB; the video is the name of the clip without its number."""
     (tmp_path / "clips.csv").write_text(
         f"{COLUMNS}\na.tar,swap_1_2_0,1,swap,1,2,1-2,3,8.333,91.5\na.tar,original_1_0,0,original,1,,1-2,3,10,80\n"
     )
     write_tar(
         tmp_path / "a.tar",
         [
-            (pattern.format(clip=clip, i=i), picture(100 + 50 * i))
+            (pattern.format(clip=clip, i=i), image(100 + 50 * i))
             for clip in ("swap_1_2_0", "original_1_0")
             for i in reversed(range(3))
         ],
@@ -61,8 +61,8 @@ def test_clips_are_read_in_order_and_in_rgb(tmp_path: Path, pattern: str) -> Non
     assert first.frames[:, 12, 12, 2] == pytest.approx([40, 40, 40], abs=3)
 
 
-def test_prepared_json_gives_margin_and_notes(tmp_path: Path) -> None:
-    """What `prepare` wrote beside the index counts, not what is usual."""
+def test_prepared_json_states_margin_and_notes(tmp_path: Path) -> None:
+    """The margin in `prepared.json` overrides the default."""
     (tmp_path / "clips.csv").write_text(f"{COLUMNS},split\na.tar,x_0,0,real,x,,x,1,8,90,test\n")
     (tmp_path / "prepared.json").write_text(json.dumps({"spec": {"margin": 1.7}, "notes": ["beware"]}))
     found = read_clip_set(tmp_path)
@@ -73,14 +73,14 @@ def test_prepared_json_gives_margin_and_notes(tmp_path: Path) -> None:
 
 
 def test_single_crops_are_clips_of_one_frame(tmp_path: Path) -> None:
-    """A set of stills is read as videos of one frame; DFDC's known weakness is noted."""
+    """Single crops are read as clips of one frame; a note warns of the recurring actors of DFDC."""
     folder = tmp_path / "dfdc_faces"
     folder.mkdir()
     (folder / "labels.csv").write_text(
         "shard,file,fake,group,native_width,native_height,split\n"
         "v.tar,abc.jpg,0,abc,204,204,val\nv.tar,xyz.jpg,1,abc,51,51,val\n"
     )
-    write_tar(folder / "v.tar", [("abc.jpg", picture(90)), ("xyz.jpg", picture(200))])
+    write_tar(folder / "v.tar", [("abc.jpg", image(90)), ("xyz.jpg", image(200))])
     found = read_clip_set(folder)
     clips = list(load_clips(found, found.entries))
     assert [clip.frames.shape[0] for clip in clips] == [1, 1]
@@ -99,8 +99,8 @@ def test_single_crops_are_clips_of_one_frame(tmp_path: Path) -> None:
         (COLUMNS, "names no clip"),
     ],
 )
-def test_a_broken_index_is_named(tmp_path: Path, index: str, message: str) -> None:
-    """Each fault of the index is one line that names the file."""
+def test_a_broken_index_is_reported(tmp_path: Path, index: str, message: str) -> None:
+    """The error is one line that names the file."""
     (tmp_path / "clips.csv").write_text(index + "\n")
     with pytest.raises(ClipSetError, match=message) as caught:
         read_clip_set(tmp_path)
@@ -108,8 +108,8 @@ def test_a_broken_index_is_named(tmp_path: Path, index: str, message: str) -> No
     assert "\n" not in str(caught.value)
 
 
-def test_broken_shards_are_named(tmp_path: Path) -> None:
-    """No index, no shard, a shard that is none, a frame that is missing, a frame that is no picture."""
+def test_broken_shards_are_reported(tmp_path: Path) -> None:
+    """Missing index, missing shard, broken shard, missing frame and broken frame each have an error."""
     with pytest.raises(ClipSetError, match=r"holds no clips\.csv or labels\.csv"):
         read_clip_set(tmp_path)
     (tmp_path / "clips.csv").write_text(f"{COLUMNS}\na.tar,x_0,0,real,x,,x,2,8,90\n")
@@ -120,16 +120,16 @@ def test_broken_shards_are_named(tmp_path: Path) -> None:
     shard.write_bytes(b"no tar file" * 100)
     with pytest.raises(ClipSetError, match="cannot be read"):
         list(load_clips(found, found.entries))
-    write_tar(shard, [("x_0.00.jpg", picture(90))])
+    write_tar(shard, [("x_0.00.jpg", image(90))])
     with pytest.raises(ClipSetError, match=r"x_0\.01\.jpg is not in it"):
         list(load_clips(found, found.entries))
-    write_tar(shard, [("x_0.00.jpg", picture(90)), ("x_0.01.jpg", b"text")])
-    with pytest.raises(ClipSetError, match="is not a picture"):
+    write_tar(shard, [("x_0.00.jpg", image(90)), ("x_0.01.jpg", b"text")])
+    with pytest.raises(ClipSetError, match="is not an image"):
         list(load_clips(found, found.entries))
 
 
-def test_the_shared_sets_are_read(skip_or_fail: Callable[[str], None]) -> None:
-    """The project's own data set is read as its README describes it."""
+def test_the_shared_data_sets_are_read(skip_or_fail: Callable[[str], None]) -> None:
+    """The data sets of the project have the documented numbers of clips and groups."""
     root = os.environ.get("UNMASK_DATA")
     if not root:
         skip_or_fail("UNMASK_DATA does not name the data set")

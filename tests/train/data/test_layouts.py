@@ -1,4 +1,4 @@
-"""Each layout is read from a tree of (empty) files with the names that the real data sets have."""
+"""Tests of reading each layout, from empty files named as in the real data sets."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pathlib import Path
 import pytest
 
 from train.data.layouts import LayoutError, Video, find_videos
-from train.data.splits import check
+from train.data.splits import check_no_leak
 
 
 def touch(root: Path, *names: str) -> None:
-    """Make empty files; the layout reader looks at names only."""
+    """Create empty files; layouts are read from names only."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
 
 
 def by_name(videos: tuple[Video, ...]) -> dict[str, Video]:
-    """Index videos, and check what must hold in every layout."""
-    check([video.group for video in videos], [str(video.split) for video in videos])
+    """Index videos by name, after checks that hold for every layout."""
+    check_no_leak([video.group for video in videos], [str(video.split) for video in videos])
     found = {video.name: video for video in videos}
     assert len(found) == len(videos)
     assert all(video.split is not None for video in videos)
@@ -38,8 +38,8 @@ def write_manifest(path: Path, rows: list[dict[str, str]]) -> Path:
     return path
 
 
-def test_folder_links_forgeries_to_originals_by_name(tmp_path: Path) -> None:
-    """fake/method/035_036 belongs to real/035 and real/036; what is no video is left alone."""
+def test_folder_links_fakes_to_originals_by_name(tmp_path: Path) -> None:
+    """fake/method/035_036 belongs to real/035 and real/036; other files are ignored."""
     touch(tmp_path, "real/035.mp4", "real/036.MP4", "real/040.mkv", "real/notes.txt", "real/._035.mp4")
     touch(tmp_path, "fake/swap/035_036.mp4", "fake/lips/040.mp4", "fake/other.webm")
     found = find_videos(tmp_path)
@@ -54,15 +54,15 @@ def test_folder_links_forgeries_to_originals_by_name(tmp_path: Path) -> None:
     assert not videos["real_035"].fake
 
 
-def test_folder_without_names_in_common_says_so(tmp_path: Path) -> None:
-    """Where nothing tells which forgery belongs to which original, a note asks for a manifest."""
+def test_folder_without_common_names_has_a_note(tmp_path: Path) -> None:
+    """If no fake can be linked to its original, a note asks for a manifest."""
     touch(tmp_path, "Real/a.mp4", "Real/b.mp4", "Fake/x.mp4", "Fake/y.mp4")
     found = find_videos(tmp_path)
     assert "use a manifest with groups" in found.notes[0]
 
 
-def test_folder_states_its_split_by_folders(tmp_path: Path) -> None:
-    """train/ and test/ decide; validation is taken from the training groups and the note says so."""
+def test_split_folders_are_used(tmp_path: Path) -> None:
+    """Without val/, a tenth of the training groups is used for validation, and a note says so."""
     for i in range(20):
         touch(tmp_path, f"train/real/{i}.mp4", f"train/fake/{i}.mp4")
     touch(tmp_path, "test/real/90.mp4", "test/fake/90.mp4")
@@ -72,16 +72,16 @@ def test_folder_states_its_split_by_folders(tmp_path: Path) -> None:
     assert any("tenth of the training groups" in note for note in found.notes)
 
 
-def test_folder_with_an_original_on_one_side_and_its_forgery_on_the_other(tmp_path: Path) -> None:
-    """A leak in the user's own split is an error that names the group."""
+def test_folder_with_a_leak_is_refused(tmp_path: Path) -> None:
+    """A fake in another split than its original is an error that names the group."""
     touch(tmp_path, "train/real/a.mp4", "test/fake/a.mp4")
     with pytest.raises(LayoutError, match="group 'a' is in test and in train"):
         find_videos(tmp_path)
     assert len(by_name(find_videos(tmp_path, split="group").videos)) == 2
 
 
-def test_manifest_gives_label_group_and_split(tmp_path: Path) -> None:
-    """Paths are relative to the manifest; an empty split follows the group; no file need exist yet."""
+def test_manifest_states_label_group_and_split(tmp_path: Path) -> None:
+    """Paths are relative to the manifest, and an empty split is that of the group."""
     manifest = write_manifest(
         tmp_path / "list.csv",
         [
@@ -98,13 +98,13 @@ def test_manifest_gives_label_group_and_split(tmp_path: Path) -> None:
     assert by_path["y/a.mp4"].fake
     assert by_path["b.mp4"].split == "train"
     assert by_path["c d.é.mp4"].split == "val"
-    # Both files are called a.mp4; their clips must not be.
+    # Two files are called a.mp4; their names must differ.
     assert len([name for name in videos if name.startswith("a-")]) == 2
     assert all("." not in name and " " not in name for name in videos)
 
 
 def test_manifest_links_target_and_source(tmp_path: Path) -> None:
-    """Without groups, the swap of two people ties both of their videos together."""
+    """Without groups, a face swap links the videos of both people."""
     manifest = write_manifest(
         tmp_path / "list.csv",
         [
@@ -132,18 +132,16 @@ def test_manifest_links_target_and_source(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_manifest_mistakes_are_named_with_their_line(
-    tmp_path: Path, rows: list[dict[str, str]], message: str
-) -> None:
-    """A wrong header, label, split or a leak is one line that tells what to write."""
+def test_manifest_errors_state_the_line(tmp_path: Path, rows: list[dict[str, str]], message: str) -> None:
+    """A wrong header, label or split, or a leak, is an error of one line."""
     manifest = write_manifest(tmp_path / "list.csv", rows)
     with pytest.raises(LayoutError, match=message) as caught:
         find_videos(manifest)
     assert "\n" not in str(caught.value)
 
 
-def test_manifest_that_is_no_text(tmp_path: Path) -> None:
-    """A binary file given as a manifest is refused in one line."""
+def test_a_binary_manifest_is_refused(tmp_path: Path) -> None:
+    """The error says that the file is not UTF-8."""
     path = tmp_path / "list.csv"
     path.write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(LayoutError, match="UTF-8"):
@@ -152,7 +150,7 @@ def test_manifest_that_is_no_text(tmp_path: Path) -> None:
 
 @pytest.fixture
 def ffpp(tmp_path: Path) -> Path:
-    """A FaceForensics++ tree of five pairs with DeepFakeDetection beside it."""
+    """Return a FaceForensics++ folder of five pairs, with DeepFakeDetection."""
     root = tmp_path / "FaceForensics++"
     for a, b in (("000", "003"), ("001", "870"), ("002", "006"), ("035", "036"), ("044", "945")):
         for compression in ("c23", "c40"):
@@ -167,7 +165,7 @@ def ffpp(tmp_path: Path) -> Path:
 
 
 def write_splits(folder: Path) -> None:
-    """Write official split JSONs; the pair 044, 945 is in none."""
+    """Write the official split JSONs without the pair 044, 945."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "train.json").write_text(json.dumps([["000", "003"], ["870", "001"]]))
     (folder / "val.json").write_text(json.dumps([["002", "006"]]))
@@ -175,8 +173,8 @@ def write_splits(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["splits", "dataset/splits", "."])
-def test_ffpp_split_jsons_decide(ffpp: Path, place: str) -> None:
-    """The official pairs give group and side; videos in no list are set aside; one compression is read."""
+def test_ffpp_split_jsons_are_used(ffpp: Path, place: str) -> None:
+    """Official pairs define group and split, unlisted videos are excluded, and one compression is read."""
     write_splits(ffpp / place)
     found = find_videos(ffpp)
     videos = by_name(found.videos)
@@ -194,16 +192,16 @@ def test_ffpp_split_jsons_decide(ffpp: Path, place: str) -> None:
     assert any("6 videos are in none of the split JSONs" in note for note in found.notes)
 
 
-def test_ffpp_without_split_jsons_is_split_by_group_and_says_so(ffpp: Path) -> None:
-    """Pairs stay together and a note says that it is not the official split."""
+def test_ffpp_without_split_jsons_is_split_by_group(ffpp: Path) -> None:
+    """Pairs stay together, and a note says that this is not the official split."""
     found = find_videos(ffpp)
     videos = by_name(found.videos)
     assert "not the official split" in found.notes[0]
     assert videos["Deepfakes_000_003"].group == videos["original_003"].group == "000-003"
 
 
-def test_ffpp_mistakes(ffpp: Path) -> None:
-    """A compression that is not there, a missing JSON and a broken one are named."""
+def test_ffpp_errors(ffpp: Path) -> None:
+    """A missing compression, a missing JSON and a broken JSON are reported."""
     with pytest.raises(LayoutError, match=r"no videos of compression raw; found here: c23, c40"):
         find_videos(ffpp, compression="raw")
     write_splits(ffpp / "splits")
@@ -220,7 +218,7 @@ def test_ffpp_mistakes(ffpp: Path) -> None:
 
 @pytest.fixture
 def celeb_df(tmp_path: Path) -> Path:
-    """A Celeb-DF-v2 tree: two circles of people that were swapped among each other, and YouTube strangers."""
+    """Return a Celeb-DF-v2 folder: two circles of people with swapped faces, and videos from YouTube."""
     root = tmp_path / "Celeb-DF-v2"
     for circle in (("id0", "id1", "id2"), ("id10", "id11")):
         for person in circle:
@@ -232,8 +230,8 @@ def celeb_df(tmp_path: Path) -> Path:
     return root
 
 
-def test_celeb_df_test_list_decides_and_its_people_leave_training(celeb_df: Path) -> None:
-    """In the list 1 is real; who is in it with any video is in no training video."""
+def test_celeb_df_excludes_people_of_the_test_list_from_training(celeb_df: Path) -> None:
+    """In the list 1 is real; people in it are in no training video."""
     (celeb_df / "List_of_testing_videos.txt").write_text(
         "1 YouTube-real/00003.mp4\n1 Celeb-real/id0_0000.mp4\n0 Celeb-synthesis/id1_id0_0000.mp4\n"
         "0 Celeb-synthesis/id0_id1_0007.mp4\n"
@@ -243,25 +241,25 @@ def test_celeb_df_test_list_decides_and_its_people_leave_training(celeb_df: Path
     assert found.layout == "celeb-df"
     tested = {name for name, video in videos.items() if video.split == "test"}
     assert tested == {"YouTube-real_00003", "Celeb-real_id0_0000", "Celeb-synthesis_id1_id0_0000"}
-    # id2 was swapped with id0 elsewhere: the whole circle stays out of training.
+    # id2 is linked to id0 by a fake, so it is excluded too.
     assert videos["Celeb-real_id2_0001"].split == "unused"
     assert videos["Celeb-real_id10_0000"].split in ("train", "val")
     swap = videos["Celeb-synthesis_id1_id0_0000"]
     assert (swap.fake, swap.target, swap.source, swap.group) == (True, "id1_0000", "id0", "id0+2")
     assert any("1 videos of the official test list are not here" in note for note in found.notes)
-    assert any("set aside" in note for note in found.notes)
+    assert any("excluded" in note for note in found.notes)
 
 
 def test_celeb_df_can_be_split_by_people_instead(celeb_df: Path) -> None:
-    """`split="group"` divides by people, so that there is something to train on."""
+    """`split="group"` ignores the test list and divides by people."""
     (celeb_df / "List_of_testing_videos.txt").write_text("1 Celeb-real/id0_0000.mp4\n")
     videos = find_videos(celeb_df, split="group").videos
     by_name(videos)
     assert all(video.split != "unused" for video in videos)
 
 
-def test_celeb_df_mistakes(celeb_df: Path) -> None:
-    """A list with flipped labels or broken lines is refused: a silent flip would invert every figure."""
+def test_celeb_df_errors(celeb_df: Path) -> None:
+    """A list with inverted labels or broken lines is refused."""
     path = celeb_df / "List_of_testing_videos.txt"
     path.write_text("0 Celeb-real/id0_0000.mp4\n")
     with pytest.raises(LayoutError, match="wrong label"):
@@ -271,8 +269,8 @@ def test_celeb_df_mistakes(celeb_df: Path) -> None:
         find_videos(celeb_df)
 
 
-def test_dfdc_groups_forgeries_with_their_original_across_parts(tmp_path: Path) -> None:
-    """A forgery in one part and its original in another are one group; every part's metadata is read."""
+def test_dfdc_groups_fakes_with_their_original_across_parts(tmp_path: Path) -> None:
+    """A fake in one part and its original in another form one group."""
     for part in range(20):
         folder = tmp_path / f"dfdc_train_part_{part}"
         touch(folder, f"real{part}.mp4", f"fake{part}.mp4")
@@ -291,15 +289,15 @@ def test_dfdc_groups_forgeries_with_their_original_across_parts(tmp_path: Path) 
     assert len(find_videos(tmp_path / "dfdc_train_part_0").videos) == 2
 
 
-def test_dfdc_metadata_without_a_label(tmp_path: Path) -> None:
-    """A label that is neither REAL nor FAKE is not guessed."""
+def test_dfdc_metadata_without_a_label_is_refused(tmp_path: Path) -> None:
+    """A label must be REAL or FAKE."""
     (tmp_path / "metadata.json").write_text('{"a.mp4": {"split": "test"}}')
     with pytest.raises(LayoutError, match="no label REAL or FAKE"):
         find_videos(tmp_path)
 
 
-def test_what_has_no_layout_is_told_what_would_be_one(tmp_path: Path) -> None:
-    """A missing path, an empty folder, an empty data set and a wrong kind each get their own line."""
+def test_unknown_layouts_are_refused(tmp_path: Path) -> None:
+    """A missing path, an empty folder, an empty data set and a wrong layout have errors of their own."""
     with pytest.raises(LayoutError, match="no such file"):
         find_videos(tmp_path / "nowhere")
     with pytest.raises(LayoutError, match="no known layout; give a folder with real/ and fake/"):

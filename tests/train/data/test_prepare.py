@@ -1,4 +1,4 @@
-"""Real preparation of small data sets: every layout, bad files, kills, and crashes of a worker."""
+"""Tests of preparing small data sets: every layout, bad files, kills, and crashes of a worker."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from train.data.clip_cutter import ClipSpec
 from train.data.layouts import LayoutError
 from train.data.prepare import PrepareError, prepare
 from train.data.shards import JOURNAL
-from train.data.splits import check
+from train.data.splits import check_no_leak
 
 Film = Callable[..., Path]
 
@@ -33,34 +33,34 @@ SPEC = ClipSpec(size=48, sample_hz=10, frames=8, min_frames=4, per_video=2)
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
-    """Read the index, and check that each clip is in its shard, whole, as RGB pictures of the right size."""
+    """Read the index, and check that all frames of each clip are in its shard."""
     with (folder / "clips.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    check([row["group"] for row in rows], [row["split"] for row in rows])
+    check_no_leak([row["group"] for row in rows], [row["split"] for row in rows])
     for row in rows:
         with tarfile.open(folder / row["shard"]) as tar:
             for index in range(int(row["frames"])):
                 member = tar.extractfile(f"{row['clip']}.{index:02}.jpg")
                 assert member is not None
-                picture = cv2.imdecode(np.frombuffer(member.read(), np.uint8), cv2.IMREAD_COLOR)
-                assert picture is not None
-                assert picture.shape == (48, 48, 3)
+                image = cv2.imdecode(np.frombuffer(member.read(), np.uint8), cv2.IMREAD_COLOR)
+                assert image is not None
+                assert image.shape == (48, 48, 3)
     return rows
 
 
 def skipped_of(folder: Path) -> dict[str, str]:
-    """Read the list of what gave no clip."""
+    """Read the list of videos without a clip, with the reasons."""
     with (folder / "skipped.csv").open(newline="") as file:
         return {row["path"]: row["reason"] for row in csv.DictReader(file)}
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Read everything but the journal."""
+    """Read all files except the journal."""
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != JOURNAL}
 
 
 def test_a_folder_with_good_and_bad_files(tmp_path: Path, film: Film) -> None:
-    """Good videos become clips, bad ones lines in skipped.csv; a second run tries what may be mended."""
+    """Good videos become clips, bad ones lines in skipped.csv; a second run tries unreadable ones again."""
     data, out = tmp_path / "data", tmp_path / "out"
     whole = film(data / "real" / "a.mp4")
     film(data / "fake" / "swap" / "a.mp4", brightness=0.8)
@@ -99,7 +99,7 @@ def test_a_folder_with_good_and_bad_files(tmp_path: Path, film: Film) -> None:
 
 
 def make_ffpp(root: Path, film: Film) -> None:
-    """Make a pair of FaceForensics++ with its official split."""
+    """Write a pair of FaceForensics++ with its official split."""
     for stem in ("035", "036"):
         film(root / "original_sequences/youtube/c23/videos" / f"{stem}.mp4")
     film(root / "manipulated_sequences/Deepfakes/c23/videos/035_036.mp4")
@@ -109,7 +109,7 @@ def make_ffpp(root: Path, film: Film) -> None:
 
 
 def make_celeb_df(root: Path, film: Film) -> None:
-    """Make two people of Celeb-DF-v2, one swap of them, and a test list."""
+    """Write two people of Celeb-DF-v2, one face swap, and a test list."""
     film(root / "Celeb-real/id0_0000.mp4")
     film(root / "Celeb-real/id1_0000.mp4")
     film(root / "Celeb-synthesis/id0_id1_0000.mp4")
@@ -118,7 +118,7 @@ def make_celeb_df(root: Path, film: Film) -> None:
 
 
 def make_dfdc(root: Path, film: Film) -> None:
-    """Make a part of DFDC with an original, its forgery, and a forgery of an original in another part."""
+    """Write a part of DFDC: an original, its fake, and a fake of an original in another part."""
     for name in ("aaa", "bbb", "ccc"):
         film(root / "dfdc_train_part_0" / f"{name}.mp4")
     metadata = {
@@ -130,7 +130,7 @@ def make_dfdc(root: Path, film: Film) -> None:
 
 
 def make_manifest(root: Path, film: Film) -> None:
-    """Make a manifest that names three videos, in folders of no layout."""
+    """Write a manifest of three videos."""
     film(root / "x/1.mp4")
     film(root / "y/1.mp4")
     film(root / "2.mp4")
@@ -166,11 +166,11 @@ def test_every_layout_is_prepared(
     entry: str,
     expected: dict[tuple[str, str, str], int],
 ) -> None:
-    """From files on the disk to an index with method, group and split, in each layout."""
+    """Each layout gives an index with method, group and split."""
     data, out = tmp_path / "data", tmp_path / "out"
     make(data, film)
     spec = ClipSpec(size=48, sample_hz=10, frames=8, min_frames=4, per_video=1)
-    found = prepare(data / entry, out, spec=spec, workers=2)
+    found = prepare(data / entry, out, spec=spec, workers=1)
     assert (found.videos, found.clips, found.skipped) == (3, 3, 0)
     rows = rows_of(out)
     assert Counter((row["method"], row["group"], row["split"]) for row in rows) == expected
@@ -188,14 +188,22 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_run_is_resumed_to_the_same_bytes(tmp_path: Path, film: Film, how: signal.Signals) -> None:
-    """A run is killed, its workers go with it, and the next run ends as if nothing had happened."""
-    data = tmp_path / "data"
+@pytest.fixture(scope="module")
+def eight_videos(tmp_path_factory: pytest.TempPathFactory, film: Film) -> tuple[Path, Path]:
+    """Return a data set of eight videos, and its preparation by an undisturbed run."""
+    folder = tmp_path_factory.mktemp("eight")
     for i in range(8):
-        film(data / "real" / f"{i}.mp4", brightness=1 - i / 20)
-    prepare(data, tmp_path / "whole", spec=SPEC, workers=2)
+        film(folder / "data" / "real" / f"{i}.mp4", brightness=1 - i / 20)
+    prepare(folder / "data", folder / "whole", spec=SPEC, workers=2)
+    return folder / "data", folder / "whole"
 
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_run_is_resumed_with_the_same_result(
+    tmp_path: Path, eight_videos: tuple[Path, Path], how: signal.Signals
+) -> None:
+    """The workers of a killed run end, and the next run writes the bytes of an undisturbed one."""
+    data, whole = eight_videos
     out = tmp_path / "killed"
     (tmp_path / "program.py").write_text(PROGRAM)
     process = subprocess.Popen(
@@ -224,11 +232,11 @@ def test_a_killed_run_is_resumed_to_the_same_bytes(tmp_path: Path, film: Film, h
 
     found = prepare(data, out, spec=SPEC, workers=2)
     assert found.clips == 16
-    assert content(out) == content(tmp_path / "whole")
+    assert content(out) == content(whole)
 
 
 def descendants(pid: int) -> list[int]:
-    """List the children of a process and theirs."""
+    """Return the ids of all child processes."""
     if not Path(f"/proc/{pid}/task/{pid}/children").exists():
         return []
     children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
@@ -236,7 +244,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def running(pid: int) -> bool:
-    """Tell whether a process is there and not just waiting to be reaped."""
+    """Return whether a process exists and is not a zombie."""
     try:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except OSError:
@@ -244,15 +252,15 @@ def running(pid: int) -> bool:
 
 
 def test_a_video_that_crashes_its_process_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The decoder may take its process down; all other videos are prepared nevertheless."""
-    # The workers import this by its name, so it has to be a module that they can find.
+    """If the decoder crashes its process, all other videos are still prepared."""
+    # Workers import this function by name, so it has to be in a module that they can find.
     (tmp_path / "crashing.py").write_text(
         "import os, signal\n"
         "from train.data.prepare import Outcome\n"
         "def cut(path):\n"
         "    if path.stem == 'crash':\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return Outcome(reason='was looked at')\n"
+        "    return Outcome(reason='no face')\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     crashing = pytest.importorskip("crashing")
@@ -265,11 +273,11 @@ def test_a_video_that_crashes_its_process_is_skipped(tmp_path: Path, monkeypatch
     assert found.skipped == 6
     skipped = skipped_of(tmp_path / "out")
     assert skipped.pop("real/crash.mp4") == "reading it crashed the process"
-    assert set(skipped.values()) == {"was looked at"}
+    assert set(skipped.values()) == {"no face"}
 
 
-def test_a_data_set_that_changed_is_not_continued(tmp_path: Path) -> None:
-    """A new label, group or split under a half-prepared set would leak or lie."""
+def test_a_changed_data_set_is_not_resumed(tmp_path: Path) -> None:
+    """A changed label, group or split of a prepared video is an error."""
     manifest, out = tmp_path / "list.csv", tmp_path / "out"
     manifest.write_text("path,label,group,split\na.mp4,real,g,train\n")
     assert prepare(manifest, out, workers=1).skipped == 1
@@ -280,8 +288,8 @@ def test_a_data_set_that_changed_is_not_continued(tmp_path: Path) -> None:
         prepare(manifest, out, workers=1, spec=SPEC)
 
 
-def test_mistakes_leave_nothing_behind(tmp_path: Path) -> None:
-    """A wrong layout or number is told before anything is written."""
+def test_errors_leave_no_files(tmp_path: Path) -> None:
+    """A wrong layout or number is reported before anything is written."""
     with pytest.raises(LayoutError):
         prepare(tmp_path, tmp_path / "out")
     (tmp_path / "real").mkdir()

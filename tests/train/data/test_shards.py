@@ -1,4 +1,4 @@
-"""What is on the disk after each way to stop is what a run without a stop would have left."""
+"""Tests of writing shards and of resuming a preparation after a kill."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SETTINGS = {"layout": "folder", "spec": {"size": 64}}
 
 
 def video(name: str, *, fake: bool = False, split: str = "train") -> Video:
-    """Make the entry of a video."""
+    """Return the facts about a video."""
     return Video(
         path=Path(f"{name}.mp4"),
         name=name,
@@ -30,20 +30,20 @@ def video(name: str, *, fake: bool = False, split: str = "train") -> Video:
 
 
 def clip(content: str, frames: int = 3) -> FaceClip:
-    """Make a clip whose frames are recognisable bytes."""
+    """Return a clip whose frames are recognisable bytes."""
     return FaceClip(
         jpegs=tuple(f"{content}{i}".encode() for i in range(frames)), sample_hz=8.3333, height=71.26
     )
 
 
 def members(path: Path) -> list[str]:
-    """List a tar file with Python's own reader, which wants a regular end."""
+    """List a tar file with `tarfile`, which requires a valid end."""
     with tarfile.open(path) as tar:
         return tar.getnames()
 
 
-def test_shards_rotate_and_hold_clips_whole(tmp_path: Path) -> None:
-    """A full shard is closed before the next clip; the frames of a clip are never in two shards."""
+def test_shards_contain_whole_clips(tmp_path: Path) -> None:
+    """A full shard is closed before the next clip, so the frames of a clip are in one shard."""
     writer = ShardWriter(tmp_path, "train", max_bytes=4000)
     shards = [writer.add(f"clip_{i}", clip(str(i)).jpegs) for i in range(4)]
     writer.close()
@@ -56,7 +56,7 @@ def test_shards_rotate_and_hold_clips_whole(tmp_path: Path) -> None:
 
 
 def test_long_names_are_kept(tmp_path: Path) -> None:
-    """A name beyond the hundred characters of the first tar format comes back whole."""
+    """Names longer than the 100 characters of the original tar format are supported."""
     name = "n" * 150
     writer = ShardWriter(tmp_path, "val", max_bytes=10_000)
     writer.add(name, [b"x"])
@@ -65,7 +65,7 @@ def test_long_names_are_kept(tmp_path: Path) -> None:
 
 
 def write_all(folder: Path, *, stop_after: int | None = None, max_bytes: int = 6000) -> None:
-    """Write six videos of two splits, one of them unreadable; leave without a word after some."""
+    """Write six videos in two splits, one of them unreadable; stop after some as a kill would."""
     with PreparedWriter(folder, SETTINGS, max_bytes=max_bytes) as writer:
         names = []
         for i in range(6):
@@ -74,11 +74,11 @@ def write_all(folder: Path, *, stop_after: int | None = None, max_bytes: int = 6
             if names[-1] in writer.records:
                 continue
             if i == 2:
-                writer.skip(entry, names[-1], "two\nlines", again=True)
+                writer.skip(entry, names[-1], "two\nlines", retry=True)
             else:
                 writer.add(entry, names[-1], [clip(f"{i}a"), clip(f"{i}b", 2)])
             if stop_after is not None and i + 1 == stop_after:
-                # Bytes of a video that never got into the journal, and half a line of it.
+                # A killed run leaves clips that are not in the journal, and an incomplete line.
                 writer._writers[str(entry.split)].add("torn", [b"torn"] * 40)
                 writer._writers[str(entry.split)].add("torn2", [b"torn"] * 40)
                 writer._journal.write(b'{"video": "v5')
@@ -87,21 +87,21 @@ def write_all(folder: Path, *, stop_after: int | None = None, max_bytes: int = 6
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Read everything but the journal, which knows of stops."""
+    """Read all files except the journal, which depends on the stop."""
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != JOURNAL}
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3, 5, 6])
-def test_a_stopped_run_ends_with_the_same_bytes(tmp_path: Path, stop_after: int) -> None:
-    """What was written beyond the journal is cut off, also where it had begun new shards."""
+def test_a_resumed_run_writes_the_same_bytes(tmp_path: Path, stop_after: int) -> None:
+    """Anything that is not in the journal is removed, including new shards."""
     write_all(tmp_path / "whole")
     write_all(tmp_path / "stopped", stop_after=stop_after)
     write_all(tmp_path / "stopped")
     assert content(tmp_path / "stopped") == content(tmp_path / "whole")
 
 
-def test_the_lists_say_what_is_there(tmp_path: Path) -> None:
-    """clips.csv has a line per clip that is in its shard; skipped.csv a line per video without one."""
+def test_the_csv_files_list_clips_and_skipped_videos(tmp_path: Path) -> None:
+    """clips.csv has a line per clip in the shards, skipped.csv one per video without a clip."""
     write_all(tmp_path)
     with (tmp_path / "clips.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -127,8 +127,8 @@ def test_the_lists_say_what_is_there(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "prepared.json").read_text()) == {**SETTINGS, "videos": 6}
 
 
-def test_a_later_line_of_the_journal_counts(tmp_path: Path) -> None:
-    """A video that was mended and tried again is no longer skipped."""
+def test_a_later_line_of_the_journal_replaces_an_earlier_one(tmp_path: Path) -> None:
+    """A repaired video that is tried again is no longer skipped."""
     write_all(tmp_path)
     with PreparedWriter(tmp_path, SETTINGS, max_bytes=6000) as writer:
         writer.add(video("v2"), "v2.mp4", [clip("2a")])
@@ -137,8 +137,8 @@ def test_a_later_line_of_the_journal_counts(tmp_path: Path) -> None:
     assert (tmp_path / "skipped.csv").read_text() == "path,reason\n"
 
 
-def test_other_settings_a_foreign_folder_and_a_second_writer_are_refused(tmp_path: Path) -> None:
-    """Nothing is mixed and nothing of others is touched."""
+def test_other_settings_other_content_and_a_second_writer_are_refused(tmp_path: Path) -> None:
+    """Data sets are not mixed, and files of the user are not changed."""
     write_all(tmp_path / "set")
     with (
         pytest.raises(PrepareError, match="begun with another spec"),
@@ -162,8 +162,8 @@ def test_other_settings_a_foreign_folder_and_a_second_writer_are_refused(tmp_pat
         pass
 
 
-def test_a_shard_that_lost_bytes_is_not_continued(tmp_path: Path) -> None:
-    """A truncated shard cannot be mended by appending to it."""
+def test_a_truncated_shard_is_not_resumed(tmp_path: Path) -> None:
+    """A shard shorter than the journal states is an error."""
     write_all(tmp_path, stop_after=2)
     with (tmp_path / "train-001.tar").open("r+b") as file:
         file.truncate(100)
