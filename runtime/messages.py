@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import numbers
+from copy import copy
 from functools import cache
 from typing import Annotated, Any, Final, Literal, Self, TypeAlias, get_args
 
@@ -46,13 +47,14 @@ class _Checked(msgspec.Struct, frozen=True, kw_only=True):
     """Struct whose fields are checked against their annotations, and rounded, on construction."""
 
     def __post_init__(self) -> None:
-        for name, annotation, decimals in _fields(type(self)):
-            value = getattr(self, name)
-            try:
-                checked = msgspec.convert(_plain(value, decimals), annotation)
-            except ValueError as error:
-                raise ValueError(f"{type(self).__name__}.{name} = {value!r}: {error}") from error
-            msgspec.structs.force_setattr(self, name, checked)
+        twin, decimals = _unchecked_twin(type(self))
+        try:
+            values = {name: _plain(name, getattr(self, name), digits) for name, digits in decimals.items()}
+            checked = msgspec.convert(values, twin)
+        except ValueError as error:
+            raise ValueError(f"{type(self).__name__}: {error}") from error
+        for name in decimals:
+            msgspec.structs.force_setattr(self, name, getattr(checked, name))
 
 
 class _Message(_Checked, frozen=True, kw_only=True, tag_field="type"):
@@ -69,7 +71,12 @@ class _Message(_Checked, frozen=True, kw_only=True, tag_field="type"):
 
     def stamp(self, seq: int, time: float) -> Self:
         """Return a copy with the number of the (last) broadcast message and the time in Unix seconds."""
-        return msgspec.structs.replace(self, seq=seq, time=time)
+        if not (seq >= 0 and 0 <= time < math.inf):
+            raise ValueError(f"a message cannot have the number {seq} and the time {time}")
+        stamped = copy(self)  # without a second check of the other fields
+        msgspec.structs.force_setattr(stamped, "seq", int(seq))
+        msgspec.structs.force_setattr(stamped, "time", round(float(time), 3))
+        return stamped
 
 
 class Latency(_Checked, frozen=True, kw_only=True):
@@ -259,9 +266,11 @@ def relative_box(box: tuple[float, float, float, float], width: int, height: int
 
 
 @cache
-def _fields(kind: type[_Checked]) -> tuple[tuple[str, Any, int | None], ...]:
-    """Return name, annotation and decimals of every field."""
-    return tuple((field.name, field.type, _decimals(field.type)) for field in msgspec.structs.fields(kind))
+def _unchecked_twin(kind: type[_Checked]) -> tuple[type[msgspec.Struct], dict[str, int | None]]:
+    """Return a struct with the same fields and no check of its own, and the decimals of every field."""
+    fields = msgspec.structs.fields(kind)
+    twin = msgspec.defstruct(kind.__name__, [(field.name, field.type) for field in fields])
+    return twin, {field.name: _decimals(field.type) for field in fields}
 
 
 def _decimals(annotation: Any) -> int | None:
@@ -271,14 +280,15 @@ def _decimals(annotation: Any) -> int | None:
     return next((found for part in get_args(annotation) if (found := _decimals(part)) is not None), None)
 
 
-def _plain(value: Any, decimals: int | None) -> Any:
+def _plain(name: str, value: Any, decimals: int | None) -> Any:
     """Convert NumPy numbers to Python's, and round floats."""
-    if isinstance(value, tuple):
-        return tuple(_plain(item, decimals) for item in value)
-    if isinstance(value, numbers.Integral):
+    kind = type(value)
+    if kind is tuple:
+        return tuple([_plain(name, item, decimals) for item in value])
+    if kind is str or kind is int or value is None or isinstance(value, msgspec.Struct):
+        return value
+    if kind is not float and isinstance(value, numbers.Integral):
         return int(value)
-    if isinstance(value, numbers.Real):
-        if not math.isfinite(value):
-            raise ValueError("not a finite number")
-        return float(value) if decimals is None else round(float(value), decimals)
-    return value
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, not {value}")
+    return float(value) if decimals is None else round(float(value), decimals)

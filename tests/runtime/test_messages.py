@@ -179,19 +179,19 @@ def test_a_stale_verdict_needs_no_latency() -> None:
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -1.0])
 def test_latency_is_a_duration(wrong: float) -> None:
     """A latency that is negative or not finite is refused."""
-    with pytest.raises(ValueError, match=r"Latency\.head"):
+    with pytest.raises(ValueError, match=r"Latency: .*head"):
         Latency(decode=1, detect=1, crop=1, backbone=1, head=wrong, total=3)
 
 
 def test_unknown_states_and_values_out_of_range_are_refused() -> None:
     """Each field is checked when a message is made."""
-    with pytest.raises(ValueError, match=r"StreamMessage\.state = 'fine'"):
+    with pytest.raises(ValueError, match=r"StreamMessage: Invalid enum value 'fine' - at `\$\.state`"):
         StreamMessage(stream="cam", state="fine")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"StreamHealth\.state = 'fine'"):
+    with pytest.raises(ValueError, match=r"StreamHealth: Invalid enum value 'fine' - at `\$\.state`"):
         StreamHealth(stream="cam", state="fine")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"StreamHealth\.dropped = -1"):
+    with pytest.raises(ValueError, match=r"StreamHealth: Expected `int` >= 0 - at `\$\.dropped`"):
         StreamHealth(stream="cam", state="live", dropped=-1)
-    with pytest.raises(ValueError, match=r"Thresholds\.fake = 1\.6"):
+    with pytest.raises(ValueError, match=r"Thresholds: Expected `float` <= 1\.0 - at `\$\.fake`"):
         Thresholds(real=0.4, fake=1.6)
 
 
@@ -224,7 +224,7 @@ def test_a_message_is_one_compact_line_of_ascii() -> None:
 
 def test_no_message_contains_nan() -> None:
     """JSON has no NaN, so a message with one cannot be made."""
-    with pytest.raises(ValueError, match=r"time = nan: not a finite number"):
+    with pytest.raises(ValueError, match="the time nan"):
         StreamMessage(stream="cam", state="live").stamp(1, math.nan)
 
 
