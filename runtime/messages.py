@@ -40,7 +40,7 @@ Share = Annotated[float, Meta(ge=0.0, le=1.0, extra={"decimals": 4})]
 Seconds = Annotated[float, Meta(extra={"decimals": 3})]
 PositiveSeconds = Annotated[float, Meta(ge=0.0, extra={"decimals": 3})]
 Milliseconds = Annotated[float, Meta(ge=0.0, extra={"decimals": 3})]
-Box: TypeAlias = tuple[Share, Share, Share, Share]
+RelativeBox: TypeAlias = tuple[Share, Share, Share, Share]
 
 
 class _Checked(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,7 +126,7 @@ class VerdictMessage(_Message, frozen=True, kw_only=True, tag="verdict"):
     face: Count
     state: FaceState
     p_fake: Probability | None
-    box: Box
+    box: RelativeBox
     window_fill: Share
     pts_s: Seconds
     captured: Seconds | None = None
@@ -248,7 +248,7 @@ def encode(message: Message) -> bytes:
     return json.dumps(msgspec.to_builtins(message), allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
-def relative_box(box: tuple[float, float, float, float], width: int, height: int) -> Box:
+def relative_box(box: tuple[float, float, float, float], width: int, height: int) -> RelativeBox:
     """Convert a box in pixels into shares of the frame, clipped to its edges.
 
     Args:
