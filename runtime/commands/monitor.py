@@ -139,7 +139,7 @@ class _MonitorRun:
                 with Monitor(
                     options.sources,
                     sample_hz=self._bundle.sample_hz,
-                    analysis_of=new_analysis,
+                    new_analysis=new_analysis,
                     publish=broadcaster.publish,
                     on_change=lambda: self._wake(loop),
                 ) as monitor:

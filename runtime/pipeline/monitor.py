@@ -1,6 +1,6 @@
 """Analysis of several live sources in one process, one thread per source.
 
-    with Monitor(sources, sample_hz=8.0, analysis_of=new_analysis, publish=broadcaster.publish) as monitor:
+    with Monitor(sources, sample_hz=8.0, new_analysis=new_analysis, publish=broadcaster.publish) as monitor:
         monitor.wait()
 
 Each source has two threads: the reader's, which receives and decodes, and one that analyses the frames. One
@@ -56,7 +56,7 @@ class Monitor:
     Args:
         sources: Sources to watch, at least one.
         sample_hz: Sample rate of the model.
-        analysis_of: Factory of the analysis of one stream; called once per source, on that source's thread.
+        new_analysis: Factory of the analysis of one stream; called once per source, on that source's thread.
         publish: Function that sends a message; called from any thread.
         on_change: Called from any thread when a source was opened, lost or failed, and when all have
             finished.
@@ -71,7 +71,7 @@ class Monitor:
         sources: Sequence[Source],
         *,
         sample_hz: float,
-        analysis_of: Callable[[], StreamAnalysis],
+        new_analysis: Callable[[], StreamAnalysis],
         publish: Callable[[BroadcastMessage], object],
         on_change: Callable[[], None] = lambda: None,
         timing: MonitorTiming | None = None,
@@ -90,7 +90,7 @@ class Monitor:
             StreamThread(
                 replace(source, name=name),
                 sample_hz=sample_hz,
-                analysis_of=analysis_of,
+                new_analysis=new_analysis,
                 publish=publish,
                 on_change=self._update,
                 stopping=self._stopping,

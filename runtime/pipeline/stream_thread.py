@@ -69,7 +69,7 @@ class StreamThread:
     Args:
         source: Source to read; its name is the stream's name in messages.
         sample_hz: Sample rate of the model.
-        analysis_of: Factory of the stream's analysis, called on the thread.
+        new_analysis: Factory of the stream's analysis, called on the thread.
         publish: Function that sends a message; called from several threads, one message at a time.
         on_change: Called from any thread when `settled` or `finished` has changed.
         stopping: Event that ends the thread.
@@ -81,7 +81,7 @@ class StreamThread:
         source: Source,
         *,
         sample_hz: float,
-        analysis_of: Callable[[], StreamAnalysis],
+        new_analysis: Callable[[], StreamAnalysis],
         publish: Callable[[BroadcastMessage], object],
         on_change: Callable[[], None],
         stopping: threading.Event,
@@ -98,7 +98,7 @@ class StreamThread:
         """Error of the analysis."""
         self.thread = threading.Thread(target=self._run, name=f"analysis {source.name}", daemon=True)
         self._sample_hz = sample_hz
-        self._analysis_of = analysis_of
+        self._new_analysis = new_analysis
         self._publish = publish
         self._on_change = on_change
         self._stopping = stopping
@@ -141,7 +141,7 @@ class StreamThread:
         self._on_change()
 
     def _read_and_analyse(self) -> None:
-        analysis = self._analysis_of()
+        analysis = self._new_analysis()
         playback = None if self.source.live else Playback()
         connection = 0
         with open_reader(

@@ -378,7 +378,7 @@ class _Bench:
         with ExitStack() as stack:
             batcher = stack.enter_context(Batcher(TimedBackbone(self._engine.features, stopwatch)))
 
-            def analysis_of() -> StreamAnalysis:
+            def new_analysis() -> StreamAnalysis:
                 return StreamAnalysis(
                     self._bundle,
                     head=self._engine,
@@ -392,7 +392,7 @@ class _Bench:
                 Monitor(
                     sources,
                     sample_hz=self._bundle.sample_hz,
-                    analysis_of=analysis_of,
+                    new_analysis=new_analysis,
                     publish=broadcaster.publish,
                     timing=MonitorTiming(heartbeat_s=HEARTBEAT_S, tick_s=HEARTBEAT_S / 2),
                 )

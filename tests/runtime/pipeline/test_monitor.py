@@ -124,7 +124,7 @@ def monitor_of(bundle: Bundle, engine: Engine) -> Callable[..., Monitor]:
         return Monitor(
             sources,
             sample_hz=bundle.sample_hz,
-            analysis_of=lambda: StreamAnalysis(
+            new_analysis=lambda: StreamAnalysis(
                 bundle,
                 head=engine,
                 features=features,
@@ -208,7 +208,7 @@ def test_silent_camera_is_stalled_before_it_is_offline(
     monitor = Monitor(
         [parse_source(camera.url())],
         sample_hz=bundle.sample_hz,
-        analysis_of=lambda: StreamAnalysis(bundle, head=engine, features=engine, finder=CentredFaceFinder()),
+        new_analysis=lambda: StreamAnalysis(bundle, head=engine, features=engine, finder=CentredFaceFinder()),
         publish=log,
         timing=MonitorTiming(timeouts=Timeouts(read_s=1.5), tick_s=0.02),
     )
@@ -355,6 +355,6 @@ def test_names_are_made_unique() -> None:
 def test_arguments_are_checked() -> None:
     """A monitor without sources, or with a heartbeat interval of 0, raises an error."""
     with pytest.raises(ValueError, match="at least one source"):
-        Monitor([], sample_hz=8.0, analysis_of=lambda: None, publish=print)  # type: ignore[arg-type,return-value]
+        Monitor([], sample_hz=8.0, new_analysis=lambda: None, publish=print)  # type: ignore[arg-type,return-value]
     with pytest.raises(ValueError, match="above 0"):
         MonitorTiming(heartbeat_s=0.0)
