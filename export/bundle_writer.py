@@ -33,7 +33,7 @@ from export.parity.gates import (
     verdict_parity,
 )
 from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
-from runtime.engines.onnx_cpu.int8 import calibrated, int8_is_exact
+from runtime.engines.onnx_cpu.int8 import add_activation_ranges, int8_is_exact
 from runtime.engines.recorded_outputs import record_outputs
 from runtime.model.bundle import Bundle, load_bundle, write_manifest
 from runtime.model.calibration import Calibration
@@ -222,7 +222,7 @@ def _int8(draft: Path, stored: TorchDetector, fit: Clips, clips: Clips) -> dict[
     bundle = load_bundle(draft)
     plain = bundle.backbone.read_bytes()
     crops = _few(fit).flatten(0, 1).numpy()
-    bundle.backbone.write_bytes(calibrated(plain, crops))
+    bundle.backbone.write_bytes(add_activation_ranges(plain, crops))
     write_manifest(draft, bundle)
     least = bundle.min_frames
     with OnnxRuntimeEngine(load_bundle(draft), precision="int8") as engine:

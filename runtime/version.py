@@ -1,4 +1,4 @@
-"""Which unmask this is."""
+"""Version of the installed package."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib.metadata
 
 
 def version() -> str:
-    """Give the installed package's version; `unknown` where a checkout is run without being installed."""
+    """Return the version of the installed package, or `unknown` for a checkout that is not installed."""
     try:
         return importlib.metadata.version("unmask")
     except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Number of CPU cores that this process may keep busy; `docs/decisions/cpu-cores.md` says why it is our own."""
+"""Number of CPU cores that this process may keep busy; see also `docs/decisions/cpu-cores.md`."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Inference engines: what runs the bundle's graphs. All give the same numbers, each at its own speed.
+"""Choice of the inference engine that runs a bundle's graphs.
 
-with open_engine(bundle, "auto") as engine:
-    features = engine.features(crops)            # once per new crop
-    logits = engine.logits(windows)              # once per verdict
+    with open_engine(bundle, "auto") as engine:
+        features = engine.features(crops)            # once per new crop
+        logits = engine.logits(windows)              # once per verdict
 
-Importing this package needs numpy and nothing else: the TensorRT engine lives where little more is installed.
+Importing this module needs numpy only, as the TensorRT engine runs where little else is installed.
 """
 
 from __future__ import annotations
@@ -28,21 +28,18 @@ _log = logging.getLogger(__name__)
 def open_engine(
     bundle: Bundle, choice: str = "auto", *, threads: int | None = None, precision: Precision = "fp16"
 ) -> Engine:
-    """Make the engine for a bundle; it loads on `with`.
+    """Return the engine for a bundle; it loads inside a `with` block.
 
     Args:
         bundle: The model.
-        choice: `onnxruntime` (CPU, always there), `tensorrt` (NVIDIA GPU), or `auto` for the fastest that can
-            run; what `auto` chose and why is logged. `auto` goes on with onnxruntime if TensorRT breaks.
+        choice: `onnxruntime` (CPU), `tensorrt` (NVIDIA GPU), or `auto` for the fastest that can run. The
+            choice of `auto` and its reason are logged. `auto` continues with onnxruntime if TensorRT fails.
         threads: CPU threads of onnxruntime; None for the cores that this process may use, up to eight.
-        precision: Of TensorRT, `fp16` or `fp32`.
-
-    Returns:
-        The engine.
+        precision: Precision of TensorRT, `fp16` or `fp32`.
 
     Raises:
         EngineUnknown: There is no engine of this name.
-        EngineUnavailable: It cannot run here.
+        EngineUnavailable: The engine cannot run on this machine.
     """
     # Imported late: `unmask --help` and the error for a wrong name need no inference library.
     from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
@@ -55,7 +52,7 @@ def open_engine(
 
     if choice == "tensorrt":
         return TensorRTEngine(bundle, precision=precision)
-    # Made in any case: a wrong number of threads is a mistake wherever the program runs.
+    # Made first, so that a wrong number of threads is refused on machines with a GPU too.
     on_cpu = OnnxRuntimeEngine(bundle, threads=threads)
     try:
         on_gpu = TensorRTEngine(bundle, precision=precision)
@@ -71,19 +68,20 @@ def open_engine(
 def detector_infer(choice: str = "auto", *, threads: int | None = None) -> Infer:
     """Load the face detector's network.
 
-    It runs on the CPU with every choice: it takes pictures of any size, one at a time and rarely, and an
-    engine for each size would cost more than it saves.
+    It always runs on the CPU: it takes frames of any size, one at a time and rarely, and building an engine
+    for each size would cost more than it saves.
 
     Args:
-        choice: As for `open_engine`; what cannot run is refused here too, before anything is loaded.
+        choice: As for `open_engine`; an engine that cannot run is refused before anything is loaded.
         threads: CPU threads; one when None.
 
     Returns:
-        A function from one float32 picture `(1, 3, H, W)` to the outputs, for `streams.faces.detector.Detector`.
+        A function from one float32 image `(1, 3, H, W)` to the network's outputs, for
+        `streams.faces.detector.Detector`.
 
     Raises:
         EngineUnknown: There is no engine of this name.
-        EngineUnavailable: It cannot run here.
+        EngineUnavailable: The engine cannot run on this machine.
     """
     from runtime.engines.onnx_cpu.engine import session_infer
     from streams.faces.detector import centerface_model

@@ -1,4 +1,4 @@
-"""What `auto` runs where a GPU is: TensorRT as long as it works, else the CPU, with a word in the log."""
+"""Engine of the choice `auto` on machines with a GPU: TensorRT until it fails, then onnxruntime."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _log = logging.getLogger(__name__)
 
 
 class FallbackEngine:
-    """Runs the first of two engines until it fails, then the second; see `runtime.engines.factory.Engine`.
+    """Engine that runs the first of two engines until it fails, and then the second.
 
-    The call that finds the first one broken is answered by the second: no verdict is lost, only time.
+    The call in which the first one fails is repeated on the second, so that no verdict is lost.
 
     Args:
-        first: The one to prefer.
-        make_second: Makes the other one; called when it is needed.
+        first: Preferred engine.
+        make_second: Function that returns the other engine; called when the first has failed.
     """
 
     def __init__(self, first: Engine, make_second: Callable[[], Engine]) -> None:
@@ -40,7 +40,7 @@ class FallbackEngine:
 
     @property
     def name(self) -> str:
-        """The name of the engine that runs."""
+        """Name of the engine that is running."""
         return (self._running or self._first).name
 
     def __enter__(self) -> Self:
@@ -88,13 +88,13 @@ class FallbackEngine:
         return running
 
     def _after(self, broken: Engine, error: EngineError) -> Engine:
-        """Give the engine to ask instead of a broken one, or raise what broke it."""
+        """Return the engine to use instead of a failed one, or raise the failure."""
         with self._switching:
             if self._running is None or (broken is self._running and broken is not self._first):
                 raise error
             if broken is self._running:
                 self._running = self._second(error)
-                # Closed with the block: another thread may still be in a call to it.
+                # Closed on exit only: another thread may still be in a call to it.
                 self._replaced = broken
             return self._running
 
@@ -109,5 +109,5 @@ class FallbackEngine:
         try:
             engine.__exit__(None, None, None)
         except EngineError as error:
-            # It was given up because it broke; that it cannot be closed either is no news.
+            # It had failed already, so an error on closing adds nothing for the user.
             _log.debug("%s", error)

@@ -1,4 +1,4 @@
-"""What every engine takes and gives, checked in one place."""
+"""Interface of the inference engines, and the checks of their inputs and outputs."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Engine(Protocol):
-    """Runs a bundle's backbone and head; memory and threads are held only inside its `with` block.
+    """Backbone and head of a bundle, loaded inside a `with` block; memory and threads are held only there.
 
-    Both calls may come from any thread, also at once.
+    Both calls may come from any thread, also at the same time.
     """
 
     @property
@@ -43,7 +43,7 @@ class Engine(Protocol):
 
         Raises:
             ValueError: The crops have another shape or type.
-            EngineFailed: The engine broke.
+            EngineFailed: The engine failed.
         """
         ...
 
@@ -58,17 +58,17 @@ class Engine(Protocol):
 
         Raises:
             ValueError: The windows have another shape or type.
-            EngineFailed: The engine broke.
+            EngineFailed: The engine failed.
         """
         ...
 
     def describe(self) -> str:
-        """Name the library, its version and the device in one line."""
+        """Return the library, its version and the device in one line."""
         ...
 
 
 class Model(Protocol):
-    """Is what an engine needs to know of a bundle; `runtime.model.bundle.Bundle` has it, and more."""
+    """The facts about a bundle that an engine needs; `runtime.model.bundle.Bundle` has them."""
 
     @property
     def name(self) -> str: ...
@@ -96,11 +96,11 @@ class Model(Protocol):
 
 
 def check_crops(model: Model, crops: NDArray[np.uint8]) -> None:
-    """Hold crops to the model's input.
+    """Check the shape and type of crops.
 
     Args:
-        model: The model.
-        crops: Should be uint8 `(N, H, W, 3)`.
+        model: The model that they are for.
+        crops: Expected to be uint8 `(N, input_size, input_size, 3)`.
 
     Raises:
         ValueError: They have another shape or type.
@@ -111,11 +111,11 @@ def check_crops(model: Model, crops: NDArray[np.uint8]) -> None:
 
 
 def check_windows(model: Model, windows: NDArray[np.float32]) -> None:
-    """Hold windows to the model's head.
+    """Check the shape and type of windows.
 
     Args:
-        model: The model.
-        windows: Should be float32 `(N, T, feature_dim)`, T within `min_frames..window`.
+        model: The model that they are for.
+        windows: Expected to be float32 `(N, T, feature_dim)`, T within `min_frames..window`.
 
     Raises:
         ValueError: They have another shape or type.
@@ -130,11 +130,11 @@ def check_windows(model: Model, windows: NDArray[np.float32]) -> None:
 
 
 def join_finite(engine: str, parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Join what an engine gave, if all of it is numbers.
+    """Concatenate the outputs of an engine and check that they are finite.
 
     Args:
-        engine: Its name.
-        parts: At least one.
+        engine: Name of the engine.
+        parts: At least one array.
 
     Returns:
         float32, joined along the first axis.
@@ -144,5 +144,5 @@ def join_finite(engine: str, parts: Sequence[NDArray[np.float32]]) -> NDArray[np
     """
     output = parts[0] if len(parts) == 1 else np.concatenate(parts)
     if not np.isfinite(output).all():
-        raise EngineFailed(engine, "it gave values that are not finite numbers")
+        raise EngineFailed(engine, "it returned values that are not finite numbers")
     return output

@@ -3,8 +3,8 @@
     python -m runtime.engines.recorded_outputs CROPS.npz RECORDED.npz --prepared FOLDER --precision fp16
 
 TensorRT 8.6 needs Python 3.10 and cannot share a process with a newer torch. `unmask export --check
---recorded RECORDED.npz` compares its recorded outputs with torch. The program needs numpy, tensorrt and pycuda
-only.
+--recorded RECORDED.npz` compares its recorded outputs with torch. The program needs numpy, tensorrt and
+pycuda only.
 """
 
 from __future__ import annotations

@@ -31,7 +31,11 @@ from runtime.model.manifest import (
     decode_manifest,
     encode_manifest,
 )
-from runtime.model.temporal_classifier import TEMPORAL_FILE, read_temporal_classifier, to_json
+from runtime.model.temporal_classifier import (
+    TEMPORAL_FILE,
+    encode_temporal_classifier,
+    read_temporal_classifier,
+)
 
 DEFAULT_BUNDLE = Path(__file__).parent / "default"
 
@@ -71,7 +75,7 @@ def write_manifest(directory: Path, manifest: Manifest) -> Path:
         file: FileEntry(sha256=_sha256(directory / file), bytes=(directory / file).stat().st_size)
         for file in (BACKBONE_FILE, HEAD_FILE)
     }
-    classifier = None if manifest.temporal is None else to_json(manifest.temporal).encode()
+    classifier = None if manifest.temporal is None else encode_temporal_classifier(manifest.temporal).encode()
     if classifier is not None:
         files[TEMPORAL_FILE] = FileEntry(sha256=hashlib.sha256(classifier).hexdigest(), bytes=len(classifier))
     text = encode_manifest(manifest, files)

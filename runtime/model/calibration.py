@@ -10,8 +10,8 @@ from dataclasses import dataclass
 class Calibration:
     """Platt scaling of a logit, and the thresholds from probability to verdict state.
 
-    `p_fake = sigmoid((logit + offset) / scale)`. The offset removes the training set's share of fakes, so that
-    0.5 is the decision at equal priors; the scale corrects over-confidence.
+    `p_fake = sigmoid((logit + offset) / scale)`. The offset removes the training set's share of fakes, so
+    that 0.5 is the decision at equal priors; the scale corrects over-confidence.
 
     Args:
         scale: Divisor of the shifted logit, above 0.

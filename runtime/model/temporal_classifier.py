@@ -1,18 +1,19 @@
-"""Judges a face by its flicker: the second voice beside the network, which sees each crop by itself.
+"""Classifier of temporal residuals: a logistic regression whose logit is added to the network's.
 
-    judge = read_flicker(Path("bundle/temporal.json"))
-    logit = network_logit + judge.logits(flicker)[0]
+    classifier = read_temporal_classifier(Path("bundle/temporal.json"))
+    logit = network_logit + classifier.logits(residuals)[0]
 
-Flicker is what `streams.features.temporal_residuals` measures. Over a window it is told by three quantiles of each measure, and
-those are weighed.
+The network scores each crop by itself; temporal residuals (`streams.features.temporal_residuals`) measure
+what changes between crops. The features of a window are three quantiles over time of each residual.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,31 +21,31 @@ from runtime.files import write_atomically
 from streams.features.temporal_residuals import LAGS, NUM_RESIDUALS
 
 TEMPORAL_FILE = "temporal.json"
-LEAST = max(LAGS) + 1
-"""The fewest samples that hold every lag."""
+MIN_SAMPLES = max(LAGS) + 1
+"""Smallest number of samples that contains a pair of crops for every lag."""
 
 QUANTILES = (0.15, 0.5, 0.85)
-TEMPORAL_FEATURES = len(QUANTILES) * NUM_RESIDUALS
-"""How many numbers a window's flicker is told by."""
-MAX_LEVEL = 3.0
-"""Deviations beyond which a measure counts no more: nothing like it was trained on."""
+NUM_FEATURES = len(QUANTILES) * NUM_RESIDUALS
+"""Number of features of a window."""
+MAX_DEVIATION = 3.0
+"""Limit of the standardised residuals: larger ones did not occur in training."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TemporalClassifier:
-    """Gives what flicker adds to the network's logit.
+    """Standardisation and weights of the logistic regression.
 
     Args:
-        centre: (FLICKER,) the mean of each measure in training.
-        scale: (FLICKER,) its deviation, above 0.
-        weights: (TELLS,) of the quantiles, in the order of `temporal_features`.
-        bias: Is added to their sum.
-        surest: What the logit is held below, on either side: it bends towards it. Above 0.
-        window: Samples of the windows it was trained on, at least `LEAST`. Shorter ones are noisier and count
-            for less: the noise falls with the root of how many pairs of crops there are.
+        centre: Mean of each residual in training, `NUM_RESIDUALS` values.
+        scale: Standard deviation of each residual in training, `NUM_RESIDUALS` values above 0.
+        weights: Weights of `temporal_features`, `NUM_FEATURES` values.
+        bias: Added to the weighted sum.
+        max_logit: Limit that the logit approaches on either side, above 0.
+        window: Samples of the windows in training, at least `MIN_SAMPLES`. The logits of shorter windows are
+            reduced, because their noise is larger by the root of the number of pairs of crops.
 
     Raises:
-        ValueError: A length is wrong or a value out of its range.
+        ValueError: A length is wrong or a value is out of its range.
     """
 
     centre: tuple[float, ...]
@@ -55,91 +56,87 @@ class TemporalClassifier:
     window: int
 
     def __post_init__(self) -> None:
-        for name, length in (
-            ("centre", NUM_RESIDUALS),
-            ("scale", NUM_RESIDUALS),
-            ("weights", TEMPORAL_FEATURES),
-        ):
+        for name, length in (("centre", NUM_RESIDUALS), ("scale", NUM_RESIDUALS), ("weights", NUM_FEATURES)):
             if len(getattr(self, name)) != length:
                 raise ValueError(f"{name} must have {length} values, not {len(getattr(self, name))}")
         if not np.isfinite((*self.centre, *self.scale, *self.weights, self.bias, self.max_logit)).all():
-            raise ValueError("centre, scale, weights, bias and surest must be finite")
+            raise ValueError("centre, scale, weights, bias and max_logit must be finite")
         if min(self.scale) <= 0:
             raise ValueError(f"scale must be above 0, not {min(self.scale)}")
         if self.max_logit <= 0:
-            raise ValueError(f"surest must be above 0, not {self.max_logit}")
-        if self.window < LEAST:
-            raise ValueError(f"window must be at least {LEAST}, not {self.window}")
+            raise ValueError(f"max_logit must be above 0, not {self.max_logit}")
+        if self.window < MIN_SAMPLES:
+            raise ValueError(f"window must be at least {MIN_SAMPLES}, not {self.window}")
 
     def logits(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Judge windows.
+        """Score windows.
 
         Args:
-            windows: float32 (N, T, FLICKER), oldest first. What compares with crops before the window is left
-                out, so that a window says the same wherever it was cut from.
+            windows: Residuals, float32 `(N, T, NUM_RESIDUALS)`, oldest first. Residuals against crops before
+                the window are ignored, so that a score does not depend on where the window was cut from.
 
         Returns:
-            float32 (N,), to be added to the network's logits; 0 for windows shorter than `LEAST`.
+            float32 `(N,)`, to be added to the network's logits; 0 for windows shorter than `MIN_SAMPLES`.
         """
         count, samples = windows.shape[:2]
-        if samples < LEAST:
+        if samples < MIN_SAMPLES:
             return np.zeros(count, np.float32)
-        told = temporal_features(windows, np.asarray(self.centre), np.asarray(self.scale))
-        trust = min(1.0, (samples - LEAST + 1) / (self.window - LEAST + 1)) ** 0.5
-        said = told @ np.asarray(self.weights) + self.bias
-        return np.asarray(trust * self.max_logit * np.tanh(said / self.max_logit), np.float32)
+        features = temporal_features(windows, np.asarray(self.centre), np.asarray(self.scale))
+        reduction = min(1.0, (samples - MIN_SAMPLES + 1) / (self.window - MIN_SAMPLES + 1)) ** 0.5
+        score = features @ np.asarray(self.weights) + self.bias
+        return np.asarray(reduction * self.max_logit * np.tanh(score / self.max_logit), np.float32)
 
 
 def temporal_features(
     windows: NDArray[np.float32], centre: NDArray[np.floating], scale: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """Turn the flicker of windows into the numbers that are weighed.
+    """Return the quantiles over time of standardised residuals.
 
     Args:
-        windows: float32 (N, T, FLICKER), T at least `LEAST`.
-        centre: (FLICKER,) to be taken off.
-        scale: (FLICKER,) to divide by.
+        windows: Residuals, float32 `(N, T, NUM_RESIDUALS)`, T at least `MIN_SAMPLES`.
+        centre: `(NUM_RESIDUALS,)`, subtracted from the residuals.
+        scale: `(NUM_RESIDUALS,)`, divides them.
 
     Returns:
-        (N, TELLS): for each lag the quantiles, each of all its measures.
+        `(N, NUM_FEATURES)`: for each lag the quantiles, for each quantile the residuals of that lag.
     """
-    level = np.clip((windows - centre) / scale, -MAX_LEVEL, MAX_LEVEL)
-    own, count = NUM_RESIDUALS // len(LAGS), len(windows)
+    standardised = np.clip((windows - centre) / scale, -MAX_DEVIATION, MAX_DEVIATION)
+    per_lag, count = NUM_RESIDUALS // len(LAGS), len(windows)
     parts = [
-        np.quantile(level[:, lag:, number * own : (number + 1) * own], QUANTILES, axis=1)
-        for number, lag in enumerate(LAGS)
+        np.quantile(standardised[:, lag:, i * per_lag : (i + 1) * per_lag], QUANTILES, axis=1)
+        for i, lag in enumerate(LAGS)
     ]
     return np.concatenate(
-        [part.transpose(1, 0, 2).reshape(count, len(QUANTILES) * own) for part in parts], axis=1
+        [part.transpose(1, 0, 2).reshape(count, len(QUANTILES) * per_lag) for part in parts], axis=1
     )
 
 
-def to_json(judge: TemporalClassifier) -> str:
-    """Give the form of a judge in a file."""
-    return json.dumps(asdict(judge), allow_nan=False) + "\n"
+def encode_temporal_classifier(classifier: TemporalClassifier) -> str:
+    """Return a classifier as JSON text."""
+    return json.dumps(asdict(classifier), allow_nan=False) + "\n"
 
 
-def write_temporal_classifier(path: Path, judge: TemporalClassifier) -> None:
-    """Write a judge as JSON."""
-    write_atomically(path, to_json(judge))
+def write_temporal_classifier(path: Path, classifier: TemporalClassifier) -> None:
+    """Write a classifier as JSON.
+
+    Args:
+        path: Path of the file.
+        classifier: The classifier.
+    """
+    write_atomically(path, encode_temporal_classifier(classifier))
 
 
 def read_temporal_classifier(path: Path) -> TemporalClassifier:
-    """Read what `write_temporal_classifier` wrote.
+    """Read a file that `write_temporal_classifier` wrote.
+
+    Args:
+        path: Path of the file.
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: It is something else, or a value is out of its range.
+        ValueError: The file has another format, or a value is out of its range.
     """
     try:
-        stated = json.loads(path.read_text(encoding="utf-8"))
-        values = {field.name: stated[field.name] for field in fields(TemporalClassifier)}
-        lists = {name: tuple(map(float, values[name])) for name in ("centre", "scale", "weights")}
-        return TemporalClassifier(
-            **lists,
-            bias=float(values["bias"]),
-            max_logit=float(values["max_logit"]),
-            window=int(values["window"]),
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"not a flicker judge ({type(error).__name__}: {error})") from error
+        return msgspec.json.decode(path.read_bytes(), type=TemporalClassifier)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"not a temporal classifier: {error}") from error

@@ -18,7 +18,7 @@ from export.bundle_writer import export_bundle, write_bundle
 from export.errors import OutputOccupied, ParityFailed, WeightsUnusable
 from export.parity.gates import TorchDetector
 from runtime.engines.factory import open_engine
-from runtime.engines.onnx_cpu.int8 import int8_is_exact, ranges_of
+from runtime.engines.onnx_cpu.int8 import activation_ranges, int8_is_exact
 from runtime.model.bundle import load_bundle
 from runtime.model.calibration import Calibration
 from runtime.model.manifest import Manifest, Weights
@@ -144,7 +144,7 @@ def test_ranges_stay_in_a_bundle_whose_int8_verdicts_agree(
     assert stated["used"] is (allowed > 0)
     assert 0 <= stated["flipped"] <= 1
     assert stated["windows"] > 0
-    assert (ranges_of(bundle.backbone.read_bytes()) is not None) is stated["used"]
+    assert (activation_ranges(bundle.backbone.read_bytes()) is not None) is stated["used"]
 
 
 def test_a_cpu_without_exact_int8_exports_without_ranges(
@@ -154,7 +154,7 @@ def test_a_cpu_without_exact_int8_exports_without_ranges(
     monkeypatch.setattr(export.bundle_writer, "int8_is_exact", lambda: False)
     bundle = write_bundle(networks, MANIFEST, tmp_path / "bundle", crops=crops)
     assert "int8" not in bundle.parity
-    assert ranges_of(bundle.backbone.read_bytes()) is None
+    assert activation_ranges(bundle.backbone.read_bytes()) is None
 
 
 def test_a_bundle_that_fails_is_not_written(networks: TorchDetector, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runtime.model.temporal_classifier import TEMPORAL_FEATURES, TemporalClassifier
+from runtime.model.temporal_classifier import NUM_FEATURES, TemporalClassifier
 from streams.features.temporal_residuals import NUM_RESIDUALS
 
 
@@ -13,7 +13,7 @@ def uniform_temporal_classifier(
     return TemporalClassifier(
         centre=(centre,) * NUM_RESIDUALS,
         scale=(scale,) * NUM_RESIDUALS,
-        weights=(weight,) * TEMPORAL_FEATURES,
+        weights=(weight,) * NUM_FEATURES,
         bias=bias,
         max_logit=9.0,
         window=window,

@@ -25,7 +25,7 @@ from runtime.model.bundle import change_manifest
 from runtime.model.calibration import Calibration
 from runtime.model.manifest import MANIFEST_FILE
 from runtime.model.temporal_classifier import (
-    LEAST,
+    MIN_SAMPLES,
     TemporalClassifier,
     temporal_features,
 )
@@ -98,9 +98,9 @@ def fit_temporal_classifier(
     """
     console = console or Console(stderr=True)
     with open_scorer(model, temporal=False) as scorer:
-        if scorer.window < LEAST:
+        if scorer.window < MIN_SAMPLES:
             raise TemporalClassifierError(
-                f"flicker needs windows of {LEAST} crops, the model's have {scorer.window}"
+                f"flicker needs windows of {MIN_SAMPLES} crops, the model's have {scorer.window}"
             )
         groups = val_groups or tuple(scorer.training.get("fit", {}).get("val_groups", ()))
         kept = _kept_out(data, groups, scorer)

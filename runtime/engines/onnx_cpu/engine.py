@@ -1,22 +1,26 @@
-"""The CPU engine.
+"""Inference engine for the CPU, on onnxruntime.
 
-Stored int8 or float16 weights become float32 once. The backbone is computed in float32, or in int8 if it was
-calibrated for that (`runtime/engines/onnx_cpu/int8.py`) and the CPU computes int8 exactly.
+Weights stored as int8 or float16 are converted to float32 once. The backbone is computed in float32, or in
+int8 if it has activation ranges (`runtime/engines/onnx_cpu/int8.py`) and the CPU computes int8 exactly.
 
-Crops are shared out to threads, not convolutions: those of one crop are too small, and threads that wait for
-each other fifty times a crop lose the more, the busier the machine is. Measured with ResNeXt-50 at 112 pixels
-on two cores with AVX-512, one of which multiplies float32 matrices at 105 GFLOP/s (milliseconds a crop):
+Each thread computes whole crops. Splitting one crop's convolutions between threads is slower: they are small,
+and the threads would wait for each other fifty times per crop, which costs more the busier the machine is.
+Measured with ResNeXt-50 at 112 pixels on two cores with AVX-512, one of which multiplies float32 matrices at
+105 GFLOP/s (milliseconds per crop):
 
-    float32, one thread                    23.1; in fours 22.2, 95 % of the limit
-    ... and ResNeXt's groups not joined    24.3; 22.9
-    ... two threads a crop                 14.5, for 29 of the cores' time; in eights 11.8
-    ... two threads, crops shared out      in eights 12.1, on a machine with other work
-    int8, one thread                       10.2; in fours 9.4; shared out to two threads 5.5
-    ... by onnxruntime's quantize_static   12.6; 11.5; groups joined 10.2; 9.0, with 1.6 times the error
-    OpenVINO 2026.4, one thread            float32 23.4; 21.5. bfloat16 15 to 23; 11.8. int8 8.3; 7.5
-    input and output bound to memory       23.5 for 23.8
+    float32, one thread                       23.1; batch of 4: 22.2, 95 % of the limit
+    ... without merged ResNeXt groups         24.3; batch of 4: 22.9
+    ... two threads within a crop             14.5, using 29 of CPU time; batch of 8: 11.8
+    ... two threads, one crop each            batch of 8: 12.1, on a machine with other load
+    int8, one thread                          10.2; batch of 4: 9.4; two threads, one crop each: 5.5
+    ... with onnxruntime's quantize_static    12.6; batch of 4: 11.5; 1.6 times the rounding error
+    ... and merged ResNeXt groups             10.2; batch of 4: 9.0
+    OpenVINO 2026.4, float32, one thread      23.4; batch of 4: 21.5
+    ... bfloat16                              15 to 23; batch of 4: 11.8
+    ... int8                                  8.3; batch of 4: 7.5
+    float32 with I/O binding                  23.5 instead of 23.8
 
-OpenVINO's lead in int8 does not carry a second runtime of 178 MB; in float32 there is none.
+OpenVINO is faster in int8 only, and would be a second runtime of 178 MB.
 """
 
 from __future__ import annotations
@@ -37,9 +41,9 @@ from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from runtime.engines.cpu import usable_cores
 from runtime.engines.interface import check_crops, check_windows, join_finite
-from runtime.engines.onnx_cpu.graph_cache import LEAST_BYTES, GraphKey, OptimisedGraphs, cpu_name
-from runtime.engines.onnx_cpu.grouped_convolution import regrouped
-from runtime.engines.onnx_cpu.int8 import METADATA, int8_is_exact, quantised, ranges_of
+from runtime.engines.onnx_cpu.graph_cache import MIN_BYTES, GraphCache, GraphKey, cpu_name
+from runtime.engines.onnx_cpu.grouped_convolution import merge_narrow_groups
+from runtime.engines.onnx_cpu.int8 import METADATA, activation_ranges, int8_is_exact, quantize
 from runtime.errors import EngineFailed, EngineUnavailable
 from runtime.model.bundle import Bundle
 from streams.faces.detector import Infer
@@ -50,17 +54,18 @@ _log = logging.getLogger(__name__)
 
 Precision = Literal["fp32", "int8"]
 
-# More crops than this seldom come at once.
-MOST_THREADS = 8
-# Its convolutions are too thin to share out: a second thread made 40 ms of arithmetic into 65 for 36 of time.
-MOST_DETECTOR_THREADS = 1
+# Larger batches of crops are rare.
+MAX_THREADS = 8
+# The detector's convolutions are small: with a second thread CPU time rose from 40 to 65 ms, for 36 ms of
+# wall time.
+MAX_DETECTOR_THREADS = 1
 
-# Smaller tensors stay in the graph itself.
-LEAST_EXTERNAL = 1024
+# Smaller tensors are stored in the graph itself.
+MIN_EXTERNAL_BYTES = 1024
 
 _FATAL = 4
 
-# Everything that onnxruntime raises derives from Exception alone, so each class has to be named.
+# onnxruntime's exceptions have no common base class of their own.
 _ERRORS: tuple[type[Exception], ...] = (
     native.EPFail,
     native.Fail,
@@ -74,14 +79,14 @@ _ERRORS: tuple[type[Exception], ...] = (
 
 
 class OnnxRuntimeEngine:
-    """Runs a bundle on the CPU; see `runtime.engines.factory.Engine` for the calls.
+    """Engine on the CPU; see `runtime.engines.interface.Engine` for its methods.
 
     Args:
         bundle: The model.
-        threads: How many crops to compute at once; None for the cores that this process may use, up to eight.
-        precision: Of the backbone, `fp32` or `int8`; None for `int8` if the bundle is calibrated for it and
-            the CPU computes it exactly, else `fp32`.
-        graphs: Where optimised graphs are kept; None for the user's cache.
+        threads: Crops to compute at the same time; None for the cores that this process may use, up to eight.
+        precision: Precision of the backbone, `fp32` or `int8`; None for `int8` if the bundle is calibrated
+            for it and the CPU computes it exactly, else `fp32`.
+        cache: Cache of optimised graphs; None for the user's.
 
     Raises:
         EngineUnavailable: int8 was asked for, and the bundle is not calibrated for it, or the CPU does not
@@ -97,12 +102,12 @@ class OnnxRuntimeEngine:
         *,
         threads: int | None = None,
         precision: Precision | None = None,
-        graphs: OptimisedGraphs | None = None,
+        cache: GraphCache | None = None,
     ) -> None:
         self.bundle = bundle
-        self._graphs = graphs or OptimisedGraphs()
+        self._cache = cache or GraphCache()
         self._asked = precision
-        self.threads = _threads(threads, MOST_THREADS)
+        self.threads = _threads(threads, MAX_THREADS)
         self._sessions: tuple[Any, Any] | None = None
         self._helpers: ThreadPoolExecutor | None = None
         self._opening = threading.Lock()
@@ -112,7 +117,7 @@ class OnnxRuntimeEngine:
             if self._sessions is not None:
                 raise RuntimeError("this engine is open already")
             self._sessions = self._load("backbone", self.precision), self._load("head", "fp32")
-            # The caller's own thread takes a share too.
+            # The caller's thread computes a share too.
             self._helpers = ThreadPoolExecutor(max(1, self.threads - 1), thread_name_prefix="crops")
         return self
 
@@ -126,12 +131,12 @@ class OnnxRuntimeEngine:
 
     @cached_property
     def precision(self) -> Precision:
-        """What the backbone is computed in."""
+        """Precision of the backbone."""
         if self._asked == "fp32":
             return "fp32"
         content = self.bundle.backbone.read_bytes()
-        # Reading the whole graph for nothing would take longer than looking for the word.
-        calibrated = METADATA.encode() in content and ranges_of(content) is not None
+        # Searching the bytes is faster than parsing a graph that has no ranges.
+        calibrated = METADATA.encode() in content and activation_ranges(content) is not None
         if calibrated and int8_is_exact():
             return "int8"
         if self._asked is None:
@@ -169,9 +174,9 @@ class OnnxRuntimeEngine:
         return f"{NAME} {onnxruntime.__version__} on the CPU, {_count(self.threads)}{int8}"
 
     def _load(self, part: str, precision: Precision) -> Any:
-        """Make the session of one graph, from the cache of optimised ones or leaving it there."""
+        """Return the session of one graph, from the cache of optimised graphs if possible."""
         source: Path = getattr(self.bundle, part)
-        if source.stat().st_size >= LEAST_BYTES:
+        if source.stat().st_size >= MIN_BYTES:
             key = GraphKey(
                 digest=self.bundle.digest,
                 part=part,
@@ -179,7 +184,7 @@ class OnnxRuntimeEngine:
                 library=onnxruntime.__version__,
                 cpu=cpu_name(),
             )
-            kept = self._graphs.find(key) or self._graphs.keep(
+            kept = self._cache.find(key) or self._cache.store(
                 key, lambda graph, weights: _optimise(source, precision, graph, weights)
             )
             if kept is not None:
@@ -187,8 +192,8 @@ class OnnxRuntimeEngine:
                     return _make(str(kept), _options(1, optimised=True))
                 except EngineFailed as error:
                     _log.debug("the optimised %s is not used: %s", part, error)
-                    self._graphs.discard(key)
-        return _make(_prepared(source, precision), _options(1, int8=precision == "int8"))
+                    self._cache.discard(key)
+        return _make(_rewritten(source, precision), _options(1, int8=precision == "int8"))
 
     def _open(self) -> tuple[Any, Any, ThreadPoolExecutor]:
         sessions, helpers = self._sessions, self._helpers
@@ -198,23 +203,23 @@ class OnnxRuntimeEngine:
 
 
 def session_infer(model: bytes, *, threads: int | None = None) -> Infer:
-    """Load a network of one input for the CPU.
+    """Load a network with one input for the CPU.
 
     Args:
-        model: A serialised ONNX model.
-        threads: How many; None for one.
+        model: Serialised ONNX model.
+        threads: Number of threads; None for one.
 
     Returns:
-        A function from the input array to the list of outputs.
+        Function from the input array to the list of outputs.
 
     Raises:
         EngineFailed: onnxruntime cannot load it.
     """
-    session = _make(model, _options(_threads(threads, MOST_DETECTOR_THREADS)))
+    session = _make(model, _options(_threads(threads, MAX_DETECTOR_THREADS)))
     (port,) = session.get_inputs()
 
-    def infer(picture: NDArray[np.float32]) -> Sequence[NDArray[np.float32]]:
-        return _run(session, {port.name: picture})
+    def infer(image: NDArray[np.float32]) -> Sequence[NDArray[np.float32]]:
+        return _run(session, {port.name: image})
 
     return infer
 
@@ -227,21 +232,21 @@ def _threads(asked: int | None, most: int) -> int:
     return asked
 
 
-def _prepared(source: Path, precision: Precision) -> bytes:
-    """Rewrite a bundle's graph for the CPU."""
-    graph = regrouped(source.read_bytes())
-    return quantised(graph) if precision == "int8" else graph
+def _rewritten(source: Path, precision: Precision) -> bytes:
+    """Return a bundle's graph, rewritten for the CPU."""
+    graph = merge_narrow_groups(source.read_bytes())
+    return quantize(graph) if precision == "int8" else graph
 
 
 def _optimise(source: Path, precision: Precision, graph: Path, weights: str) -> None:
-    """Write a graph as onnxruntime runs it on this CPU, its weights beside it, where they can be mapped."""
+    """Write an optimised graph, and its weights to a file that can be mapped into memory."""
     options = _options(1, int8=precision == "int8")
     options.optimized_model_filepath = str(graph)
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights)
     options.add_session_config_entry(
-        "session.optimized_model_external_initializers_min_size_in_bytes", str(LEAST_EXTERNAL)
+        "session.optimized_model_external_initializers_min_size_in_bytes", str(MIN_EXTERNAL_BYTES)
     )
-    _make(_prepared(source, precision), options)
+    _make(_rewritten(source, precision), options)
 
 
 def _options(threads: int, *, int8: bool = False, optimised: bool = False) -> Any:
@@ -250,13 +255,13 @@ def _options(threads: int, *, int8: bool = False, optimised: bool = False) -> An
     options.inter_op_num_threads = 1
     level = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_DISABLE_ALL if optimised else level.ORT_ENABLE_ALL
-    # What goes wrong is raised; printed as well, it would land in the middle of the user's terminal.
+    # Errors are raised; onnxruntime would print them on the user's terminal as well.
     onnxruntime.set_default_logger_severity(_FATAL)
     options.log_severity_level = _FATAL
-    # A live process is idle most of the time, and its networks take turns: a waiting thread must not spin.
+    # A live process is idle most of the time and its networks take turns, so waiting threads must not spin.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    # Left on, stored int8 weights are not folded at load but unpacked again in every run.
+    # Otherwise stored int8 weights are converted to float32 in every run instead of once.
     options.add_session_config_entry("session.disable_quant_qdq", "0" if int8 else "1")
     return options
 

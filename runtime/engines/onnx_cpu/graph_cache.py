@@ -1,14 +1,15 @@
 """The user's cache of graphs as onnxruntime has optimised them for one CPU.
 
-Optimising unpacks the stored weights and lays them out for the CPU's vectors: a quarter of a second at each
-start, and every weight twice in memory. Kept on disk, the result is only mapped into memory.
+Optimising unpacks the stored weights and lays them out for the CPU's vectors. It takes a quarter of a second
+at each start and holds every weight in memory twice; a graph from the cache is mapped into memory instead.
 
-    graphs = OptimisedGraphs()
-    path = graphs.find(key) or graphs.keep(key, optimise)
+    cache = GraphCache()
+    path = cache.find(key) or cache.store(key, optimise)
 
-A graph for another CPU may not load or, worse, be slow, and a damaged one gives other numbers. So all that
-it depends on is in its key, and the key and the files' hashes stand beside it and are compared before it is
-used. What cannot be kept or trusted is not used: the cache only ever saves time and memory.
+A graph for another CPU may fail to load or be slow, and a damaged one gives other numbers. The key holds
+everything that a graph depends on; it is stored beside the graph with the hashes of the files, and both are
+compared before use. A graph that cannot be stored or verified is not used: the cache only saves time and
+memory.
 """
 
 from __future__ import annotations
@@ -29,31 +30,32 @@ import numpy as np
 
 from runtime.engines.cache import cache_folder, is_private
 
-GRAPH = "graph.onnx"
-WEIGHTS = "weights.bin"
-CARD = "card.json"
+GRAPH_FILE = "graph.onnx"
+WEIGHTS_FILE = "weights.bin"
+METADATA_FILE = "card.json"
 
-# Of how graphs are rewritten before onnxruntime sees them, and of its settings.
-RECIPE = 1
-# Each is a hundred megabytes: those of the models used last stay.
-MOST_KEPT = 6
-# Smaller weights are optimised in no time.
-LEAST_BYTES = 1 << 20
+# Version of the rewriting before optimisation and of the session's options. Increase it with every change
+# there.
+REWRITE_VERSION = 1
+# Graphs in the cache, about 100 MB each; those used longest ago are removed.
+MAX_GRAPHS = 6
+# Smaller graphs are optimised faster than they are looked up.
+MIN_BYTES = 1 << 20
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GraphKey:
-    """States all that an optimised graph depends on.
+    """Everything that an optimised graph depends on.
 
     Args:
-        digest: Of the bundle.
+        digest: Digest of the bundle.
         part: `backbone` or `head`.
         precision: `fp32` or `int8`.
-        library: onnxruntime's version.
-        cpu: What kernels the CPU can run.
-        recipe: Version of the optimisation.
+        library: Version of onnxruntime.
+        cpu: Vector instructions of the CPU, from `cpu_name`.
+        recipe: `REWRITE_VERSION`.
     """
 
     digest: str
@@ -61,33 +63,30 @@ class GraphKey:
     precision: str
     library: str
     cpu: str
-    recipe: int = RECIPE
+    recipe: int = REWRITE_VERSION
 
     @property
     def name(self) -> str:
-        """The name of its folder."""
-        whole = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-        return f"{self.part}.{self.precision}.{whole[:16]}"
+        """Name of the graph's folder."""
+        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return f"{self.part}.{self.precision}.{digest[:16]}"
 
 
-class OptimisedGraphs:
-    """Keeps optimised graphs on disk, each in a folder of its own.
+class GraphCache:
+    """Optimised graphs on disk, each in a folder of its own.
 
     Args:
-        root: Where; None for `onnxruntime` in `cache_folder()`.
+        root: Folder of the cache; None for `onnxruntime` in `cache_folder()`.
     """
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = cache_folder() / "onnxruntime" if root is None else root
 
     def find(self, key: GraphKey) -> Path | None:
-        """Look for a graph.
+        """Return the path of a graph, its weights beside it, or None if none can be trusted.
 
         Args:
-            key: What is needed.
-
-        Returns:
-            The graph's file, its weights beside it; None if it is not there, not whole, or not ours to trust.
+            key: Everything that the graph depends on.
         """
         folder = self.root / key.name
         try:
@@ -97,56 +96,57 @@ class OptimisedGraphs:
         except OSError:
             return None
         try:
-            card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-            whole = card == {"key": asdict(key), "files": _hashes(folder)}
+            metadata = json.loads((folder / METADATA_FILE).read_text(encoding="utf-8"))
+            intact = metadata == {"key": asdict(key), "files": _hashes(folder)}
             os.utime(folder)
         except (OSError, ValueError):
-            whole = False
-        if not whole:
+            intact = False
+        if not intact:
             _log.warning("%s was changed or cut short: making it again", folder)
             self.discard(key)
             return None
-        return folder / GRAPH
+        return folder / GRAPH_FILE
 
-    def keep(self, key: GraphKey, optimise: Callable[[Path, str], None]) -> Path | None:
-        """Make a graph and keep it.
+    def store(self, key: GraphKey, optimise: Callable[[Path, str], None]) -> Path | None:
+        """Optimise a graph and store it.
 
         Args:
-            key: What it depends on.
-            optimise: Writes the graph to the given path, and its weights beside it under the given name.
+            key: Everything that the graph depends on.
+            optimise: Function that writes the graph to the given path and its weights beside it under the
+                given name.
 
         Returns:
-            The graph's file; None if it cannot be kept here.
+            The path of the graph; None if it cannot be stored.
         """
         folder = self.root / key.name
         try:
-            # Whoever can write here decides what is computed: nobody but the user may.
+            # Whoever can write here decides what is computed: only the user may.
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
             draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=self.root))
             try:
-                optimise(draft / GRAPH, WEIGHTS)
-                card = {"key": asdict(key), "files": _hashes(draft)}
-                (draft / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-                # In one step, or not at all if another process was faster.
+                optimise(draft / GRAPH_FILE, WEIGHTS_FILE)
+                metadata = {"key": asdict(key), "files": _hashes(draft)}
+                (draft / METADATA_FILE).write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
+                # Fails if another process has stored the graph meanwhile.
                 draft.replace(folder)
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
         except OSError as error:
-            _log.debug("%s cannot be kept: %s", folder, error)
+            _log.debug("%s cannot be stored: %s", folder, error)
         else:
             self._prune()
         return self.find(key)
 
     def discard(self, key: GraphKey) -> None:
-        """Forget a graph."""
+        """Remove a graph."""
         shutil.rmtree(self.root / key.name, ignore_errors=True)
 
     def _prune(self) -> None:
         folders = sorted(
             (folder.stat().st_mtime, folder) for folder in self.root.iterdir() if folder.is_dir()
         )
-        # What a process that was killed left half made counts too, and is not renewed by use.
-        for _, folder in folders[:-MOST_KEPT]:
+        # Drafts of killed processes count too; they are never used and become the oldest.
+        for _, folder in folders[:-MAX_GRAPHS]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -154,8 +154,8 @@ class OptimisedGraphs:
 def cpu_name() -> str:
     """Return the machine's architecture with a hash of the vector instructions that this process may use.
 
-    onnxruntime chooses its kernels and the layout of weights by those. They are numpy's view, which asks the
-    CPU itself; `/proc/cpuinfo` describes the host even under emulation.
+    onnxruntime chooses kernels and the layout of weights by these. They are numpy's view, which asks the CPU
+    itself; `/proc/cpuinfo` describes the host even under emulation.
     """
     simd = np.show_config(mode="dicts")["SIMD Extensions"]
     words = " ".join(sorted([*simd["baseline"], *simd["found"]]))
@@ -164,7 +164,7 @@ def cpu_name() -> str:
 
 def _hashes(folder: Path) -> dict[str, str]:
     hashes = {}
-    for name in (GRAPH, WEIGHTS):
+    for name in (GRAPH_FILE, WEIGHTS_FILE):
         with (folder / name).open("rb") as file:
             hashes[name] = hashlib.file_digest(file, "sha256").hexdigest()
     return hashes

@@ -1,9 +1,9 @@
-"""Rewrites narrow grouped convolutions into wider ones that onnxruntime has fast kernels for.
+"""Merging of narrow convolution groups into wider ones, for which onnxruntime has fast kernels.
 
-ResNeXt's first stages convolve 4 and 8 channels a group. onnxruntime's blocked kernels take groups of whole
-blocks only (16 channels with AVX-512, 8 with AVX2) and fall back to one small matrix product per group and
-two changes of layout for the others. Several groups as one, with zeros where they do not meet, are a few per
-cent more arithmetic and give the same sums.
+The first stages of ResNeXt have groups of 4 and 8 channels. onnxruntime's blocked kernels take groups of
+whole blocks only (16 channels with AVX-512, 8 with AVX2); for others it runs one small matrix product per
+group and changes the layout twice. Several groups merged into one, with zero weights between them, are a few
+per cent more arithmetic and give the same sums.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from onnx import numpy_helper
 
 # Channels of one block with AVX-512; of two with AVX2.
 BLOCK = 16
-# Of every product so many are with a zero; beyond that, the fallback is the faster one.
-MOST_JOINED = 4
+# Merging n groups multiplies the arithmetic by n; beyond this, the unmerged form is faster.
+MAX_MERGED = 4
 
 
-def regrouped(model: bytes) -> bytes:
-    """Join narrow groups of convolutions.
+def merge_narrow_groups(model: bytes) -> bytes:
+    """Merge narrow groups of convolutions.
 
     Args:
-        model: A serialised ONNX model; weights may be stored as float16 behind a Cast or as int8, one scale
-            per filter, behind a DequantizeLinear, and stay so.
+        model: Serialised ONNX model. Weights stored as float16 behind a Cast, or as int8 with one scale per
+            filter behind a DequantizeLinear, stay in that form.
 
     Returns:
-        A serialised model with the same inputs and outputs, which computes the same.
+        Serialised model with the same inputs, outputs and results.
     """
     proto = onnx.load_model_from_string(model)
     stored = {tensor.name: tensor for tensor in proto.graph.initializer}
@@ -48,39 +48,39 @@ def regrouped(model: bytes) -> bytes:
             continue
         groups = next((item for item in node.attribute if item.name == "group"), None)
         array = numpy_helper.to_array(weight)
-        joined = _joined(array, groups.i) if groups is not None else 1
-        if joined > 1:
+        merged = _merged(array, groups.i) if groups is not None else 1
+        if merged > 1:
             assert groups is not None
-            weight.CopyFrom(numpy_helper.from_array(_widen(array, groups.i, joined), weight.name))
-            groups.i //= joined
+            weight.CopyFrom(numpy_helper.from_array(_widen(array, groups.i, merged), weight.name))
+            groups.i //= merged
     return bytes(proto.SerializeToString())
 
 
 def _restores(node: onnx.NodeProto) -> bool:
-    """Tell whether a node turns stored weights into float32 in such a way that a zero stays a zero."""
+    """Return whether a node converts stored weights to float32 and keeps zeros."""
     if node.op_type == "Cast":
         return True
     axis = next((item.i for item in node.attribute if item.name == "axis"), 1)
-    # A third input would be the zero's place. One scale per filter goes with any number of channels.
+    # A third input would be a zero point. One scale per filter is independent of the number of channels.
     return node.op_type == "DequantizeLinear" and len(node.input) == 2 and axis == 0
 
 
-def _joined(weight: NDArray[Any], groups: int) -> int:
-    """Say how many groups of a convolution should become one."""
+def _merged(weight: NDArray[Any], groups: int) -> int:
+    """Return how many groups of a convolution to merge into one."""
     filters, channels = weight.shape[0] // groups, weight.shape[1]
     if groups == 1 or channels % BLOCK == 0:
         return 1
-    for joined in range(2, MOST_JOINED + 1):
-        if groups % joined == 0 and channels * joined % BLOCK == 0 and filters * joined % BLOCK == 0:
-            return joined
+    for merged in range(2, MAX_MERGED + 1):
+        if groups % merged == 0 and channels * merged % BLOCK == 0 and filters * merged % BLOCK == 0:
+            return merged
     return 1
 
 
-def _widen(weight: NDArray[Any], groups: int, joined: int) -> NDArray[Any]:
-    """Give weights `(filters, channels of a group, h, w)` the channels of their neighbours, as zeros."""
+def _widen(weight: NDArray[Any], groups: int, merged: int) -> NDArray[Any]:
+    """Extend weights `(filters, channels of a group, h, w)` by zeros for the merged groups."""
     filters, channels, *window = weight.shape
-    parts = weight.reshape(groups // joined, joined, filters // groups, channels, *window)
-    wide = np.zeros((groups // joined, joined, filters // groups, joined, channels, *window), weight.dtype)
-    for place in range(joined):
+    parts = weight.reshape(groups // merged, merged, filters // groups, channels, *window)
+    wide = np.zeros((groups // merged, merged, filters // groups, merged, channels, *window), weight.dtype)
+    for place in range(merged):
         wide[:, place, :, place] = parts[:, place]
-    return wide.reshape(filters, joined * channels, *window)
+    return wide.reshape(filters, merged * channels, *window)

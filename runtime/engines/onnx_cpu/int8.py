@@ -1,13 +1,13 @@
 """Int8 arithmetic for CPUs that compute it exactly: more than twice as fast as float32.
 
-Activations are rounded to 8 bits as well, so their ranges have to be known. They are measured once, on real
-crops, and travel inside the backbone's file as metadata, where nobody else looks:
+Activations are rounded to 8 bits too, which needs their ranges. The export measures them on real crops and
+stores them in the backbone's file as metadata:
 
-    backbone.write_bytes(calibrated(backbone.read_bytes(), crops))     # at export
-    graph = quantised(regrouped(backbone.read_bytes()))                # in the engine
+    backbone.write_bytes(add_activation_ranges(backbone.read_bytes(), crops))     # at export
+    graph = quantize(merge_narrow_groups(backbone.read_bytes()))                  # in the engine
 
-Weights that the bundle stores as int8 are used as they are. Whether verdicts stay the same is for the export
-to measure: a backbone without ranges is computed in float32 everywhere.
+Weights that the bundle stores as int8 are used unchanged. The export compares verdicts; a backbone without
+ranges is computed in float32 on every CPU.
 
 Source:
     Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
@@ -31,13 +31,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 METADATA = "unmask.activation_ranges"
 
-# What takes its input in 8 bits. Sums and the mean at the end are computed in float32 all the same, but hand
-# nothing wider on.
-_TAKES = ("Conv", "Add", "MaxPool", "ReduceMean")
-# Crops at once in calibration: every activation of the network is held for each.
+# Operators whose inputs are rounded to 8 bits. Sums and the final mean are computed in float32 from those.
+_ROUNDED_INPUTS = ("Conv", "Add", "MaxPool", "ReduceMean")
+# Crops per run in calibration; every activation of the network is kept for each.
 _BATCH = 8
 
-# What the exact sum of the probe's products becomes after rounding to 8 bits.
+# Output of the probe if its sums are exact.
 _PROBE_OUTPUT = 200
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -65,15 +64,15 @@ def int8_is_exact() -> bool:
     return all((output == _PROBE_OUTPUT).all() for output in outputs)
 
 
-def calibrated(model: bytes, crops: NDArray[np.uint8]) -> bytes:
-    """Measure the ranges of a backbone's activations and write them into it.
+def add_activation_ranges(model: bytes, crops: NDArray[np.uint8]) -> bytes:
+    """Measure the ranges of a backbone's activations and add them as metadata.
 
     Args:
-        model: The serialised backbone, weights stored in any form.
-        crops: Real faces, uint8 RGB `(N, H, W, 3)`; a few hundred of many videos will do.
+        model: Serialised backbone, weights stored in any form.
+        crops: Real faces, uint8 RGB `(N, H, W, 3)`; a few hundred from many videos are enough.
 
     Returns:
-        The same model with the ranges as metadata.
+        The model with metadata.
 
     Raises:
         ValueError: There are no crops, or an activation is not finite.
@@ -90,7 +89,7 @@ def calibrated(model: bytes, crops: NDArray[np.uint8]) -> bytes:
     extremes = np.array(found)
     if not np.isfinite(extremes).all():
         raise ValueError("the model gives activations that are not finite numbers")
-    # Nothing is cut off: that would move all verdicts to the same side.
+    # The full range is kept: clipping the largest activations moves all logits in the same direction.
     lows, highs = extremes[..., 0].min(axis=0), extremes[..., 1].max(axis=0)
     ranges = {name: [float(low), float(high)] for name, low, high in zip(names, lows, highs, strict=True)}
     kept = [item for item in proto.metadata_props if item.key != METADATA]
@@ -99,11 +98,11 @@ def calibrated(model: bytes, crops: NDArray[np.uint8]) -> bytes:
     return bytes(proto.SerializeToString())
 
 
-def ranges_of(model: bytes) -> Ranges | None:
-    """Read the ranges that `calibrated` wrote.
+def activation_ranges(model: bytes) -> Ranges | None:
+    """Read the ranges that `add_activation_ranges` wrote.
 
     Args:
-        model: A serialised model.
+        model: Serialised model.
 
     Returns:
         Lowest and highest value by the activation's name; None if the model has no usable ranges.
@@ -111,15 +110,15 @@ def ranges_of(model: bytes) -> Ranges | None:
     return _ranges(onnx.load_model_from_string(model))
 
 
-def quantised(model: bytes) -> bytes:
-    """Put a calibrated backbone into the form from which onnxruntime computes in int8.
+def quantize(model: bytes) -> bytes:
+    """Rewrite a backbone with activation ranges so that onnxruntime computes it in int8.
 
     Args:
-        model: The serialised backbone, with the ranges of its activations.
+        model: Serialised backbone with the ranges of its activations.
 
     Returns:
-        A serialised model with the same input and output, in which every activation that is handed on passes
-        through 8 bits; onnxruntime computes the convolutions and the pooling between them in int8.
+        Serialised model with the same input and output, in which activations pass through QuantizeLinear and
+        DequantizeLinear; onnxruntime fuses these with convolutions and pooling into int8 operators.
 
     Raises:
         ValueError: The model has no usable ranges.
@@ -127,25 +126,25 @@ def quantised(model: bytes) -> bytes:
     proto = onnx.load_model_from_string(model)
     ranges = _ranges(proto)
     if ranges is None:
-        raise ValueError("the model has no activation ranges; make it with `calibrated`")
-    return bytes(_Rewriter(proto, ranges).rewritten().SerializeToString())
+        raise ValueError("the model has no activation ranges; add them with `add_activation_ranges`")
+    return bytes(_Quantizer(proto, ranges).quantized().SerializeToString())
 
 
-class _Rewriter:
-    """Rewrites one model."""
+class _Quantizer:
+    """Rewriter of one model."""
 
     def __init__(self, proto: onnx.ModelProto, ranges: Ranges) -> None:
         self._proto = proto
         self._scales = {name: _scale(low, high) for name, (low, high) in ranges.items()}
         self._arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
-        # What restores stored weights, by what it gives.
+        # Nodes that convert stored weights to float32, by their output.
         self._stored = {
             node.output[0]: node for node in proto.graph.node if _is_stored(node, set(self._arrays))
         }
         self._nodes: list[onnx.NodeProto] = []
         self._tensors: dict[str, NDArray[Any]] = {}
 
-    def rewritten(self) -> onnx.ModelProto:
+    def quantized(self) -> onnx.ModelProto:
         proto = self._proto
         graph = proto.graph
         for value in graph.input:
@@ -153,7 +152,7 @@ class _Rewriter:
         for node in graph.node:
             if node.output[0] in self._stored:
                 continue
-            if node.op_type in _TAKES:
+            if node.op_type in _ROUNDED_INPUTS:
                 taken = [f"{name}.rounded" if name in self._scales else name for name in node.input]
                 if node.op_type == "Conv":
                     taken[1:] = self._weights(node)
@@ -175,7 +174,7 @@ class _Rewriter:
         return proto
 
     def _round(self, name: str) -> None:
-        """Let an activation be had in 8 bits, if its range is known."""
+        """Add the 8-bit form of an activation, if its range is known."""
         if name not in self._scales:
             return
         scale, zero = self._scales[name]
@@ -186,21 +185,21 @@ class _Rewriter:
         self._nodes.append(helper.make_node("DequantizeLinear", [f"{name}.uint8", *how], [f"{name}.rounded"]))
 
     def _weights(self, node: onnx.NodeProto) -> list[str]:
-        """Give a convolution's weights as int8 and its bias as the int32 that sums start from."""
+        """Add int8 weights and the int32 bias of a convolution; return the names of its inputs."""
         name = node.input[1]
         values, scale = self._int8(name)
-        self._dequantise(f"{name}.per_filter", values, scale)
+        self._dequantize(f"{name}.per_filter", values, scale)
         if len(node.input) < 3:
             return [f"{name}.per_filter"]
         bias = node.input[2]
         step = scale * np.float32(self._scales[node.input[0]][0])
         sums = np.rint(self._arrays[bias].astype(np.float64) / step)
         limit = np.iinfo(np.int32).max
-        self._dequantise(f"{bias}.per_filter", np.clip(sums, -limit, limit).astype(np.int32), step)
+        self._dequantize(f"{bias}.per_filter", np.clip(sums, -limit, limit).astype(np.int32), step)
         return [f"{name}.per_filter", f"{bias}.per_filter"]
 
     def _int8(self, name: str) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-        """Give weights as int8 with one scale per filter: as they are stored, or rounded here."""
+        """Return weights as int8 with one scale per filter, as stored or rounded here."""
         node = self._stored.get(name)
         if node is None:
             return _rounded(self._arrays[name])
@@ -209,7 +208,7 @@ class _Rewriter:
             return _rounded(stored.astype(np.float32))
         return stored, self._arrays[node.input[1]]
 
-    def _dequantise(self, name: str, values: NDArray[Any], scale: NDArray[np.float32]) -> None:
+    def _dequantize(self, name: str, values: NDArray[Any], scale: NDArray[np.float32]) -> None:
         self._tensors[f"{name}.values"] = values
         self._tensors[f"{name}.scale"] = scale.astype(np.float32)
         self._tensors[f"{name}.zero"] = np.zeros(len(scale), values.dtype)
@@ -218,12 +217,12 @@ class _Rewriter:
 
 
 def _activations(proto: onnx.ModelProto) -> set[str]:
-    """Name what convolutions, sums, poolings and the mean take, weights apart."""
+    """Return the names of the inputs that are rounded, without weights."""
     constant = {tensor.name for tensor in proto.graph.initializer}
     constant |= {node.output[0] for node in proto.graph.node if _is_stored(node, constant)}
     taken = set()
     for node in proto.graph.node:
-        if node.op_type in _TAKES:
+        if node.op_type in _ROUNDED_INPUTS:
             taken |= set(node.input if node.op_type == "Add" else node.input[:1])
     return taken - constant
 
@@ -241,7 +240,7 @@ def _is_stored(node: onnx.NodeProto, constant: set[str]) -> bool:
 
 
 def _observed(model: bytes, names: list[str]) -> Any:
-    """Make a session that also gives what happens inside."""
+    """Return a session with activations as its outputs."""
     proto = onnx.load_model_from_string(model)
     del proto.graph.output[:]
     proto.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
@@ -265,7 +264,7 @@ def _ranges(proto: onnx.ModelProto) -> Ranges | None:
 
 
 def _scale(low: float, high: float) -> tuple[float, int]:
-    """Give step and zero of 8 bits that hold a range, and the number zero exactly."""
+    """Return step and zero point of 8 bits that cover a range and represent zero exactly."""
     low, high = min(low, 0.0), max(high, 0.0)
     step = max((high - low) / 255, 1e-9)
     return step, round(-low / step)

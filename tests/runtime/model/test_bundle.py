@@ -77,7 +77,7 @@ def test_a_judge_of_flicker_travels_with_the_bundle(bundle: Path) -> None:
     (bundle / "temporal.json").write_text("{}")
     assert "temporal.json" in refused(bundle, BundleMismatch)
     rehash(bundle)
-    assert "not a flicker judge" in refused(bundle, BundleInvalid)
+    assert "not a temporal classifier" in refused(bundle, BundleInvalid)
     (bundle / "temporal.json").unlink()
     assert "temporal.json" in refused(bundle, BundleMissing)
 

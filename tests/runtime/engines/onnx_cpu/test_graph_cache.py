@@ -13,23 +13,30 @@ import pytest
 from numpy.typing import NDArray
 
 from runtime.engines.onnx_cpu import engine as cpu
-from runtime.engines.onnx_cpu import graph_cache as optimised
+from runtime.engines.onnx_cpu import graph_cache
 from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
-from runtime.engines.onnx_cpu.graph_cache import CARD, GRAPH, WEIGHTS, GraphKey, OptimisedGraphs, cpu_name
+from runtime.engines.onnx_cpu.graph_cache import (
+    GRAPH_FILE,
+    METADATA_FILE,
+    WEIGHTS_FILE,
+    GraphCache,
+    GraphKey,
+    cpu_name,
+)
 from runtime.model.bundle import Bundle, load_bundle
 
 KEY = GraphKey(digest="d" * 64, part="backbone", precision="fp32", library="1.2.3", cpu="x86_64 abc")
 
 
 @pytest.fixture
-def graphs(tmp_path: Path) -> OptimisedGraphs:
-    return OptimisedGraphs(tmp_path / "cache")
+def graphs(tmp_path: Path) -> GraphCache:
+    return GraphCache(tmp_path / "cache")
 
 
 @pytest.fixture
 def bundle(small_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     """A small bundle that counts as large enough to be kept."""
-    monkeypatch.setattr(cpu, "LEAST_BYTES", 0)
+    monkeypatch.setattr(cpu, "MIN_BYTES", 0)
     return load_bundle(small_bundle)
 
 
@@ -45,21 +52,21 @@ class Optimiser:
         (graph.parent / weights).write_bytes(b"weights")
 
 
-def outputs(bundle: Bundle, graphs: OptimisedGraphs) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def outputs(bundle: Bundle, graphs: GraphCache) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     crops = np.random.default_rng(3).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
-    with OnnxRuntimeEngine(bundle, threads=1, graphs=graphs) as engine:
+    with OnnxRuntimeEngine(bundle, threads=1, cache=graphs) as engine:
         features = engine.features(crops)
         return features, engine.logits(features[None])
 
 
-def test_a_graph_is_made_once(graphs: OptimisedGraphs) -> None:
+def test_a_graph_is_made_once(graphs: GraphCache) -> None:
     """What was kept is found again, in a folder that others cannot write."""
     optimiser = Optimiser()
     assert graphs.find(KEY) is None
-    path = graphs.keep(KEY, optimiser)
+    path = graphs.store(KEY, optimiser)
     assert path is not None
     assert path.read_bytes() == b"graph"
-    assert graphs.find(KEY) == path == graphs.keep(KEY, optimiser)
+    assert graphs.find(KEY) == path == graphs.store(KEY, optimiser)
     assert sorted(os.listdir(graphs.root)) == [KEY.name]
 
 
@@ -74,34 +81,32 @@ def test_a_graph_is_made_once(graphs: OptimisedGraphs) -> None:
         replace(KEY, recipe=KEY.recipe + 1),
     ],
 )
-def test_a_graph_of_something_else_is_not_found(graphs: OptimisedGraphs, other: GraphKey) -> None:
+def test_a_graph_of_something_else_is_not_found(graphs: GraphCache, other: GraphKey) -> None:
     """Another model, onnxruntime, CPU or recipe has its own graph, even under the first one's name."""
-    graphs.keep(KEY, Optimiser())
+    graphs.store(KEY, Optimiser())
     assert graphs.find(other) is None
     (graphs.root / KEY.name).rename(graphs.root / other.name)
     assert graphs.find(other) is None
 
 
-@pytest.mark.parametrize("name", [GRAPH, WEIGHTS, CARD])
+@pytest.mark.parametrize("name", [GRAPH_FILE, WEIGHTS_FILE, METADATA_FILE])
 @pytest.mark.parametrize("content", [None, b"", b"{}", b"other"])
-def test_a_damaged_graph_is_made_again(graphs: OptimisedGraphs, name: str, content: bytes | None) -> None:
+def test_a_damaged_graph_is_made_again(graphs: GraphCache, name: str, content: bytes | None) -> None:
     """A file that is gone, cut short or changed is noticed before it is run."""
     optimiser = Optimiser()
-    path = graphs.keep(KEY, optimiser)
+    path = graphs.store(KEY, optimiser)
     assert path is not None
     damaged = path.parent / name
     damaged.unlink() if content is None else damaged.write_bytes(content)
     assert graphs.find(KEY) is None
-    assert graphs.keep(KEY, optimiser) == path
+    assert graphs.store(KEY, optimiser) == path
     assert optimiser.calls == 2
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other rights")
-def test_what_others_can_write_is_not_trusted(
-    graphs: OptimisedGraphs, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_others_can_write_is_not_trusted(graphs: GraphCache, caplog: pytest.LogCaptureFixture) -> None:
     """Hashes prove nothing where anybody could have written them."""
-    path = graphs.keep(KEY, Optimiser())
+    path = graphs.store(KEY, Optimiser())
     assert path is not None
     graphs.root.chmod(0o777)
     with caplog.at_level(logging.WARNING, logger="runtime.engines.onnx_cpu.graph_cache"):
@@ -109,18 +114,18 @@ def test_what_others_can_write_is_not_trusted(
     assert "can be written by others" in caplog.text
 
 
-def test_old_graphs_give_way(graphs: OptimisedGraphs) -> None:
+def test_old_graphs_give_way(graphs: GraphCache) -> None:
     """The cache holds so many graphs, and those that were used last."""
-    keys = [replace(KEY, digest=str(i)) for i in range(optimised.MOST_KEPT + 2)]
+    keys = [replace(KEY, digest=str(i)) for i in range(graph_cache.MAX_GRAPHS + 2)]
     for age, key in enumerate(keys):
-        assert graphs.keep(key, Optimiser()) is not None
+        assert graphs.store(key, Optimiser()) is not None
         os.utime(graphs.root / key.name, (1000 + age, 1000 + age))
         graphs.find(keys[0])
     assert [key for key in keys if graphs.find(key)] == [keys[0], *keys[3:]]
 
 
 def test_the_engine_gives_the_same_with_and_without(
-    bundle: Bundle, graphs: OptimisedGraphs, tmp_path: Path
+    bundle: Bundle, graphs: GraphCache, tmp_path: Path
 ) -> None:
     """Made now, found, or where nothing can be kept: the numbers are the same."""
     made = outputs(bundle, graphs)
@@ -128,7 +133,7 @@ def test_the_engine_gives_the_same_with_and_without(
     assert [name.partition(".")[0] for name in names] == ["backbone", "head"]
     found = outputs(bundle, graphs)
     (tmp_path / "file").touch()
-    kept_nowhere = outputs(bundle, OptimisedGraphs(tmp_path / "file"))
+    kept_nowhere = outputs(bundle, GraphCache(tmp_path / "file"))
     for others in (found, kept_nowhere):
         for one, other in zip(made, others, strict=True):
             np.testing.assert_array_equal(one, other)
@@ -136,12 +141,12 @@ def test_the_engine_gives_the_same_with_and_without(
 
 
 def test_a_graph_that_does_not_load_is_replaced_by_the_bundle_s(
-    bundle: Bundle, graphs: OptimisedGraphs, monkeypatch: pytest.MonkeyPatch
+    bundle: Bundle, graphs: GraphCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whole by its hashes, but not for this onnxruntime: it is thrown away, and the bundle's graph runs."""
     expected = outputs(bundle, graphs)
     for folder in list(graphs.root.iterdir()):
-        graph, weights = (folder / name for name in (GRAPH, WEIGHTS))
+        graph, weights = (folder / name for name in (GRAPH_FILE, WEIGHTS_FILE))
         key = next(key for key in keys_of(bundle) if key.name == folder.name)
         content = weights.read_bytes()
         graphs.discard(key)
@@ -150,7 +155,7 @@ def test_a_graph_that_does_not_load_is_replaced_by_the_bundle_s(
             path.write_bytes(b"no graph")
             (path.parent / name).write_bytes(content)
 
-        assert graphs.keep(key, spoil) == graph
+        assert graphs.store(key, spoil) == graph
     for one, other in zip(expected, outputs(bundle, graphs), strict=True):
         np.testing.assert_array_equal(one, other)
     assert not any(graphs.root.iterdir())

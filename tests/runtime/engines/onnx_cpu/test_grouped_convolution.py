@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from runtime.engines.onnx_cpu.grouped_convolution import regrouped
+from runtime.engines.onnx_cpu.grouped_convolution import merge_narrow_groups
 
 
 def model_of(weight: NDArray[np.generic], groups: int, *, stored: str, readers: int = 1) -> bytes:
@@ -71,7 +71,7 @@ def weights(filters: int, channels: int, stored: str) -> NDArray[np.generic]:
 def test_narrow_groups_are_joined(stored: str, channels: int, groups: int, left: int) -> None:
     """ResNeXt's groups of 4 and 8 channels become groups of 16, and the result stays."""
     model = model_of(weights(groups * channels, channels, stored), groups, stored=stored)
-    joined = regrouped(model)
+    joined = merge_narrow_groups(model)
     assert groups_of(joined) == [left]
     onnx.checker.check_model(onnx.load_model_from_string(joined), full_check=True)
     x = np.random.default_rng(1).normal(size=(2, groups * channels, 7, 7)).astype(np.float32)
@@ -90,11 +90,11 @@ def test_narrow_groups_are_joined(stored: str, channels: int, groups: int, left:
 def test_other_convolutions_stay(filters: int, channels: int, groups: int) -> None:
     """Where joining gains nothing, nothing is joined."""
     model = model_of(weights(filters, channels, "float32"), groups, stored="float32")
-    assert groups_of(regrouped(model)) == [groups]
+    assert groups_of(merge_narrow_groups(model)) == [groups]
 
 
 @pytest.mark.parametrize(("stored", "readers"), [("int8 by channel", 1), ("int8", 2)])
 def test_weights_that_cannot_be_widened_stay(stored: str, readers: int) -> None:
     """A scale per channel would not fit any more, and weights of two convolutions are changed for neither."""
     model = model_of(weights(128, 4, stored), 32, stored=stored, readers=readers)
-    assert groups_of(regrouped(model)) == [32] * readers
+    assert groups_of(merge_narrow_groups(model)) == [32] * readers

@@ -15,7 +15,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from runtime.engines.onnx_cpu import engine as cpu
 from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
-from runtime.engines.onnx_cpu.int8 import METADATA, calibrated, int8_is_exact, quantised, ranges_of
+from runtime.engines.onnx_cpu.int8 import (
+    METADATA,
+    activation_ranges,
+    add_activation_ranges,
+    int8_is_exact,
+    quantize,
+)
 from runtime.errors import EngineUnavailable
 from runtime.model.bundle import Bundle, load_bundle, write_manifest
 from runtime.model.manifest import BACKBONE_FILE
@@ -82,7 +88,7 @@ def bundle(tmp_path: Path, small_bundle: Path, backbone: bytes, crops: NDArray[n
     """The small bundle with a calibrated backbone."""
     path = tmp_path / "bundle"
     shutil.copytree(small_bundle, path)
-    (path / BACKBONE_FILE).write_bytes(calibrated(backbone, crops))
+    (path / BACKBONE_FILE).write_bytes(add_activation_ranges(backbone, crops))
     write_manifest(path, load_bundle(small_bundle))
     return load_bundle(path)
 
@@ -104,9 +110,9 @@ def features(
 
 def test_ranges_are_measured_and_change_nothing(backbone: bytes, crops: NDArray[np.uint8]) -> None:
     """The graph answers as before; a range holds everything that the crops showed."""
-    model = calibrated(backbone, crops)
+    model = add_activation_ranges(backbone, crops)
     np.testing.assert_array_equal(features(model, crops), features(backbone, crops))
-    ranges = ranges_of(model)
+    ranges = activation_ranges(model)
     assert ranges is not None
     assert set(ranges) == {
         "input", "stem.active", "pooled", "first.active", "second.map", "sum.active"
@@ -116,8 +122,8 @@ def test_ranges_are_measured_and_change_nothing(backbone: bytes, crops: NDArray[
     )[:, None, None]
     assert ranges["input"] == pytest.approx((pixels.min(), pixels.max()), rel=1e-5)
     assert ranges["pooled"][1] == ranges["stem.active"][1]
-    assert ranges_of(backbone) is None
-    assert ranges_of(calibrated(model, crops[:1])) != ranges
+    assert activation_ranges(backbone) is None
+    assert activation_ranges(add_activation_ranges(model, crops[:1])) != ranges
 
 
 def difference(given: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
@@ -129,7 +135,7 @@ def test_rounding_to_8_bits_changes_features_by_less_than_2_percent(
     backbone: bytes, crops: NDArray[np.uint8]
 ) -> None:
     """The rewritten graph, its 8-bit values summed in float32, is close to the original on every CPU."""
-    rounded = features(quantised(calibrated(backbone, crops)), crops, level="NONE")
+    rounded = features(quantize(add_activation_ranges(backbone, crops)), crops, level="NONE")
     assert 0 < difference(rounded, features(backbone, crops)) < 0.02
 
 
@@ -137,7 +143,7 @@ def test_every_convolution_becomes_an_int8_one(
     backbone: bytes, crops: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     """onnxruntime fuses the rewritten graph into integer convolutions and leaves none in float32."""
-    features(quantised(calibrated(backbone, crops)), crops, optimised=tmp_path / "optimised.onnx")
+    features(quantize(add_activation_ranges(backbone, crops)), crops, optimised=tmp_path / "optimised.onnx")
     done = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
     assert done.count("QLinearConv") == 3
     assert not {"Conv", "FusedConv"} & set(done)
@@ -146,7 +152,7 @@ def test_every_convolution_becomes_an_int8_one(
 @exact_int8
 def test_integer_sums_equal_the_rounded_graph_in_float32(backbone: bytes, crops: NDArray[np.uint8]) -> None:
     """Integer kernels differ from float32 sums of the same 8-bit values by single rounding steps only."""
-    model = quantised(calibrated(backbone, crops))
+    model = quantize(add_activation_ranges(backbone, crops))
     given = features(model, crops)
     assert difference(given, features(model, crops, level="NONE")) < 0.005
     assert difference(given, features(backbone, crops)) < 0.02
@@ -156,7 +162,7 @@ def test_stored_weights_are_not_rounded_again(backbone: bytes, crops: NDArray[np
     """What the bundle stores as int8 is multiplied as it is."""
     stored = {
         tensor.name: numpy_helper.to_array(tensor)
-        for model in (backbone, quantised(calibrated(backbone, crops)))
+        for model in (backbone, quantize(add_activation_ranges(backbone, crops)))
         for tensor in onnx.load_model_from_string(model).graph.initializer
     }
     np.testing.assert_array_equal(stored["stem.per_filter.values"], stored["stem.int8"])
@@ -166,19 +172,19 @@ def test_stored_weights_are_not_rounded_again(backbone: bytes, crops: NDArray[np
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"input": [0, 1]}', '{"input": "no"}', None], ids=str)
 def test_ranges_that_do_not_fit_are_none(backbone: bytes, crops: NDArray[np.uint8], text: str | None) -> None:
     """Metadata that is not JSON, names other activations or holds what is not a number is not used."""
-    model = onnx.load_model_from_string(calibrated(backbone, crops))
+    model = onnx.load_model_from_string(add_activation_ranges(backbone, crops))
     (item,) = (item for item in model.metadata_props if item.key == METADATA)
     ranges = json.loads(item.value)
     item.value = json.dumps({**ranges, "input": [float("nan"), 1.0]}) if text is None else text
-    assert ranges_of(model.SerializeToString()) is None
+    assert activation_ranges(model.SerializeToString()) is None
     with pytest.raises(ValueError, match="no activation ranges"):
-        quantised(model.SerializeToString())
+        quantize(model.SerializeToString())
 
 
 def test_no_crops_are_no_ranges(backbone: bytes, crops: NDArray[np.uint8]) -> None:
     """Nothing can be measured on nothing."""
     with pytest.raises(ValueError, match="no crops"):
-        calibrated(backbone, crops[:0])
+        add_activation_ranges(backbone, crops[:0])
 
 
 @pytest.mark.parametrize("exact", [True, False])
