@@ -77,7 +77,7 @@ def test_residuals_against_crops_before_the_window_are_ignored() -> None:
 
 
 def test_short_windows_have_smaller_logits() -> None:
-    """Equal quantiles of fewer samples give a smaller logit; two samples give 0, as they lack the second lag."""
+    """Equal quantiles of fewer samples give a smaller logit; two samples give 0."""
     same = np.repeat(windows(1, 1), 16, axis=1)
     logits = [float(CLASSIFIER.logits(same[:, :samples])[0]) for samples in (2, MIN_SAMPLES, 4, 9, 16)]
     assert logits[0] == 0.0
