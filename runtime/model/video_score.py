@@ -10,7 +10,7 @@ from runtime.model.calibration import Calibration
 
 
 @dataclass(frozen=True, kw_only=True)
-class FaceRecord:
+class FaceLogits:
     """Logits and presence of one face in a video.
 
     Args:
@@ -26,7 +26,7 @@ class FaceRecord:
     height: float
 
 
-def face_p_fake(face: FaceRecord, calibration: Calibration) -> float | None:
+def face_p_fake(face: FaceLogits, calibration: Calibration) -> float | None:
     """Score one face over all of its windows.
 
     Args:
@@ -41,7 +41,7 @@ def face_p_fake(face: FaceRecord, calibration: Calibration) -> float | None:
     return calibration.p_fake(math.fsum(face.logits) / len(face.logits))
 
 
-def video_p_fake(faces: Iterable[FaceRecord], calibration: Calibration, *, samples: int) -> float | None:
+def video_p_fake(faces: Iterable[FaceLogits], calibration: Calibration, *, samples: int) -> float | None:
     """Score a video by the highest `p_fake` among its main faces.
 
     A main face is in at least half of the analysed frames, and at least half as high as the highest of these

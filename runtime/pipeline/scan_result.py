@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from runtime.model.bundle import Bundle
-from runtime.model.video_score import FaceRecord, face_p_fake, video_p_fake
+from runtime.model.video_score import FaceLogits, face_p_fake, video_p_fake
 from runtime.pipeline.stream_analysis import FaceVerdict, ObservedFrame
 
 ScanState: TypeAlias = Literal["scored", "no_face", "too_short", "too_slow", "unreadable"]
@@ -123,29 +123,29 @@ class ScanAccumulator:
         Args:
             file: Path to report.
         """
-        records = [
-            FaceRecord(
-                face=face,
+        faces = [
+            FaceLogits(
+                face=face_id,
                 logits=history.logits,
                 samples=len(history.heights),
                 height=statistics.median(history.heights),
             )
-            for face, history in sorted(self._faces.items())
+            for face_id, history in sorted(self._faces.items())
         ]
         calibration = self._bundle.calibration
-        p_fake = video_p_fake(records, calibration, samples=self._frames)
+        p_fake = video_p_fake(faces, calibration, samples=self._frames)
         return ScanResult(
             file=file,
             state=self._state(p_fake),
             p_fake=p_fake,
             faces=tuple(
                 FaceScore(
-                    face=record.face,
-                    p_fake=face_p_fake(record, calibration),
-                    windows=len(record.logits),
-                    seconds=record.samples / self._bundle.sample_hz,
+                    face=face.face,
+                    p_fake=face_p_fake(face, calibration),
+                    windows=len(face.logits),
+                    seconds=face.samples / self._bundle.sample_hz,
                 )
-                for record in records
+                for face in faces
             ),
             seconds=self.seconds,
             frames=self._frames,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from runtime.model.calibration import Calibration
 from runtime.model.temporal_classifier import TemporalClassifier
-from runtime.model.video_score import FaceRecord, video_p_fake
+from runtime.model.video_score import FaceLogits, video_p_fake
 from streams.features.temporal_residuals import clip_residuals
 from train.data.clip_set import LabelledClip
 from train.data.crops import recrop
@@ -218,7 +218,7 @@ def of_videos(scores: Iterable[ClipScores], calibration: Calibration, reading: R
         logits = [logit for part in parts for logit in _read(part, reading)]
         if not logits:
             continue
-        record = FaceRecord(
+        record = FaceLogits(
             face=0,
             logits=logits,
             samples=sum(part.samples for part in parts),
