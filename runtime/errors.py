@@ -27,8 +27,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from streams.errors import redact
-
 
 class UnmaskError(Exception):
     """Base of all errors that the user can act on; `str()` is one line with advice."""
@@ -267,4 +265,4 @@ class NoVideos(UnmaskError, ValueError):
         self.path = path
 
     def __str__(self) -> str:
-        return f"{redact(str(self.path))}: no video files in this directory; name another one, or a file"
+        return f"{self.path}: no video files in this directory; name another one, or a file"

@@ -1,4 +1,4 @@
-"""Errors of sources and streams, and the removal of credentials from text.
+"""Errors of sources and streams.
 
     StreamError
     ├── EndOfStream               a reader has no more frames
@@ -9,13 +9,15 @@
         ├── SourceNotVideo        opened, but without decodable video      permanent
         └── SourceUnavailable     refused, silent, reset or disconnected   worth retrying
 
-Every field of a SourceError has been through `redact`, so no message contains a password.
+Their text is composed from facts: what is shown of the source (`streams.input.address`), and a reason and
+advice of our own. No text of FFmpeg is quoted, because it can contain the address with its password.
 """
 
 from __future__ import annotations
 
-import re
 from typing import ClassVar
+
+from streams.text import printable
 
 __all__ = [
     "EndOfStream",
@@ -26,41 +28,7 @@ __all__ = [
     "SourceUnauthorized",
     "SourceUnavailable",
     "StreamError",
-    "redact",
 ]
-
-_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<rest>[^\s'\"<>]*)")
-_SECRET_PARAMETER = re.compile(
-    r"(?P<name>[?&;][^=&;#\s]*(?:pass|pwd|token|secret|auth|key|sig|credential|user)[^=&;#\s]*)=[^&;#\s'\"<>]*",
-    re.IGNORECASE,
-)
-
-
-def redact(text: str) -> str:
-    """Remove credentials from every URL in a text and leave the rest unchanged.
-
-    User and password are removed and the host stays. The value of a query parameter whose name looks like a
-    secret (`?token=...`) becomes `***`.
-
-    Args:
-        text: Any text, such as an FFmpeg message.
-
-    Returns:
-        The text without credentials.
-    """
-    return _SECRET_PARAMETER.sub(r"\g<name>=***", _URL.sub(_without_userinfo, text))
-
-
-def _without_userinfo(url: re.Match[str]) -> str:
-    scheme, rest = url["scheme"], url["rest"]
-    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    if "@" in authority:
-        return scheme + rest[authority.rindex("@") + 1 :]
-    # An unescaped "/", "?" or "#" in a password ends the authority early: `user:pa/ss@host`. A harmless
-    # address with a colon and a later "@" is shortened too, which is better than showing a password.
-    if ":" in authority and not authority.startswith("[") and "@" in rest:
-        return scheme + rest[rest.rindex("@") + 1 :]
-    return scheme + rest
 
 
 class StreamError(Exception):
@@ -78,8 +46,8 @@ class SourceError(StreamError):
     """Failure to read a source.
 
     Args:
-        source: The source as it is shown to users; credentials are removed.
-        reason: What happened, in a few words; credentials are removed.
+        source: What is shown of the source.
+        reason: What happened, in a few words.
         advice: What to do about it; `default_advice` of the class if empty.
     """
 
@@ -91,17 +59,13 @@ class SourceError(StreamError):
     def __init__(self, source: str, reason: str, advice: str = "") -> None:
         # OSError.__init__ would take two arguments for errno and strerror, so it is not called. Pickle
         # rebuilds the error from `args`.
-        self.source = _one_line(source)
-        self.reason = _one_line(reason)
-        self.advice = _one_line(advice or self.default_advice)
+        self.source = printable(source)
+        self.reason = printable(reason)
+        self.advice = printable(advice or self.default_advice)
         self.args = (self.source, self.reason, self.advice)
 
     def __str__(self) -> str:
         return f"{self.source}: {self.reason}; {self.advice}"
-
-
-def _one_line(text: str) -> str:
-    return " ".join(redact(text).split())
 
 
 class SourceInvalid(SourceError, ValueError):

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("streams", "runtime", "train", "export", "benchmarks")
 # Folders and files inside a package, lowest first: each may import itself and what stands before it.
 LAYERS = {
-    "streams": ("errors", "synthesis", "input", "features", "faces"),
+    "streams": (("errors", "text"), "synthesis", "input", "features", "faces"),
     "runtime": (
         ("version", "errors", "files", "messages"),
         "model",

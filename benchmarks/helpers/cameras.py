@@ -28,6 +28,7 @@ import av
 from av.packet import Packet
 
 from benchmarks.harness.errors import HelperFailed
+from streams.input.address import Address
 from streams.input.source import Source
 
 # Of a longer file only the beginning is sent.
@@ -110,9 +111,11 @@ class Cameras:
             number: Any; for its name only.
         """
         return Source(
-            spec=f"{self._path.name} at {self.footage.height}p",
-            name=f"camera-{number + 1}",
-            url=f"tcp://127.0.0.1:{self.footage.port}",
+            address=Address(
+                f"tcp://127.0.0.1:{self.footage.port}",
+                shown=f"{self._path.name} at {self.footage.height}p",
+                name=f"camera-{number + 1}",
+            ),
             format="flv",
             options=READING,
             live=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -25,10 +26,18 @@ def monitor(
         list[str],
         typer.Argument(
             metavar="SOURCE",
-            help="rtsp://..., webcam, webcam:N, a video file, a URL, or demo.",
+            help="rtsp://..., webcam, webcam:N, a video file, a URL, or demo; NAME=SOURCE names it.",
             show_default=False,
         ),
     ],
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Name of a stream, for the sources in their order. Repeatable.",
+            show_default="host of an address, name of a file",
+        ),
+    ] = None,
     model: Model = None,
     engine: Engine = "auto",
     rate: Annotated[
@@ -73,7 +82,7 @@ def monitor(
             raise UserError(f"--duration {duration:g}: give a number of seconds above 0")
         return run_monitor(
             MonitorOptions(
-                sources=_parse_sources(sources, rtsp_transport),
+                sources=_parse_sources(sources, name or [], rtsp_transport),
                 model=model,
                 engine=engine,
                 rate_hz=rate,
@@ -110,15 +119,17 @@ def scan(
     return run_scan(files, as_json=as_json, model=model, engine=engine)
 
 
-def _parse_sources(texts: list[str], rtsp_transport: Literal["tcp", "udp"]) -> list[Source]:
+def _parse_sources(texts: list[str], names: list[str], rtsp_transport: Literal["tcp", "udp"]) -> list[Source]:
     """Parse the sources; of several, an invalid one is reported and left out."""
     from streams.errors import SourceError
     from streams.input.source import parse_source
 
+    if len(names) > len(texts):
+        raise UserError(f"--name: {len(names)} names for {len(texts)} sources; give one for each source")
     sources, errors = [], []
-    for text in texts:
+    for text, name in zip_longest(texts, names):
         try:
-            sources.append(parse_source(text, rtsp_transport=rtsp_transport))
+            sources.append(parse_source(text, name=name, rtsp_transport=rtsp_transport))
         except SourceError as error:
             errors.append(str(error))
     if not sources:

@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from streams.text import printable
+
 Model = Annotated[
     Path | None,
     typer.Option(help="Directory of a model that `unmask export` wrote.", show_default="the bundled one"),
@@ -51,5 +53,5 @@ def whole_numbers(option: str, text: str) -> list[int]:
 
 def complain(text: str) -> int:
     """Print an error as one line on standard error and return the exit code of a user's mistake."""
-    print("unmask:", " ".join(text.split()), file=sys.stderr)  # noqa: T201
+    print("unmask:", printable(text, 2000), file=sys.stderr)  # noqa: T201
     return 2

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +24,14 @@ from runtime.model.bundle import Bundle
 from runtime.pipeline.batcher import Batcher
 from runtime.pipeline.scan_result import ScanAccumulator, ScanResult
 from runtime.pipeline.stream_analysis import Head, ObservedFrame, StreamAnalysis
-from streams.errors import EndOfStream, SourceError, redact
+from streams.errors import EndOfStream, SourceError
 from streams.faces.detector import Detector, Infer
 from streams.faces.finder import FaceFinder
 from streams.input.events import Event, TooSlow
 from streams.input.files import video_files
 from streams.input.frame import Frame
 from streams.input.reader import open_reader
-from streams.input.source import parse_source
+from streams.input.source import file_source
 
 # A GPU computes eight crops in hardly more time than one. On a CPU the size makes no difference to the time,
 # and a larger one would use more memory.
@@ -99,8 +98,7 @@ class Scanner:
             EngineFailed: The engine failed.
         """
         try:
-            # Absolute, because a file may be called `demo` or `webcam`.
-            source = replace(parse_source(str(path.absolute())), spec=redact(str(path)))
+            source = file_source(path)
         except SourceError as error:
             return ScanResult(file=str(path), state="unreadable", error=str(error))
         accumulator = ScanAccumulator(self._bundle)

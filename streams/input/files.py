@@ -10,8 +10,11 @@ __all__ = ["VIDEO_SUFFIXES", "video_files"]
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
-    ".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf",
-    ".ogv", ".ts", ".webm", ".wmv",
+    ".264", ".265", ".3g2", ".3gp", ".amv", ".asf", ".avi", ".divx", ".dv", ".evo", ".f4v", ".flv",
+    ".gif", ".h264", ".h265", ".hevc", ".ivf", ".m1v", ".m2t", ".m2ts", ".m2v", ".m4v", ".mjpeg",
+    ".mjpg", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mpv", ".mts", ".mxf", ".nut", ".obu",
+    ".ogm", ".ogv", ".qt", ".rm", ".rmvb", ".tod", ".trp", ".ts", ".vob", ".webm", ".wmv", ".wtv",
+    ".y4m",
 })
 # fmt: on
 
@@ -20,17 +23,30 @@ def video_files(directory: Path) -> Iterator[Path]:
     """Find the video files below a directory by their suffix, at any depth, in the order of their paths.
 
     Files and directories whose name starts with a dot are left out; macOS writes `._name.mp4` files that are
-    no videos. A directory that does not exist has no files.
+    no videos. Symbolic links to directories are followed, each directory once. A directory that does not
+    exist has no files.
 
     Yields:
         Paths that start with `directory`.
     """
     found: list[Path] = []
-    for folder, subfolders, names in os.walk(directory):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+    # A directory is known by its real path, so that a link to a directory above it ends the search there.
+    known = {os.path.realpath(directory)}
+    for folder, subfolders, names in os.walk(directory, followlinks=True):
+        visible = [name for name in subfolders if not name.startswith(".")]
+        subfolders[:] = _new(folder, visible, known)
         found += [
             Path(folder, name)
             for name in names
             if not name.startswith(".") and Path(name).suffix.lower() in VIDEO_SUFFIXES
         ]
     yield from sorted(found)
+
+
+def _new(folder: str, subfolders: list[str], known: set[str]) -> Iterator[str]:
+    """Yield the subfolders whose directory has not been seen yet, real ones before links."""
+    for name in sorted(subfolders, key=lambda name: os.path.islink(os.path.join(folder, name))):
+        real = os.path.realpath(os.path.join(folder, name))
+        if real not in known:
+            known.add(real)
+            yield name

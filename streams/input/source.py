@@ -1,10 +1,9 @@
 """Sources of frames: an RTSP camera, a webcam, a file, any URL that FFmpeg opens, or the built-in demo.
 
-Only `Source.url` contains credentials; `name` and `spec` are safe to show.
-
-    source = parse_source("rtsp://user:secret@10.0.0.7/cam")
-    source.name   # "cam"
-    source.spec   # "rtsp://10.0.0.7/cam"
+source = parse_source("rtsp://user:secret@10.0.0.7/cam")
+source.name   # "10.0.0.7"
+source.spec   # "rtsp://10.0.0.7"
+parse_source("door=rtsp://user:secret@10.0.0.7/cam").spec   # "door (rtsp://10.0.0.7)"
 """
 
 from __future__ import annotations
@@ -12,21 +11,34 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Literal
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import av
 
-from streams.errors import SourceInvalid, SourceMissing, SourceNotVideo, redact
+from streams.errors import SourceError, SourceInvalid, SourceMissing, SourceNotVideo
+from streams.input.address import Address, file_address, network_address, shown_text
 from streams.input.files import VIDEO_SUFFIXES
+from streams.text import printable
 
-__all__ = ["WEBCAMS", "Kind", "Source", "Webcam", "device_url", "format_available", "parse_source"]
+__all__ = [
+    "WEBCAMS",
+    "Kind",
+    "Source",
+    "Webcam",
+    "device_url",
+    "file_source",
+    "format_available",
+    "parse_source",
+]
 
 Kind = Literal["rtsp", "webcam", "file", "url", "demo"]
+
+MAX_NAME = 64
 
 
 def _no_options() -> Mapping[str, str]:
@@ -35,27 +47,38 @@ def _no_options() -> Mapping[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Source of frames; `spec` and `name` are safe to show, `url` may contain credentials."""
+    """Source of frames. Its text contains no secret: that is in `address` alone."""
 
-    spec: str
-    """The source as the user gave it, without credentials; used in messages."""
+    address: Address
+    """Address that FFmpeg opens."""
 
-    name: str
-    """Short name to show; not unique."""
-
-    url: str = field(repr=False)
-    """Address that FFmpeg opens. It may contain a password and must never be shown."""
+    name: str = ""
+    """Name to show: printable, at most `MAX_NAME` characters, not unique. Empty for that of the address."""
 
     format: str | None = None
     """FFmpeg's input format; None to let FFmpeg detect it."""
 
-    options: Mapping[str, str] = field(default_factory=_no_options, hash=False)
+    options: Mapping[str, str] = field(default_factory=_no_options, hash=False, repr=False)
     """FFmpeg options for opening the source."""
 
     live: bool
     """Whether frames arrive in real time and newer ones replace older ones; a finite source waits instead."""
 
     kind: Kind
+
+    def __post_init__(self) -> None:
+        # The one place where names are made printable: they go to logs, messages, labels and pages.
+        for name in (self.name, self.address.name, self.kind):
+            if shown := printable(name, MAX_NAME):
+                object.__setattr__(self, "name", shown)
+                return
+
+    @property
+    def spec(self) -> str:
+        """The source as it is shown in messages: the shown part of its address, after a name of its own."""
+        shown = str(self.address)
+        derived = printable(self.address.name, MAX_NAME)
+        return shown if self.name in (derived, shown) else f"{self.name} ({shown})"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,18 +115,25 @@ _LIVE_SCHEMES = frozenset({"rtmp", "rtmps", "rtmpt", "rtmpts", "rtp", "srt", "tc
 _WEB_SCHEMES = frozenset({"http", "https", "ftp"})
 
 # A web resource with one of these suffixes has an end, or is a playlist that FFmpeg fetches in parts. Any
-# other resource is taken for a camera that pushes frames.
-_FINITE_SUFFIXES = VIDEO_SUFFIXES | {".gif", ".m3u8", ".mpd"}
+# other resource is taken for a camera that pushes frames, as is one of MJPEG, which has no end.
+_FINITE_SUFFIXES = VIDEO_SUFFIXES - {".mjpeg", ".mjpg"} | {".m3u8", ".mpd"}
+# A session description names the ports on which RTP arrives. FFmpeg opens no network address from a file
+# unless it is told that it may.
+_SESSION_PROTOCOLS = "file,crypto,data,rtp,srtp,udp,tcp"
 
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
 _WEBCAM = re.compile(r"webcam(?::(?P<index>\d{1,3}))?")
 _VIDEO_DEVICE = re.compile(r"/dev/video(?P<index>\d{1,3})")
+# Links that udev keeps to cameras, by model and serial number or by USB port.
+_STABLE_DEVICE = re.compile(r"/dev/v4l/by-[a-z]+/(?P<name>[^/]+)")
 _LOOKS_LIKE_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(?!\\)")
+_NAMED = re.compile(r"(?P<name>[^=/\\:?&@#]+)=(?P<source>.+)", re.DOTALL)
 
 
 def parse_source(
     text: str,
     *,
+    name: str | None = None,
     rtsp_transport: Literal["tcp", "udp"] = "tcp",
     live: bool | None = None,
     platform: str = sys.platform,
@@ -111,7 +141,9 @@ def parse_source(
     """Parse a source as a user types it.
 
     Args:
-        text: `rtsp://...`, `rtsps://...`, `webcam`, `webcam:N`, the path of a file, a URL, or `demo`.
+        text: `rtsp://...`, `rtsps://...`, `webcam`, `webcam:N`, the path of a file, a URL, or `demo`; any of
+            them after `NAME=`.
+        name: Name to show; None for `NAME`, or one made of the address.
         rtsp_transport: Transport of the RTP packets; TCP loses none, UDP must be allowed by the network.
         live: Whether a URL is live; None to decide by its scheme and suffix. Ignored for other kinds.
         platform: Operating system as in `sys.platform`; selects the FFmpeg input of webcams.
@@ -127,27 +159,58 @@ def parse_source(
     if rtsp_transport not in ("tcp", "udp"):
         raise ValueError(f"rtsp_transport must be tcp or udp, not {rtsp_transport!r}")
     text = text.strip()
+    named = None if _exists(text) else _NAMED.fullmatch(text)
+    if named:
+        text, name = named["source"].strip(), name or named["name"]
+    try:
+        source = _parse(text, rtsp_transport, live, platform)
+        return source if name is None else replace(source, name=name)
+    except SourceError as error:
+        failure = error
+    if name:
+        shown = f"{printable(name, MAX_NAME)} ({failure.source})"
+        raise type(failure)(shown, failure.reason, failure.advice)
+    raise failure
+
+
+def file_source(path: Path) -> Source:
+    """Return the source of a video file, whatever its name.
+
+    Raises:
+        SourceInvalid: The path is too long or contains NUL.
+        SourceMissing: The file does not exist.
+        SourceNotVideo: The path is a directory.
+    """
+    return _file(str(path), path)
+
+
+def _parse(text: str, rtsp_transport: str, live: bool | None, platform: str) -> Source:
     if not text:
         raise SourceInvalid("source", "nothing was given")
     if text == "demo":
-        return Source(spec=text, name=text, url=text, live=True, kind="demo")
+        return Source(address=Address(text, shown=text, name=text), live=True, kind="demo")
     if webcam := _WEBCAM.fullmatch(text) or (platform == "linux" and _VIDEO_DEVICE.fullmatch(text)):
-        return _webcam(text, int(webcam["index"] or 0), platform)
-    if scheme := _SCHEME.match(text):
-        return _address(text, scheme["scheme"].lower(), rtsp_transport, live)
-    return _file(text, Path(text))
+        return _webcam(f"webcam:{int(webcam['index'] or 0)}", int(webcam["index"] or 0), platform)
+    if device := platform == "linux" and _STABLE_DEVICE.fullmatch(text):
+        camera, address = WEBCAMS["linux"], Address(text, shown=text, name=device["name"])
+        return Source(address=address, format=camera.format, options=camera.options, live=True, kind="webcam")
+    if _SCHEME.match(text):
+        return _address(text, rtsp_transport, live)
+    path = Path(text)
+    if path.suffix.lower() == ".sdp" and path.is_file():
+        options = MappingProxyType({"protocol_whitelist": _SESSION_PROTOCOLS})
+        return Source(address=file_address(path), format="sdp", options=options, live=True, kind="url")
+    return _file(text, path)
 
 
-def _webcam(text: str, index: int, platform: str) -> Source:
+def _webcam(name: str, index: int, platform: str) -> Source:
     if platform not in WEBCAMS:
         raise SourceInvalid(
-            text, f"webcams are not supported on {platform}", "give an rtsp:// address or a file"
+            name, f"webcams are not supported on {platform}", "give an rtsp:// address or a file"
         )
     webcam = WEBCAMS[platform]
     return Source(
-        spec=text,
-        name=f"webcam-{index}" if index else "webcam",
-        url=webcam.url.format(index=index),
+        address=Address(webcam.url.format(index=index), shown=name, name=name),
         format=webcam.format,
         options=webcam.options,
         live=True,
@@ -155,62 +218,52 @@ def _webcam(text: str, index: int, platform: str) -> Source:
     )
 
 
-def _address(text: str, scheme: str, rtsp_transport: str, live: bool | None) -> Source:
-    spec = redact(text)
-    try:
-        parts = urlsplit(text)
-        _ = parts.port  # raises ValueError if invalid
-    except ValueError:
-        # The original message is not used: it may quote a part of the password.
-        reason, advice = "not a well-formed address", "write special characters of a password as %XX"
-        raise SourceInvalid(spec, reason, advice) from None
+def _address(text: str, rtsp_transport: str, live: bool | None) -> Source:
+    address = network_address(text)
+    scheme, parts = address.scheme, urlsplit(text)
     if scheme == "file":
         return _file(text, Path(url2pathname(parts.path)))
     if scheme not in _RTSP_SCHEMES | _LIVE_SCHEMES | _WEB_SCHEMES:
-        raise SourceInvalid(spec, f"unknown scheme {scheme}://")
+        raise SourceInvalid(address.shown, f"unknown scheme {scheme}://")
     # udp, tcp and srt may listen on every address.
     if not parts.hostname and scheme not in ("udp", "tcp", "srt"):
-        raise SourceInvalid(spec, "the address has no host")
+        raise SourceInvalid(f"{scheme}://…", "the address has no host")
     if scheme in _RTSP_SCHEMES:
         # Audio is not requested: its packets would hide that a camera sends no video. The frame rate is not
         # probed, because that delays the first frame by about 20 frames. The rate that the camera states is
         # good enough to start with, and the sampler measures it.
         options = {"rtsp_transport": rtsp_transport, "allowed_media_types": "video", "fpsprobesize": "0"}
         return Source(
-            spec=spec,
-            name=_address_name(parts),
-            url=text,
-            format="rtsp",
-            options=MappingProxyType(options),
-            live=True,
-            kind="rtsp",
+            address=address, format="rtsp", options=MappingProxyType(options), live=True, kind="rtsp"
         )
     if live is None:
         live = scheme in _LIVE_SCHEMES or PurePosixPath(parts.path).suffix.lower() not in _FINITE_SUFFIXES
-    return Source(spec=spec, name=_address_name(parts), url=text, live=live, kind="url")
-
-
-def _address_name(parts: SplitResult) -> str:
-    last = PurePosixPath(parts.path).name
-    # A path with "@" may contain credentials; a host is always safe to show.
-    safe = last and "@" not in parts.path
-    return (last if safe else parts.hostname) or parts.scheme
+    return Source(address=address, live=live, kind="url")
 
 
 def _file(text: str, path: Path) -> Source:
-    spec = redact(text)
     try:
         missing, directory = not path.exists(), path.is_dir()
     except (OSError, ValueError):  # the name is too long or contains NUL
-        raise SourceInvalid(spec, "not a possible file name") from None
+        missing, directory, possible = True, False, False
+    else:
+        possible = True
+    if not possible:
+        raise SourceInvalid(shown_text(text), "not a possible file name")
     if missing and _LOOKS_LIKE_SCHEME.match(text) and not text.lower().startswith("file:"):
-        raise SourceInvalid(spec, "neither a file nor a known kind of source")
+        raise SourceInvalid(shown_text(text), "neither a file nor a known kind of source")
     if missing:
-        raise SourceMissing(spec, "no such file", "check the path")
+        raise SourceMissing(shown_text(str(path)), "no such file", "check the path")
     if directory:
-        raise SourceNotVideo(spec, "is a directory", "give a video file")
-    # The prefix keeps FFmpeg from parsing a colon in the file name as a protocol.
-    return Source(spec=spec, name=path.name, url=f"file:{path}", live=False, kind="file")
+        raise SourceNotVideo(str(path), "is a directory", "give a video file")
+    return Source(address=file_address(path), live=False, kind="file")
+
+
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def format_available(name: str, available: Sequence[str] | None = None) -> bool:
@@ -245,8 +298,8 @@ def device_url(source: Source, list_cameras: Callable[[], Sequence[str]] = _dsho
         SourceMissing: There is no camera with that number.
     """
     if source.format != "dshow":
-        return source.url
-    cameras, index = list_cameras(), int(source.url)
+        return source.address.reveal()
+    cameras, index = list_cameras(), int(source.address.reveal())
     if index >= len(cameras):
         raise SourceMissing(source.spec, "no such camera", f"cameras found: {len(cameras)}")
     return f"video={cameras[index]}"

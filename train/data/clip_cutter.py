@@ -19,7 +19,7 @@ from streams.faces.crop import crop_face
 from streams.faces.finder import Face, Finder
 from streams.input.frame import Frame
 from streams.input.reader import open_reader
-from streams.input.source import parse_source
+from streams.input.source import file_source
 from train.data.crops import encode_jpeg
 
 READ_TIMEOUT_S = 60.0
@@ -131,7 +131,7 @@ def cut_clips(path: Path, spec: ClipSpec, finder: Finder) -> list[FaceClip]:
     faces: dict[int, list[FaceSample]] = defaultdict(list)
     number = analysed = 0
     start_s: float | None = None
-    source = parse_source(str(path.resolve()))
+    source = file_source(path)
     with open_reader(source, sample_hz=spec.sample_hz, on_event=lambda event: None) as reader:
         while True:
             try:

@@ -53,7 +53,7 @@ def pictures(source: Source, count: int) -> Iterator[av.VideoFrame]:
     Raises:
         TooShort: It has fewer.
     """
-    with av.open(source.url) as container:
+    with av.open(source.address.reveal()) as container:
         found = 0
         for picture in islice(container.decode(video=0), count):
             found += 1

@@ -253,7 +253,7 @@ def _resolutions(watched: Source, heights: Sequence[int]) -> Iterator[tuple[str,
         yield watched.spec, lambda number: replace(watched, name=f"{watched.name}-{number + 1}")
         return
     for height in heights:
-        with _cameras(Path(watched.url.removeprefix("file:")), height) as cameras:
+        with _cameras(Path(watched.address.reveal().removeprefix("file:")), height) as cameras:
             yield cameras
 
 

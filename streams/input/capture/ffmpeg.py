@@ -135,7 +135,7 @@ class FFmpegCapture:
             raise SourceUnavailable(source.spec, f"no answer within {timeouts.open_s:g} s")
         if source.kind == "file" and _is_empty(source):
             raise SourceNotVideo(source.spec, "the file is empty")
-        raise source_error(failure, source=source.spec, kind=source.kind)
+        raise source_error(failure, source)
 
     def _find_video(self) -> av.VideoStream:
         """Return the first decodable video stream and discard the packets of all others."""
@@ -241,13 +241,13 @@ class FFmpegCapture:
         elif isinstance(failure, av.error.ExitError):
             raise SourceUnavailable(source.spec, f"no data for {self._timeouts.read_s:g} s")
         elif failure is not None:
-            raise source_error(failure, source=source.spec, kind=source.kind, connected=True)
+            raise source_error(failure, source, connected=True)
         elif source.live:
             raise SourceUnavailable(source.spec, "the stream stopped")
 
 
 def _is_empty(source: Source) -> bool:
     try:
-        return Path(source.url.removeprefix("file:")).stat().st_size == 0
+        return Path(source.address.reveal().removeprefix("file:")).stat().st_size == 0
     except OSError:
         return False

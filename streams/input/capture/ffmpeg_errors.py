@@ -17,6 +17,7 @@ from streams.errors import (
     SourceUnauthorized,
     SourceUnavailable,
 )
+from streams.input.source import Source
 
 __all__ = ["source_error"]
 
@@ -30,6 +31,12 @@ class _Rule(NamedTuple):
 _NO_CAMERA = _Rule(SourceMissing, "no such camera", "check that it is plugged in, or try webcam:1")
 _NOT_FOUND = _Rule(SourceMissing, "no such file", "check the path")
 _NOT_VIDEO = _Rule(SourceNotVideo, "not a video FFmpeg can read")
+# FFmpeg reports both alike, after it has read the file to its end.
+_DOWNLOAD_NOT_VIDEO = _Rule(
+    SourceNotVideo,
+    "not a video, or an MP4 with its index at the end on a server that cannot seek",
+    "download the file first, or write it with `ffmpeg -movflags faststart`",
+)
 
 # The same error means different things for a file, a webcam and a network address: the rules of the source's
 # kind are tried first, then these in order.
@@ -52,7 +59,11 @@ _TYPE_RULES: Mapping[type[Exception], _Rule] = MappingProxyType(
         IsADirectoryError: _Rule(SourceNotVideo, "is a directory", "give a video file"),
         FileNotFoundError: _NOT_FOUND,
         NotADirectoryError: _NOT_FOUND,
-        av.error.ProtocolNotFoundError: _Rule(SourceInvalid, "unknown kind of address"),
+        av.error.ProtocolNotFoundError: _Rule(
+            SourceInvalid,
+            "the installed FFmpeg has no support for {scheme}://",
+            "convert the stream to rtsp:// or http://, for example with MediaMTX or ffmpeg",
+        ),
         av.error.DemuxerNotFoundError: _Rule(
             SourceInvalid, "this kind of source is not supported on this system"
         ),
@@ -74,6 +85,10 @@ _TYPE_RULES_BY_KIND: Mapping[str, Mapping[type[Exception], _Rule]] = MappingProx
             av.error.InvalidDataError: _NOT_VIDEO,
             av.error.EOFError: _NOT_VIDEO,
             av.error.ArgumentError: _NOT_VIDEO,
+        },
+        "download": {
+            av.error.InvalidDataError: _DOWNLOAD_NOT_VIDEO,
+            av.error.EOFError: _DOWNLOAD_NOT_VIDEO,
         },
         "webcam": {
             PermissionError: _Rule(SourceUnauthorized, "no permission", "let this user read the webcam"),
@@ -108,21 +123,21 @@ _CANNOT_CONNECT = _Rule(SourceUnavailable, "cannot be reached", "check the addre
 _CONNECTION_LOST = _Rule(SourceUnavailable, "the connection broke off")
 
 
-def source_error(failure: Exception, *, source: str, kind: str, connected: bool = False) -> SourceError:
+def source_error(failure: Exception, source: Source, *, connected: bool = False) -> SourceError:
     """Translate an FFmpeg error.
 
     Only its type and number are used: its text and file name can contain the address with its password.
 
     Args:
         failure: The exception raised by PyAV.
-        source: The source as it is shown to users.
-        kind: `Source.kind`.
+        source: The source that could not be opened or read.
         connected: Whether the source had been opened before.
 
     Returns:
         The error, not raised. Raise it outside the `except` block: the original exception must not become
         its context, because it contains the full address.
     """
+    kind = "download" if source.kind == "url" and not (source.live or connected) else source.kind
     rule = (
         _by_type(failure, _TYPE_RULES_BY_KIND.get(kind, {}))
         or _by_type(failure, _TYPE_RULES)
@@ -131,7 +146,7 @@ def source_error(failure: Exception, *, source: str, kind: str, connected: bool 
     if rule is None:
         reason = getattr(failure, "strerror", None) or type(failure).__name__
         rule = _Rule(SourceUnavailable, f"cannot be read ({reason})", "check the source")
-    return rule.error(source, rule.reason, rule.advice)
+    return rule.error(source.spec, rule.reason.replace("{scheme}", source.address.scheme), rule.advice)
 
 
 def _by_type(failure: Exception, rules: Mapping[type[Exception], _Rule]) -> _Rule | None:

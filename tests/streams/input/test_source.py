@@ -13,11 +13,11 @@ SECRET = "rtsp://ada:s3cr3t@10.0.0.7:8554/live/cam"
 
 
 def test_an_rtsp_address_hides_its_credentials() -> None:
-    """Only `url` contains the password."""
+    """Only FFmpeg is given the password and the path."""
     source = parse_source(SECRET)
-    assert source.url == SECRET
-    assert source.spec == "rtsp://10.0.0.7:8554/live/cam"
-    assert source.name == "cam"
+    assert source.address.reveal() == SECRET
+    assert source.spec == "rtsp://10.0.0.7:8554"
+    assert source.name == "10.0.0.7"
     assert (source.kind, source.live) == ("rtsp", True)
     assert "s3cr3t" not in repr(source) + str(source)
     assert "ada" not in repr(source)
@@ -46,19 +46,33 @@ def test_the_default_rtsp_transport_is_tcp() -> None:
 @pytest.mark.parametrize(
     ("text", "platform", "name", "format", "url"),
     [
-        ("webcam", "linux", "webcam", "v4l2", "/dev/video0"),
-        ("webcam:0", "linux", "webcam", "v4l2", "/dev/video0"),
-        ("webcam:2", "linux", "webcam-2", "v4l2", "/dev/video2"),
-        ("/dev/video2", "linux", "webcam-2", "v4l2", "/dev/video2"),
-        ("webcam", "darwin", "webcam", "avfoundation", "0:none"),
-        ("webcam:1", "darwin", "webcam-1", "avfoundation", "1:none"),
-        ("webcam:1", "win32", "webcam-1", "dshow", "1"),
+        ("webcam", "linux", "webcam:0", "v4l2", "/dev/video0"),
+        ("webcam:0", "linux", "webcam:0", "v4l2", "/dev/video0"),
+        ("webcam:2", "linux", "webcam:2", "v4l2", "/dev/video2"),
+        ("/dev/video2", "linux", "webcam:2", "v4l2", "/dev/video2"),
+        (
+            "/dev/v4l/by-id/usb-C920-index0",
+            "linux",
+            "usb-C920-index0",
+            "v4l2",
+            "/dev/v4l/by-id/usb-C920-index0",
+        ),
+        (
+            "/dev/v4l/by-path/pci-0:1-index0",
+            "linux",
+            "pci-0:1-index0",
+            "v4l2",
+            "/dev/v4l/by-path/pci-0:1-index0",
+        ),
+        ("webcam", "darwin", "webcam:0", "avfoundation", "0:none"),
+        ("webcam:1", "darwin", "webcam:1", "avfoundation", "1:none"),
+        ("webcam:1", "win32", "webcam:1", "dshow", "1"),
     ],
 )
 def test_webcams_by_operating_system(text: str, platform: str, name: str, format: str, url: str) -> None:
     """Each operating system has its own FFmpeg format and camera address."""
     source = parse_source(text, platform=platform)
-    assert (source.name, source.format, source.url) == (name, format, url)
+    assert (source.name, source.format, source.address.reveal()) == (name, format, url)
     assert (source.kind, source.live) == ("webcam", True)
 
 
@@ -88,11 +102,11 @@ def test_directshow_cameras_are_found_by_number() -> None:
 @pytest.mark.parametrize(
     ("text", "live", "name"),
     [
-        ("http://host/films/clip.MP4", False, "clip.MP4"),
-        ("https://host/master.m3u8?token=abc", False, "master.m3u8"),
-        ("http://phone:8080/video", True, "video"),
+        ("http://host/films/clip.MP4", False, "host"),
+        ("https://host/master.m3u8?token=abc", False, "host"),
+        ("http://phone:8080/video", True, "phone"),
         ("http://host", True, "host"),
-        ("rtmp://host/app/stream", True, "stream"),
+        ("rtmp://host/app/stream", True, "host"),
         ("udp://@:1234", True, "udp"),
         ("srt://host:9000", True, "host"),
     ],
@@ -110,8 +124,68 @@ def test_a_file_name_may_contain_special_characters(tmp_path: Path) -> None:
     path.touch()
     source = parse_source(str(path))
     assert (source.kind, source.live, source.name) == ("file", False, path.name)
-    assert source.url == f"file:{path}"
-    assert parse_source(path.as_uri()).url == source.url
+    assert source.address.reveal() == f"file:{path}"
+    assert parse_source(path.as_uri()).address == source.address
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "address"),
+    [
+        ("door=rtsp://ada:s3cr3t@10.0.0.7/cam", "door", "rtsp://ada:s3cr3t@10.0.0.7/cam"),
+        ("Front door=webcam:2", "Front door", "/dev/video2"),
+        ("stage= demo", "stage", "demo"),
+        ("rtsp://10.0.0.7/user=ada&password=s3cr3t", "10.0.0.7", "rtsp://10.0.0.7/user=ada&password=s3cr3t"),
+        ("http://host/v?user=ada", "host", "http://host/v?user=ada"),
+    ],
+)
+def test_a_source_can_be_named(text: str, name: str, address: str) -> None:
+    """`NAME=SOURCE` names a source; an equals sign inside an address does not."""
+    source = parse_source(text, platform="linux")
+    assert (source.name, source.address.reveal()) == (name, address)
+    assert parse_source(text, name="other").name == "other"
+    assert "s3cr3t" not in repr(source) + source.spec
+
+
+def test_a_name_stands_before_the_address_in_messages() -> None:
+    """The message of a named source contains both; a failure to parse it does too."""
+    assert parse_source("door=rtsp://10.0.0.7:554/cam").spec == "door (rtsp://10.0.0.7:554)"
+    with pytest.raises(SourceInvalid, match=r"^door \(rtsp://…\): not a well-formed address"):
+        parse_source("door=rtsp://ada:s3cr3t/x@host/cam")
+
+
+def test_an_existing_file_with_an_equals_sign_is_a_file(tmp_path: Path) -> None:
+    """`a=b.mp4` is a file if there is one, else the source `b.mp4` named `a`."""
+    path = tmp_path / "a=b.mp4"
+    path.touch()
+    assert parse_source(str(path)).name == "a=b.mp4"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a\nb", "a b"),
+        ("a\x1b[31mb", "a\N{REPLACEMENT CHARACTER}[31mb"),
+        ("a\u202eb\u2066c", "abc"),
+        ("a\udcffb", "a\N{REPLACEMENT CHARACTER}b"),
+        ("a\u2028b\x85c", "a b c"),
+        ("\0" + "x" * 100, "\N{REPLACEMENT CHARACTER}" + "x" * 62 + "…"),
+        ("\u200b \n", "10.0.0.7"),
+        ("Türklingel 門", "Türklingel 門"),
+    ],
+)
+def test_names_are_printable_and_short(name: str, shown: str) -> None:
+    """Line breaks, control, bidi and undecodable characters never become part of a name."""
+    assert parse_source("rtsp://10.0.0.7/cam", name=name).name == shown
+    assert shown.isprintable()
+
+
+def test_a_session_description_is_a_live_source(tmp_path: Path) -> None:
+    """FFmpeg may open the network ports that an `.sdp` file names."""
+    path = tmp_path / "camera.sdp"
+    path.touch()
+    source = parse_source(str(path))
+    assert (source.kind, source.live, source.format, source.name) == ("url", True, "sdp", "camera.sdp")
+    assert "rtp" in source.options["protocol_whitelist"].split(",")
 
 
 def test_the_demo_is_a_live_source() -> None:
@@ -133,6 +207,7 @@ def test_the_demo_is_a_live_source() -> None:
         ("rtsp://host:port/cam", SourceInvalid, "not a well-formed address"),
         ("rtsp://host:99999/cam", SourceInvalid, "not a well-formed address"),
         ("rtsp://ada:s3cr3t/x@host/cam", SourceInvalid, "%XX"),
+        ("rtsp://ada:s3cr3t@x/s3cr3t@host/cam", SourceInvalid, "unclear where the password ends"),
         ("nul\0byte.mp4", SourceMissing, "no such file"),
         ("no/such/clip.mp4", SourceMissing, "no such file"),
         ("file:///no/such/clip.mp4", SourceMissing, "no such file"),

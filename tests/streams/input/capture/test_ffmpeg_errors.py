@@ -15,7 +15,9 @@ from streams.errors import (
     SourceUnauthorized,
     SourceUnavailable,
 )
+from streams.input.address import Address
 from streams.input.capture.ffmpeg_errors import source_error
+from streams.input.source import Kind, Source
 
 
 def ffmpeg(number: int) -> av.FFmpegError:
@@ -57,7 +59,7 @@ NO_PROTOCOL, NO_DEMUXER, NO_DECODER = (
         (INVALID_DATA, "rtsp", SourceUnavailable, "not a video stream"),
         (INVALID_DATA, "file", SourceNotVideo, "not a video"),
         (END, "file", SourceNotVideo, "not a video"),
-        (NO_PROTOCOL, "url", SourceInvalid, "unknown kind"),
+        (NO_PROTOCOL, "url", SourceInvalid, "no support for srt://"),
         (NO_DEMUXER, "webcam", SourceInvalid, "not supported"),
         (NO_DECODER, "file", SourceNotVideo, "no decoder"),
         (errno.ENOENT, "file", SourceMissing, "no such file"),
@@ -72,10 +74,11 @@ NO_PROTOCOL, NO_DEMUXER, NO_DECODER = (
     ],
 )
 def test_ffmpegs_errors_are_translated(
-    number: int, kind: str, expected: type[SourceError], words: str
+    number: int, kind: Kind, expected: type[SourceError], words: str
 ) -> None:
     """Each FFmpeg error number becomes a SourceError with a one-line message and no password."""
-    error = source_error(ffmpeg(number), source="cam", kind=kind)
+    address = Address("srt://host", shown="cam", name="cam", scheme="srt")
+    error = source_error(ffmpeg(number), Source(address=address, live=kind != "file", kind=kind))
     assert type(error) is expected
     message = str(error)
     assert words in message
