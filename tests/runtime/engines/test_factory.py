@@ -1,4 +1,4 @@
-"""The engines: what they accept, what they refuse, and that the buffered path equals the full clip."""
+"""Engines: outputs, checks of inputs, choice, and equality of the buffered path and the full clip."""
 
 from __future__ import annotations
 
@@ -41,29 +41,31 @@ def crops() -> NDArray[np.uint8]:
     return np.random.default_rng(1).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
 
 
-def evaluator(path: Path) -> ReferenceEvaluator:
+def reference(path: Path, **inputs: NDArray[np.generic]) -> NDArray[np.float32]:
+    """Return the output of ONNX's reference evaluator."""
     model = onnx.load(path)
     # The evaluator knows DequantizeLinear from opset 19 on; nothing else that is used differs from 18.
     model.opset_import[0].version = 19
-    return ReferenceEvaluator(model)
+    (output,) = ReferenceEvaluator(model).run(None, inputs)
+    return np.asarray(output, np.float32)
 
 
-def test_engine_computes_what_the_graphs_say(
+def test_outputs_equal_the_reference_evaluator(
     engine: Engine, bundle: Bundle, crops: NDArray[np.uint8]
 ) -> None:
-    """Optimised or not, int8 weights or not, the numbers are those of ONNX's reference evaluator."""
+    """Features and logits equal those of ONNX's reference evaluator."""
     features = engine.features(crops)
-    (expected,) = evaluator(bundle.backbone).run(None, {"crops": crops})
+    expected = reference(bundle.backbone, crops=crops)
     np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
     logits = engine.logits(features[None, :8])
-    (expected,) = evaluator(bundle.head).run(None, {"features": features[None, :8]})
+    expected = reference(bundle.head, features=features[None, :8])
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
-    assert (features.dtype, features.shape) == (np.float32, (12, 16))
-    assert (logits.dtype, logits.shape) == (np.float32, (1,))
+    assert (features.dtype.name, features.shape) == ("float32", (12, 16))
+    assert (logits.dtype.name, logits.shape) == ("float32", (1,))
 
 
 def test_buffered_path_equals_the_full_clip(engine: Engine, bundle: Bundle, crops: NDArray[np.uint8]) -> None:
-    """Crop by crop through the backbone and the buffer gives the logit of the window's crops run at once."""
+    """Crop by crop through backbone and buffer gives the logit of the window's crops in one batch."""
     buffer = FaceWindow(bundle.window, bundle.feature_dim)
     for i, crop in enumerate(crops):
         buffer.push(i / bundle.sample_hz, crop, engine.features(crop[None])[0])
@@ -75,8 +77,8 @@ def test_buffered_path_equals_the_full_clip(engine: Engine, bundle: Bundle, crop
         np.testing.assert_allclose(buffered, full, rtol=0, atol=1e-5)
 
 
-def test_batched_windows_do_not_mix(engine: Engine, crops: NDArray[np.uint8]) -> None:
-    """The verdict on a face does not depend on which faces share its call."""
+def test_windows_in_a_batch_are_independent(engine: Engine, crops: NDArray[np.uint8]) -> None:
+    """The logit of a face does not depend on the other faces in the batch."""
     features = engine.features(crops)
     windows = np.stack([features[0:4], features[4:8], features[8:12]])
     alone = [engine.logits(window[None])[0] for window in windows]
@@ -84,8 +86,8 @@ def test_batched_windows_do_not_mix(engine: Engine, crops: NDArray[np.uint8]) ->
     assert len({round(float(logit), 4) for logit in alone}) == 3
 
 
-def test_no_faces_are_no_numbers(engine: Engine) -> None:
-    """An empty batch is answered with an empty one (onnxruntime's own LSTM would abort the process)."""
+def test_an_empty_batch_gives_an_empty_output(engine: Engine) -> None:
+    """onnxruntime's own LSTM would abort the process."""
     assert engine.features(np.empty((0, 32, 32, 3), np.uint8)).shape == (0, 16)
     assert engine.logits(np.empty((0, 4, 16), np.float32)).shape == (0,)
 
@@ -100,7 +102,7 @@ def test_no_faces_are_no_numbers(engine: Engine) -> None:
     ],
 )
 def test_wrong_crops_are_refused(engine: Engine, shape: tuple[int, ...], dtype: type) -> None:
-    """Another layout, size or type would give a number that means nothing."""
+    """Crops of another layout, size or type raise a ValueError."""
     with pytest.raises(ValueError, match=r"crops must be uint8 \(N, 32, 32, 3\)"):
         engine.features(np.zeros(shape, dtype))
 
@@ -116,20 +118,20 @@ def test_wrong_crops_are_refused(engine: Engine, shape: tuple[int, ...], dtype: 
     ],
 )
 def test_wrong_windows_are_refused(engine: Engine, shape: tuple[int, ...], dtype: type, words: str) -> None:
-    """The head is asked only what it was trained for."""
+    """Windows of another length, width or type raise a ValueError."""
     with pytest.raises(ValueError, match=words):
         engine.logits(np.zeros(shape, dtype))
 
 
-def test_what_is_not_a_number_is_an_error(engine: Engine) -> None:
-    """A NaN inside the network never becomes a score."""
+def test_nan_outputs_are_an_error(engine: Engine) -> None:
+    """NaN inside the network raises an error instead of becoming a score."""
     windows = np.full((1, 4, 16), np.nan, np.float32)
     with pytest.raises(EngineFailed, match="not finite"):
         engine.logits(windows)
 
 
-def test_engine_works_only_inside_its_block(bundle: Bundle) -> None:
-    """Outside `with` nothing is loaded; a second block loads again."""
+def test_an_engine_works_only_inside_with(bundle: Bundle) -> None:
+    """Calls outside `with` raise an error; a second block loads the graphs again."""
     engine = OnnxRuntimeEngine(bundle, threads=1)
     with pytest.raises(RuntimeError, match="closed"):
         engine.features(np.zeros((1, 32, 32, 3), np.uint8))
@@ -142,26 +144,26 @@ def test_engine_works_only_inside_its_block(bundle: Bundle) -> None:
         engine.logits(np.zeros((1, 4, 16), np.float32))
 
 
-def test_engine_serves_many_threads(engine: Engine, crops: NDArray[np.uint8]) -> None:
-    """Calls at once give what calls in turn give."""
+def test_an_engine_can_be_called_from_several_threads(engine: Engine, crops: NDArray[np.uint8]) -> None:
+    """Simultaneous calls return the same as calls in sequence."""
     expected = engine.features(crops)
-    answers: dict[int, NDArray[np.float32]] = {}
+    outputs: dict[int, NDArray[np.float32]] = {}
 
     def work(i: int) -> None:
-        answers[i] = engine.features(crops)
+        outputs[i] = engine.features(crops)
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert all(np.array_equal(answers[i], expected) for i in range(4))
+    assert all(np.array_equal(outputs[i], expected) for i in range(4))
 
 
-def test_a_graph_that_cannot_run_is_a_named_error(
+def test_a_graph_that_cannot_run_raises_engine_failed(
     tmp_path: Path, make_bundle: Callable[[Path], Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A bundle that is whole but broken inside ends in one line, with nothing printed past it."""
+    """An intact bundle with a broken graph gives one line of error and prints nothing."""
     path = make_bundle(tmp_path / "bundle")
     model = onnx.load(path / "backbone.onnx")
     kernel = next(tensor for tensor in model.graph.initializer if tensor.name == "kernel_int8")
@@ -177,7 +179,7 @@ def test_a_graph_that_cannot_run_is_a_named_error(
 
 @pytest.fixture
 def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take the NVIDIA driver away from a machine that has one."""
+    """Pretend that there is no NVIDIA driver."""
 
     def missing() -> NoReturn:
         raise EngineUnavailable("tensorrt", "there is no NVIDIA driver on this machine", ADVICE)
@@ -187,8 +189,8 @@ def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_driver")
-def test_unknown_and_unavailable_engines_say_what_to_do(bundle: Bundle) -> None:
-    """A wrong name lists the right ones; what cannot run says why and what can."""
+def test_errors_of_unknown_and_unavailable_engines_have_advice(bundle: Bundle) -> None:
+    """A wrong name lists the right ones; an engine that cannot run has a reason and an alternative."""
     for ask in (lambda choice: open_engine(bundle, choice), detector_infer):
         with pytest.raises(EngineUnknown, match="choose one of auto, onnxruntime, tensorrt"):
             ask("openvino")
@@ -197,8 +199,8 @@ def test_unknown_and_unavailable_engines_say_what_to_do(bundle: Bundle) -> None:
 
 
 @pytest.mark.usefixtures("no_driver")
-def test_auto_says_what_it_chose(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
-    """`auto` leaves a line in the log with the engine and the reason."""
+def test_auto_logs_its_choice(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
+    """`auto` logs the engine and the reason."""
     with caplog.at_level(logging.INFO, logger="runtime.engines.factory"):
         engine = open_engine(bundle, "auto", threads=2)
     (line,) = caplog.messages
@@ -208,14 +210,14 @@ def test_auto_says_what_it_chose(bundle: Bundle, caplog: pytest.LogCaptureFixtur
     assert isinstance(engine, Engine)
 
 
-def test_threads_must_be_a_count(bundle: Bundle) -> None:
-    """No threads is a mistake, not a default."""
+def test_threads_must_be_positive(bundle: Bundle) -> None:
+    """0 is refused instead of being taken for the default."""
     with pytest.raises(ValueError, match="at least 1"):
         open_engine(bundle, threads=0)
 
 
 def test_detector_network_runs_at_any_size() -> None:
-    """The face detector's network answers at the sizes that the finder uses."""
+    """The face detector's network accepts frames of different sizes."""
     infer = detector_infer("onnxruntime", threads=1)
     for height, width in ((192, 320), (352, 640)):
         outputs = infer(np.zeros((1, 3, height, width), np.float32))
@@ -224,8 +226,8 @@ def test_detector_network_runs_at_any_size() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_the_gpu_gives_the_numbers_of_the_cpu(precision: Precision) -> None:
-    """On a real GPU: the bundled model's features and logits, graphs replayed, next to onnxruntime's."""
+def test_tensorrt_outputs_equal_onnxruntime(precision: Precision) -> None:
+    """Features and logits of the bundled model on a GPU are close to those of the CPU."""
     bundle = load_bundle()
     try:
         on_gpu = open_engine(bundle, "tensorrt", precision=precision)

@@ -1,4 +1,4 @@
-"""The bundle on disk: what is written is read back, and nothing that was tampered with is."""
+"""Bundle on disk: reading what was written, and refusing damaged or contradictory files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from runtime.errors import (
 from runtime.model.bundle import change_manifest, load_bundle, write_manifest
 from tests.support.temporal import uniform_temporal_classifier
 
-JUDGE = uniform_temporal_classifier(0.01, bias=-0.25, window=8, centre=0.5, scale=2.0)
+CLASSIFIER = uniform_temporal_classifier(0.01, bias=-0.25, window=8, centre=0.5, scale=2.0)
 Edit = Callable[[dict[str, Any]], object]
 
 
@@ -49,7 +49,7 @@ def rehash(bundle: Path) -> None:
 
 
 def refused(bundle: Path, kind: type[BundleError]) -> str:
-    """Load a bundle that must be refused; give the message, which must be one line with advice."""
+    """Load a bundle that must be refused; return the message, which must be one line with advice."""
     with pytest.raises(kind) as caught:
         load_bundle(bundle)
     message = str(caught.value)
@@ -58,8 +58,8 @@ def refused(bundle: Path, kind: type[BundleError]) -> str:
     return message
 
 
-def test_what_is_written_is_read_back(small_bundle: Path) -> None:
-    """Every fact of the manifest survives the file."""
+def test_loading_returns_what_was_written(small_bundle: Path) -> None:
+    """Writing the loaded manifest again gives the same file."""
     bundle = load_bundle(small_bundle)
     assert bundle.path == small_bundle
     assert bundle.digest == hashlib.sha256((small_bundle / "manifest.json").read_bytes()).hexdigest()
@@ -68,11 +68,11 @@ def test_what_is_written_is_read_back(small_bundle: Path) -> None:
     assert hashlib.sha256(again.read_bytes()).hexdigest() == bundle.digest
 
 
-def test_a_judge_of_flicker_travels_with_the_bundle(bundle: Path) -> None:
-    """It is a third file, hashed like the others; without it none is left behind."""
+def test_a_temporal_classifier_is_stored_with_the_bundle(bundle: Path) -> None:
+    """It is a file of its own, hashed like the others."""
     assert load_bundle(bundle).temporal is None
-    changed = change_manifest(bundle, temporal=JUDGE, name="judged")
-    assert (changed.temporal, changed.name) == (JUDGE, "judged")
+    changed = change_manifest(bundle, temporal=CLASSIFIER, name="changed")
+    assert (changed.temporal, changed.name) == (CLASSIFIER, "changed")
     assert changed.calibration == load_bundle(bundle).calibration
     (bundle / "temporal.json").write_text("{}")
     assert "temporal.json" in refused(bundle, BundleMismatch)
@@ -82,15 +82,15 @@ def test_a_judge_of_flicker_travels_with_the_bundle(bundle: Path) -> None:
     assert "temporal.json" in refused(bundle, BundleMissing)
 
 
-def test_taking_the_judge_out_takes_its_file_out(bundle: Path) -> None:
-    """A judge of another model must not lie about."""
-    change_manifest(bundle, temporal=JUDGE)
+def test_removing_the_temporal_classifier_removes_its_file(bundle: Path) -> None:
+    """No file of another model is left in the bundle."""
+    change_manifest(bundle, temporal=CLASSIFIER)
     assert change_manifest(bundle, temporal=None).temporal is None
     assert not (bundle / "temporal.json").exists()
 
 
 def test_calibration_can_be_read_from_the_bundle(small_bundle: Path) -> None:
-    """The facts that a verdict needs are attributes of the bundle."""
+    """The values that a verdict needs are attributes of the bundle."""
     bundle = load_bundle(small_bundle)
     assert (bundle.calibration.scale, bundle.calibration.offset) == (2.0, 0.25)
     calibration = bundle.calibration
@@ -102,8 +102,8 @@ def test_calibration_can_be_read_from_the_bundle(small_bundle: Path) -> None:
     assert bundle.min_fill == 0.5
 
 
-def test_missing_directory_manifest_and_file_are_named(bundle: Path, tmp_path: Path) -> None:
-    """What is not there is an error that names it, and also a FileNotFoundError."""
+def test_missing_files_are_named(bundle: Path, tmp_path: Path) -> None:
+    """A missing directory, manifest or graph raises a FileNotFoundError that names it."""
     assert "nothing-here" in refused(tmp_path / "nothing-here", BundleMissing)
     assert "not a directory" in refused(bundle / "head.onnx", BundleMissing)
     (bundle / "head.onnx").unlink()
@@ -115,8 +115,8 @@ def test_missing_directory_manifest_and_file_are_named(bundle: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("file", ["backbone.onnx", "head.onnx"])
-def test_one_changed_byte_is_noticed(bundle: Path, file: str) -> None:
-    """Weights that are not those that were measured are never run."""
+def test_one_changed_byte_is_detected(bundle: Path, file: str) -> None:
+    """A graph with another hash than in the manifest is refused."""
     content = bytearray((bundle / file).read_bytes())
     content[len(content) // 2] ^= 1
     (bundle / file).write_bytes(content)
@@ -127,14 +127,14 @@ def test_one_changed_byte_is_noticed(bundle: Path, file: str) -> None:
 
 @pytest.mark.parametrize(("version", "advice"), [(4, "update unmask"), (2, "export the bundle again")])
 def test_unknown_versions_are_refused_before_anything_else(bundle: Path, version: int, advice: str) -> None:
-    """A bundle of another version is not guessed at, whatever else it holds."""
+    """A manifest of another version is refused, whatever else it contains."""
     (bundle / "manifest.json").write_text(json.dumps({"format_version": version}))
     assert advice in refused(bundle, BundleUnsupported)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe\x00", b'"text"'])
 def test_manifests_that_are_not_json_objects_are_refused(bundle: Path, content: bytes) -> None:
-    """An empty or cut manifest is told apart from a wrong one."""
+    """An empty or truncated manifest is refused."""
     (bundle / "manifest.json").write_bytes(content)
     refused(bundle, BundleInvalid)
 
@@ -148,10 +148,10 @@ def leaves(document: dict[str, Any], path: tuple[str, ...] = ()) -> list[tuple[s
     return found
 
 
-def test_every_needed_key_is_named_when_it_lacks(bundle: Path) -> None:
-    """Dropping any key that is read gives an error with its full name; the rest only informs."""
+def test_missing_keys_are_named(bundle: Path) -> None:
+    """Removing a required key gives an error with its full name; the other keys are optional."""
     document = json.loads((bundle / "manifest.json").read_text())
-    informing = {
+    optional = {
         ("calibration", "meaning"),
         *(("files", file, "bytes") for file in ("backbone.onnx", "head.onnx")),
         *((port, fact) for port in ("features", "output") for fact in ("name", "dtype", "shape")),
@@ -164,7 +164,7 @@ def test_every_needed_key_is_named_when_it_lacks(bundle: Path) -> None:
             holder = holder[key]
         del holder[path[-1]]
         (bundle / "manifest.json").write_text(json.dumps(cut))
-        if path in informing:
+        if path in optional:
             load_bundle(bundle)
         else:
             assert repr(".".join(path)) in refused(bundle, BundleInvalid)
@@ -190,26 +190,26 @@ def test_every_needed_key_is_named_when_it_lacks(bundle: Path) -> None:
         (lambda d: d.update(files=[]), "files"),
     ],
 )
-def test_impossible_values_are_refused(bundle: Path, edit: Edit, words: str) -> None:
-    """A value that could only lead to wrong verdicts is an error at load, by name."""
+def test_values_out_of_range_are_refused(bundle: Path, edit: Edit, words: str) -> None:
+    """A value of a wrong type or range gives an error that names it."""
     edit_manifest(bundle, edit)
     assert words in refused(bundle, BundleInvalid)
 
 
-def test_whole_numbers_pass_for_floats(bundle: Path) -> None:
+def test_integers_are_accepted_as_floats(bundle: Path) -> None:
     """Many JSON writers shorten 8.0 to 8."""
     edit_manifest(bundle, lambda d: d["sampling"].update(sample_hz=8))
     assert load_bundle(bundle).sample_hz == 8.0
 
 
-def test_an_unmeasured_false_alarm_threshold_is_none(bundle: Path) -> None:
-    """What was not measured is stated as such."""
+def test_a_threshold_that_was_not_measured_is_none(bundle: Path) -> None:
+    """`threshold_fpr1` may be null."""
     edit_manifest(bundle, lambda d: d["calibration"].update(threshold_fpr1=None))
     assert load_bundle(bundle).calibration.threshold_fpr1 is None
 
 
 def test_graphs_that_contradict_the_manifest_are_refused(bundle: Path) -> None:
-    """Right hashes do not help if the graphs take something else than the manifest says."""
+    """Inputs of another type than in the manifest are refused, even with the right hash."""
     model = onnx.load(bundle / "backbone.onnx")
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT
     onnx.save(model, bundle / "backbone.onnx")
@@ -219,15 +219,15 @@ def test_graphs_that_contradict_the_manifest_are_refused(bundle: Path) -> None:
     assert "crops uint8 (any, 32, 32, 3)" in message
 
 
-def test_files_that_are_no_graphs_are_refused(bundle: Path) -> None:
-    """A file with the right hash that is not ONNX at all is a mismatch, not a crash."""
+def test_files_that_are_not_onnx_are_refused(bundle: Path) -> None:
+    """A file with the right hash that is not ONNX raises `BundleMismatch`."""
     (bundle / "head.onnx").write_bytes(b"no graph")
     rehash(bundle)
     assert "head.onnx" in refused(bundle, BundleMismatch)
 
 
 def test_a_fixed_batch_size_is_refused(bundle: Path) -> None:
-    """The batcher needs N to be free, the buffer T."""
+    """N and T of the graphs must be free."""
     model = onnx.load(bundle / "head.onnx")
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 8
     onnx.save(model, bundle / "head.onnx")
@@ -235,8 +235,8 @@ def test_a_fixed_batch_size_is_refused(bundle: Path) -> None:
     assert "features float (any, 8, 16)" in refused(bundle, BundleMismatch)
 
 
-def test_not_a_number_is_never_written(bundle: Path) -> None:
-    """NaN is no JSON; a metric that could not be measured must be left out or null."""
+def test_nan_is_not_written(bundle: Path) -> None:
+    """NaN is not valid JSON; a metric that was not measured is left out or null."""
     manifest = load_bundle(bundle)
     with pytest.raises(ValueError, match="JSON"):
         write_manifest(bundle, msgspec.structs.replace(manifest, metrics={"auc": math.nan}))

@@ -1,4 +1,4 @@
-"""The cache of optimised graphs: made once, used only if nothing about it has changed, never in the way."""
+"""Cache of optimised graphs: storing, verifying and removing them, and its use by the engine."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
@@ -35,13 +36,13 @@ def graphs(tmp_path: Path) -> GraphCache:
 
 @pytest.fixture
 def bundle(small_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
-    """A small bundle that counts as large enough to be kept."""
+    """A small bundle that is large enough for the cache."""
     monkeypatch.setattr(cpu, "MIN_BYTES", 0)
     return load_bundle(small_bundle)
 
 
 class Optimiser:
-    """Writes files in place of onnxruntime, and counts how often it had to."""
+    """Stand-in for onnxruntime that writes files and counts its calls."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -59,8 +60,8 @@ def outputs(bundle: Bundle, graphs: GraphCache) -> tuple[NDArray[np.float32], ND
         return features, engine.logits(features[None])
 
 
-def test_a_graph_is_made_once(graphs: GraphCache) -> None:
-    """What was kept is found again, in a folder that others cannot write."""
+def test_a_graph_is_optimised_once(graphs: GraphCache) -> None:
+    """A stored graph is found again instead of being optimised again."""
     optimiser = Optimiser()
     assert graphs.find(KEY) is None
     path = graphs.store(KEY, optimiser)
@@ -81,8 +82,8 @@ def test_a_graph_is_made_once(graphs: GraphCache) -> None:
         replace(KEY, recipe=KEY.recipe + 1),
     ],
 )
-def test_a_graph_of_something_else_is_not_found(graphs: GraphCache, other: GraphKey) -> None:
-    """Another model, onnxruntime, CPU or recipe has its own graph, even under the first one's name."""
+def test_a_graph_with_another_key_is_not_found(graphs: GraphCache, other: GraphKey) -> None:
+    """A graph of another model, onnxruntime, CPU or version is refused, even under the right name."""
     graphs.store(KEY, Optimiser())
     assert graphs.find(other) is None
     (graphs.root / KEY.name).rename(graphs.root / other.name)
@@ -91,8 +92,8 @@ def test_a_graph_of_something_else_is_not_found(graphs: GraphCache, other: Graph
 
 @pytest.mark.parametrize("name", [GRAPH_FILE, WEIGHTS_FILE, METADATA_FILE])
 @pytest.mark.parametrize("content", [None, b"", b"{}", b"other"])
-def test_a_damaged_graph_is_made_again(graphs: GraphCache, name: str, content: bytes | None) -> None:
-    """A file that is gone, cut short or changed is noticed before it is run."""
+def test_a_damaged_graph_is_optimised_again(graphs: GraphCache, name: str, content: bytes | None) -> None:
+    """A file that is missing, cut short or changed is detected before use."""
     optimiser = Optimiser()
     path = graphs.store(KEY, optimiser)
     assert path is not None
@@ -104,8 +105,10 @@ def test_a_damaged_graph_is_made_again(graphs: GraphCache, name: str, content: b
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other rights")
-def test_what_others_can_write_is_not_trusted(graphs: GraphCache, caplog: pytest.LogCaptureFixture) -> None:
-    """Hashes prove nothing where anybody could have written them."""
+def test_a_folder_that_others_can_write_is_not_used(
+    graphs: GraphCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever can write the graph can write its hashes too."""
     path = graphs.store(KEY, Optimiser())
     assert path is not None
     graphs.root.chmod(0o777)
@@ -114,8 +117,8 @@ def test_what_others_can_write_is_not_trusted(graphs: GraphCache, caplog: pytest
     assert "can be written by others" in caplog.text
 
 
-def test_old_graphs_give_way(graphs: GraphCache) -> None:
-    """The cache holds so many graphs, and those that were used last."""
+def test_the_graphs_used_longest_ago_are_removed(graphs: GraphCache) -> None:
+    """The cache keeps `MAX_GRAPHS` graphs, those used last."""
     keys = [replace(KEY, digest=str(i)) for i in range(graph_cache.MAX_GRAPHS + 2)]
     for age, key in enumerate(keys):
         assert graphs.store(key, Optimiser()) is not None
@@ -124,10 +127,8 @@ def test_old_graphs_give_way(graphs: GraphCache) -> None:
     assert [key for key in keys if graphs.find(key)] == [keys[0], *keys[3:]]
 
 
-def test_the_engine_gives_the_same_with_and_without(
-    bundle: Bundle, graphs: GraphCache, tmp_path: Path
-) -> None:
-    """Made now, found, or where nothing can be kept: the numbers are the same."""
+def test_outputs_do_not_depend_on_the_cache(bundle: Bundle, graphs: GraphCache, tmp_path: Path) -> None:
+    """Outputs are equal for a new graph, a cached one, and a cache that cannot be written."""
     made = outputs(bundle, graphs)
     names = sorted(os.listdir(graphs.root))
     assert [name.partition(".")[0] for name in names] == ["backbone", "head"]
@@ -140,10 +141,10 @@ def test_the_engine_gives_the_same_with_and_without(
     assert sorted(os.listdir(graphs.root)) == names
 
 
-def test_a_graph_that_does_not_load_is_replaced_by_the_bundle_s(
+def test_a_graph_that_does_not_load_is_discarded(
     bundle: Bundle, graphs: GraphCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whole by its hashes, but not for this onnxruntime: it is thrown away, and the bundle's graph runs."""
+    """If onnxruntime refuses an intact graph, it is removed and the bundle's graph is used."""
     expected = outputs(bundle, graphs)
     for folder in list(graphs.root.iterdir()):
         graph, weights = (folder / name for name in (GRAPH_FILE, WEIGHTS_FILE))
@@ -167,7 +168,7 @@ def keys_of(bundle: Bundle) -> list[GraphKey]:
             digest=bundle.digest,
             part=part,
             precision="fp32",
-            library=cpu.onnxruntime.__version__,
+            library=onnxruntime.__version__,
             cpu=cpu_name(),
         )
         for part in ("backbone", "head")

@@ -1,4 +1,4 @@
-"""Joining narrow groups of convolutions: fewer and wider groups, the same sums, however stored."""
+"""Merging narrow groups of convolutions: fewer and wider groups with the same results."""
 
 from __future__ import annotations
 
@@ -68,33 +68,33 @@ def weights(filters: int, channels: int, stored: str) -> NDArray[np.generic]:
 
 @pytest.mark.parametrize("stored", ["float32", "float16", "int8"])
 @pytest.mark.parametrize(("channels", "groups", "left"), [(4, 32, 8), (8, 32, 16)])
-def test_narrow_groups_are_joined(stored: str, channels: int, groups: int, left: int) -> None:
-    """ResNeXt's groups of 4 and 8 channels become groups of 16, and the result stays."""
+def test_narrow_groups_are_merged(stored: str, channels: int, groups: int, left: int) -> None:
+    """ResNeXt's groups of 4 and 8 channels become groups of 16; the outputs stay equal."""
     model = model_of(weights(groups * channels, channels, stored), groups, stored=stored)
-    joined = merge_narrow_groups(model)
-    assert groups_of(joined) == [left]
-    onnx.checker.check_model(onnx.load_model_from_string(joined), full_check=True)
+    merged = merge_narrow_groups(model)
+    assert groups_of(merged) == [left]
+    onnx.checker.check_model(onnx.load_model_from_string(merged), full_check=True)
     x = np.random.default_rng(1).normal(size=(2, groups * channels, 7, 7)).astype(np.float32)
-    np.testing.assert_allclose(run(joined, x), run(model, x), rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(run(merged, x), run(model, x), rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize(
     ("filters", "channels", "groups"),
     [
         (64, 16, 4),  # wide enough
-        (64, 1, 64),  # depthwise has kernels of its own
-        (6, 4, 3),  # nothing that adds up to a block
+        (64, 1, 64),  # depthwise convolutions have kernels of their own
+        (6, 4, 3),  # no number of groups fills a block
         (64, 64, 1),  # not grouped
     ],
 )
-def test_other_convolutions_stay(filters: int, channels: int, groups: int) -> None:
-    """Where joining gains nothing, nothing is joined."""
+def test_other_convolutions_are_unchanged(filters: int, channels: int, groups: int) -> None:
+    """Convolutions that would not gain are not merged."""
     model = model_of(weights(filters, channels, "float32"), groups, stored="float32")
     assert groups_of(merge_narrow_groups(model)) == [groups]
 
 
 @pytest.mark.parametrize(("stored", "readers"), [("int8 by channel", 1), ("int8", 2)])
-def test_weights_that_cannot_be_widened_stay(stored: str, readers: int) -> None:
-    """A scale per channel would not fit any more, and weights of two convolutions are changed for neither."""
+def test_weights_that_cannot_be_widened_are_unchanged(stored: str, readers: int) -> None:
+    """Weights with a scale per channel, and weights shared by two convolutions, are not merged."""
     model = model_of(weights(128, 4, stored), 32, stored=stored, readers=readers)
     assert groups_of(merge_narrow_groups(model)) == [32] * readers

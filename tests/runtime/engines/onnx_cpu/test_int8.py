@@ -33,18 +33,18 @@ exact_int8 = pytest.mark.skipif(
 
 @pytest.fixture
 def crops() -> NDArray[np.uint8]:
-    """Pictures that are smooth, as faces are: noise would average out to the same everywhere."""
+    """Smooth images, as faces are; the features of noise would all be alike."""
     coarse = np.random.default_rng(1).integers(0, 256, (24, 4, 4, 3), dtype=np.uint8)
     return np.kron(coarse, np.ones((1, 8, 8, 1), np.uint8))
 
 
 @pytest.fixture
 def backbone() -> bytes:
-    """A residual block behind a stem, its weights stored in all three ways."""
+    """A stem and a residual block, with weights stored as int8, float16 and float32."""
     rng = np.random.default_rng(0)
     arrays: dict[str, NDArray[np.generic]] = {
-        "mean": np.float32([[[[120]], [[110]], [[100]]]]),
-        "scale": np.float32([[[[60]], [[58]], [[56]]]]),
+        "mean": np.array([[[[120]], [[110]], [[100]]]], np.float32),
+        "scale": np.array([[[[60]], [[58]], [[56]]]], np.float32),
         "stem.int8": rng.integers(-127, 128, (16, 3, 7, 7), dtype=np.int8),
         "stem.scale": rng.uniform(5e-4, 1e-3, 16).astype(np.float32),
         "stem.bias": rng.normal(size=16).astype(np.float32),
@@ -108,8 +108,8 @@ def features(
     return output
 
 
-def test_ranges_are_measured_and_change_nothing(backbone: bytes, crops: NDArray[np.uint8]) -> None:
-    """The graph answers as before; a range holds everything that the crops showed."""
+def test_adding_ranges_does_not_change_the_outputs(backbone: bytes, crops: NDArray[np.uint8]) -> None:
+    """The features stay equal; a range covers all values that occurred for the crops."""
     model = add_activation_ranges(backbone, crops)
     np.testing.assert_array_equal(features(model, crops), features(backbone, crops))
     ranges = activation_ranges(model)
@@ -117,9 +117,8 @@ def test_ranges_are_measured_and_change_nothing(backbone: bytes, crops: NDArray[
     assert set(ranges) == {
         "input", "stem.active", "pooled", "first.active", "second.map", "sum.active"
     }  # fmt: skip
-    pixels = (crops.transpose(0, 3, 1, 2) - np.float32([120, 110, 100])[:, None, None]) / np.float32(
-        [60, 58, 56]
-    )[:, None, None]
+    mean, scale = np.array([[120, 110, 100], [60, 58, 56]], np.float32)[..., None, None]
+    pixels = (crops.transpose(0, 3, 1, 2) - mean) / scale
     assert ranges["input"] == pytest.approx((pixels.min(), pixels.max()), rel=1e-5)
     assert ranges["pooled"][1] == ranges["stem.active"][1]
     assert activation_ranges(backbone) is None
@@ -159,7 +158,7 @@ def test_integer_sums_equal_the_rounded_graph_in_float32(backbone: bytes, crops:
 
 
 def test_stored_weights_are_not_rounded_again(backbone: bytes, crops: NDArray[np.uint8]) -> None:
-    """What the bundle stores as int8 is multiplied as it is."""
+    """Weights that the bundle stores as int8 are used unchanged."""
     stored = {
         tensor.name: numpy_helper.to_array(tensor)
         for model in (backbone, quantize(add_activation_ranges(backbone, crops)))
@@ -170,8 +169,8 @@ def test_stored_weights_are_not_rounded_again(backbone: bytes, crops: NDArray[np
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"input": [0, 1]}', '{"input": "no"}', None], ids=str)
-def test_ranges_that_do_not_fit_are_none(backbone: bytes, crops: NDArray[np.uint8], text: str | None) -> None:
-    """Metadata that is not JSON, names other activations or holds what is not a number is not used."""
+def test_unusable_ranges_are_ignored(backbone: bytes, crops: NDArray[np.uint8], text: str | None) -> None:
+    """Metadata that is not JSON, names other activations or contains NaN gives no ranges."""
     model = onnx.load_model_from_string(add_activation_ranges(backbone, crops))
     (item,) = (item for item in model.metadata_props if item.key == METADATA)
     ranges = json.loads(item.value)
@@ -181,8 +180,8 @@ def test_ranges_that_do_not_fit_are_none(backbone: bytes, crops: NDArray[np.uint
         quantize(model.SerializeToString())
 
 
-def test_no_crops_are_no_ranges(backbone: bytes, crops: NDArray[np.uint8]) -> None:
-    """Nothing can be measured on nothing."""
+def test_ranges_need_crops(backbone: bytes, crops: NDArray[np.uint8]) -> None:
+    """Without crops there is nothing to measure."""
     with pytest.raises(ValueError, match="no crops"):
         add_activation_ranges(backbone, crops[:0])
 
@@ -226,7 +225,7 @@ def test_the_engine_s_int8_features_are_close_to_float32(bundle: Bundle, crops: 
     """The two precisions of one bundle differ by rounding, and do differ."""
     outputs = {}
     for precision in ("fp32", "int8"):
-        with OnnxRuntimeEngine(bundle, threads=1, precision=precision) as engine:  # type: ignore[arg-type]
+        with OnnxRuntimeEngine(bundle, threads=1, precision=precision) as engine:
             outputs[precision] = engine.features(crops)
     np.testing.assert_allclose(outputs["int8"], outputs["fp32"], rtol=0.1, atol=0.05)
     assert not np.array_equal(outputs["int8"], outputs["fp32"])
