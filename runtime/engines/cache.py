@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 CACHE_VARIABLE = "UNMASK_CACHE"
@@ -19,13 +20,64 @@ def cache_folder() -> Path:
     return platformdirs.user_cache_path("unmask", appauthor=False)
 
 
-def is_private(folder: Path) -> bool:
-    """Return whether nobody but the user can write to a folder; True on Windows, which has other permissions.
+def make_private(folder: Path) -> None:
+    """Create a folder, and the folders above it that are missing, for this user alone.
 
     Raises:
-        OSError: The folder does not exist.
+        OSError: A folder cannot be created.
+    """
+    missing = [part for part in (folder, *folder.parents) if not part.exists()]
+    for part in reversed(missing):
+        part.mkdir(mode=0o700, exist_ok=True)
+
+
+def exposed_part(path: Path) -> Path | None:
+    """Return the file or folder that lets another user decide what is at a path; None if there is none.
+
+    Files and folders must belong to this user or to root. Only these may write to the file and to its folder,
+    or to the folder and the one above it. Further up, a sticky folder such as `/tmp` and the user's own group
+    are accepted too. Windows has other permissions; nothing is checked there.
+
+    Args:
+        path: File or folder; what does not exist yet is not checked.
+
+    Raises:
+        OSError: A folder on the way cannot be searched.
     """
     if not hasattr(os, "getuid"):
+        return None
+    # Both ways: a link in a folder of others can be replaced, and so can what it points to.
+    for whole in (path.absolute(), path.resolve()):
+        for part in (whole, *whole.parents):
+            try:
+                status = part.lstat()
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            if _is_exposed(status, strict=part in (whole, whole.parent)):
+                return part
+    return None
+
+
+def _is_exposed(status: os.stat_result, *, strict: bool) -> bool:
+    if status.st_uid not in (0, os.getuid()):
         return True
-    status = folder.stat()
-    return status.st_uid == os.getuid() and not status.st_mode & 0o022
+    if stat.S_ISLNK(status.st_mode):
+        return False
+    if stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX:
+        # Entries of a sticky folder can only be replaced by their owner.
+        return False
+    if strict or not _is_own_group(status.st_gid):
+        return bool(status.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+    return bool(status.st_mode & stat.S_IWOTH)
+
+
+def _is_own_group(group_id: int) -> bool:
+    """Return whether a group is the one that many systems create for each user, without other members."""
+    import grp
+    import pwd
+
+    try:
+        user, group = pwd.getpwuid(os.getuid()), grp.getgrgid(group_id)
+    except KeyError:
+        return False
+    return group_id == user.pw_gid and group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.engines.cache import cache_folder, is_private
+from runtime.engines.cache import cache_folder, exposed_part, make_private
 
 GRAPH_FILE = "graph.onnx"
 WEIGHTS_FILE = "weights.bin"
@@ -90,9 +90,12 @@ class GraphCache:
         """
         folder = self.root / key.name
         try:
-            if not (is_private(self.root) and is_private(folder)):
-                _log.warning("%s can be written by others, so it is not used", folder)
+            if not folder.is_dir():
                 return None
+            for name in (GRAPH_FILE, WEIGHTS_FILE, METADATA_FILE):
+                if exposed := exposed_part(folder / name):
+                    _log.warning("%s can be written by others, so no graph in it is used", exposed)
+                    return None
         except OSError:
             return None
         try:
@@ -121,7 +124,7 @@ class GraphCache:
         folder = self.root / key.name
         try:
             # Whoever can write here decides what is computed: only the user may.
-            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private(self.root)
             draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=self.root))
             try:
                 optimise(draft / GRAPH_FILE, WEIGHTS_FILE)

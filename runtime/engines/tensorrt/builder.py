@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime.engines.tensorrt.driver import ADVICE, NAME, Gpu, probe
-from runtime.engines.tensorrt.engine_cache import EngineCache, EngineKey, write
+from runtime.engines.tensorrt.engine_cache import EngineCache, EngineKey, read, write
 from runtime.engines.tensorrt.library import (
     create_builder,
     create_runtime,
@@ -346,7 +346,7 @@ def _timing_cache_path(cache: EngineCache, key: EngineKey) -> Path:
 def _attach_timing_cache(config: IBuilderConfig, path: Path) -> ITimingCache | None:
     """Let the build use the kernel timings of earlier builds."""
     try:
-        content = path.read_bytes()
+        content = read(path)
     except OSError:
         content = b""
     cache = config.create_timing_cache(content)

@@ -18,11 +18,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime.engines.cache import CACHE_VARIABLE, cache_folder
+from runtime.engines.cache import CACHE_VARIABLE, cache_folder, exposed_part, make_private
 from runtime.engines.tensorrt.driver import NAME
 from runtime.engines.tensorrt.onnx_rewrite import REWRITE_VERSION
 from runtime.errors import EngineUnavailable
-from runtime.files import write_atomically
+from runtime.files import atomic_path
 
 # Version of the build options. Increase it with every change that builds another engine from the same graph.
 BUILD_VERSION = 2
@@ -91,11 +91,14 @@ class EngineCache:
 
         Returns:
             The serialized engine; None if it has to be built, with the reason in the log.
+
+        Raises:
+            EngineUnavailable: Another user can write to the cache.
         """
         path = self.path(key)
         try:
-            metadata = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-            content = path.read_bytes()
+            metadata = json.loads(read(path.with_suffix(".json")))
+            content = read(path)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -136,19 +139,41 @@ class EngineCache:
         return engine
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a file atomically, also with several processes writing it; create its folders.
+def read(path: Path) -> bytes:
+    """Read a file of the cache, if only this user can write it: it is machine code, or becomes such.
 
     Raises:
-        EngineUnavailable: The file cannot be written.
+        EngineUnavailable: Another user can write to the file or a folder above it.
+        OSError: The file cannot be read.
     """
+    _refuse_exposed(path)
+    return path.read_bytes()
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file of the cache atomically, also with several processes writing it; create its folders.
+
+    Raises:
+        EngineUnavailable: The file cannot be written, or another user can write to a folder above it.
+    """
+    _refuse_exposed(path.parent)
     try:
-        # Engines are machine code: nobody but the user may write here.
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_atomically(path, content)
+        make_private(path.parent)
+        with atomic_path(path) as draft:
+            draft.write_bytes(content)
+            draft.chmod(0o600)
     except OSError as error:
         raise EngineUnavailable(
             NAME,
             f"the cache {path.parent} cannot be written ({error.strerror or error})",
             f"set another directory with the environment variable {CACHE_VARIABLE}",
         ) from error
+
+
+def _refuse_exposed(path: Path) -> None:
+    if exposed := exposed_part(path):
+        raise EngineUnavailable(
+            NAME,
+            f"{exposed} belongs to another user or can be written by others, so it is not trusted",
+            f"run `chmod go-w` on it, or set another directory with the variable {CACHE_VARIABLE}",
+        )

@@ -14,7 +14,7 @@ from typing import Any
 
 from runtime.engines.interface import Model
 from runtime.engines.tensorrt.driver import NAME
-from runtime.engines.tensorrt.engine_cache import EngineCache, write
+from runtime.engines.tensorrt.engine_cache import EngineCache, read, write
 from runtime.engines.tensorrt.onnx_rewrite import REWRITE_VERSION, Precision, rewrite_graph
 from runtime.errors import EngineUnavailable
 
@@ -110,7 +110,7 @@ def prepared_graph(model: Model, part: str, precision: Precision, cache: EngineC
     expected = _read_metadata(folder).get("files", {}).get(_file_name(part, precision))
     if expected is not None:
         try:
-            content = (folder / _file_name(part, precision)).read_bytes()
+            content = read(folder / _file_name(part, precision))
         except OSError:
             content = b""
         if hashlib.sha256(content).hexdigest() == expected:
@@ -134,7 +134,7 @@ def _file_name(part: str, precision: str) -> str:
 def _read_metadata(folder: Path) -> dict[str, Any]:
     """Read the metadata of prepared graphs; empty if there is none or it has another version."""
     try:
-        metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+        metadata = json.loads(read(folder / METADATA))
     except (OSError, ValueError):
         return {}
     current = isinstance(metadata, dict) and metadata.get("version") == REWRITE_VERSION

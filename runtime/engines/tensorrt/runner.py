@@ -33,7 +33,7 @@ from runtime.engines.tensorrt.device import (
     translated_errors,
 )
 from runtime.engines.tensorrt.driver import ADVICE, NAME
-from runtime.engines.tensorrt.engine_cache import write
+from runtime.engines.tensorrt.engine_cache import read, write
 from runtime.engines.tensorrt.library import create_runtime, is_rtx, load_cuda_driver, one_line, tensorrt_log
 from runtime.errors import DeviceLost, DeviceMemoryFull, EngineError, EngineFailed, EngineUnavailable
 
@@ -356,7 +356,7 @@ class _LoadedEngine:
         if path is not None and hasattr(config, "create_runtime_cache"):
             self._kernel_cache = config.create_runtime_cache()
             if path.is_file():
-                self._kernel_cache.deserialize(path.read_bytes())
+                self._kernel_cache.deserialize(read(path))
             config.set_runtime_cache(self._kernel_cache)
         return config
 
