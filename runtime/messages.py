@@ -158,6 +158,25 @@ class StreamMessage(_Message, frozen=True, kw_only=True, tag="stream"):
     reason: str | None = None
 
 
+class DroppedBy(_Checked, frozen=True, kw_only=True):
+    """Due samples of one stream without a verdict, by cause.
+
+    Args:
+        queue: Replaced by newer ones, because the analysis was too slow.
+        skipped: Within packets that were skipped to catch up with the source.
+        corrupt: Within damaged data.
+        refused: Not analysed, because the source was too slow or had just disconnected.
+
+    Raises:
+        ValueError: A count is negative.
+    """
+
+    queue: Count = 0
+    skipped: Count = 0
+    corrupt: Count = 0
+    refused: Count = 0
+
+
 class StreamHealth(_Checked, frozen=True, kw_only=True):
     """Counters of one stream since the program started.
 
@@ -165,7 +184,8 @@ class StreamHealth(_Checked, frozen=True, kw_only=True):
         stream: Name of the stream.
         state: Current state.
         analysed: Due samples that were analysed.
-        dropped: Due samples without a verdict because the machine or the network was too slow.
+        dropped: Due samples without a verdict, whatever the cause.
+        dropped_by: The same by cause.
         reconnects: Times the source was lost.
 
     Raises:
@@ -176,6 +196,7 @@ class StreamHealth(_Checked, frozen=True, kw_only=True):
     state: StreamState
     analysed: Count = 0
     dropped: Count = 0
+    dropped_by: DroppedBy = msgspec.field(default_factory=DroppedBy)
     reconnects: Count = 0
 
 

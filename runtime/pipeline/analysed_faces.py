@@ -11,6 +11,7 @@ from runtime.pipeline.window import FaceWindow
 from streams.faces.crop import Box
 from streams.faces.finder import Face
 from streams.features.temporal_residuals import ResidualMeter
+from streams.input.continuity import Spacing
 
 # A face that is missing from this many consecutive samples is gone, and its window is dropped.
 MAX_MISSES = 2
@@ -31,6 +32,7 @@ class AnalysedFace:
         self.window = FaceWindow(bundle.window, bundle.feature_dim, meter)
         self.decision = FaceDecision(bundle.calibration, min_fill=bundle.min_fill, expiry_s=expiry_s)
         self.misses = 0
+        self.seen_s = 0.0
         self.box: Box = (0.0, 0.0, 0.0, 0.0)
 
     def restart(self) -> None:
@@ -52,6 +54,8 @@ class AnalysedFaces:
         self._bundle = bundle
         self._max_faces = max_faces
         self._expiry_s = expiry_s
+        self._spacing = Spacing(bundle.sample_hz)
+        self._segment: int | None = None
         self._faces: dict[int, AnalysedFace] = {}
         self._selected: deque[set[int]] = deque(maxlen=MAX_MISSES)
 
@@ -73,43 +77,42 @@ class AnalysedFaces:
         self._selected.append({face.id for face in faces})
         return tuple(faces)
 
-    def update(self, faces: Iterable[Face], *, missed: int) -> tuple[list[AnalysedFace], list[AnalysedFace]]:
+    def update(
+        self, faces: Iterable[Face], *, time_s: float, segment: int
+    ) -> tuple[list[AnalysedFace], list[AnalysedFace]]:
         """Take over the selected faces of a frame, and remove those that are gone.
+
+        In a new segment every face starts again, and a face that is not in its first frame is gone.
 
         Args:
             faces: Selected faces of the frame.
-            missed: Number of samples lost since the previous frame.
+            time_s: Media time of the frame in seconds.
+            segment: Segment of the frame.
 
         Returns:
             The faces in the frame, in their order, and the faces that are gone.
         """
-        present = [self._update(face, missed) for face in faces]
+        begins = segment != self._segment
+        self._segment = segment
+        present = [self._update(face, time_s, begins=begins) for face in faces]
         visible = {face.id for face in present}
         gone = []
         for face in list(self._faces.values()):
             if face.id not in visible:
-                face.misses += 1 + missed
-                if face.misses >= MAX_MISSES:
+                face.misses += 1
+                # A lost sample between two frames without the face counts like a frame without it.
+                lost = not self._spacing.is_regular(time_s - face.seen_s)
+                if begins or lost or face.misses >= MAX_MISSES:
                     gone.append(self._faces.pop(face.id))
         return present, gone
 
-    def restart(self) -> None:
-        """Drop the samples of all faces, after a gap in the stream."""
-        for face in self._faces.values():
-            face.restart()
-
-    def clear(self) -> None:
-        """Drop all faces."""
-        self._faces.clear()
-        self._selected.clear()
-
-    def _update(self, face: Face, missed: int) -> AnalysedFace:
+    def _update(self, face: Face, time_s: float, *, begins: bool) -> AnalysedFace:
         analysed = self._faces.get(face.id)
         if analysed is None:
             analysed = self._faces[face.id] = AnalysedFace(face.id, self._bundle, self._expiry_s)
-        elif analysed.misses + missed >= MAX_MISSES:
-            # Missing from one sample, and the next sample was lost.
+        elif begins or not self._spacing.is_bridgeable(time_s - analysed.seen_s):
             analysed.restart()
         analysed.misses = 0
+        analysed.seen_s = time_s
         analysed.box = face.box
         return analysed

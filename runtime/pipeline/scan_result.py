@@ -11,6 +11,9 @@ from runtime.model.bundle import Bundle
 from runtime.model.video_score import FaceLogits, face_p_fake, video_p_fake
 from runtime.pipeline.stream_analysis import FaceVerdict, ObservedFrame
 
+MAX_INTERVAL_S = 1.0
+"""Longest interval between two samples, in seconds, that counts as analysed; more is a discontinuity."""
+
 ScanState: TypeAlias = Literal["scored", "no_face", "too_short", "too_slow", "unreadable"]
 
 
@@ -50,7 +53,7 @@ class ScanResult:
             (frame rate too low for the model); `unreadable`. Only `scored` has a score.
         p_fake: Calibrated probability of a fake, 0..1; see `runtime.model.video_score`.
         faces: Scores of all faces, ordered by id.
-        seconds: Analysed length in seconds of media time.
+        seconds: Analysed length in seconds of media time, without discontinuities.
         frames: Number of analysed frames, `sample_hz` per second.
         error: Why the file is unreadable.
     """
@@ -97,19 +100,22 @@ class ScanAccumulator:
         self._bundle = bundle
         self._faces: dict[int, _FaceHistory] = {}
         self._frames = 0
-        self._first_s = self._last_s = 0.0
+        self._seconds = 0.0
+        self._last_s: float | None = None
 
     @property
     def seconds(self) -> float:
         """Analysed length so far, in seconds of media time."""
-        # Each sample stands for the time until the next one.
-        return self._last_s - self._first_s + 1 / self._bundle.sample_hz if self._frames else 0.0
+        return self._seconds
 
     def add(self, observed: ObservedFrame, verdicts: Iterable[FaceVerdict]) -> None:
         """Add one analysed frame and its verdicts."""
-        if not self._frames:
-            self._first_s = observed.frame.pts_s
-        self._last_s = observed.frame.pts_s
+        pts_s, step_s = observed.frame.pts_s, 1 / self._bundle.sample_hz
+        if self._last_s is not None and 0 < pts_s - self._last_s <= MAX_INTERVAL_S:
+            # The last sample stands for the time until this one, not for one nominal interval.
+            self._seconds += pts_s - self._last_s - step_s
+        self._seconds += step_s
+        self._last_s = pts_s
         self._frames += 1
         for face in observed.faces:
             self._faces.setdefault(face.id, _FaceHistory()).heights.append(face.box[3])

@@ -235,9 +235,7 @@ class StreamAnalysis:
         """
         started = self._clock()
         frame = observed.frame
-        if frame.gap:
-            self._faces.restart()
-        present, gone = self._faces.update(observed.faces, missed=frame.missed)
+        present, gone = self._faces.update(observed.faces, time_s=frame.pts_s, segment=frame.segment)
         for row, face in enumerate(present):
             assert features is not None
             face.window.push(frame.pts_s, observed.crops[row], features[row])
@@ -248,10 +246,6 @@ class StreamAnalysis:
             for face in present:
                 face.decision.keep_alive(observed.started)
         return verdicts + [_verdict(face, frame, "stale") for face in gone]
-
-    def clear(self) -> None:
-        """Drop all faces and samples, because the next frame does not follow the last one."""
-        self._faces.clear()
 
     def _verdicts(
         self, observed: ObservedFrame, faces: Sequence[AnalysedFace], backbone_ms: float, started: float

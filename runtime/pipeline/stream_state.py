@@ -15,11 +15,13 @@ from msgspec.structs import replace
 
 from runtime.messages import (
     BroadcastMessage,
+    DroppedBy,
     StreamHealth,
     StreamMessage,
     StreamState,
     VerdictMessage,
 )
+from streams.input.losses import Losses
 
 Messages = list[BroadcastMessage]
 
@@ -52,10 +54,11 @@ class StreamStateMachine:
         self.stall_timeout_s = stall_timeout_s
         self.state: StreamState = "connecting"
         self.reason: str | None = None
-        # Number of connections so far. A frame belongs to the connection in which it was taken.
+        # Number of connections so far, counted as the reader counts them.
         self.connection = 0
         self._connected = False
         self._too_slow = False
+        self._wrong_clock: str | None = None
         self._frame_at: float | None = None
         # Last verdict of every face that has not been published as stale.
         self._verdicts: dict[int, VerdictMessage] = {}
@@ -70,6 +73,7 @@ class StreamStateMachine:
         """Handle an opened source; the stream becomes `live` only when a frame has been analysed."""
         self._connected = True
         self._too_slow = False
+        self._wrong_clock = None
         self._frame_at = None
         self.connection += 1
         return self._change("connecting")
@@ -115,11 +119,20 @@ class StreamStateMachine:
         self._frame_at = None
         return self._change("connecting")
 
+    def wrong_clock(self, reason: str) -> Messages:
+        """Handle time stamps that are replaced by the times of arrival; it is the reason of later states.
+
+        Args:
+            reason: What is wrong with the time stamps.
+        """
+        self._wrong_clock = f"{reason}; the times of arrival are used"
+        return self._change(self.state) if self.state in ("live", "no_face") else []
+
     def accepts(self, connection: int) -> bool:
         """Return whether frames of a connection count at present.
 
         Args:
-            connection: Value of `connection` when the first frame of that connection was taken.
+            connection: Number of the connection that the frame came from, from 1.
         """
         return self._connected and not self._too_slow and connection == self.connection
 
@@ -162,21 +175,29 @@ class StreamStateMachine:
             return []
         return self._change("stalled", f"no frame for more than {self.stall_timeout_s:.2g} s")
 
-    def health(self, *, dropped: int) -> StreamHealth:
+    def health(self, losses: Losses) -> StreamHealth:
         """Return the counters since the start.
 
         Args:
-            dropped: Number of due samples that were not analysed.
+            losses: Due samples that were not analysed.
         """
         return StreamHealth(
             stream=self.stream,
             state=self.state,
             analysed=self._analysed,
-            dropped=dropped,
+            dropped=losses.total,
+            dropped_by=DroppedBy(
+                queue=losses.queue,
+                skipped=losses.skipped,
+                corrupt=losses.corrupt,
+                refused=losses.refused,
+            ),
             reconnects=self._disconnects,
         )
 
     def _change(self, state: StreamState, reason: str | None = None) -> Messages:
+        if state in ("live", "no_face"):
+            reason = self._wrong_clock
         if (state, reason) == (self.state, self.reason):
             return []
         self.state, self.reason = state, reason

@@ -22,8 +22,10 @@ from streams.input.events import (
     Failed,
     FastEnough,
     TooSlow,
+    WrongClock,
 )
 from streams.input.frame import Frame
+from streams.input.losses import Losses
 from streams.input.reader import Backoff, Reader, open_reader
 from streams.input.source import Source
 
@@ -120,7 +122,7 @@ class StreamThread:
         """Return the stream's counters."""
         reader = self._reader
         with self._lock:
-            return self._state.health(dropped=0 if reader is None else reader.dropped)
+            return self._state.health(Losses() if reader is None else reader.losses)
 
     def request_stop(self) -> None:
         """Interrupt the reader; the thread ends once `stopping` is set."""
@@ -143,7 +145,7 @@ class StreamThread:
     def _read_and_analyse(self) -> None:
         analysis = self._new_analysis()
         playback = None if self.source.live else Playback()
-        connection = 0
+        segment = 0
         with open_reader(
             self.source,
             sample_hz=self._sample_hz,
@@ -162,25 +164,22 @@ class StreamThread:
                     return
                 if frame is None:
                     continue
-                # The first frame of a connection has `gap` set; one without it belongs to the last
-                # connection.
-                if frame.gap and connection != self._state.connection:
-                    connection = self._state.connection
-                    analysis.clear()
                 if playback is not None:
-                    delay_s = playback.delay_s(frame.pts_s, self._timing.clock(), restart=frame.gap)
+                    restart, segment = frame.segment != segment, frame.segment
+                    delay_s = playback.delay_s(frame.pts_s, self._timing.clock(), restart=restart)
                     self._stopping.wait(delay_s)
-                self._analyse(analysis, frame, connection)
+                if self._state.accepts(frame.connection):
+                    self._analyse(analysis, frame)
+                else:
+                    reader.refuse()
 
-    def _analyse(self, analysis: StreamAnalysis, frame: Frame, connection: int) -> None:
-        if not self._state.accepts(connection):
-            return
+    def _analyse(self, analysis: StreamAnalysis, frame: Frame) -> None:
         started = self._timing.clock()
         verdicts = [verdict.message(self.source.name) for verdict in analysis.analyse(frame)]
 
         def decide() -> Messages:
             # Checked again under the lock: the source may have been lost during the analysis.
-            if not self._state.accepts(connection) or self._stopping.is_set():
+            if not self._state.accepts(frame.connection) or self._stopping.is_set():
                 return []
             return self._state.frame_analysed(verdicts, faces=len(analysis.faces), now=started)
 
@@ -202,6 +201,9 @@ class StreamThread:
                 self._send(lambda: self._state.too_slow(fps, needed_hz))
             case FastEnough():
                 self._send(self._state.fast_enough)
+            case WrongClock(reason=reason):
+                logger.warning("%s: %s; the times of arrival are used", self.source.name, reason)
+                self._send(lambda: self._state.wrong_clock(reason))
             case Connecting() | Ended() | Failed():
                 # Frames read before the end are still to be analysed; `EndOfStream` comes after them.
                 return

@@ -99,12 +99,13 @@ class _CurrentState:
             "unmask_samples_analysed", "Due samples that were analysed.", labels=["stream"]
         )
         dropped = CounterMetricFamily(
-            "unmask_samples_dropped", "Due samples without a verdict.", labels=["stream"]
+            "unmask_samples_dropped", "Due samples without a verdict, by cause.", labels=["stream", "cause"]
         )
         reconnects = CounterMetricFamily("unmask_reconnects", "Times the source was lost.", labels=["stream"])
         for health in self.health:
             analysed.add_metric([health.stream], health.analysed)
-            dropped.add_metric([health.stream], health.dropped)
+            for cause, count in msgspec.structs.asdict(health.dropped_by).items():
+                dropped.add_metric([health.stream, cause], count)
             reconnects.add_metric([health.stream], health.reconnects)
         yield from (analysed, dropped, reconnects)
         if self.broadcaster is not None:

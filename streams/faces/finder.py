@@ -5,7 +5,8 @@
         crop = crop_face(frame.image, face.box, size=112, margin=1.3)
 
 A track continues only while optical flow measures its motion reliably, which it does not across a cut from
-one face to another. So an id never passes to another face.
+one face to another. So an id never passes to another face. All tracks end where a new segment begins, see
+`streams.input.continuity`.
 """
 
 from dataclasses import dataclass
@@ -91,6 +92,7 @@ class FaceFinder:
         self._schedule = schedule or DetectionSchedule()
         self._tracker = tracker or Tracker()
         self._motion = FaceMotion()
+        self._segment: int | None = None
         self._until_detection = 0
         self._detections = 0
 
@@ -98,18 +100,23 @@ class FaceFinder:
         """Find the faces of the next frame.
 
         Args:
-            frame: The frame after the one of the previous call, or a later one with `gap` set.
+            frame: The frame after the one of the previous call, or a later one with another `segment`.
 
         Returns:
             The faces in the frame, oldest track first.
         """
         image = frame.image
+        if frame.segment != self._segment:
+            self._segment = frame.segment
+            self._motion.clear()
+            self._tracker.clear()
+            self._until_detection = 0
         known = len(self._tracker.tracks)
         self._follow(image)
         tracks = self._tracker.tracks
         self._until_detection -= 1
         unsure = len(tracks) < known or any(track.missed for track in tracks) or self._tracker.crowded
-        detected = self._until_detection <= 0 or frame.gap or unsure
+        detected = self._until_detection <= 0 or unsure
         if detected:
             self._tracker.confirm(self._detector.detect(image, self._long_side(image)))
             self._until_detection = self._schedule.every

@@ -44,12 +44,12 @@ class FaceMotion:
 
         Returns:
             Track id -> motion (right, down) in pixels. A face whose motion is unreliable is left out, and so
-            are all faces of the first frame and of a frame whose size has changed.
+            are all faces of the first frame.
         """
         scale = min(1.0, FLOW_SIDE / max(image.width, image.height))
         previous, current = self._previous, self._grey(image, scale)
         self._previous = current
-        if previous is None or previous.shape != current.shape:
+        if previous is None:
             return {}
         shifts: dict[int, tuple[float, float]] = {}
         for track, box in boxes.items():
@@ -57,6 +57,10 @@ class FaceMotion:
             if shift is not None:
                 shifts[track] = (shift[0] / scale, shift[1] / scale)
         return shifts
+
+    def clear(self) -> None:
+        """Forget the previous frame, because the next one does not follow it or has another size."""
+        self._previous = None
 
     def _grey(self, image: av.VideoFrame, scale: float) -> NDArray[np.uint8]:
         small = self._reformatter.reformat(

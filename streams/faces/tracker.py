@@ -66,6 +66,10 @@ class Tracker:
         overlaps = _iou(boxes, boxes)
         return any(overlaps[a, b] > 0 for a, b in combinations(range(len(boxes)), 2))
 
+    def clear(self) -> None:
+        """End all tracks; ids continue to count up."""
+        self._tracks = []
+
     def move(self, shifts: Mapping[int, tuple[float, float]]) -> None:
         """Move every track by its measured motion, and end the tracks without one.
 

@@ -6,7 +6,17 @@ from dataclasses import dataclass
 
 from streams.errors import SourceError
 
-__all__ = ["Connected", "Connecting", "Disconnected", "Ended", "Event", "Failed", "FastEnough", "TooSlow"]
+__all__ = [
+    "Connected",
+    "Connecting",
+    "Disconnected",
+    "Ended",
+    "Event",
+    "Failed",
+    "FastEnough",
+    "TooSlow",
+    "WrongClock",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +69,16 @@ class FastEnough:
 
 
 @dataclass(frozen=True, slots=True)
+class WrongClock:
+    """Time stamps of a live source that cannot be used; the times of arrival are used in their place."""
+
+    reason: str
+    """What is wrong with them, in a few words."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """Regular end of a finite source; the last event."""
 
 
-Event = Connecting | Connected | Disconnected | Failed | TooSlow | FastEnough | Ended
+Event = Connecting | Connected | Disconnected | Failed | TooSlow | FastEnough | WrongClock | Ended

@@ -29,12 +29,11 @@ class Frame:
     decode_ms: float
     """Time spent decoding the frame's packet, in milliseconds."""
 
-    missed: int
-    """Number of due samples lost since the previous delivered one."""
+    connection: int
+    """Number of the connection to the source that the frame came from, from 1."""
 
-    gap: bool
-    """Whether this frame does not continue the previous delivered one: it is the first, or more than 1.5
-    nominal intervals have passed (2.5 if exactly one sample was lost in between and none just before)."""
+    segment: int
+    """Number of the run of samples that may share a window; see `streams.input.continuity`."""
 
     @property
     def pts_s(self) -> float:

@@ -15,14 +15,15 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
 from streams.errors import SourceError, SourceMissing, SourceNotVideo
 from streams.input.capture.factory import open_capture
-from streams.input.capture.interface import DecodedFrame, Timeouts
+from streams.input.capture.interface import Capture, DecodedFrame, Timeouts
 from streams.input.capture.rotation import UprightRotation
+from streams.input.continuity import Continuity, Origin, Spacing
 from streams.input.events import (
     Connected,
     Connecting,
@@ -32,10 +33,12 @@ from streams.input.events import (
     Failed,
     FastEnough,
     TooSlow,
+    WrongClock,
 )
 from streams.input.frame import Frame
 from streams.input.frame_queue import FrameQueue
-from streams.input.sampler import MAX_STEP, Sampler
+from streams.input.losses import Losses, LossMeter
+from streams.input.sampler import Sampler
 from streams.input.source import Source
 
 __all__ = ["Backoff", "Reader", "open_reader"]
@@ -140,12 +143,15 @@ class Reader:
         self._retry = retry
         self._wall = wall
         self._clock = clock
-        self._queue = FrameQueue(newest_wins=source.live, step_s=1 / sample_hz)
+        self._queue: FrameQueue[tuple[Frame, Origin]] = FrameQueue(newest_wins=source.live)
+        self._continuity = Continuity(sample_hz)  # used by the consumer's thread only
+        self._loss_meter = LossMeter(sample_hz)
+        self._refused = 0
         self._stop = threading.Event()
         self._error: SourceError | None = None
         self._corrupt = 0
         self._failures = 0
-        self._was_connected = False
+        self._connections = 0
         self._opening = False
         self._stop_until_s = 0.0
         # A daemon, because a thread that hangs in a name lookup cannot be interrupted and would delay exit.
@@ -164,9 +170,14 @@ class Reader:
         self.stop()
 
     @property
-    def dropped(self) -> int:
-        """Return how many due samples of a live source were replaced before they were taken."""
-        return self._queue.dropped
+    def losses(self) -> Losses:
+        """Return how many due samples were not analysed, by cause."""
+        return Losses(
+            queue=self._queue.dropped,
+            skipped=self._loss_meter.skipped,
+            corrupt=self._loss_meter.corrupt,
+            refused=self._refused,
+        )
 
     @property
     def corrupt(self) -> int:
@@ -190,7 +201,16 @@ class Reader:
         Raises:
             EndOfStream: The reader has ended, failed or been stopped; a failure is its cause.
         """
-        return self._queue.take(timeout_s)
+        taken = self._queue.take(timeout_s)
+        if taken is None:
+            return None
+        frame, origin = taken
+        return replace(frame, segment=self._continuity.deliver(frame.pts_s, origin))
+
+    def refuse(self) -> None:
+        """Count the sample last taken as lost; for a consumer that does not use it."""
+        self._refused += 1
+        self._continuity.refuse()
 
     def request_stop(self) -> None:
         """Ask the thread to end and return at once; `stop` waits for it."""
@@ -241,7 +261,7 @@ class Reader:
             return False
         # After a successful connection a missing camera may be plugged in again, and a server may start
         # before its streams. Refused credentials are never retried, because that can lock an account.
-        returning = self._was_connected and isinstance(error, SourceMissing | SourceNotVideo)
+        returning = self._connections > 0 and isinstance(error, SourceMissing | SourceNotVideo)
         return returning or not error.permanent
 
     def _finish(self, event: Ended | Failed, error: SourceError | None) -> None:
@@ -260,14 +280,19 @@ class Reader:
         rotation = UprightRotation()
         corrupt_before = self._corrupt
         connected = False
+        wrong_clock: str | None = None
         try:
             for decoded in capture.frames():
                 self._corrupt = corrupt_before + capture.corrupt
                 if not connected:
-                    connected = self._was_connected = True
+                    connected = True
+                    self._connections += 1
                     self._failures = 0
                     self._emit(Connected(decoded.image.width, decoded.image.height, capture.fps))
-                self._offer(decoded, sampler, rotation)
+                if capture.wrong_clock != wrong_clock:
+                    wrong_clock = capture.wrong_clock
+                    self._emit(WrongClock(wrong_clock or ""))
+                self._offer(decoded, capture, sampler, rotation)
                 if self._stop.is_set():
                     return
         finally:
@@ -276,17 +301,37 @@ class Reader:
         if not connected and not self._stop.is_set():
             raise SourceNotVideo(self.source.spec, "no frame in it can be decoded")
 
-    def _offer(self, decoded: DecodedFrame, sampler: Sampler, rotation: UprightRotation) -> None:
+    def _offer(
+        self, decoded: DecodedFrame, capture: Capture, sampler: Sampler, rotation: UprightRotation
+    ) -> None:
         """Queue a decoded frame if it is due, and report a change of `too_slow`."""
         was_too_slow = sampler.too_slow
-        sample = sampler.offer(float(decoded.pts * decoded.time_base))
+        time_s = float(decoded.pts * decoded.time_base)
+        due = sampler.offer(time_s)
         if sampler.too_slow != was_too_slow:
             fps = sampler.fps or 0.0
-            self._emit(FastEnough(fps) if was_too_slow else TooSlow(fps, self._sample_hz / MAX_STEP))
-        if sample:
-            self._queue.put(self._frame(decoded, rotation, gap=sample.gap))
+            min_fps = Spacing(self._sample_hz).min_fps
+            self._emit(FastEnough(fps) if was_too_slow else TooSlow(fps, min_fps))
+        if not due:
+            return
+        self._loss_meter.sampled(
+            time_s,
+            connection=self._connections,
+            timeline=sampler.timeline,
+            skipped=capture.skipped,
+            corrupt=capture.corrupt,
+        )
+        origin = Origin(
+            connection=self._connections,
+            timeline=sampler.timeline,
+            recoveries=sampler.recoveries,
+            width=decoded.image.width,
+            height=decoded.image.height,
+            rotation=decoded.image.rotation % 360,
+        )
+        self._queue.put((self._frame(decoded, rotation), origin))
 
-    def _frame(self, decoded: DecodedFrame, rotation: UprightRotation, *, gap: bool) -> Frame:
+    def _frame(self, decoded: DecodedFrame, rotation: UprightRotation) -> Frame:
         captured = None
         if decoded.captured_s is not None:
             # Converted by way of the monotonic clock: a correction of the wall clock is not latency.
@@ -297,6 +342,6 @@ class Reader:
             time_base=decoded.time_base,
             captured=captured,
             decode_ms=decoded.decode_ms,
-            missed=0,
-            gap=gap,
+            connection=self._connections,
+            segment=0,  # set when the frame is taken
         )

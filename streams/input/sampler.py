@@ -4,104 +4,111 @@ Pure: it decides by the times it is given and has no clock.
 
     sampler = Sampler(8.0)
     for frame in decoded:
-        if sample := sampler.offer(frame.pts_s):
-            analyse(frame, restart=sample.gap)
+        if sampler.offer(frame.pts_s):
+            analyse(frame)
 """
 
 from __future__ import annotations
 
 import statistics
 from collections import deque
-from dataclasses import dataclass
 
-__all__ = ["MAX_STEP", "MIN_STEP", "Sample", "Sampler"]
+from streams.input.continuity import Chain, Spacing
+
+__all__ = ["MIN_STEP", "Sampler"]
 
 MIN_STEP = 0.7
 """Shortest interval between two samples that the model accepts, in nominal intervals."""
 
-MAX_STEP = 1.5
-"""Longest interval between two samples that the model accepts, in nominal intervals; more is a gap."""
-
+_CHOSEN_STEP = 1.5  # no frame is passed over if the interval would then be longer than this
 _TOLERANCE = 1e-6  # seconds; absorbs rounding of times
 # Odd, so that the median of two alternating intervals is one of them and not their mean.
 _INTERVALS_KEPT = 15
 _INTERVALS_NEEDED = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """Result for a frame that is due."""
-
-    gap: bool
-    """Whether there was no previous sample, or the interval since it is longer than the model accepts."""
+# A source that breaks off three times within nine samples never fills the shortest window. It has recovered
+# after four samples without a break.
+_STEPS_KEPT = 9
+_BREAKS_TOO_SLOW = 3
+_STEPS_RECOVERED = 4
 
 
 class Sampler:
     """Sampler on a time grid whose average rate is `sample_hz` at any frame rate that allows it.
 
     The frame nearest to each grid point is taken, as long as intervals stay within 0.7 to 1.5 of nominal. Of
-    a 10 fps source sampled at 8 Hz every frame is taken, because leaving one out would cause a gap.
+    a 10 fps source sampled at 8 Hz every frame is taken, because leaving one out would cause a longer
+    interval. Below `sample_hz / 1.5` frames per second every frame is taken too.
 
     Args:
         sample_hz: Nominal rate in samples per second of media time.
         fps: Frame rate of the source if known; it is measured from the offered times in any case.
+
+    Attributes:
+        timeline: Number of times that media time has jumped back.
+        recoveries: Number of times that the source was too slow and recovered.
+        too_slow: Whether frames come too slowly, or too unevenly, for a window of samples without a break.
 
     Raises:
         ValueError: `sample_hz` is not positive.
     """
 
     def __init__(self, sample_hz: float, *, fps: float | None = None) -> None:
-        if not sample_hz > 0:
-            raise ValueError(f"sample_hz must be positive, not {sample_hz}")
-        self.sample_hz = sample_hz
+        self.timeline = 0
+        self.recoveries = 0
+        self.too_slow = False
+        self._spacing = Spacing(sample_hz)
+        self._chain = Chain(self._spacing)
         self._step_s = 1 / sample_hz
         self._interval_s = 1 / fps if fps else 0.0
         self._intervals_s: deque[float] = deque(maxlen=_INTERVALS_KEPT)
+        self._steps: deque[tuple[float, bool]] = deque(maxlen=_STEPS_KEPT)
         self._frame_s: float | None = None
         self._sample_s: float | None = None
         self._due_s = 0.0
 
     @property
     def fps(self) -> float | None:
-        """Return the measured frame rate, before that the given one; None if neither is known."""
+        """Return the frame rate: of the breaks while too slow, else the measured one, else the given one."""
+        breaks = [interval_s for interval_s, is_break in self._steps if is_break]
+        if self.too_slow and breaks:
+            return 1 / statistics.median(breaks)
         return 1 / self._interval_s if self._interval_s else None
 
-    @property
-    def too_slow(self) -> bool:
-        """Return whether the measured frame rate is too low for the model."""
-        measured = len(self._intervals_s) >= _INTERVALS_NEEDED
-        return measured and self._interval_s > MAX_STEP * self._step_s + _TOLERANCE
-
-    def offer(self, pts_s: float) -> Sample | None:
+    def offer(self, pts_s: float) -> bool:
         """Decide on one decoded frame.
 
         Args:
             pts_s: Presentation time in seconds. Every decoded frame must be offered, in order.
 
         Returns:
-            A sample if the frame is due, else None.
+            Whether the frame is due.
         """
-        if self._frame_s is None or self._sample_s is None or pts_s < self._frame_s - _TOLERANCE:
-            # First frame, or the source jumped back: there is no interval to compare.
-            return self._take(pts_s, gap=True, restart=True)
+        if self._frame_s is None or self._sample_s is None:
+            self._chain.append(pts_s, restart=True)
+            return self._take(pts_s, restart=True)
         interval_s = pts_s - self._frame_s
+        if self._spacing.is_jump_back(interval_s):
+            self.timeline += 1
+            self._chain.append(pts_s, restart=True)
+            return self._take(pts_s, restart=True)
         if interval_s <= _TOLERANCE:
-            return None  # a repeated frame
+            return False  # a duplicate
         self._frame_s = pts_s
         self._intervals_s.append(interval_s)
         if len(self._intervals_s) >= _INTERVALS_NEEDED or not self._interval_s:
             self._interval_s = statistics.median(self._intervals_s)
 
         elapsed_s = pts_s - self._sample_s
-        if elapsed_s > MAX_STEP * self._step_s + _TOLERANCE:
-            return self._take(pts_s, gap=True, restart=True)
         if elapsed_s < MIN_STEP * self._step_s - _TOLERANCE:
-            return None
+            return False
+        longest_s = _CHOSEN_STEP * self._step_s + _TOLERANCE
         nearest = pts_s >= self._due_s - self._interval_s / 2 - _TOLERANCE
-        last_chance = elapsed_s + self._interval_s > MAX_STEP * self._step_s + _TOLERANCE
-        return self._take(pts_s, gap=False, restart=False) if nearest or last_chance else None
+        if not nearest and elapsed_s + self._interval_s <= longest_s:
+            return False
+        self._note_step(elapsed_s, follows=self._chain.append(pts_s))
+        return self._take(pts_s, restart=elapsed_s > longest_s)
 
-    def _take(self, pts_s: float, *, gap: bool, restart: bool) -> Sample:
+    def _take(self, pts_s: float, *, restart: bool) -> bool:
         self._frame_s = self._sample_s = pts_s
         next_s = pts_s + self._step_s
         if not restart:
@@ -110,4 +117,14 @@ class Sampler:
             slack_s = self._interval_s / 2
             next_s = min(max(self._due_s + self._step_s, next_s - slack_s), next_s + slack_s)
         self._due_s = next_s
-        return Sample(gap=gap)
+        return True
+
+    def _note_step(self, elapsed_s: float, *, follows: bool) -> None:
+        """Update `too_slow` with the interval between two samples."""
+        self._steps.append((elapsed_s, not follows))
+        if not self.too_slow:
+            self.too_slow = sum(is_break for _, is_break in self._steps) >= _BREAKS_TOO_SLOW
+        elif not any(is_break for _, is_break in list(self._steps)[-_STEPS_RECOVERED:]):
+            self.too_slow = False
+            self.recoveries += 1
+            self._steps.clear()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.helpers.server_thread import serve_in_thread
-from runtime.messages import HeartbeatMessage, StreamHealth, StreamMessage
+from runtime.messages import DroppedBy, HeartbeatMessage, StreamHealth, StreamMessage
 from runtime.serving.broadcaster import Broadcaster
 from runtime.serving.server import Server
 from tests.support.browser import Browser, Page
@@ -83,7 +83,8 @@ def test_the_dashboard_shows_verdicts(
     """State, score, window and latency appear with a verdict, the counters with the heartbeat."""
     page = show(pages, browser, server.urls.dashboard, dark=dark)
     page.wait_for("document.querySelector('#connection').textContent === 'Connected'")
-    health = StreamHealth(stream="cam", state="live", analysed=48, dropped=2, reconnects=1)
+    causes = DroppedBy(queue=2)
+    health = StreamHealth(stream="cam", state="live", analysed=48, dropped=2, dropped_by=causes, reconnects=1)
     publish_until(
         page,
         broadcaster,
@@ -104,7 +105,7 @@ def test_the_dashboard_shows_verdicts(
         "small",
     ):
         assert expected in text
-    assert "frames analysed: 48 · dropped: 2 · reconnects: 1" in text
+    assert "frames analysed: 48 · dropped: 2 (queue 2) · reconnects: 1" in text
     assert page.evaluate("document.querySelector('#lost').textContent") == "0"
     assert page.evaluate("[...document.querySelectorAll('progress')].map(bar => bar.value)") == [1, 0.25]
     assert page.evaluate("document.querySelector('.history path').getAttribute('d')").startswith("M")

@@ -44,7 +44,7 @@ def portrait() -> NDArray[np.uint8]:
 def make_frame() -> Callable[..., Frame]:
     """Function that converts an RGB array to a yuv420p frame of a 10 Hz stream."""
 
-    def make(rgb: NDArray[np.uint8], index: int = 0, *, gap: bool = False) -> Frame:
+    def make(rgb: NDArray[np.uint8], index: int = 0, *, segment: int = 1) -> Frame:
         image = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format="yuv420p")
         return Frame(
             image=image,
@@ -52,8 +52,8 @@ def make_frame() -> Callable[..., Frame]:
             time_base=Fraction(1, 10),
             captured=None,
             decode_ms=0.0,
-            missed=0,
-            gap=gap,
+            connection=1,
+            segment=segment,
         )
 
     return make

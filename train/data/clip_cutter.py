@@ -17,6 +17,7 @@ from pathlib import Path
 from streams.errors import EndOfStream, SourceError
 from streams.faces.crop import crop_face
 from streams.faces.finder import Face, Finder
+from streams.input.continuity import Spacing
 from streams.input.frame import Frame
 from streams.input.reader import open_reader
 from streams.input.source import file_source
@@ -129,7 +130,10 @@ def cut_clips(path: Path, spec: ClipSpec, finder: Finder) -> list[FaceClip]:
         NoClip: No face is visible for long enough.
     """
     faces: dict[int, list[FaceSample]] = defaultdict(list)
-    number = analysed = 0
+    number = analysed = segment = 0
+    last_s = 0.0
+    # No sample is missing within a clip: an interval that a live stream may bridge separates two clips.
+    spacing = Spacing(spec.sample_hz)
     start_s: float | None = None
     source = file_source(path)
     with open_reader(source, sample_hz=spec.sample_hz, on_event=lambda event: None) as reader:
@@ -146,7 +150,9 @@ def cut_clips(path: Path, spec: ClipSpec, finder: Finder) -> list[FaceClip]:
             start_s = frame.pts_s if start_s is None else start_s
             if spec.max_seconds is not None and frame.pts_s - start_s >= spec.max_seconds:
                 break
-            number += 2 if frame.gap else 1
+            follows = frame.segment == segment and spacing.is_regular(frame.pts_s - last_s)
+            number += 1 if follows else 2
+            segment, last_s = frame.segment, frame.pts_s
             analysed += 1
             for face in finder.find(frame):
                 faces[face.id].append(_face_sample(frame, face, number, spec))

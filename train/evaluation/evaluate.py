@@ -21,7 +21,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from runtime.files import write_atomically
 from runtime.model.calibration import Calibration
-from streams.input.sampler import MAX_STEP, MIN_STEP
+from streams.input.continuity import MAX_STEP
+from streams.input.sampler import MIN_STEP
 from train.data.clip_cutter import ClipSpec
 from train.data.clip_set import ClipSet, ClipSetError, Entry, is_clip_set, load_clips, read_clip_set
 from train.data.layouts import Layout, find_videos

@@ -295,8 +295,8 @@ class _Bench:
                     time_base=1 / self.fps,
                     captured=None,
                     decode_ms=0.0,
-                    missed=0,
-                    gap=index == 0,
+                    connection=1,
+                    segment=1,
                 )
                 for face in finder.find(frame)[:1]:
                     crop_face(

@@ -133,10 +133,15 @@ class StreamCard {
     const counters = health.get(this.stream);
     setText(
       this.counts,
-      counters ? `frames analysed: ${counters.analysed} · dropped: ${counters.dropped} · reconnects: ${counters.reconnects}` : "",
+      counters ? `frames analysed: ${counters.analysed} · dropped: ${dropped(counters)} · reconnects: ${counters.reconnects}` : "",
     );
     this.footer.hidden = !this.latency.textContent && !this.counts.textContent;
   }
+}
+
+function dropped(counters) {
+  const causes = Object.entries(counters.dropped_by ?? {}).filter(([, count]) => count > 0);
+  return counters.dropped + (causes.length ? ` (${causes.map(([cause, count]) => `${cause} ${count}`).join(", ")})` : "");
 }
 
 function y(score) {

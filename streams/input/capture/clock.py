@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
+from collections import deque
+
 __all__ = ["CaptureClock", "CatchUp"]
 
 _DRIFT = 1e-4  # s/s; two quartz clocks differ by less than this
-_JUMP_S = 1.0  # reordered frames step back by less than this, a restarted source by more
+_JUMP_S = 1.0  # reordered packets step back by less than this
+_INTERVALS_KEPT = 15
 
 
 class CaptureClock:
@@ -13,13 +17,19 @@ class CaptureClock:
 
     The offset is the smallest difference between arrival and media time since the connection was opened. A
     reader or network that falls behind therefore shows as latency. The offset may rise by 100 parts per
-    million, because the latency of a camera with a slow clock would otherwise seem to grow.
+    million, because the latency of a camera with a slow clock would otherwise seem to grow, and by as much as
+    the source's clock was set back.
+
+    Packets come in decoding order, in which media time also steps back for reordered frames. Only decoded
+    frames, which come in the order of presentation, show how far the clock was set back.
     """
 
     def __init__(self) -> None:
         self._offset_s: float | None = None
         self._arrival_s = 0.0
         self._pts_s = 0.0
+        self._presented_s: float | None = None
+        self._intervals_s: deque[float] = deque(maxlen=_INTERVALS_KEPT)
 
     def observe(self, arrival_s: float, pts_s: float) -> None:
         """Update the offset with one packet.
@@ -33,8 +43,29 @@ class CaptureClock:
             offset_s = min(offset_s, self._offset_s + _DRIFT * (arrival_s - self._arrival_s))
         self._offset_s, self._arrival_s, self._pts_s = offset_s, arrival_s, pts_s
 
+    def present(self, pts_s: float) -> float | None:
+        """Return the capture time of the next decoded frame; call it for every frame.
+
+        Args:
+            pts_s: Media time in seconds.
+
+        Returns:
+            Seconds of the reader's clock; None before any packet.
+        """
+        last_s, self._presented_s = self._presented_s, pts_s
+        if self._offset_s is None:
+            return None
+        if last_s is not None and pts_s > last_s:
+            self._intervals_s.append(pts_s - last_s)
+        elif last_s is not None and pts_s < last_s:
+            # Without the correction, the frame would have come one interval after the last one.
+            interval_s = statistics.median(self._intervals_s) if self._intervals_s else 0.0
+            set_back_s = last_s - pts_s + interval_s
+            self._offset_s = min(self._offset_s + set_back_s, self._arrival_s - self._pts_s)
+        return self._offset_s + pts_s
+
     def captured_s(self, pts_s: float) -> float | None:
-        """Return the capture time of a frame in seconds of the reader's clock; None before any packet."""
+        """Return the capture time of a packet in seconds of the reader's clock; None before any packet."""
         return None if self._offset_s is None else self._offset_s + pts_s
 
 

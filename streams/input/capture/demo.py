@@ -28,6 +28,8 @@ class DemoCapture:
         self._clock = clock
         self.fps: float | None = float(_FPS)
         self.corrupt = 0
+        self.skipped = 0
+        self.wrong_clock: str | None = None
 
     def close(self) -> None:
         """Do nothing; the demo has no connection."""

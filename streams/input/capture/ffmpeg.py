@@ -18,6 +18,7 @@ from streams.input.capture.clock import CaptureClock, CatchUp
 from streams.input.capture.ffmpeg_errors import source_error
 from streams.input.capture.interface import DecodedFrame, Timeouts
 from streams.input.capture.keyframes import TimedPacket, VideoPacket, join_keyframes
+from streams.input.capture.media_time import ClockCheck, PresentationTimes
 from streams.input.source import Source, device_url, format_available
 
 __all__ = ["FFmpegCapture"]
@@ -33,6 +34,8 @@ _PLAUSIBLE_FPS = (1, 240)
 # These formats carry no times: FFmpeg counts frames at an assumed rate, which a live camera does not keep.
 _UNTIMED_FORMATS = frozenset({"mpjpeg", "mjpeg", "h264", "hevc"})
 _ARRIVAL_TIME_BASE = Fraction(1, 90000)
+# Senders of these protocols send in real time.
+_REAL_TIME_SCHEMES = frozenset({"rtmp", "rtmps", "rtmpt", "rtmpts", "rtp", "srt", "udp"})
 
 # FFmpeg's demuxers for ANSI art accept any text file as a video of a terminal.
 _TEXT_FORMATS = frozenset({"tty", "bin", "xbin", "idf", "adf"})
@@ -60,8 +63,11 @@ class FFmpegCapture:
         self._clock = clock
         self._capture_clock = CaptureClock()
         self._catch_up = CatchUp()
-        self._next_pts: int | None = None if source.live else 0
+        self._presentation = PresentationTimes(None if source.live else 0)
+        self._clock_check = ClockCheck() if _sends_in_real_time(source) else None
         self.corrupt = 0
+        self.skipped = 0
+        self.wrong_clock: str | None = None
         self._container = self._open()
         try:
             self._stream = self._find_video()
@@ -94,9 +100,11 @@ class FFmpegCapture:
             packets = join_keyframes(packets)
         last_image_s = self._clock()
         for packet, arrival_s in packets:
+            self._check_clock(packet, arrival_s)
             if self._untimed:
                 packet.pts = packet.dts = round(arrival_s / self._time_base)
             if live and not self._keeps_up(packet, arrival_s):
+                self.skipped += 1
                 continue
             started_s = self._clock()
             images = self._decode(packet)
@@ -138,7 +146,7 @@ class FFmpegCapture:
         raise source_error(failure, source)
 
     def _find_video(self) -> av.VideoStream:
-        """Return the first decodable video stream and discard the packets of all others."""
+        """Return the default, else the first, decodable video stream; discard the packets of all others."""
         spec, container = self._source.spec, self._container
         if set(container.format.name.split(",")) & _TEXT_FORMATS:
             raise SourceNotVideo(spec, "is text, not video")
@@ -150,10 +158,11 @@ class FFmpegCapture:
         decodable = [s for s in videos if cast("object", s.codec_context) is not None]
         if not decodable:
             raise SourceNotVideo(spec, "no decoder for its video format", "convert it to H.264")
+        chosen = next((s for s in decodable if s.disposition & Disposition.default), decodable[0])
         for stream in container.streams:
-            if stream is not decodable[0]:
+            if stream is not chosen:
                 stream.discard = Discard.all
-        return decodable[0]
+        return chosen
 
     def _set_threads(self) -> None:
         context = self._stream.codec_context
@@ -164,6 +173,17 @@ class FFmpegCapture:
         else:
             context.thread_type = "AUTO"
             context.thread_count = _FILE_THREADS
+
+    def _check_clock(self, packet: VideoPacket, arrival_s: float) -> None:
+        """Change to arrival times if the source's clock is wrong."""
+        if self._clock_check is None or self._untimed or packet.pts is None:
+            return
+        self.wrong_clock = self._clock_check.observe(arrival_s, float(packet.pts * self._time_base))
+        if self.wrong_clock is not None:
+            self._untimed, self._time_base = True, _ARRIVAL_TIME_BASE
+            self._capture_clock = CaptureClock()
+            self._catch_up = CatchUp()
+            self._presentation = PresentationTimes(None)
 
     def _keeps_up(self, packet: VideoPacket, arrival_s: float) -> bool:
         """Update the capture clock; return whether the packet should be decoded, not skipped to catch up."""
@@ -186,21 +206,21 @@ class FFmpegCapture:
 
     def _timed(self, image: av.VideoFrame, decode_ms: float) -> DecodedFrame | None:
         """Add the times of a decoded frame; None if it is damaged or its time is unknown."""
-        pts = self._next_pts if image.pts is None else image.pts
-        if pts is not None:
-            nominal = round(1 / (self._time_base * Fraction(self.fps or 25)))
-            self._next_pts = pts + (image.duration or nominal)
+        nominal = round(1 / (self._time_base * Fraction(self.fps or 25)))
+        pts = self._presentation.present(pts=image.pts, dts=image.dts, duration=image.duration or nominal)
         if image.is_corrupt:
             self.corrupt += 1
             return None
         if pts is None:  # the first frame of an RTP stream can arrive before its clock is known
             return None
-        live = self._source.live
+        captured_s = None
+        if self._source.live:
+            captured_s = self._capture_clock.present(float(pts * self._time_base))
         return DecodedFrame(
             image=image,
             pts=pts,
             time_base=self._time_base,
-            captured_s=self._capture_clock.captured_s(float(pts * self._time_base)) if live else None,
+            captured_s=captured_s,
             decode_ms=decode_ms,
         )
 
@@ -244,6 +264,11 @@ class FFmpegCapture:
             raise source_error(failure, source, connected=True)
         elif source.live:
             raise SourceUnavailable(source.spec, "the stream stopped")
+
+
+def _sends_in_real_time(source: Source) -> bool:
+    """Return whether packets arrive as they are captured; a web server may send a recording at any rate."""
+    return source.kind in ("rtsp", "webcam") or source.address.scheme in _REAL_TIME_SCHEMES
 
 
 def _is_empty(source: Source) -> bool:

@@ -61,6 +61,12 @@ class Capture(Protocol):
     corrupt: int
     """Number of frames lost so far because of damaged data."""
 
+    skipped: int
+    """Number of packets skipped so far to catch up with a live source."""
+
+    wrong_clock: str | None
+    """Why arrival times are used in place of the source's time stamps; None if they are not."""
+
     def frames(self) -> Iterator[DecodedFrame]:
         """Decode every frame until the source ends or is stopped; raises SourceError."""
 

@@ -15,18 +15,23 @@ TimedPacket: TypeAlias = tuple[VideoPacket, float]
 """Packet and its arrival time in seconds of the capture's clock."""
 
 
+_SPREAD_S = 0.1  # longest time in which the slices of one frame arrive
+
+
 def join_keyframes(packets: Iterator[TimedPacket]) -> Iterator[TimedPacket]:
     """Join consecutive keyframe packets of the same time.
 
     GStreamer's `rtph264pay config-interval=-1` repeats the parameter sets before every slice, and FFmpeg
     takes each repetition for the start of a frame. With `x264enc tune=zerolatency`, which encodes several
-    slices per frame, it would decode half a frame each time.
+    slices per frame, it would decode half a frame each time. The slices of a frame arrive
+    together, unlike the packets of a camera whose time stamps do not advance.
     """
     pending: TimedPacket | None = None
     for packet, arrival_s in packets:
         if pending:
             start, start_s = pending
-            if packet.is_keyframe and (start.pts is None or start.pts == packet.pts):
+            together = arrival_s - start_s < _SPREAD_S
+            if packet.is_keyframe and together and (start.pts is None or start.pts == packet.pts):
                 pending = _joined(start, packet), start_s
                 continue
             yield pending

@@ -24,8 +24,8 @@ def frame(decode_ms: float) -> Frame:
         time_base=Fraction(1, 25),
         captured=None,
         decode_ms=decode_ms,
-        missed=0,
-        gap=False,
+        connection=1,
+        segment=1,
     )
 
 

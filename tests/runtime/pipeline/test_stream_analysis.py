@@ -69,17 +69,17 @@ def images() -> list[av.VideoFrame]:
 
 @pytest.fixture
 def frame_at(images: list[av.VideoFrame]) -> Callable[..., Frame]:
-    """Function `frame_at(index, gap=..., captured=..., missed=...)` that returns one sample of a stream."""
+    """Function `frame_at(index, segment=..., captured=...)` that returns one sample of a stream."""
 
-    def make(index: int, *, gap: bool | None = None, captured: float | None = None, missed: int = 0) -> Frame:
+    def make(index: int, *, segment: int = 1, captured: float | None = None) -> Frame:
         return Frame(
             image=images[index % len(images)],
             pts=index,
             time_base=Fraction(1, HZ),
             captured=captured,
             decode_ms=1.5,
-            missed=missed,
-            gap=index == 0 if gap is None else gap,
+            connection=1,
+            segment=segment,
         )
 
     return make
@@ -135,7 +135,7 @@ def test_temporal_classifier_is_added_to_the_logit_of_the_head(
         )
         crops = []
         for index in range(14):
-            observed = analysis.observe(frame_at(index, gap=index == 9))
+            observed = analysis.observe(frame_at(index, segment=2 if index >= 9 else 1))
             crops.append(observed.crops)
             verdicts = analysis.score(observed, engine.features(observed.crops))
             logits[with_temporal].append([verdict.logit for verdict in verdicts])
@@ -168,7 +168,7 @@ def test_gap_restarts_the_window(
     for index in range(8):
         (verdict,) = analysis.analyse(frame_at(index))
     assert verdict.window_fill == 1.0
-    (verdict,) = analysis.analyse(frame_at(20, gap=True))
+    (verdict,) = analysis.analyse(frame_at(20, segment=2))
     assert (verdict.state, verdict.p_fake, verdict.window_fill) == ("warming", None, 1 / 8)
 
 
@@ -196,10 +196,10 @@ def test_lost_sample_counts_as_a_miss(
     missed: list[tuple[int, Box]] = []
     analysis = analysis_of(*[seen] * 4, missed, seen, seen, missed)
     fills = []
-    for index, lost in ((0, 0), (1, 0), (3, 1), (4, 0), (5, 0), (7, 1), (8, 0)):
-        fills.append([verdict.window_fill for verdict in analysis.analyse(frame_at(index, missed=lost))])
+    for index in (0, 1, 3, 4, 5, 7, 8):
+        fills.append([verdict.window_fill for verdict in analysis.analyse(frame_at(index))])
     assert fills == [[1 / 8], [2 / 8], [3 / 8], [4 / 8], [], [1 / 8], [2 / 8]]
-    (gone,) = analysis.analyse(frame_at(10, missed=1))
+    (gone,) = analysis.analyse(frame_at(10))
     assert (gone.face, gone.state) == (1, "stale")
 
 
@@ -332,14 +332,14 @@ def test_message_of_a_verdict(
     assert message.latency_ms.decode == 1.5
 
 
-def test_clear_drops_all_faces(
+def test_face_that_is_not_in_a_new_segment_is_gone(
     analysis_of: Callable[..., StreamAnalysis], frame_at: Callable[..., Frame]
 ) -> None:
-    """After a reconnection no face and no sample from before is left."""
-    analysis = analysis_of(*[[(1, LEFT)]] * 6)
+    """Its verdict becomes stale with the first frame of the segment, and the other face starts again."""
+    analysis = analysis_of(*[[(1, LEFT)]] * 5, [(2, LEFT)])
     for index in range(5):
         analysis.analyse(frame_at(index))
-    analysis.clear()
-    assert list(analysis.faces) == []
-    (verdict,) = analysis.analyse(frame_at(5))
-    assert (verdict.state, verdict.window_fill) == ("warming", 1 / 8)
+    new, gone = analysis.analyse(frame_at(5, segment=2))
+    assert (new.face, new.state, new.window_fill) == (2, "warming", 1 / 8)
+    assert (gone.face, gone.state) == (1, "stale")
+    assert list(analysis.faces) == [2]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.messages import BroadcastMessage, FaceState, Latency, StreamMessage, VerdictMessage
+from runtime.messages import BroadcastMessage, DroppedBy, FaceState, Latency, StreamMessage, VerdictMessage
 from runtime.pipeline.stream_state import StreamStateMachine
+from streams.input.losses import Losses
 
 LATENCY = Latency(decode=1.0, detect=2.0, crop=0.5, backbone=3.0, head=4.0, total=20.0)
 
@@ -131,5 +132,6 @@ def test_health_counters(stream: StreamStateMachine) -> None:
     go_live(stream)
     stream.disconnected("stopped")
     stream.disconnected("refused")
-    health = stream.health(dropped=3)
+    health = stream.health(Losses(queue=2, corrupt=1))
+    assert health.dropped_by == DroppedBy(queue=2, corrupt=1)
     assert (health.state, health.analysed, health.dropped, health.reconnects) == ("offline", 1, 3, 1)

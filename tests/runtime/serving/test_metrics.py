@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from runtime.messages import HeartbeatMessage, StreamHealth, StreamMessage
+from runtime.messages import DroppedBy, HeartbeatMessage, StreamHealth, StreamMessage
 from runtime.serving.metrics import Metrics
 from tests.support.wire import make_broadcaster, verdict
 
@@ -51,11 +51,18 @@ def test_counters_of_a_heartbeat_are_taken_over() -> None:
     metrics = Metrics()
     broadcaster = make_broadcaster(sinks=[metrics])
     for analysed in (8, 16):
-        health = StreamHealth(stream="cam", state="live", analysed=analysed, dropped=1, reconnects=2)
+        health = StreamHealth(
+            stream="cam",
+            state="live",
+            analysed=analysed,
+            dropped=1,
+            dropped_by=DroppedBy(corrupt=1),
+            reconnects=2,
+        )
         broadcaster.publish(HeartbeatMessage(uptime_s=analysed / 8, streams=(health,)))
     samples = scrape(metrics)
     assert value(samples, "unmask_samples_analysed_total", stream="cam") == 16
-    assert value(samples, "unmask_samples_dropped_total", stream="cam") == 1
+    assert value(samples, "unmask_samples_dropped_total", stream="cam", cause="corrupt") == 1
     assert value(samples, "unmask_reconnects_total", stream="cam") == 2
 
 

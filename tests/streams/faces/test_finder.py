@@ -73,7 +73,7 @@ def test_a_moving_face_is_followed_between_detections(
     offsets = []
     for index in range(24):
         x, y = 120 + 16 * index, 180 + 40 * np.sin(index / 3)
-        (face,) = finder.find(make_frame(scene((x, y)), index, gap=index == 0))
+        (face,) = finder.find(make_frame(scene((x, y)), index))
         assert face.id == 1
         assert face.detected == (index % 3 == 0)
         offsets.append(np.subtract(centre(face.box), (x, y)))
@@ -197,21 +197,23 @@ def test_a_gap_triggers_a_detection(
     finder = FaceFinder(detector)
     for index in range(2):
         finder.find(make_frame(scene((150, 180)), index))
-    (face,) = finder.find(make_frame(scene((500, 180)), 40, gap=True))
+    (face,) = finder.find(make_frame(scene((500, 180)), 40, segment=2))
     assert face.detected
     assert face.id == 2
     assert centre(face.box)[0] == pytest.approx(500, abs=20)
 
 
+@pytest.mark.parametrize("scale", [0.5, 2.0])
 def test_a_change_of_frame_size_ends_all_tracks(
-    detector: CountingDetector, scene: Callable[..., Rgb], make_frame: MakeFrame
+    detector: CountingDetector, scene: Callable[..., Rgb], make_frame: MakeFrame, scale: float
 ) -> None:
-    """After a change of resolution the face gets a new id from a new detection."""
+    """After a change of resolution, at the same aspect ratio too, the face gets a new id from a detection."""
     finder = FaceFinder(detector)
     finder.find(make_frame(scene((300, 180))))
-    narrower = np.ascontiguousarray(scene((300, 180))[:, 150:450])
-    (face,) = finder.find(make_frame(narrower, 1))
+    resized = np.asarray(cv2.resize(scene((300, 180)), None, fx=scale, fy=scale), np.uint8)
+    (face,) = finder.find(make_frame(resized, 1, segment=2))
     assert (face.id, face.detected) == (2, True)
+    assert centre(face.box)[0] == pytest.approx(300 * scale, abs=20 * scale)
 
 
 @pytest.mark.parametrize("speed", [8, 15, 30])
