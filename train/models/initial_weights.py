@@ -1,7 +1,7 @@
-"""Starts the trunk from weights that are there: of torchvision's form, of a checkpoint, or of a bundle.
+"""Initial weights of the backbone: from a torchvision state dict, a checkpoint, or a bundle.
 
-A bundle's batch normalisations are folded into its convolutions. They are put back so that the function stays
-what it was: each normalisation takes the statistics that some crops show, and undoes them.
+The batch normalisations of a bundle are folded into its convolutions. For further training they are restored:
+each one takes the statistics of given crops, and an affine part that cancels them, so outputs stay the same.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from train.models.detector import Backbone
 
 
 class InitialWeightsError(ValueError):
-    """Says that weights cannot be started from.
+    """Weights that cannot be loaded into the backbone.
 
     Args:
         path: The file or directory.
@@ -44,16 +44,16 @@ class InitialWeightsError(ValueError):
 
 
 def load_initial(backbone: Backbone, path: Path, crops: Tensor) -> None:
-    """Load a trunk's weights.
+    """Load the weights of a backbone.
 
     Args:
-        backbone: Is changed in place.
-        path: A checkpoint's or a bundle's directory, or a state dict as `.safetensors`, `.pth` or `.pt` whose
-            classifier, if any, is left aside.
-        crops: uint8 RGB (N, H, W, 3) of the kind to train on, for a bundle's statistics.
+        backbone: Backbone to change in place.
+        path: Directory of a checkpoint or a bundle, or a state dict as `.safetensors`, `.pth` or `.pt`; a
+            classifier in it is ignored.
+        crops: RGB uint8 `(N, H, W, 3)` of the training data, for the statistics of a bundle.
 
     Raises:
-        InitialWeightsError: There are no weights, or they are not of this trunk.
+        InitialWeightsError: There are no weights, or they do not fit.
         CheckpointError: The checkpoint cannot be read.
         BundleError: The bundle cannot be read.
     """
@@ -62,12 +62,12 @@ def load_initial(backbone: Backbone, path: Path, crops: Tensor) -> None:
     elif (path / MANIFEST_FILE).is_file():
         _load_folded(backbone, path, crops)
     elif path.is_file():
-        _load_trunk(backbone, path)
+        _load_state(backbone, path)
     else:
         raise InitialWeightsError(path, "holds no weights" if path.exists() else "no such file or directory")
 
 
-NO_WEIGHTS = (
+WEIGHTS_ERRORS = (
     OSError,
     RuntimeError,
     SafetensorError,
@@ -77,37 +77,37 @@ NO_WEIGHTS = (
     EOFError,
     pickle.UnpicklingError,
 )
-"""What reading a file of weights, and loading them into a network that they are not of, may raise."""
+"""Exceptions of reading a file that holds no weights, and of loading weights that do not fit."""
 
 
-SORTED = ".safetensors"
-"""The format that keeps weights by name only, not in the order they were given in."""
+SORTED_SUFFIX = ".safetensors"
+"""Suffix of the format that stores weights sorted by name, so that the order of the layers is lost."""
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
     """Read a state dict.
 
     Args:
-        path: `.safetensors`, or what torch saved.
+        path: File of `safetensors` or `torch.save`.
 
     Returns:
-        The weights by name, on the CPU.
+        Name -> weights, on the CPU.
 
     Raises:
-        Exception: One of `NO_WEIGHTS`; the file cannot be read.
+        Exception: One of `WEIGHTS_ERRORS`, if the file cannot be read.
     """
-    if path.suffix == SORTED:
+    if path.suffix == SORTED_SUFFIX:
         return load_file(path)
     return dict(torch.load(path, map_location="cpu", weights_only=True).items())
 
 
-def _load_trunk(backbone: Backbone, path: Path) -> None:
+def _load_state(backbone: Backbone, path: Path) -> None:
     try:
         state = read_state(path)
         kept = {name: value for name, value in state.items() if not name.startswith("fc.")}
         backbone.trunk.load_state_dict(kept)
-    except NO_WEIGHTS as error:
-        raise InitialWeightsError(path, f"is not of this trunk ({type(error).__name__})") from error
+    except WEIGHTS_ERRORS as error:
+        raise InitialWeightsError(path, f"does not fit this backbone ({type(error).__name__})") from error
 
 
 def _load_folded(backbone: Backbone, path: Path, crops: Tensor) -> None:
@@ -118,16 +118,16 @@ def _load_folded(backbone: Backbone, path: Path, crops: Tensor) -> None:
     for name, convolution in convolutions.items():
         weight = stored.get(f"{name}.weight")
         if weight is None or weight.shape != convolution.weight.shape:
-            raise InitialWeightsError(path, f"its {name} is not of this trunk")
+            raise InitialWeightsError(path, f"its {name} does not fit this backbone")
         convolution.weight.data.copy_(weight)
-        # A bias that is nothing is not exported.
+        # A bias of zeros is not exported.
         biases[id(convolution)] = stored.get(f"{name}.bias", torch.zeros(len(weight)))
-    last: list[Tensor] = []
+    last_bias: list[Tensor] = []
 
-    def remember(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        last[:] = [biases[id(module)]]
+    def keep_bias(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        last_bias[:] = [biases[id(module)]]
 
-    def undo(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def restore(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(module, nn.BatchNorm2d)
         assert module.running_mean is not None
         assert module.running_var is not None
@@ -135,13 +135,13 @@ def _load_folded(backbone: Backbone, path: Path, crops: Tensor) -> None:
         module.running_mean.copy_(mean)
         module.running_var.copy_(variance)
         module.weight.data.copy_((variance + module.eps).sqrt())
-        module.bias.data.copy_(last[0] + mean)
+        module.bias.data.copy_(last_bias[0] + mean)
 
-    handles: list[Any] = [m.register_forward_hook(remember) for m in convolutions.values()]
+    handles: list[Any] = [m.register_forward_hook(keep_bias) for m in convolutions.values()]
     handles += [
-        m.register_forward_pre_hook(undo) for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)
+        m.register_forward_pre_hook(restore) for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)
     ]
-    # Every normalisation follows its convolution at once, so the last convolution is the one it belongs to.
+    # Every normalisation directly follows its convolution.
     training = backbone.training
     try:
         with torch.no_grad():
@@ -153,7 +153,7 @@ def _load_folded(backbone: Backbone, path: Path, crops: Tensor) -> None:
 
 
 def _initialisers(graph: Path) -> dict[str, Tensor]:
-    """Read a graph's weights, unpacked to float32, by the names of the network's parameters."""
+    """Return the weights of a graph as float32, by the names of the parameters of the backbone."""
     raw = {i.name: numpy_helper.to_array(i) for i in onnx.load(graph).graph.initializer}
     unpacked: dict[str, Tensor] = {}
     for name, values in raw.items():
