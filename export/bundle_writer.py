@@ -192,7 +192,7 @@ def write_bundle(
             },
             "parameters": _parameters(weights),
             "made_with": {
-                "torch": torch.__version__,
+                "torch": str(torch.__version__),
                 "onnx": onnx.__version__,
                 "machine": platform.machine(),
             },
