@@ -1,4 +1,4 @@
-"""Makes a bundle out of a trained detector: fold, round, export, prove, and only then put it in place."""
+"""Write a trained detector as a bundle: fold, round, export, check both gates, then install."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,12 @@ import torch
 from export.errors import OutputOccupied
 from export.onnx_graph.folding import fold_for_inference
 from export.onnx_graph.graph import backbone_graph, head_graph
-from export.onnx_graph.rounding import CALIBRATION_PIXELS, StoredWeight, round_weights
+from export.onnx_graph.rounding import CALIBRATION_PIXELS, round_weights
+from export.onnx_graph.stored_weight import StoredWeight
 from export.parity.face_clips import Clips, noise_clips, portrait_clips, read_clips
-from export.parity.gates import (
-    TorchDetector,
-    allowed_figures,
-    engine_parity,
-    report,
-    rounding_parity,
-    torch_features,
-    torch_window_logits,
-    verdict_parity,
-)
+from export.parity.gates import EngineParity, RoundingParity, engine_parity, rounding_parity
+from export.parity.torch_detector import TorchDetector, torch_features, torch_window_logits
+from export.parity.verdict_parity import allowed_figures, parity_figures, verdict_parity
 from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
 from runtime.engines.onnx_cpu.int8 import add_activation_ranges, int8_is_exact
 from runtime.engines.recorded_outputs import record_outputs
@@ -41,16 +36,16 @@ from runtime.model.manifest import BACKBONE_FILE, HEAD_FILE, MANIFEST_FILE, Mani
 from runtime.model.temporal_classifier import TEMPORAL_FILE
 from train.models.checkpoint import load_checkpoint
 
-# Of the user's clips, every other one goes to the rounding, the rest to the gates.
+# Limit of the user's clips; every other one is for the rounding, the rest for the gates.
 MAX_CLIPS = 192
 NOISE_CLIPS = 4
 PORTRAIT_CLIPS = 8
-# Gate A runs each crop three times; what it finds, it finds in few.
+# Clips of each group for gate A, which runs each crop three times; a wrong graph shows on a few.
 ENGINE_CLIPS = 8
-# Frames of one clip are alike: a few of many clips show the rounding more than all of a few.
+# Frames per clip for the rounding: frames of one clip are alike, so a few of many clips serve better.
 FRAMES_TO_FIT = 4
 
-Step = Callable[[str], None]
+ReportStep = Callable[[str], None]
 
 
 def export_bundle(
@@ -61,25 +56,25 @@ def export_bundle(
     crops: Path | None = None,
     name: str | None = None,
     metrics: Mapping[str, Any] | None = None,
-    step: Step = lambda what: None,
+    step: ReportStep = lambda text: None,
 ) -> Bundle:
     """Write a checkpoint as a bundle, if it passes both gates.
 
     Args:
-        checkpoint: The directory that `train.fitting.run.fit` wrote.
-        out: The directory to write.
-        weights: How to store the weights.
-        crops: Face crops to fit the rounding and for the gates, as `read_clips` takes them.
-        name: What the model calls itself; the checkpoint's name when None.
-        metrics: How it measured on held-out data, for the manifest.
-        step: Is told what is being done.
+        checkpoint: Directory that `train.fitting.run.fit` wrote.
+        out: Directory to write.
+        weights: Stored type of the weights.
+        crops: Face crops for the rounding and the gates, for `read_clips`.
+        name: Name of the model; None for that of the checkpoint.
+        metrics: Results on held-out data, for the manifest.
+        step: Called with a description of each step.
 
     Returns:
-        The bundle as loaded from `out`.
+        The bundle, loaded from `out`.
 
     Raises:
-        CheckpointError: The checkpoint cannot be read.
-        UnmaskError: As `write_bundle` says.
+        CheckpointError: The checkpoint, its calibration or its temporal classifier cannot be read.
+        UnmaskError: See `write_bundle`.
     """
     trained = load_checkpoint(checkpoint)
     model, config = trained.model, trained.model.config
@@ -100,28 +95,28 @@ def export_bundle(
 
 
 def write_bundle(
-    networks: TorchDetector,
+    detector: TorchDetector,
     manifest: Manifest,
     out: Path,
     *,
     crops: Path | None = None,
-    step: Step = lambda what: None,
+    step: ReportStep = lambda text: None,
 ) -> Bundle:
     """Write a trained detector as a bundle, if it passes both gates.
 
     Args:
-        networks: The trained detector; left as it is.
-        manifest: What to state about it; `weights` says how to store them. `parity` is filled in.
-        out: The directory to write; an existing bundle is replaced, other files in it stay.
-        crops: Face crops as `read_clips` takes them: half fit the rounding, half are for the gates.
-            None leaves noise and a portrait for the gates and rounds to nearest.
-        step: Is told what is being done.
+        detector: The trained detector; it is not changed.
+        manifest: Manifest of the bundle; `weights` is the stored type, `parity` is filled in.
+        out: Directory to write; an existing bundle is replaced, other files in it stay.
+        crops: Face crops for `read_clips`: half for the rounding, half for the gates. With None, the
+            gates run on noise and a portrait, and weights are rounded to the nearest step.
+        step: Called with a description of each step.
 
     Returns:
-        The bundle as loaded from `out`.
+        The bundle, loaded from `out`.
 
     Raises:
-        OutputOccupied: `out` holds something that is no bundle.
+        OutputOccupied: `out` holds something other than a bundle.
         CropsUnreadable: `crops` cannot be read.
         GraphUnsupported: The detector has layers that cannot be exported.
         WeightsUnusable: A weight cannot be stored.
@@ -129,117 +124,134 @@ def write_bundle(
     """
     if out.exists() and not (out / MANIFEST_FILE).exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputOccupied(out)
-    size, window = manifest.input_size, manifest.window
-    rng = np.random.default_rng(0)
-    noise = noise_clips(NOISE_CLIPS, window, size, rng)
-    faces = [portrait_clips(PORTRAIT_CLIPS, window, size, manifest.crop_margin, rng)]
-    fit = None
-    if crops is not None:
-        step("reading crops")
-        own = read_clips(crops, window, size, MAX_CLIPS)
-        # A single clip has to serve for both.
-        fit, held = own[::2], own[1::2] if len(own) > 1 else own
-        faces.append(held)
-
+    clips = _clip_sets(manifest, crops, step)
     step(f"rounding weights to {manifest.weights}")
     stored = TorchDetector(
-        fold_for_inference(networks.backbone, torch.from_numpy(faces[0][0, :2])),
-        copy.deepcopy(networks.head).eval().requires_grad_(False),
+        fold_for_inference(detector.backbone, torch.from_numpy(clips.portrait[0, :2])),
+        copy.deepcopy(detector.head).eval().requires_grad_(False),
     )
-    weights = round_weights(
-        stored.backbone, stored.head, manifest.weights, None if fit is None else _few(fit)
-    )
-
+    fitting = None if clips.fitting is None else _subset_to_fit(clips.fitting)
+    weights = round_weights(stored.backbone, stored.head, manifest.weights, fitting)
     step("gate B: stored against trained weights")
     rounding = rounding_parity(
-        networks,
+        detector,
         stored,
-        noise,
-        faces,
+        clips.noise,
+        clips.faces,
         calibration=manifest.calibration,
         min_frames=manifest.min_frames,
     )
-    rounding.check(_advice(manifest, fitted=fit is not None))
-
-    step("exporting the graphs")
+    rounding.check(_advice(manifest, fitted=clips.fitting is not None))
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
         draft = Path(scratch) / out.name
         draft.mkdir()
-        onnx.save(backbone_graph(stored.backbone, size, weights), draft / BACKBONE_FILE)
-        onnx.save(head_graph(stored.head, manifest.feature_dim, weights), draft / HEAD_FILE)
+        step("exporting the graphs")
+        onnx.save(backbone_graph(stored.backbone, manifest.input_size, weights), draft / BACKBONE)
+        onnx.save(head_graph(stored.head, manifest.feature_dim, weights), draft / HEAD)
         write_manifest(draft, manifest)
-
         step("gate A: engine against torch")
-        with OnnxRuntimeEngine(load_bundle(draft), precision="fp32") as engine:
-            parity = engine_parity(
-                stored,
-                engine,
-                [clips[:ENGINE_CLIPS] for clips in (noise, *faces)],
-                min_frames=manifest.min_frames,
-            )
-            described = engine.describe()
+        engine, parity = _gate_a(draft, stored, clips)
         parity.check()
-
-        figures: dict[str, Any] = {
-            "gate_a": {"engine": described, **report(parity)},
-            "gate_b": dict(report(rounding)),
-            "clips": {
-                "noise": len(noise),
-                "portrait": len(faces[0]),
-                "crops": sum(len(clips) for clips in faces[1:]),
-                "fitted": 0 if fit is None else len(fit),
-            },
-            "parameters": _parameters(weights),
-            "made_with": {
-                "torch": str(torch.__version__),
-                "onnx": onnx.__version__,
-                "machine": platform.machine(),
-            },
-        }
-        write_manifest(draft, msgspec.structs.replace(manifest, parity=figures))
-        if fit is not None and int8_is_exact():
+        figures = _parity_section(engine, parity, rounding, clips, weights)
+        write_manifest(draft, replace(manifest, parity=figures))
+        if clips.fitting is not None and int8_is_exact():
             step("int8 arithmetic against float32")
-            # Of the own faces alone, as in `--check`: the portrait is one face, and stands or falls as one.
-            figures["int8"] = _int8(draft, stored, fit, faces[-1])
-            write_manifest(draft, msgspec.structs.replace(manifest, parity=figures))
+            # On the user's faces only, as in `--check`: the portrait's verdicts flip together or not at all.
+            figures["int8"] = _calibrate_int8(draft, stored, clips.fitting, clips.faces[-1])
+            write_manifest(draft, replace(manifest, parity=figures))
         _install(draft, out)
     return load_bundle(out)
 
 
-def _int8(draft: Path, stored: TorchDetector, fit: Clips, clips: Clips) -> dict[str, Any]:
-    """Calibrate a bundle for int8 arithmetic, and leave it so if its verdicts stay.
+@dataclass(frozen=True, kw_only=True)
+class _ClipSets:
+    """Clips for the rounding and the gates; `fitting` and `held_out` are the user's own."""
 
-    Args:
-        draft: The bundle's directory.
-        stored: Torch with the stored weights.
-        fit: Clips of real faces for the ranges.
-        clips: Others to compare on.
+    noise: Clips
+    portrait: Clips
+    fitting: Clips | None
+    held_out: Clips | None
 
-    Returns:
-        What was measured, for the manifest, which is to be written again.
-    """
+    @property
+    def faces(self) -> list[Clips]:
+        return [self.portrait] if self.held_out is None else [self.portrait, self.held_out]
+
+
+def _clip_sets(manifest: Manifest, crops: Path | None, step: ReportStep) -> _ClipSets:
+    size, window = manifest.input_size, manifest.window
+    rng = np.random.default_rng(0)
+    noise = noise_clips(NOISE_CLIPS, window, size, rng)
+    portrait = portrait_clips(PORTRAIT_CLIPS, window, size, manifest.crop_margin, rng)
+    if crops is None:
+        return _ClipSets(noise=noise, portrait=portrait, fitting=None, held_out=None)
+    step("reading crops")
+    own = read_clips(crops, window, size, MAX_CLIPS)
+    # A single clip has to serve for both.
+    held_out = own[1::2] if len(own) > 1 else own
+    return _ClipSets(noise=noise, portrait=portrait, fitting=own[::2], held_out=held_out)
+
+
+def _gate_a(draft: Path, stored: TorchDetector, clips: _ClipSets) -> tuple[str, EngineParity]:
+    """Measure gate A on a draft; return the description of the engine and the result."""
+    bundle = load_bundle(draft)
+    groups = [group[:ENGINE_CLIPS] for group in (clips.noise, *clips.faces)]
+    with OnnxRuntimeEngine(bundle, precision="fp32") as engine:
+        return engine.describe(), engine_parity(stored, engine, groups, min_frames=bundle.min_frames)
+
+
+def _parity_section(
+    engine: str,
+    parity: EngineParity,
+    rounding: RoundingParity,
+    clips: _ClipSets,
+    weights: Mapping[str, StoredWeight],
+) -> dict[str, Any]:
+    """Return the `parity` section of the manifest."""
+    return {
+        "gate_a": {"engine": engine, **parity_figures(parity)},
+        "gate_b": parity_figures(rounding),
+        "clips": {
+            "noise": len(clips.noise),
+            "portrait": len(clips.portrait),
+            "crops": 0 if clips.held_out is None else len(clips.held_out),
+            "fitted": 0 if clips.fitting is None else len(clips.fitting),
+        },
+        "parameters": _parameters(weights),
+        "made_with": {
+            "torch": torch.__version__,
+            "onnx": onnx.__version__,
+            "machine": platform.machine(),
+        },
+    }
+
+
+def _calibrate_int8(draft: Path, stored: TorchDetector, fitting: Clips, held_out: Clips) -> dict[str, Any]:
+    """Write int8 ranges into a draft's backbone, and keep them if verdicts stay within the limits."""
     bundle = load_bundle(draft)
     plain = bundle.backbone.read_bytes()
-    crops = _few(fit).flatten(0, 1).numpy()
-    bundle.backbone.write_bytes(add_activation_ranges(plain, crops))
+    crops = _subset_to_fit(fitting).flatten(0, 1).numpy()
+    bundle.backbone.write_bytes(calibrated(plain, crops))
     write_manifest(draft, bundle)
-    least = bundle.min_frames
+    min_frames = bundle.min_frames
     with OnnxRuntimeEngine(load_bundle(draft), precision="int8") as engine:
-        given = record_outputs(engine, clips, precision="int8", digest=bundle.digest, min_frames=least).logits
+        outputs = record_outputs(
+            engine, held_out, precision="int8", digest=bundle.digest, min_frames=min_frames
+        )
     parity = verdict_parity(
-        torch_window_logits(stored, torch_features(stored, clips), least),
-        given,
+        torch_window_logits(stored, torch_features(stored, held_out), min_frames),
+        outputs.logits,
         calibration=bundle.calibration,
-        crops=clips.shape[0] * clips.shape[1],
+        crops=held_out.shape[0] * held_out.shape[1],
         allowed=allowed_figures(bundle, "int8", trained=False),
     )
     if parity.failures:
         bundle.backbone.write_bytes(plain)
-    return {**report(parity), "flipped": parity.flipped, "used": not parity.failures}
+    return {**parity_figures(parity), "flipped": parity.flipped, "used": not parity.failures}
 
 
-def _few(clips: Clips) -> torch.Tensor:
+def _subset_to_fit(clips: Clips) -> torch.Tensor:
+    """Return a few frames of clips spread over all, `CALIBRATION_PIXELS` at most."""
     frames = min(FRAMES_TO_FIT, clips.shape[1])
     chosen = np.linspace(0, clips.shape[1] - 1, frames).round().astype(int)
     count = max(1, CALIBRATION_PIXELS // (frames * clips.shape[2] * clips.shape[3]))
@@ -248,7 +260,7 @@ def _few(clips: Clips) -> torch.Tensor:
 
 
 def _parameters(weights: Mapping[str, StoredWeight]) -> dict[str, int]:
-    """Count the large weights' parameters by how they are stored."""
+    """Count the parameters of the stored weights by their type."""
     counts = Counter[str]()
     for weight in weights.values():
         counts[weight.values.dtype.name] += weight.values.size
@@ -266,12 +278,12 @@ def _advice(manifest: Manifest, *, fitted: bool) -> str:
 
 
 def _install(draft: Path, out: Path) -> None:
-    """Put the finished files in place; the manifest last, since without its match nothing is loaded."""
+    """Move the finished files into place; the manifest last, as it validates the others."""
     draft.chmod(0o755)
     if not out.exists():
         os.replace(draft, out)
         return
-    # A judge that the new model does not have must not stay beside it.
+    # A temporal classifier that the new model does not have must not stay beside it.
     (out / TEMPORAL_FILE).unlink(missing_ok=True)
     for file in sorted(draft.iterdir(), key=lambda file: file.name == MANIFEST_FILE):
         shutil.move(file, out / file.name)

@@ -11,31 +11,31 @@ import typer
 def export(
     source: Annotated[
         Path,
-        typer.Argument(
-            metavar="CHECKPOINT|BUNDLE", help="What `unmask train fit` wrote, or what this command wrote."
-        ),
+        typer.Argument(metavar="CHECKPOINT|BUNDLE", help="Output of `unmask train fit`, or of this command."),
     ],
     out: Annotated[
         Path | None,
         typer.Option(metavar="BUNDLE", help="Directory to write a checkpoint to.", show_default=False),
     ] = None,
     weights: Annotated[
-        Literal["int8", "float16", "float32"], typer.Option(help="How the weights are stored.")
+        Literal["int8", "float16", "float32"], typer.Option(help="Stored type of the weights.")
     ] = "int8",
     crops: Annotated[
         Path | None,
         typer.Option(
-            help="Face crops: half fit the rounding, half prove it; all are checked.",
+            help="Face crops: half for rounding, half for the parity gates; all for --check.",
             show_default="a portrait",
         ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="What the model calls itself.", show_default="the checkpoint's name")
+        str | None, typer.Option(help="Name of the model.", show_default="the checkpoint's name")
     ] = None,
     tensorrt: Annotated[
         bool, typer.Option("--tensorrt", help="Build the TensorRT engines ahead of time, into the cache.")
     ] = False,
-    precision: Annotated[Literal["fp16", "fp32"], typer.Option(help="Of the TensorRT engines.")] = "fp16",
+    precision: Annotated[
+        Literal["fp16", "fp32"], typer.Option(help="Precision of the TensorRT engines.")
+    ] = "fp16",
     hardware_compatible: Annotated[
         bool, typer.Option("--hardware-compatible", help="TensorRT engines for all GPUs from Ampere on.")
     ] = False,
@@ -60,7 +60,7 @@ def export(
     """Write a checkpoint as the ONNX model that `monitor` and `scan` take, if it passes the parity gates.
 
     An exported model can be given instead, with `--tensorrt` to build its engines for this machine's GPU
-    ahead of time, and with `--check` to compare what PyTorch, onnxruntime and TensorRT answer.
+    ahead of time, and with `--check` to compare the outputs of PyTorch, onnxruntime and TensorRT.
     """
     from export.run import ExportOptions, run_export
 

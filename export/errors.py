@@ -1,15 +1,15 @@
-"""The errors of the export: what happened, the figures in fields, and what to do next in one line.
+"""Errors of the export. Facts are in fields; the message says what happened and what to do next.
 
 ExportError
- ├─ GraphUnsupported     the exporter gave a graph that is not the agreed one
- ├─ OutputOccupied       the place for the bundle holds something else
- ├─ CropsUnreadable    no crops could be read where some were promised
- ├─ WeightsUnusable      a trained weight cannot be stored
- ├─ ParityFailed         a gate measured more than it allows; nothing was written
- ├─ EnginesDiffer        an engine answers otherwise than torch, by more than is allowed
+ ├─ GraphUnsupported         the exported graph is not one that the runtime can run
+ ├─ OutputOccupied           the output directory holds something other than a bundle
+ ├─ CropsUnreadable          no usable face crops at the given path
+ ├─ WeightsUnusable          a trained weight cannot be stored
+ ├─ ParityFailed             a parity gate failed; no bundle was written
+ ├─ EnginesDiffer            an engine differs from torch by more than the limit
  ├─ RecordedOutputsForeign   recorded outputs are of another model or of other crops
- ├─ CheckpointUnusable   the checkpoint or its calibration cannot be read
- └─ SourceUnclear        what was given is neither to be exported nor to be checked
+ ├─ CheckpointUnusable       the checkpoint or its calibration cannot be read
+ └─ SourceUnclear            the source and the options do not fit together
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from runtime.errors import UnmaskError
 
 
 class ExportError(UnmaskError):
-    """Says that a checkpoint could not be made into a bundle."""
+    """Base class of the export's errors."""
 
 
 class GraphUnsupported(ExportError, ValueError):
-    """Says that the exported graph is not what the runtime agreed to run.
+    """Exported graph that the runtime cannot run.
 
     Args:
         graph: `backbone` or `head`.
@@ -37,11 +37,11 @@ class GraphUnsupported(ExportError, ValueError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"the exported {self.graph} cannot be used: {self.reason}; keep to layers that export knows"
+        return f"the exported {self.graph} cannot be used: {self.reason}; use layers that export supports"
 
 
 class OutputOccupied(ExportError, FileExistsError):
-    """Says that the output directory holds something that is no bundle.
+    """Output directory that holds something other than a bundle.
 
     Args:
         path: The directory.
@@ -56,11 +56,11 @@ class OutputOccupied(ExportError, FileExistsError):
 
 
 class CropsUnreadable(ExportError, ValueError):
-    """Says that no usable face crops are at a path.
+    """Path without usable face crops.
 
     Args:
-        path: Where they should be.
-        reason: Why they are of no use, without a full stop.
+        path: The path.
+        reason: Why its content cannot be used, without a full stop.
     """
 
     def __init__(self, path: Path, reason: str) -> None:
@@ -73,7 +73,7 @@ class CropsUnreadable(ExportError, ValueError):
 
 
 class WeightsUnusable(ExportError, ValueError):
-    """Says that a weight cannot be stored as asked.
+    """Trained weight that cannot be stored in the requested type.
 
     Args:
         reason: What is wrong with it, without a full stop.
@@ -90,13 +90,13 @@ class WeightsUnusable(ExportError, ValueError):
 
 
 class ParityFailed(ExportError, ValueError):
-    """Says that the deployed model is not the trained one.
+    """Parity gate that measured more than its limit; no bundle was written.
 
     Args:
         gate: `A` (engine against torch) or `B` (stored against trained weights).
-        quantity: What was measured.
-        measured: How much it is.
-        allowed: How much it may be.
+        quantity: Name of the measured quantity.
+        measured: Its value.
+        allowed: Its limit.
         advice: What to do about it.
     """
 
@@ -116,13 +116,13 @@ class ParityFailed(ExportError, ValueError):
 
 
 class EnginesDiffer(ExportError, ValueError):
-    """Says that an engine is further from torch than the manifest allows.
+    """Engine whose outputs differ from torch's by more than the limit.
 
     Args:
-        engine: Which, and in which precision.
-        quantity: The figure that is too large.
-        measured: How large it is.
-        allowed: How large it may be.
+        engine: Description of the engine, with its precision.
+        quantity: Name of the quantity that is too large.
+        measured: Its value.
+        allowed: Its limit.
     """
 
     def __init__(self, engine: str, quantity: str, measured: float, allowed: float) -> None:
@@ -134,37 +134,37 @@ class EnginesDiffer(ExportError, ValueError):
 
     def __str__(self) -> str:
         return (
-            f"{self.engine} does not answer as torch does: {self.quantity} is {self.measured:.3g}, "
+            f"{self.engine} differs from torch: {self.quantity} is {self.measured:.3g}, "
             f"allowed is {self.allowed:.3g}; do not use it with this model"
         )
 
 
 class RecordedOutputsForeign(ExportError, ValueError):
-    """Says that recorded outputs are of another model or of other crops.
+    """Recorded outputs of another model or of other crops.
 
     Args:
         path: The file.
-        what: What it is of instead.
+        recorded_for: `another model` or `other crops`.
     """
 
-    def __init__(self, path: Path, what: str) -> None:
-        super().__init__(path, what)
+    def __init__(self, path: Path, recorded_for: str) -> None:
+        super().__init__(path, recorded_for)
         self.path = path
-        self.what = what
+        self.recorded_for = recorded_for
 
     def __str__(self) -> str:
         return (
-            f"{self.path} holds outputs recorded for {self.what}; "
+            f"{self.path} holds outputs recorded for {self.recorded_for}; "
             "record them again with the crops that --save-crops writes"
         )
 
 
 class SourceUnclear(ExportError, ValueError):
-    """Says that nothing can be done with the given directory and options.
+    """Source directory that does not fit the given options.
 
     Args:
         path: The directory.
-        reason: Why, without a full stop.
+        reason: Why it does not fit, without a full stop.
         advice: What to give instead.
     """
 
@@ -179,10 +179,10 @@ class SourceUnclear(ExportError, ValueError):
 
 
 class CheckpointUnusable(ExportError, ValueError):
-    """Says that a checkpoint or its calibration cannot be read.
+    """Checkpoint that cannot be read, or whose calibration cannot be read.
 
     Args:
-        error: What training's own reader said, with what to do about it.
+        error: The error of the training package, which says what to do.
     """
 
     def __init__(self, error: Exception) -> None:

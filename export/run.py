@@ -1,6 +1,6 @@
-"""What `unmask export` does: a bundle from a checkpoint, engines from a bundle, a table that proves both.
+"""The work of `unmask export`: write a bundle, build TensorRT engines, compare engines with torch.
 
-Only what is asked for is imported: engines are built without torch.
+Each step imports what it needs: engines are built without torch.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from runtime.model.manifest import MANIFEST_FILE, Weights
 if TYPE_CHECKING:
     from export.parity.engine_check import CheckOptions
 
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """Holds what `unmask export` was asked for.
+    """Options of `unmask export`.
 
     Args:
-        source: A checkpoint, or a bundle to build engines for or to check.
-        out: Where a checkpoint's bundle goes.
-        weights: How it stores the weights.
+        source: Checkpoint to export, or bundle to build engines for or to check.
+        out: Directory of the bundle to write.
+        weights: Stored type of its weights.
         crops: Face crops for the rounding, the gates and the check.
-        name: What the model calls itself.
-        tensorrt: Whether to build TensorRT's engines.
-        precision: Of these.
-        hardware_compatible: Whether they are for all GPUs from Ampere on.
+        name: Name of the model; None for that of the checkpoint.
+        tensorrt: Whether to build TensorRT engines.
+        precision: Precision of the TensorRT engines.
+        hardware_compatible: Whether the TensorRT engines run on all GPUs from Ampere on.
         check: Whether to compare the engines with torch.
         recorded: Recorded outputs of engines that ran elsewhere, for the check.
-        save_crops: Where the check leaves its crops for them.
-        json_out: Where the check leaves its figures.
+        save_crops: Where the check writes its crops for such engines; None for nowhere.
+        json_out: Where the check writes its figures; None for nowhere.
     """
 
     source: Path
@@ -54,24 +54,24 @@ class ExportOptions:
     json_out: Path | None = None
 
 
-def run_export(options: ExportOptions, *, say: Say, step: Say) -> int:
-    """Do it.
+def run_export(options: ExportOptions, *, say: Report, step: Report) -> int:
+    """Run `unmask export`.
 
     Args:
-        options: What was asked for.
-        say: Is told what was made.
-        step: Is told what is being done.
+        options: Options of the command.
+        say: Called with a line for each result.
+        step: Called with a description of each step.
 
     Returns:
         The exit code.
 
     Raises:
-        SourceUnclear: The options do not fit what was given.
-        UnmaskError: Something could not be made, or does not answer as torch does.
+        SourceUnclear: The options do not fit the source.
+        UnmaskError: A file cannot be read or written, a gate failed, or an engine differs from torch.
     """
-    made = not (options.source / MANIFEST_FILE).is_file()
-    if made:
-        bundle = _make(options, say=say, step=step)
+    from_checkpoint = not (options.source / MANIFEST).is_file()
+    if from_checkpoint:
+        bundle = _export_checkpoint(options, say=say, step=step)
     elif options.out is not None:
         raise SourceUnclear(options.source, "is an exported model already", "leave out --out")
     elif not (options.tensorrt or options.check):
@@ -81,13 +81,13 @@ def run_export(options: ExportOptions, *, say: Say, step: Say) -> int:
     else:
         bundle = load_bundle(options.source)
     if options.tensorrt:
-        _build(bundle, options, say=say, step=step)
+        _build_engines(bundle, options, say=say, step=step)
     if options.check:
         from export.parity.engine_check import run_check
-        from export.parity.gates import TorchDetector
+        from export.parity.torch_detector import TorchDetector
 
         trained = None
-        if made:
+        if from_checkpoint:
             from train.models.checkpoint import load_checkpoint
 
             model = load_checkpoint(options.source).model
@@ -96,7 +96,7 @@ def run_export(options: ExportOptions, *, say: Say, step: Say) -> int:
     return 0
 
 
-def _make(options: ExportOptions, *, say: Say, step: Say) -> Bundle:
+def _export_checkpoint(options: ExportOptions, *, say: Report, step: Report) -> Bundle:
     if options.out is None:
         raise SourceUnclear(
             options.source,
@@ -121,14 +121,14 @@ def _make(options: ExportOptions, *, say: Say, step: Say) -> Bundle:
     return bundle
 
 
-def _build(bundle: Bundle, options: ExportOptions, *, say: Say, step: Say) -> None:
+def _build_engines(bundle: Bundle, options: ExportOptions, *, say: Report, step: Report) -> None:
     from runtime.engines.tensorrt.builder import load_or_build_engines
     from runtime.engines.tensorrt.engine_cache import EngineCache
     from runtime.engines.tensorrt.prepared import write_prepared
 
     cache = EngineCache()
     step(f"preparing the graphs for TensorRT, {options.precision}")
-    # First, since they can be carried to where the engines can be built.
+    # Written first: they can be copied to a machine that can build the engines.
     folder = write_prepared(bundle, options.precision, cache)
     say(f"graphs for TensorRT in {options.precision}: {folder}")
     step("building the engines")

@@ -1,4 +1,4 @@
-"""Folds what training needs and inference does not: batch normalisation and the pooling's general form."""
+"""Fold batch normalisation into convolutions, and simplify the global average pooling."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from export.errors import GraphUnsupported
 
 
 class SpatialMean(nn.Module):
-    """Averages over height and width: `(N, C, H, W)` -> `(N, C)`."""
+    """Mean over height and width: `(N, C, H, W)` -> `(N, C)`."""
 
     def forward(self, maps: Tensor) -> Tensor:
         return maps.mean((2, 3))
 
 
 def fold_for_inference(model: nn.Module, example: Tensor) -> nn.Module:
-    """Copy a network for inference, with every batch normalisation fold_for_inference into the convolution before it.
+    """Copy a network for inference, each batch normalisation folded into its convolution.
 
-    Which convolution feeds which normalisation is seen in one run, so any network will do whose convolutions
-    are each used once.
+    The pairs of convolution and normalisation are found by running the network once, so any network works
+    whose convolutions are each used once.
 
     Args:
-        model: The network; left as it is.
-        example: An input that runs through all of it.
+        model: The network; it is not changed.
+        example: Input that runs through every layer.
 
     Returns:
         The copy, in evaluation mode, computing the same function up to float32 rounding.
@@ -50,33 +50,33 @@ def fold_for_inference(model: nn.Module, example: Tensor) -> nn.Module:
 
 
 def _pairs(network: nn.Module, example: Tensor) -> dict[str, str]:
-    """Name for each batch normalisation the convolution whose output it took."""
-    made_by: dict[int, str] = {}
+    """Map the name of each batch normalisation to that of the convolution whose output it receives."""
+    produced_by: dict[int, str] = {}
     pairs: dict[str, str] = {}
-    # Held until the end, so that no two tensors share an id.
+    # Kept until the end, so that no two tensors share an id.
     alive: list[Tensor] = []
 
-    def made(name: str) -> Any:
+    def record_output(name: str) -> Any:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             alive.append(output)
-            made_by[id(output)] = name
+            produced_by[id(output)] = name
 
         return hook
 
-    def taken(name: str) -> Any:
+    def pair_input(name: str) -> Any:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if id(inputs[0]) not in made_by:
+            if id(inputs[0]) not in produced_by:
                 raise GraphUnsupported("backbone", f"{name} does not normalise the output of a convolution")
-            pairs[name] = made_by[id(inputs[0])]
+            pairs[name] = produced_by[id(inputs[0])]
 
         return hook
 
     handles = []
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d):
-            handles.append(module.register_forward_hook(made(name)))
+            handles.append(module.register_forward_hook(record_output(name)))
         elif isinstance(module, nn.BatchNorm2d):
-            handles.append(module.register_forward_pre_hook(taken(name)))
+            handles.append(module.register_forward_pre_hook(pair_input(name)))
     try:
         with torch.no_grad():
             network(example)

@@ -1,4 +1,4 @@
-"""From a torch network to an ONNX graph that the runtime can run: clean, checked, weights stored small."""
+"""Export a torch network as an ONNX graph for the runtime, with weights in their stored type."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from torch.export import Dim
 
 from export.errors import GraphUnsupported
 from export.onnx_graph.lstm import onnx_stored, with_onnx_lstms
-from export.onnx_graph.rounding import MIN_STORED, StoredWeight
+from export.onnx_graph.stored_weight import MIN_STORED, StoredWeight
 
 OPSET = 18
-# The oldest that has opset 18, so that old readers take it too.
+# The oldest version that has opset 18, for old readers.
 IR_VERSION = 8
 
 
@@ -34,20 +34,20 @@ def backbone_graph(
     Args:
         backbone: Folded and rounded, in evaluation mode.
         input_size: H and W.
-        stored: What `round_weights` gave.
+        stored: Result of `round_weights`.
 
     Returns:
-        The checked graph; N is free, the first node casts.
+        The checked graph; N is dynamic, and the first node is a Cast.
 
     Raises:
-        GraphUnsupported: The graph is not the agreed one.
+        GraphUnsupported: The graph is not one that the runtime can run.
     """
     example = torch.zeros(2, input_size, input_size, 3, dtype=torch.uint8)
-    model = _exported(backbone, example, {0: "N"}, "crops", "features")
+    model = _export(backbone, example, {0: "N"}, "crops", "features")
     if model.graph.node[0].op_type != "Cast":
         first = model.graph.node[0].op_type
         raise GraphUnsupported("backbone", f"its first node is {first}, but TensorRT needs it to be Cast")
-    return _stored(model, onnx_stored(backbone, "backbone", stored), "backbone")
+    return _with_stored_weights(model, onnx_stored(backbone, "backbone", stored), "backbone")
 
 
 def head_graph(head: nn.Module, feature_dim: int, stored: Mapping[str, StoredWeight]) -> onnx.ModelProto:
@@ -56,21 +56,21 @@ def head_graph(head: nn.Module, feature_dim: int, stored: Mapping[str, StoredWei
     Args:
         head: Rounded, in evaluation mode.
         feature_dim: D.
-        stored: What `round_weights` gave.
+        stored: Result of `round_weights`.
 
     Returns:
-        The checked graph; N and T are free.
+        The checked graph; N and T are dynamic.
 
     Raises:
-        GraphUnsupported: The graph is not the agreed one.
+        GraphUnsupported: The graph is not one that the runtime can run.
     """
     example = torch.zeros(2, 3, feature_dim)
-    model = _exported(with_onnx_lstms(head), example, {0: "N", 1: "T"}, "features", "logit")
-    return _stored(model, onnx_stored(head, "head", stored), "head")
+    model = _export(with_onnx_lstms(head), example, {0: "N", 1: "T"}, "features", "logit")
+    return _with_stored_weights(model, onnx_stored(head, "head", stored), "head")
 
 
-def _exported(
-    network: nn.Module, example: Tensor, free: Mapping[int, str], taken: str, given: str
+def _export(
+    network: nn.Module, example: Tensor, dynamic: Mapping[int, str], input_name: str, output_name: str
 ) -> onnx.ModelProto:
     with _exporter_warnings():
         program = torch.onnx.export(
@@ -78,20 +78,20 @@ def _exported(
             (example,),
             dynamo=True,
             opset_version=OPSET,
-            input_names=[taken],
-            output_names=[given],
-            # A named Dim may silently be fixed at the example's length; DYNAMIC is free or an error.
-            dynamic_shapes=(dict.fromkeys(free, Dim.DYNAMIC),),
+            input_names=[input_name],
+            output_names=[output_name],
+            # A named Dim may silently be fixed at the example's length; DYNAMIC is dynamic or an error.
+            dynamic_shapes=(dict.fromkeys(dynamic, Dim.DYNAMIC),),
             verbose=False,
         )
     assert program is not None
-    # By default large constants are not fold_for_inference.
+    # By default large constants are not folded.
     onnxscript.optimizer.optimize(program.model, input_size_limit=1 << 30, output_size_limit=1 << 30)
-    return _clean(ir.serde.serialize_model(program.model), free)
+    return _strip_metadata(ir.serde.serialize_model(program.model), dynamic)
 
 
-def _clean(model: onnx.ModelProto, free: Mapping[int, str]) -> onnx.ModelProto:
-    """Keep what computes: the exporter notes source lines and paths of this machine in every node."""
+def _strip_metadata(model: onnx.ModelProto, dynamic: Mapping[int, str]) -> onnx.ModelProto:
+    """Remove source lines and paths of this machine, which the exporter writes into every node."""
     graph = model.graph
     nodes = []
     for old in graph.node:
@@ -104,47 +104,50 @@ def _clean(model: onnx.ModelProto, free: Mapping[int, str]) -> onnx.ModelProto:
         value.ClearField("metadata_props")
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
             if dim.HasField("dim_param"):
-                dim.dim_param = free[axis]
+                dim.dim_param = dynamic[axis]
     for tensor in graph.initializer:
         tensor.ClearField("metadata_props")
         tensor.ClearField("doc_string")
-    clean = helper.make_model(
+    return helper.make_model(
         helper.make_graph(nodes, "unmask", graph.input, graph.output, graph.initializer),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="unmask",
     )
-    return clean
 
 
-def _stored(model: onnx.ModelProto, weights: Sequence[StoredWeight], graph_name: str) -> onnx.ModelProto:
-    """Replace float32 initializers by their stored form and the node that restores them."""
-    waiting = {_fingerprint(weight.restored()): weight for weight in weights}
+def _with_stored_weights(
+    model: onnx.ModelProto, weights: Sequence[StoredWeight], graph_name: str
+) -> onnx.ModelProto:
+    """Replace float32 initializers by their stored form and a node that restores them."""
+    unmatched = {_fingerprint(weight.restored()): weight for weight in weights}
     graph = model.graph
     initializers, restoring = [], []
     for tensor in graph.initializer:
         array = numpy_helper.to_array(tensor)
-        weight = waiting.pop(_fingerprint(array), None) if array.size >= MIN_STORED else None
+        weight = unmatched.pop(_fingerprint(array), None) if array.size >= MIN_STORED else None
         if weight is None:
             initializers.append(tensor)
             continue
-        small = f"{tensor.name}.{weight.values.dtype.name}"
-        initializers.append(numpy_helper.from_array(weight.values, small))
+        stored_name = f"{tensor.name}.{weight.values.dtype.name}"
+        initializers.append(numpy_helper.from_array(weight.values, stored_name))
         if weight.scale is None:
-            restoring.append(helper.make_node("Cast", [small], [tensor.name], to=onnx.TensorProto.FLOAT))
+            restoring.append(
+                helper.make_node("Cast", [stored_name], [tensor.name], to=onnx.TensorProto.FLOAT)
+            )
         else:
             initializers.append(numpy_helper.from_array(weight.scale, f"{tensor.name}.scale"))
             restoring.append(
                 helper.make_node(
-                    "DequantizeLinear", [small, f"{tensor.name}.scale"], [tensor.name], axis=weight.axis
+                    "DequantizeLinear", [stored_name, f"{tensor.name}.scale"], [tensor.name], axis=weight.axis
                 )
             )
-    if waiting:
-        raise GraphUnsupported(graph_name, f"{len(waiting)} of its weights were changed by the exporter")
+    if unmatched:
+        raise GraphUnsupported(graph_name, f"{len(unmatched)} of its weights were changed by the exporter")
     nodes = list(graph.node)
     del graph.initializer[:], graph.node[:]
     graph.initializer.extend(initializers)
-    # After the first node, which has to be the cast of the input.
+    # The first node must stay the cast of the input.
     graph.node.extend([nodes[0], *restoring, *nodes[1:]])
     onnx.checker.check_model(model, full_check=True)
     return model
@@ -156,7 +159,7 @@ def _fingerprint(array: NDArray[np.generic]) -> tuple[tuple[int, ...], bytes]:
 
 @contextmanager
 def _exporter_warnings() -> Iterator[None]:
-    """Silence what torch's own exporter warns itself about, and nothing else."""
+    """Silence the warnings that torch's exporter raises about its own code, and no others."""
     with warnings.catch_warnings():
         for message in (
             r"`isinstance\(treespec, LeafSpec\)` is deprecated",

@@ -1,7 +1,7 @@
-"""An LSTM written as the one ONNX operator that it is.
+"""Export of `nn.LSTM` as the single ONNX operator LSTM.
 
-The exporter turns `nn.LSTM` into some forty nodes that slice and stack weights and compute shapes; TensorRT
-and the storing of int8 weights both want the operator alone.
+The exporter of torch turns `nn.LSTM` into some forty nodes that slice and stack weights and compute shapes.
+TensorRT and the storage of int8 weights both need the single operator.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from export.errors import GraphUnsupported
-from export.onnx_graph.rounding import StoredWeight
+from export.onnx_graph.stored_weight import StoredWeight
 
 
 class OnnxLSTM(nn.Module):
-    """Stands for an `nn.LSTM` during export; it cannot compute.
+    """Placeholder for an `nn.LSTM` during export; it cannot compute.
 
     Args:
-        lstm: With `batch_first`, biases and no projection; layers and directions as it likes.
+        lstm: LSTM with `batch_first`, biases and no projection; any number of layers and directions.
 
     Raises:
-        GraphUnsupported: It is of another kind.
+        GraphUnsupported: The LSTM is of another kind.
 
     Source:
         ONNX operator LSTM-14: gates in the order input, output, forget, cell; both directions in one tensor.
@@ -42,11 +42,13 @@ class OnnxLSTM(nn.Module):
         for layer in range(self.layers):
             for kind in ("ih", "hh"):
                 weight = onnx_gates(
-                    [getattr(lstm, name).numpy() for name in names(lstm, f"weight_{kind}", layer)]
+                    [getattr(lstm, name).numpy() for name in parameter_names(lstm, f"weight_{kind}", layer)]
                 )
                 self.register_buffer(f"weight_{kind}_l{layer}", torch.from_numpy(weight))
             biases = [
-                onnx_gates([getattr(lstm, name).numpy() for name in names(lstm, f"bias_{kind}", layer)])
+                onnx_gates(
+                    [getattr(lstm, name).numpy() for name in parameter_names(lstm, f"bias_{kind}", layer)]
+                )
                 for kind in ("ih", "hh")
             ]
             self.register_buffer(f"bias_l{layer}", torch.from_numpy(np.concatenate(biases, axis=1)))
@@ -71,8 +73,8 @@ class OnnxLSTM(nn.Module):
         return steps.transpose(0, 1), None
 
 
-def names(lstm: nn.LSTM, parameter: str, layer: int) -> list[str]:
-    """Name the parameters that one ONNX tensor holds.
+def parameter_names(lstm: nn.LSTM, parameter: str, layer: int) -> list[str]:
+    """Return the names of the torch parameters that one ONNX tensor holds.
 
     Args:
         lstm: The module.
@@ -97,13 +99,13 @@ def onnx_gates(directions: Sequence[NDArray[Any]]) -> NDArray[Any]:
     """
     stacked = []
     for array in directions:
-        entry, forget, cell, out = np.split(array, 4)
-        stacked.append(np.concatenate([entry, out, forget, cell]))
+        input_, forget, cell, output = np.split(array, 4)
+        stacked.append(np.concatenate([input_, output, forget, cell]))
     return np.stack(stacked)
 
 
 def torch_gates(stacked: NDArray[Any]) -> list[NDArray[Any]]:
-    """Undo `onnx_gates`.
+    """Reorder the gates of parameters from ONNX's order to torch's and split the directions.
 
     Args:
         stacked: `(directions, 4 * hidden, …)`, gates input, output, forget, cell.
@@ -113,8 +115,8 @@ def torch_gates(stacked: NDArray[Any]) -> list[NDArray[Any]]:
     """
     directions = []
     for array in stacked:
-        entry, out, forget, cell = np.split(array, 4)
-        directions.append(np.concatenate([entry, forget, cell, out]))
+        input_, output, forget, cell = np.split(array, 4)
+        directions.append(np.concatenate([input_, forget, cell, output]))
     return directions
 
 
@@ -122,10 +124,10 @@ def with_onnx_lstms(network: nn.Module) -> nn.Module:
     """Copy a network with each of its LSTMs replaced by its ONNX operator.
 
     Args:
-        network: Left as it is.
+        network: The network; it is not changed.
 
     Returns:
-        The copy; it can be exported, not run.
+        The copy; it can be exported but not run.
     """
     network = copy.deepcopy(network)
     for name, module in list(network.named_modules()):
@@ -135,33 +137,33 @@ def with_onnx_lstms(network: nn.Module) -> nn.Module:
 
 
 def onnx_stored(network: nn.Module, prefix: str, stored: Mapping[str, StoredWeight]) -> list[StoredWeight]:
-    """Give a network's stored weights in the form in which its graph holds them.
+    """Return the stored weights of a network in the form in which its ONNX graph holds them.
 
     Args:
-        network: The one that was rounded.
-        prefix: The part of the stored weights' names before the network's own.
-        stored: From `round_weights`.
+        network: The network that was rounded.
+        prefix: Prefix of the network in the stored weights' names.
+        stored: Result of `round_weights`.
 
     Returns:
-        Those of this network; an LSTM's in ONNX's order of gates.
+        The weights of this network; those of an LSTM in ONNX's order of gates.
     """
     rest = {key: weight for key, weight in stored.items() if key.startswith(f"{prefix}.")}
-    found = []
+    lstm_weights = []
     for name, module in network.named_modules():
         if not isinstance(module, nn.LSTM):
             continue
         for layer in range(module.num_layers):
             for parameter in ("weight_ih", "weight_hh"):
-                keys = [f"{prefix}.{name}.{own}" for own in names(module, parameter, layer)]
+                keys = [f"{prefix}.{name}.{own}" for own in parameter_names(module, parameter, layer)]
                 if keys[0] not in rest:
                     continue
                 parts = [rest.pop(key) for key in keys]
                 scale = parts[0].scale
-                found.append(
+                lstm_weights.append(
                     StoredWeight(
                         onnx_gates([part.values for part in parts]),
                         None if scale is None else onnx_gates([scale])[0],
                         axis=1,
                     )
                 )
-    return [*rest.values(), *found]
+    return [*rest.values(), *lstm_weights]

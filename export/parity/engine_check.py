@@ -1,9 +1,9 @@
-"""The parity table: torch against every engine in every precision that runs here, on one set of crops.
+"""The table of `unmask export --check`: torch against every engine and precision, on one set of crops.
 
     unmask export BUNDLE --check --crops FACES
     unmask export CHECKPOINT --out BUNDLE --check --crops FACES
 
-Of a bundle, torch gets the stored weights back; of a checkpoint, it has the trained ones. An engine that
+For a bundle, torch computes with the stored weights; for a checkpoint, with the trained ones. An engine that
 cannot run in this process records its outputs in another (`runtime/engines/recorded_outputs.py`).
 """
 
@@ -24,15 +24,9 @@ from rich.text import Text
 
 from export.errors import EnginesDiffer, RecordedOutputsForeign
 from export.parity.face_clips import Clips, portrait_clips, read_clips
-from export.parity.gates import (
-    TorchDetector,
-    VerdictParity,
-    allowed_figures,
-    torch_features,
-    torch_window_logits,
-    verdict_parity,
-)
 from export.parity.restored_detector import restored_detector
+from export.parity.torch_detector import TorchDetector, torch_features, torch_window_logits
+from export.parity.verdict_parity import VerdictParity, allowed_figures, verdict_parity
 from runtime.engines.factory import open_engine
 from runtime.engines.interface import Engine
 from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
@@ -49,22 +43,23 @@ from runtime.model.bundle import Bundle
 
 MIN_CROPS, MIN_WINDOWS = 2000, 200
 PORTRAIT_CLIPS = 8
-WIDTH = 140
+# A file or a log has no width of its own.
+LOG_WIDTH = 140
 
-Step = Callable[[str], None]
+ReportStep = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckOptions:
-    """Holds what `unmask export --check` was asked for.
+    """Options of `unmask export --check`.
 
     Args:
-        crops: Face crops as `read_clips` takes them; None for a portrait, which proves little: below float32
-            its verdicts are counted, but may turn.
+        crops: Face crops for `read_clips`; None for a portrait, which proves little: flipped verdicts are
+            then counted, but do not fail engines below float32.
         recorded: Recorded outputs of engines that ran elsewhere.
         save_crops: Where to write the crops for such an engine; None for nowhere.
         json_out: Where to write the figures; None for nowhere.
-        tensorrt: Whether to try TensorRT in this process.
+        tensorrt: Whether to run TensorRT in this process.
     """
 
     crops: Path | None = None
@@ -75,20 +70,20 @@ class CheckOptions:
 
 
 @dataclass(frozen=True)
-class Row:
-    """Is one line of the table.
+class EngineResult:
+    """One line of the table.
 
     Args:
-        engine: What ran.
-        precision: What it computed in.
-        parity: The figures; None if it did not run.
-        absent: Why it did not.
+        engine: Description of the engine.
+        precision: Precision that it computed in.
+        parity: Differences from torch; None if it did not run.
+        unavailable: Why it did not run.
     """
 
     engine: str
     precision: str
     parity: VerdictParity | None = None
-    absent: str = ""
+    unavailable: str = ""
 
 
 def run_check(
@@ -96,101 +91,87 @@ def run_check(
     options: CheckOptions,
     *,
     trained: TorchDetector | None = None,
-    step: Step = lambda what: None,
-) -> list[Row]:
-    """Compare, print the table, write the record.
+    step: ReportStep = lambda text: None,
+) -> list[EngineResult]:
+    """Compare the engines, print the table and write the record.
 
     Args:
-        bundle: The model as the engines have it.
-        options: On which crops, and with which recorded outputs.
-        trained: Torch with the trained weights; None for the bundle's own.
-        step: Is told what is being done.
+        bundle: Model bundle that the engines run.
+        options: The crops, and recorded outputs of other engines.
+        trained: Torch with the trained weights; None for the stored weights of the bundle.
+        step: Called with a description of each step.
 
     Returns:
-        The table.
+        The lines of the table.
 
     Raises:
-        EnginesDiffer: An engine is further from torch than allowed; the table was printed and written.
+        EnginesDiffer: An engine differs from torch by more than the limit; table and record were written.
         RecordedOutputsForeign: Recorded outputs are of other crops or another model.
         CropsUnreadable: The crops cannot be read.
-        GraphUnsupported: The bundle is not of the detector that unmask trains.
-        UnmaskError: An engine broke.
+        GraphUnsupported: The bundle does not hold the detector that unmask trains.
+        UnmaskError: An engine failed.
     """
     step("reading crops")
     clips = checked_clips(bundle, options.crops)
     if options.save_crops is not None:
         with atomic_path(options.save_crops) as draft, draft.open("wb") as file:
             np.savez(file, clips=clips)
-    foreign = [load_recorded_outputs(path) for path in options.recorded]
-    for path, outputs in zip(options.recorded, foreign, strict=True):
-        _belongs(path, outputs, clips, bundle)
+    recorded = [_read_recorded(path, clips, bundle) for path in options.recorded]
     step("torch, float32")
-    networks = restored_detector(bundle) if trained is None else trained
-    expected = torch_window_logits(networks, torch_features(networks, clips), bundle.min_frames)
+    reference = restored_detector(bundle) if trained is None else trained
+    expected = torch_window_logits(reference, torch_features(reference, clips), bundle.min_frames)
 
-    def row(outputs: RecordedOutputs) -> Row:
-        allowed = allowed_figures(
-            bundle, outputs.precision, trained=trained is not None, portrait=options.crops is None
-        )
+    def compare(outputs: RecordedOutputs) -> EngineResult:
         parity = verdict_parity(
             expected,
             outputs.logits,
             calibration=bundle.calibration,
             crops=clips.shape[0] * clips.shape[1],
-            allowed=allowed,
+            allowed=allowed_figures(
+                bundle, outputs.precision, trained=trained is not None, portrait=options.crops is None
+            ),
         )
-        return Row(outputs.engine, outputs.precision, parity)
+        return EngineResult(outputs.engine, outputs.precision, parity)
 
-    rows = []
+    results = []
     for name, precision, engine in _engines(bundle, tensorrt=options.tensorrt):
         if isinstance(engine, EngineUnavailable):
-            rows.append(Row(name, precision, absent=engine.reason))
+            results.append(EngineResult(name, precision, unavailable=engine.reason))
             continue
         step(f"{name}, {precision}")
         with engine:
             outputs = record_outputs(
                 engine, clips, precision=precision, digest=bundle.digest, min_frames=bundle.min_frames
             )
-        rows.append(row(outputs))
-    rows += [row(outputs) for outputs in foreign]
-    record = _record(bundle, rows, real=options.crops is not None, trained=trained is not None)
-    _print(record, rows)
+        results.append(compare(outputs))
+    results += [compare(outputs) for outputs in recorded]
+    record = _record(bundle, results, real=options.crops is not None, trained=trained is not None)
+    _print(record, results)
     if options.json_out is not None:
-        write_atomically(options.json_out, json.dumps(record, indent=2) + "\n")
-    for entry in rows:
-        if entry.parity is not None and entry.parity.failures:
-            figure = entry.parity.failures[0]
-            raise EnginesDiffer(
-                f"{entry.engine} in {entry.precision}",
-                figure,
-                getattr(entry.parity, figure),
-                entry.parity.allowed[figure],
-            )
-    return rows
+        options.json_out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    _raise_first_failure(results)
+    return results
 
 
 def clips_needed(window: int, min_frames: int) -> int:
-    """Say how many clips hold enough crops and windows.
+    """Return how many clips hold `MIN_CROPS` crops and `MIN_WINDOWS` windows.
 
     Args:
-        window: Crops of a clip.
-        min_frames: The shortest window that is judged.
-
-    Returns:
-        The least that holds `MIN_CROPS` and `MIN_WINDOWS`.
+        window: Crops per clip.
+        min_frames: Length of the shortest window.
     """
     return max(math.ceil(MIN_CROPS / window), math.ceil(MIN_WINDOWS / (window - min_frames + 1)))
 
 
 def checked_clips(bundle: Bundle, crops: Path | None) -> Clips:
-    """Give the clips that are compared.
+    """Return the clips to compare on; the same on every call.
 
     Args:
-        bundle: The model.
-        crops: Face crops as `read_clips` takes them; None for a portrait.
+        bundle: The model bundle.
+        crops: Face crops for `read_clips`; None for a portrait.
 
     Returns:
-        uint8 RGB `(K, window, H, W, 3)`, the same every time.
+        uint8 RGB `(K, window, H, W, 3)`.
 
     Raises:
         CropsUnreadable: The crops cannot be read.
@@ -201,16 +182,18 @@ def checked_clips(bundle: Bundle, crops: Path | None) -> Clips:
     return read_clips(crops, window, size, clips_needed(window, bundle.min_frames))
 
 
-def _belongs(path: Path, outputs: RecordedOutputs, clips: Clips, bundle: Bundle) -> None:
+def _read_recorded(path: Path, clips: Clips, bundle: Bundle) -> RecordedOutputs:
+    outputs = load_recorded_outputs(path)
     if outputs.bundle_digest != bundle.digest:
         raise RecordedOutputsForeign(path, "another model")
     if outputs.clips_digest != fingerprint(clips):
         raise RecordedOutputsForeign(path, "other crops")
+    return outputs
 
 
 def _engines(bundle: Bundle, *, tensorrt: bool) -> Iterator[tuple[str, str, Engine | EngineUnavailable]]:
     yield "onnxruntime", "fp32", OnnxRuntimeEngine(bundle, precision="fp32")
-    # int8 gets a row only if the engine would choose it: the bundle has ranges, the CPU's sums are exact.
+    # Where the bundle or the CPU does not support int8, it is never used: its line is not missing.
     chosen = OnnxRuntimeEngine(bundle)
     if chosen.precision == "int8":
         yield "onnxruntime", "int8", chosen
@@ -221,33 +204,59 @@ def _engines(bundle: Bundle, *, tensorrt: bool) -> Iterator[tuple[str, str, Engi
             yield "tensorrt", precision, error
 
 
-def _record(bundle: Bundle, rows: Sequence[Row], *, real: bool, trained: bool) -> dict[str, Any]:
+def _raise_first_failure(results: Sequence[EngineResult]) -> None:
+    for result in results:
+        if result.parity is not None and result.parity.failures:
+            figure = result.parity.failures[0]
+            raise EnginesDiffer(
+                f"{result.engine} in {result.precision}",
+                figure,
+                getattr(result.parity, figure),
+                result.parity.allowed[figure],
+            )
+
+
+def _record(bundle: Bundle, results: Sequence[EngineResult], *, real: bool, trained: bool) -> dict[str, Any]:
     return {
         "check": "parity",
         "model": {"name": bundle.name, "digest": bundle.digest, "weights": bundle.weights},
         "reference": f"torch {torch.__version__}, float32, {'trained' if trained else 'stored'} weights",
         "crops": "given" if real else "one portrait",
         "engines": [
-            {"engine": row.engine, "precision": row.precision, "absent": row.absent}
-            if row.parity is None
+            {"engine": result.engine, "precision": result.precision, "unavailable": result.unavailable}
+            if result.parity is None
             else {
-                "engine": row.engine,
-                "precision": row.precision,
-                **asdict(row.parity),
-                "flipped": row.parity.flipped,
-                "passed": not row.parity.failures,
+                "engine": result.engine,
+                "precision": result.precision,
+                **asdict(result.parity),
+                "flipped": result.parity.flipped,
+                "passed": not result.parity.failures,
             }
-            for row in rows
+            for result in results
         ],
     }
 
 
-def _print(record: Mapping[str, Any], rows: Sequence[Row]) -> None:
+def _print(record: Mapping[str, Any], results: Sequence[EngineResult]) -> None:
     console = Console(highlight=False, markup=False, soft_wrap=True)
     if not console.is_terminal:
-        # A file or a log has no width; the table should be whole there.
-        console.width = WIDTH
+        console.width = LOG_WIDTH
     console.print(f"model {record['model']['name']} against {record['reference']}")
+    console.print(_table(results))
+    for reason in dict.fromkeys(result.unavailable for result in results if result.unavailable):
+        console.print(f"tensorrt does not run here: {reason}")
+    compared = [result.parity for result in results if result.parity is not None]
+    few = any(parity.crops < MIN_CROPS or parity.windows < MIN_WINDOWS for parity in compared)
+    if record["crops"] != "given":
+        console.print("compared on one portrait only: give face crops with --crops for figures that count")
+    elif few:
+        console.print(
+            f"compared on fewer than the {MIN_CROPS} crops and {MIN_WINDOWS} windows that figures need: "
+            "give more with --crops"
+        )
+
+
+def _table(results: Sequence[EngineResult]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("engine")
     table.add_column("precision", no_wrap=True)
@@ -255,30 +264,18 @@ def _print(record: Mapping[str, Any], rows: Sequence[Row]) -> None:
     for column in figures:
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    for row in rows:
-        found = row.parity
-        if found is None:
-            table.add_row(
-                row.engine, row.precision, *[Text("-", "dim")] * len(figures), Text("not here", "dim")
-            )
+    for result in results:
+        parity = result.parity
+        if parity is None:
+            missing = [*[Text("-", "dim")] * len(figures), Text("unavailable", "dim")]
+            table.add_row(result.engine, result.precision, *missing)
             continue
-        values = (found.logit_max, found.logit_mean, found.p_fake_max, found.p_fake_mean)
+        values = (parity.logit_max, parity.logit_mean, parity.p_fake_max, parity.p_fake_mean)
         table.add_row(
-            row.engine,
-            row.precision,
+            result.engine,
+            result.precision,
             *(f"{value:.2g}" for value in values),
-            *(str(count) for count in (found.flips, found.windows, found.crops)),
-            Text("FAILED: " + ", ".join(found.failures), "bold red") if found.failures else "passed",
+            *(str(count) for count in (parity.flips, parity.windows, parity.crops)),
+            Text("FAILED: " + ", ".join(parity.failures), "bold red") if parity.failures else "passed",
         )
-    console.print(table)
-    for reason in dict.fromkeys(row.absent for row in rows if row.absent):
-        console.print(f"tensorrt does not run here: {reason}")
-    compared = [row.parity for row in rows if row.parity is not None]
-    few = any(found.crops < MIN_CROPS or found.windows < MIN_WINDOWS for found in compared)
-    if record["crops"] != "given":
-        console.print("compared on one portrait only: give face crops with --crops for figures that count")
-    elif few:
-        console.print(
-            f"compared on less than the {MIN_CROPS} crops and {MIN_WINDOWS} windows that figures need: "
-            "give more with --crops"
-        )
+    return table

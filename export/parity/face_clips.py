@@ -1,4 +1,4 @@
-"""The crops that the gates run on and the rounding fits to: noise, a moving portrait, and the user's own."""
+"""Clips of face crops for the gates and the rounding: noise, a moving portrait, and the user's own crops."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ Clips = NDArray[np.uint8]
 """Face crops, uint8 RGB `(K, T, H, W, 3)`."""
 
 SUFFIXES = {".jpg", ".jpeg", ".png"}
-# The face of the portrait that scikit-image ships, as the face detector sees it: x, y, width, height.
+# Face box in the portrait that scikit-image ships, from the face detector: x, y, width, height.
 PORTRAIT_BOX = (182.0, 58.0, 88.0, 120.0)
 
 _NUMBER_AT_THE_END = re.compile(r"[._-]?\d+\.\w+$")
 
 
 def noise_clips(count: int, frames: int, size: int, rng: np.random.Generator) -> Clips:
-    """Make clips of white noise, the farthest from any face that an input can be.
+    """Make clips of white noise, the input that resembles a face least.
 
     Args:
-        count: K.
-        frames: T.
-        size: H and W.
-        rng: Where the noise comes from.
+        count: Number of clips, K.
+        frames: Crops per clip, T.
+        size: Height and width of the crops.
+        rng: Random generator of the noise.
 
     Returns:
-        The clips.
+        The clips, uint8 RGB `(K, T, H, W, 3)`.
     """
     return rng.integers(0, 256, (count, frames, size, size, 3), dtype=np.uint8)
 
 
 def portrait_clips(count: int, frames: int, size: int, margin: float, rng: np.random.Generator) -> Clips:
-    """Make clips of a real face that moves a little and stands in another light each time.
+    """Make clips of a real face that moves a little, each clip in another light.
 
     Args:
-        count: K.
-        frames: T.
-        size: H and W.
-        margin: Side of the crop over the height of the face.
-        rng: Where the movement comes from.
+        count: Number of clips, K.
+        frames: Crops per clip, T.
+        size: Height and width of the crops.
+        margin: Side of the crop divided by the height of the face.
+        rng: Random generator of movement and light.
 
     Returns:
-        The clips.
+        The clips, uint8 RGB `(K, T, H, W, 3)`.
     """
     portrait = np.asarray(skimage.data.astronaut(), np.uint8)  # type: ignore[no-untyped-call]
     x, y, width, height = PORTRAIT_BOX
@@ -68,19 +68,19 @@ def portrait_clips(count: int, frames: int, size: int, margin: float, rng: np.ra
     return clips
 
 
-def read_clips(path: Path, frames: int, size: int, most: int) -> Clips:
-    """Read clips of face crops, scaled to the model's input.
+def read_clips(path: Path, frames: int, size: int, max_clips: int) -> Clips:
+    """Read clips of face crops, scaled to the input size of the model.
 
     Args:
         path: A folder or tar file of images, or a folder of tar files. Images of a folder whose names differ
-            only in the number at the end (`a/00.jpg`, `a/01.jpg`; `a.00.jpg`) are a clip, in the order of
-            names; images that stand alone are put together as they come.
-        frames: T; longer clips give their first frames, shorter ones are left out.
-        size: H and W.
-        most: The most clips to read, spread over what is there.
+            only in the number at the end (`a/00.jpg`, `a/01.jpg`; `a.00.jpg`) are one clip, in the order of
+            their names. Single images are joined to clips in the order of their names.
+        frames: Crops per clip, T; longer clips are cut after T crops, shorter ones are skipped.
+        size: Height and width of the crops.
+        max_clips: Limit of the number of clips, which are spread evenly over those found.
 
     Returns:
-        The clips.
+        The clips, uint8 RGB `(K, T, H, W, 3)`.
 
     Raises:
         CropsUnreadable: There is no clip of this length, or an image cannot be read.
@@ -96,7 +96,7 @@ def read_clips(path: Path, frames: int, size: int, most: int) -> Clips:
     clips += [singles[i : i + frames] for i in range(0, len(singles) - frames + 1, frames)]
     if not clips:
         raise CropsUnreadable(path, f"{len(images)} images, but no clip of {frames}")
-    chosen = [clips[i] for i in np.unique(np.linspace(0, len(clips) - 1, most).round().astype(int))]
+    chosen = [clips[i] for i in np.unique(np.linspace(0, len(clips) - 1, max_clips).round().astype(int))]
     return np.stack([[_decode(path, name, images[name](), size) for name in names] for names in chosen])
 
 
@@ -117,7 +117,7 @@ def _tar(path: Path) -> dict[str, Callable[[], bytes]]:
             members = [m for m in tar if m.isfile() and Path(m.name).suffix.lower() in SUFFIXES]
     except (tarfile.TarError, OSError) as error:
         raise CropsUnreadable(path, "not a readable tar file") from error
-    # Where each image lies is noted, so that only the chosen ones are read.
+    # Only the positions are kept, so that just the chosen images are read.
     return {m.name: partial(_slice, path, m.offset_data, m.size) for m in members}
 
 

@@ -32,7 +32,8 @@ class SmallBackbone(nn.Module):
         x = self.stem_norm(self.stem(x)).relu()
         y = self.grouped_norm(self.grouped(x)).relu()
         y = (self.point_norm(self.point(y)) + self.skip(x)).relu()
-        return self.pool(y).flatten(1)
+        features: Tensor = self.pool(y).flatten(1)
+        return features
 
 
 class SmallHead(nn.Module):
@@ -48,7 +49,8 @@ class SmallHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         states, _ = self.lstm(features)
-        return self.out(self.drop(states.mean(1))).squeeze(-1)
+        logits: Tensor = self.out(self.drop(states.mean(1))).squeeze(-1)
+        return logits
 
 
 class SmallModel(nn.Module):
@@ -64,7 +66,8 @@ def make_clips(count: int, seed: int) -> NDArray[np.uint8]:
     """Smooth coloured clips: like crops, neighbouring pixels and frames are alike."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (count, 1, 4, 4, 3)) + rng.integers(-30, 31, (count, WINDOW, 4, 4, 3))
-    return np.clip(coarse, 0, 255).astype(np.uint8).repeat(SIZE // 4, 2).repeat(SIZE // 4, 3)
+    small: NDArray[np.uint8] = np.clip(coarse, 0, 255).astype(np.uint8)
+    return small.repeat(SIZE // 4, 2).repeat(SIZE // 4, 3)
 
 
 def small_model(layers: int = 1, *, bidirectional: bool = False) -> SmallModel:

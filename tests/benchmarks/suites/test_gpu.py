@@ -213,7 +213,7 @@ def test_verdicts_that_flip_fail_the_run(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(tensorrt_worker, "record_outputs", wrong)
     out = tmp_path / "gpu.json"
     assert run_gpu(batches=(1,), seconds=0.0, json_out=out) == 2
-    assert any("does not answer as torch does" in note for note in json.loads(out.read_text())["notes"])
+    assert any("differs from torch" in note for note in json.loads(out.read_text())["notes"])
 
 
 def _limits() -> dict[str, Any]:

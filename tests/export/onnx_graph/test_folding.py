@@ -1,4 +1,4 @@
-"""Folding changes the form of a network, not its function."""
+"""Folding for inference: the function stays, batch normalisation goes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_folding_keeps_the_function(model: SmallModel) -> None:
 
 
 def test_folding_leaves_the_original_alone(model: SmallModel) -> None:
-    """The trained network goes on as it was, its own hooks included."""
+    """The weights of the trained network do not change, and no hook is left on it."""
     before = {name: value.clone() for name, value in model.backbone.state_dict().items()}
     fold_for_inference(model.backbone, torch.from_numpy(make_clips(1, 5)[0]))
     after = model.backbone.state_dict()
@@ -31,14 +31,14 @@ def test_folding_leaves_the_original_alone(model: SmallModel) -> None:
 
 
 def test_a_normalisation_that_cannot_be_folded_is_refused() -> None:
-    """Behind anything but a convolution it would be silently wrong to drop it."""
+    """A normalisation that does not follow a convolution is an error."""
     lone = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.BatchNorm2d(4)).eval()
     with pytest.raises(ValueError, match="2 does not normalise the output of a convolution"):
         fold_for_inference(lone, torch.zeros(1, 3, 2, 2))
 
 
 def test_one_convolution_for_two_normalisations_is_refused() -> None:
-    """Folded into one, its output would be wrong for the other."""
+    """A convolution that feeds two normalisations is an error."""
 
     class Fork(nn.Module):
         def __init__(self) -> None:
@@ -47,7 +47,8 @@ def test_one_convolution_for_two_normalisations_is_refused() -> None:
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             y = self.conv(x)
-            return self.a(y) + self.b(y)
+            outputs: torch.Tensor = self.a(y) + self.b(y)
+            return outputs
 
     with pytest.raises(ValueError, match="feeds several"):
         fold_for_inference(Fork().eval(), torch.zeros(1, 3, 2, 2))

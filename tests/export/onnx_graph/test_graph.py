@@ -1,4 +1,4 @@
-"""The exported graphs: small, clean, free in N and T, and computing what torch computes."""
+"""Exported graphs: same outputs as torch, dynamic N and T, no metadata, small."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from export.errors import GraphUnsupported
 from export.onnx_graph.folding import fold_for_inference
 from export.onnx_graph.graph import backbone_graph, head_graph
 from export.onnx_graph.lstm import OnnxLSTM
-from export.onnx_graph.rounding import StoredWeight, round_weights
-from runtime.model.manifest import Weights
+from export.onnx_graph.rounding import round_weights
+from export.onnx_graph.stored_weight import StoredWeight
+from runtime.model.bundle import Weights
 from tests.export.conftest import DIM, SIZE, SmallModel, make_clips, small_model
 
 
@@ -28,13 +29,13 @@ def run(graph: onnx.ModelProto, name: str, array: np.ndarray) -> np.ndarray:
     session = onnxruntime.InferenceSession(
         graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    (output,) = session.run(None, {name: array})
+    output: np.ndarray = session.run(None, {name: array})[0]
     return output
 
 
 @pytest.mark.parametrize("kind", ["int8", "float16", "float32"])
 def test_graphs_compute_what_torch_computes(model: SmallModel, kind: Weights) -> None:
-    """However the weights are stored, for any N and T, the numbers are those of torch with them."""
+    """For each stored type and any N and T, the graph gives the outputs of torch with the same weights."""
     crops = make_clips(2, 4).reshape(-1, SIZE, SIZE, 3)
     backbone = fold_for_inference(model.backbone, torch.from_numpy(crops[:1]))
     stored = round_weights(backbone, model.head, kind, None)
@@ -52,7 +53,7 @@ def test_graphs_compute_what_torch_computes(model: SmallModel, kind: Weights) ->
 
 @pytest.mark.parametrize(("layers", "bidirectional"), [(2, False), (1, True), (2, True)])
 def test_deeper_and_bidirectional_heads(layers: int, bidirectional: bool) -> None:
-    """Gates, layers and directions are told ONNX in its own order."""
+    """Gates, layers and directions are exported in the order of ONNX."""
     model = small_model(layers, bidirectional=bidirectional)
     stored = round_weights(model.backbone, model.head, "int8", None)
     head = head_graph(model.head, DIM, stored)
@@ -63,7 +64,7 @@ def test_deeper_and_bidirectional_heads(layers: int, bidirectional: bool) -> Non
 
 
 def test_backbone_begins_with_a_cast_and_holds_no_shape_arithmetic(model: SmallModel) -> None:
-    """TensorRT wants the uint8 input cast first; computed shapes only stand in every engine's way."""
+    """TensorRT needs the cast of the uint8 input first, and computed shapes slow every engine."""
     crops = torch.from_numpy(make_clips(1, 4)[0])
     backbone = fold_for_inference(model.backbone, crops)
     stored = round_weights(backbone, model.head, "int8", None)
@@ -80,8 +81,8 @@ def test_backbone_begins_with_a_cast_and_holds_no_shape_arithmetic(model: SmallM
     ]
 
 
-def test_graphs_say_nothing_of_where_they_were_made(model: SmallModel) -> None:
-    """The exporter notes source lines in every node; a shipped file must not tell paths."""
+def test_graphs_hold_no_paths_of_the_machine(model: SmallModel) -> None:
+    """The source lines that the exporter writes into every node are removed."""
     stored = round_weights(model.backbone, model.head, "int8", None)
     content = head_graph(model.head, DIM, stored).SerializeToString()
     for word in (str(Path(__file__).parent), "site-packages", ".py", "stack_trace"):
@@ -89,7 +90,7 @@ def test_graphs_say_nothing_of_where_they_were_made(model: SmallModel) -> None:
 
 
 def test_int8_takes_a_quarter(model: SmallModel) -> None:
-    """One byte a weight, and nothing stored twice."""
+    """int8 takes one byte per weight, float16 two, and no weight is stored twice."""
     sizes = {}
     for kind in ("int8", "float16", "float32"):
         head = copy.deepcopy(model.head)
@@ -99,15 +100,15 @@ def test_int8_takes_a_quarter(model: SmallModel) -> None:
     assert sizes["float32"] - sizes["int8"] == pytest.approx(3 * weights, rel=0.05)
 
 
-def test_a_stored_weight_that_is_not_in_the_graph_is_noticed(model: SmallModel) -> None:
-    """Were the exporter to change a weight, its stored form would be lost without a word."""
+def test_a_stored_weight_that_is_not_in_the_graph_is_an_error(model: SmallModel) -> None:
+    """If the exporter changed a weight, its stored form would be lost silently."""
     foreign = {"head.other.weight": StoredWeight(np.ones((200, 100), np.float16))}
     with pytest.raises(GraphUnsupported, match="1 of its weights were changed"):
         head_graph(model.head, DIM, foreign)
 
 
 def test_lstms_of_another_kind_are_refused() -> None:
-    """What the ONNX operator would compute differently is not exported."""
+    """An LSTM that the ONNX operator computes differently is an error."""
     with pytest.raises(ValueError, match="batch_first"):
         OnnxLSTM(nn.LSTM(4, 4))
     with pytest.raises(ValueError, match="projection"):

@@ -15,8 +15,8 @@ import unmask
 from export.errors import EnginesDiffer, GraphUnsupported, RecordedOutputsForeign
 from export.parity import engine_check
 from export.parity.engine_check import CheckOptions, clips_needed, run_check
-from export.parity.gates import VerdictParity, allowed_figures, verdict_parity
 from export.parity.restored_detector import restored_detector
+from export.parity.verdict_parity import VerdictParity, allowed_figures, verdict_parity
 from runtime.engines.factory import open_engine
 from runtime.engines.interface import Engine
 from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
@@ -114,7 +114,7 @@ def test_recorded_outputs_join_the_table(bundle: Bundle, tmp_path: Path) -> None
     rows = run_check(bundle, CheckOptions(recorded=[file]))
     assert rows[-1].precision == "fp16"
     assert rows[-1].parity is not None
-    assert [row.absent for row in rows if row.parity is None] == ["there is no NVIDIA driver"] * 2
+    assert [row.unavailable for row in rows if row.parity is None] == ["there is no NVIDIA driver"] * 2
     replace(outputs, bundle_digest="0" * 64).save(file)
     with pytest.raises(RecordedOutputsForeign, match="recorded for another model; record them again"):
         run_check(bundle, CheckOptions(recorded=[file]))
@@ -126,7 +126,7 @@ def test_recorded_outputs_join_the_table(bundle: Bundle, tmp_path: Path) -> None
         run_check(bundle, CheckOptions(recorded=[file]))
     # Verdicts the other way round: told, and the program fails.
     replace(outputs, logits=outputs.logits + 1e3 * (1 - 2 * (outputs.logits > 0))).save(file)
-    with pytest.raises(EnginesDiffer, match=r"in fp16 does not answer as torch does") as caught:
+    with pytest.raises(EnginesDiffer, match=r"in fp16 differs from torch") as caught:
         run_check(bundle, CheckOptions(recorded=[file]))
     assert caught.value.measured > caught.value.allowed
 

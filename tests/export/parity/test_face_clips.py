@@ -1,4 +1,4 @@
-"""The crops that gates and rounding run on."""
+"""Clips for the gates and the rounding: reading the user's crops, noise and a portrait."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def write_image(path: Path, red: int) -> None:
     assert cv2.imwrite(str(path), bgr)
 
 
-def reds(path: Path, frames: int, most: int = 99) -> list[list[int]]:
-    """The red of each frame of each clip, which the tests use as its name."""
-    clips = read_clips(path, frames, 16, most)
+def reds(path: Path, frames: int, max_clips: int = 99) -> list[list[int]]:
+    """Return the red value of each frame of each clip, which identifies it in these tests."""
+    clips = read_clips(path, frames, 16, max_clips)
     assert clips.dtype == np.uint8
     assert clips.shape[1:] == (frames, 16, 16, 3)
     assert clips[..., 1:].max() == 0
@@ -30,7 +30,7 @@ def reds(path: Path, frames: int, most: int = 99) -> list[list[int]]:
 
 
 def test_subfolders_are_clips_in_the_order_of_names(tmp_path: Path) -> None:
-    """RGB, first frames first; clips too short are left out."""
+    """Crops are RGB, in the order of names; clips that are too short are skipped."""
     for i in range(6):
         write_image(tmp_path / f"a/{i:02}.png", 10 + i)
         write_image(tmp_path / f"b/{i:02}.png", 100 + i)
@@ -40,7 +40,7 @@ def test_subfolders_are_clips_in_the_order_of_names(tmp_path: Path) -> None:
 
 
 def test_tars_of_dotted_names_are_clips(tmp_path: Path) -> None:
-    """The layout that `unmask train prepare` writes is read as it is, alone or in a folder."""
+    """The tar files of `unmask train prepare` are read directly, alone or in a folder."""
     for clip in range(2):
         for i in range(3):
             write_image(tmp_path / f"images/x_{clip}.{i:02}.png", 50 * clip + i)
@@ -53,23 +53,23 @@ def test_tars_of_dotted_names_are_clips(tmp_path: Path) -> None:
     assert reds(shards, 3) == [[0, 1, 2], [50, 51, 52]]
 
 
-def test_single_images_follow_each_other(tmp_path: Path) -> None:
-    """Crops of different videos, one each, still exercise the network."""
+def test_single_images_are_joined_to_clips(tmp_path: Path) -> None:
+    """Images without a number are joined in the order of their names."""
     for i, name in enumerate(["ant", "bee", "cat", "dog", "eel"]):
         write_image(tmp_path / f"{name}.png", 10 * i)
     assert reds(tmp_path, 2) == [[0, 10], [20, 30]]
 
 
-def test_a_limit_spreads_over_what_is_there(tmp_path: Path) -> None:
-    """Sorted names put labels next to each other; taking the first few would take one label."""
+def test_a_limit_spreads_over_all_clips(tmp_path: Path) -> None:
+    """Sorted names put labels next to each other, so the first few would all have one label."""
     for clip in range(9):
         for i in range(2):
             write_image(tmp_path / f"{chr(97 + clip)}/{i}.png", 10 * clip)
-    assert [clip[0] for clip in reds(tmp_path, 2, most=3)] == [0, 40, 80]
+    assert [clip[0] for clip in reds(tmp_path, 2, max_clips=3)] == [0, 40, 80]
 
 
-def test_what_cannot_be_read_says_so(tmp_path: Path) -> None:
-    """Nothing there, nothing usable, a broken image, a broken tar: one line each."""
+def test_unreadable_crops_are_an_error_of_one_line(tmp_path: Path) -> None:
+    """A missing path, a folder without clips, a broken image and a broken tar file."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/0.jpg").write_bytes(b"no image")
@@ -86,8 +86,8 @@ def test_what_cannot_be_read_says_so(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_made_clips_are_repeatable() -> None:
-    """The same seed gives the same clips, so the figures in a manifest can be had again."""
+def test_generated_clips_are_repeatable() -> None:
+    """The same seed gives the same clips, so the figures in a manifest can be repeated."""
     clips = [
         (noise_clips(2, 3, 16, rng), portrait_clips(2, 3, 16, 1.3, rng))
         for rng in (np.random.default_rng(5), np.random.default_rng(5))
@@ -98,7 +98,7 @@ def test_made_clips_are_repeatable() -> None:
 
 
 def test_the_portrait_moves_and_fills_the_crop() -> None:
-    """Frames differ, and the face is where the box says it is: skin in the middle, not the background."""
+    """Frames differ, and the centre of the crop shows skin."""
     (clip,) = portrait_clips(1, 8, 64, 1.3, np.random.default_rng(0))
     assert len({frame.tobytes() for frame in clip}) > 4
     red, green, blue = clip[:, 28:36, 28:36].reshape(-1, 3).mean(0)
