@@ -18,7 +18,7 @@ JsonOut = Annotated[
 ]
 Compare = Annotated[
     Path | None,
-    typer.Option(metavar="OLD", help="Tell what changed since this record.", show_default=False),
+    typer.Option(metavar="OLD", help="Print the changes since this record.", show_default=False),
 ]
 
 
@@ -36,18 +36,20 @@ def latency(
     json_out: JsonOut = None,
     compare: Compare = None,
 ) -> int:
-    """Measure what a verdict costs, stage by stage, one frame after the other."""
-    from benchmarks.suites.latency import run_latency
+    """Measure the time of a verdict, stage by stage, one frame after the other."""
+    from benchmarks.suites.latency import LatencyConfig, run_latency
 
     return run_latency(
-        source,
-        samples=samples,
-        warmup=warmup,
-        repeats=repeats,
-        model=model,
-        engine=engine,
-        json_out=json_out,
-        compare=compare,
+        LatencyConfig(
+            source=source,
+            samples=samples,
+            warmup=warmup,
+            repeats=repeats,
+            model=model,
+            engine=engine,
+            json_out=json_out,
+            compare=compare,
+        )
     )
 
 
@@ -62,7 +64,7 @@ def throughput(
     rate: Annotated[
         float | None,
         typer.Option(
-            metavar="HZ", help="Verdicts a second and face.", show_default="the model's sample rate"
+            metavar="HZ", help="Verdicts per second and face.", show_default="the model's sample rate"
         ),
     ] = None,
     heights: Annotated[
@@ -71,31 +73,33 @@ def throughput(
     seconds: Annotated[float, typer.Option(min=1, help="Length of each step.")] = 10.0,
     warmup: Annotated[float, typer.Option(min=0, help="Seconds before each step.")] = 3.0,
     bound: Annotated[
-        float, typer.Option(metavar="MS", min=1, help="How late 1 % of the verdicts may be.")
+        float, typer.Option(metavar="MS", min=1, help="Limit of the 99th percentile of the latency.")
     ] = 250.0,
-    most: Annotated[int, typer.Option(min=1, help="Streams to try at most.")] = 32,
+    max_streams: Annotated[int, typer.Option(min=1, help="Largest number of streams to measure.")] = 32,
     repeats: Repeats = 2,
     model: Model = None,
     engine: Engine = "auto",
     json_out: JsonOut = None,
     compare: Compare = None,
 ) -> int:
-    """Find how many live streams this machine sustains without a drop, and what stops it there."""
-    from benchmarks.suites.throughput.benchmark import run_throughput
+    """Find how many live streams this machine sustains without a drop, and the bottleneck."""
+    from benchmarks.suites.throughput.benchmark import ThroughputConfig, run_throughput
 
     return run_throughput(
-        source,
-        rate_hz=rate,
-        heights=whole_numbers("--heights", heights) if heights else (),
-        seconds=seconds,
-        warmup_s=warmup,
-        bound_ms=bound,
-        most=most,
-        repeats=repeats,
-        model=model,
-        engine=engine,
-        json_out=json_out,
-        compare=compare,
+        ThroughputConfig(
+            source=source,
+            rate_hz=rate,
+            heights=whole_numbers("--heights", heights) if heights else (),
+            seconds=seconds,
+            warmup_s=warmup,
+            bound_ms=bound,
+            max_streams=max_streams,
+            repeats=repeats,
+            model=model,
+            engine=engine,
+            json_out=json_out,
+            compare=compare,
+        )
     )
 
 
@@ -114,22 +118,24 @@ def baseline(
     compare: Compare = None,
 ) -> int:
     """Compare the CPU time of a verdict with the original method's: dlib, 80 crops, the whole clip."""
-    from benchmarks.suites.baseline.benchmark import run_baseline
+    from benchmarks.suites.baseline.benchmark import BaselineConfig, run_baseline
 
     return run_baseline(
-        video,
-        repeats=repeats,
-        compiled=compiled,
-        model=model,
-        engine=engine,
-        json_out=json_out,
-        compare=compare,
+        BaselineConfig(
+            video=video,
+            repeats=repeats,
+            compiled=compiled,
+            model=model,
+            engine=engine,
+            json_out=json_out,
+            compare=compare,
+        )
     )
 
 
 @app.command()
 def roofline(
-    batch: Annotated[str, typer.Option(help="Crops a call.")] = "1,2,4,8",
+    batch: Annotated[str, typer.Option(help="Batch sizes.")] = "1,2,4,8",
     engine: Annotated[
         list[str] | None,
         typer.Option(
@@ -144,24 +150,26 @@ def roofline(
     json_out: JsonOut = None,
     compare: Compare = None,
 ) -> int:
-    """Hold the backbone against the arithmetic and the memory of this machine."""
-    from benchmarks.suites.roofline import run_roofline
+    """Compare the speed of the backbone with the arithmetic and the memory of this machine."""
+    from benchmarks.suites.roofline import RooflineConfig, run_roofline
 
     return run_roofline(
-        batches=whole_numbers("--batch", batch),
-        engines=engine or ["auto"],
-        threads=threads,
-        repeats=repeats,
-        model=model,
-        json_out=json_out,
-        compare=compare,
+        RooflineConfig(
+            batches=whole_numbers("--batch", batch),
+            engines=engine or ["auto"],
+            threads=threads,
+            repeats=repeats,
+            model=model,
+            json_out=json_out,
+            compare=compare,
+        )
     )
 
 
 @app.command()
 def fanout(
     subscribers: Annotated[str, typer.Option(help="Numbers of fast subscribers.")] = "1,10,100",
-    slow: Annotated[int, typer.Option(min=0, help="Slow readers beside them.")] = 5,
+    slow: Annotated[int, typer.Option(min=0, help="Number of slow readers beside them.")] = 5,
     rate: Annotated[float, typer.Option(metavar="HZ", min=0.1, help="Verdicts a second and stream.")] = 8.0,
     streams: Annotated[int, typer.Option(min=1, help="Streams with verdicts.")] = 4,
     seconds: Annotated[float, typer.Option(min=1, help="Length of each run.")] = 6.0,
@@ -169,18 +177,20 @@ def fanout(
     json_out: JsonOut = None,
     compare: Compare = None,
 ) -> int:
-    """Measure how fast a message reaches all subscribers, slow readers among them."""
-    from benchmarks.suites.fanout import run_fanout
+    """Measure the delivery time of messages to many subscribers, slow readers among them."""
+    from benchmarks.suites.fanout import FanoutConfig, run_fanout
 
     return run_fanout(
-        subscribers=whole_numbers("--subscribers", subscribers),
-        slow=slow,
-        rate_hz=rate,
-        streams=streams,
-        seconds=seconds,
-        repeats=repeats,
-        json_out=json_out,
-        compare=compare,
+        FanoutConfig(
+            subscribers=whole_numbers("--subscribers", subscribers),
+            slow=slow,
+            rate_hz=rate,
+            streams=streams,
+            seconds=seconds,
+            repeats=repeats,
+            json_out=json_out,
+            compare=compare,
+        )
     )
 
 
@@ -198,7 +208,7 @@ def gpu(
             show_default="this one",
         ),
     ] = None,
-    batch: Annotated[str, typer.Option(help="Crops a call.")] = "1,8,32,64",
+    batch: Annotated[str, typer.Option(help="Batch sizes.")] = "1,8,32,64",
     seconds: Annotated[float, typer.Option(min=0.1, help="Length of each measurement.")] = 2.0,
     compiled: Annotated[
         bool, typer.Option("--compile/--no-compile", help="Measure torch.compile too, which takes minutes.")
@@ -213,15 +223,17 @@ def gpu(
     compare: Compare = None,
 ) -> int:
     """Measure everything that needs an NVIDIA GPU: TensorRT against PyTorch, and the GPU's own limits."""
-    from benchmarks.suites.gpu.benchmark import run_gpu
+    from benchmarks.suites.gpu.benchmark import GpuConfig, run_gpu
 
     return run_gpu(
-        crops=crops,
-        tensorrt_python=tensorrt_python,
-        batches=whole_numbers("--batch", batch),
-        seconds=seconds,
-        compiled=compiled,
-        model=model,
-        json_out=json_out,
-        compare=compare,
+        GpuConfig(
+            crops=crops,
+            tensorrt_python=tensorrt_python,
+            batches=whole_numbers("--batch", batch),
+            seconds=seconds,
+            compiled=compiled,
+            model=model,
+            json_out=json_out,
+            compare=compare,
+        )
     )

@@ -1,6 +1,6 @@
-"""How busy the machine is: the CPU time of this process, and of everything else beside it.
+"""CPU load and memory: of this process, of its threads, and of the whole machine.
 
-with Load() as load:
+with CpuLoad() as load:
     work()
 print(load.own_cores, load.machine_cores)
 """
@@ -22,37 +22,34 @@ TASKS = Path("/proc/self/task")
 
 
 def busy_s(stat: str, *, ticks_per_s: int) -> float:
-    """Read how long all CPUs together have been busy since the machine started.
+    """Return the busy CPU seconds of the whole machine since it started.
 
     Args:
-        stat: What /proc/stat holds.
-        ticks_per_s: The kernel's clock.
-
-    Returns:
-        Seconds of CPU.
+        stat: Content of /proc/stat.
+        ticks_per_s: Clock ticks per second of the kernel.
 
     Raises:
-        ValueError: It is not what the kernel writes.
+        ValueError: The content has another format.
 
     Source: proc_stat(5).
     """
     words = stat.partition("\n")[0].split()
     if words[:1] != ["cpu"] or len(words) < 9:
-        raise ValueError("no line for all CPUs in it")
-    # Guests' time is in user time already, and stolen time is not ours to use.
+        raise ValueError("/proc/stat has no line for all CPUs")
+    # User time includes that of guests. Stolen time counts as busy, as it cannot be used here.
     user, nice, system, _, _, irq, softirq, steal = map(int, words[1:9])
     return (user + nice + system + irq + softirq + steal) / ticks_per_s
 
 
 def threads_s(tasks: Path = TASKS) -> dict[str, float]:
-    """Give the CPU seconds of this process's living threads, by the first word of their names.
+    """Return the CPU seconds of this process's running threads, by the first word of their names.
 
     Args:
-        tasks: Where the kernel lists them.
+        tasks: Folder in which the kernel lists them.
 
     Returns:
-        Seconds so far; threads that Python did not start, such as an engine's, stand under `workers`. Empty
-        where the kernel does not tell.
+        Seconds so far. Threads that Python did not start, such as those of an engine, are under `workers`.
+        Empty on systems without /proc.
     """
     names = {thread.native_id: thread.name.partition(" ")[0] for thread in threading.enumerate()}
     spent: dict[str, float] = {}
@@ -68,7 +65,7 @@ def threads_s(tasks: Path = TASKS) -> dict[str, float]:
 
 
 def memory_mib() -> float | None:
-    """Give the memory that this process holds now, in MiB; None where the kernel does not tell."""
+    """Return the resident memory of this process in MiB; None on systems without /proc."""
     try:
         lines = STATUS.read_text().splitlines()
     except OSError:
@@ -80,14 +77,14 @@ def memory_mib() -> float | None:
 
 
 @dataclass
-class Load:
-    """Measures while its context lasts.
+class CpuLoad:
+    """CPU time spent inside a `with` block.
 
     Attributes:
-        wall_s: How long that was.
-        own_s: CPU seconds that this process spent, all its threads together.
-        machine_s: CPU seconds that the whole machine spent; None where the kernel does not tell.
-        by_thread_s: CPU seconds by threads, as `threads_s` names them.
+        wall_s: Duration of the block.
+        own_s: CPU seconds of this process, all threads together.
+        machine_s: CPU seconds of the whole machine; None on systems without /proc.
+        by_thread_s: CPU seconds by thread, named as in `threads_s`.
     """
 
     wall_s: float = 0.0
@@ -116,12 +113,12 @@ class Load:
 
     @property
     def own_cores(self) -> float:
-        """How many cores this process kept busy."""
+        """Number of cores that this process kept busy."""
         return self.own_s / self.wall_s
 
     @property
     def machine_cores(self) -> float | None:
-        """How many cores were busy in all; None where the kernel does not tell."""
+        """Number of cores busy in the whole machine; None on systems without /proc."""
         return None if self.machine_s is None else self.machine_s / self.wall_s
 
 

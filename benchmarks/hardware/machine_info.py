@@ -1,4 +1,4 @@
-"""What a measurement was made on: without it a number means nothing."""
+"""Description of the hardware and the libraries that a measurement was made with."""
 
 from __future__ import annotations
 
@@ -10,6 +10,18 @@ from typing import Any
 
 from runtime.engines.cpu import usable_cores
 
+# The instruction sets that decide the speed of float32 and int8 arithmetic, in the names of /proc/cpuinfo.
+INSTRUCTION_SETS = (
+    "avx2",
+    "fma",
+    "avx_vnni",
+    "avx512f",
+    "avx512_vnni",
+    "amx_int8",
+    "asimd",
+    "asimddp",
+    "i8mm",
+)
 LIBRARIES = (
     "av",
     "dlib-bin",
@@ -25,14 +37,16 @@ LIBRARIES = (
 
 
 def describe_machine() -> dict[str, Any]:
-    """Describe the hardware and the libraries.
+    """Return a description of the hardware and the libraries, as JSON values.
 
     Returns:
-        `cpu`, `cores` (physical, that this process may use), `threads`, `memory_gib`, `system`, `python` and
-        `libraries` with the version of each that is installed, as JSON values.
+        `cpu`, `instruction_sets`, `cores` (physical, usable by this process), `threads`, `memory_gib`,
+        `system`, `python`, and `libraries` with the version of each that is installed.
     """
+    features = _cpuinfo(("flags", "Features")).split()
     return {
         "cpu": _cpu(),
+        "instruction_sets": [name for name in INSTRUCTION_SETS if name in features],
         "cores": usable_cores(),
         "threads": os.cpu_count(),
         "memory_gib": _memory_gib(),
@@ -43,15 +57,20 @@ def describe_machine() -> dict[str, Any]:
 
 
 def _cpu() -> str:
+    return _cpuinfo(("model name",)) or platform.processor() or platform.machine()
+
+
+def _cpuinfo(keys: tuple[str, ...]) -> str:
+    """Return the first value of a key in /proc/cpuinfo; empty on systems without it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        lines = []
+        return ""
     for line in lines:
         key, _, value = line.partition(":")
-        if key.strip() == "model name":
+        if key.strip() in keys:
             return value.strip()
-    return platform.processor() or platform.machine()
+    return ""
 
 
 def _memory_gib() -> float | None:

@@ -1,4 +1,4 @@
-"""What this machine can do at best: matrix_products of float32 matrices, and copying memory."""
+"""Limits of this machine: rate of float32 matrix products, and memory bandwidth."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-# (M, K, N): square ones that are large enough to amortise packing and small enough for the caches, and the
-# shapes that a ResNeXt's 1x1 convolutions come down to.
+# (M, K, N): square ones, large enough to amortise packing and small enough for the caches, and the shapes of
+# a ResNeXt's 1x1 convolutions.
 SHAPES = ((512, 512, 512), (1024, 1024, 1024), (2048, 2048, 2048), (784, 256, 512), (3136, 64, 256))
 COPY_BYTES = 256 * 2**20
 MIN_S = 0.2
@@ -23,12 +23,12 @@ Call = Callable[[], object]
 
 @dataclass(frozen=True, kw_only=True)
 class MatrixProduct:
-    """A matrix product that is ready to run.
+    """Matrix product of one library, ready to run.
 
     Args:
-        library: Who runs it.
+        library: Name of the library.
         shape: `(M, K, N)`.
-        run: Runs it once.
+        run: Runs the product once.
     """
 
     library: str
@@ -43,25 +43,22 @@ class MatrixProduct:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Library and shape as text."""
         return f"{self.library} {'x'.join(map(str, self.shape))}"
 
 
-def min_call_s(call: Call, *, least_s: float = MIN_S) -> float:
-    """Time a callable that has run before: the fastest of as many calls as take a while.
+def min_call_s(call: Call, *, min_total_s: float = MIN_S) -> float:
+    """Return the seconds of the fastest of many calls.
 
-    The fastest is what the machine can do; the rest is what disturbed it.
+    The fastest call shows what the machine can do; slower ones were disturbed by other load.
 
     Args:
-        call: What to run.
-        least_s: How long to go on at least.
-
-    Returns:
-        Seconds.
+        call: Callable that has run before.
+        min_total_s: Total time to repeat the call for.
     """
     best = float("inf")
     ended = begun = time.perf_counter()
-    while ended - begun < least_s or best == float("inf"):
+    while ended - begun < min_total_s or best == float("inf"):
         started = time.perf_counter()
         call()
         ended = time.perf_counter()
@@ -70,10 +67,10 @@ def min_call_s(call: Call, *, least_s: float = MIN_S) -> float:
 
 
 def matrix_products(threads: int) -> Iterator[MatrixProduct]:
-    """Give every way to multiply float32 matrices that is installed here, each of all shapes.
+    """Yield the float32 matrix products of all shapes, of every library that is installed.
 
     Args:
-        threads: How many cores it may use, where that can be told the library.
+        threads: Number of threads, for libraries that have such a setting.
     """
     rng = np.random.default_rng(0)
     for shape in SHAPES:
@@ -87,28 +84,28 @@ def matrix_products(threads: int) -> Iterator[MatrixProduct]:
 
 
 def copy_gb_per_s(threads: int) -> Callable[[], float]:
-    """Prepare to measure how fast memory can be copied.
+    """Return a function that measures the rate of copying memory.
 
     Args:
-        threads: How many copy at once, each its own part.
+        threads: Number of threads that copy, each its own part.
 
     Returns:
-        A function that measures: 10^9 bytes a second, read and written ones counted.
+        Function that returns 10^9 bytes per second, counting bytes read and written.
     """
     source = np.ones(COPY_BYTES // threads // 8 * threads, np.float64)
     target = np.zeros_like(source)
     parts = list(zip(np.split(source, threads), np.split(target, threads), strict=True))
 
     def measure() -> float:
-        # numpy lets go of the interpreter while it copies.
+        # numpy releases the interpreter lock while it copies.
         with ThreadPoolExecutor(threads) as pool:
 
             def copy() -> None:
-                for done in [pool.submit(np.copyto, there, here) for here, there in parts]:
-                    done.result()
+                for future in [pool.submit(np.copyto, copied, original) for original, copied in parts]:
+                    future.result()
 
             copy()
-            return 2 * source.nbytes / min_call_s(copy, least_s=0.3) / 1e9
+            return 2 * source.nbytes / min_call_s(copy, min_total_s=0.3) / 1e9
 
     return measure
 
@@ -119,7 +116,7 @@ def _numpy(left: NDArray[np.float32], right: NDArray[np.float32]) -> Call:
 
 
 def _onnxruntime(left: NDArray[np.float32], right: NDArray[np.float32], threads: int) -> Call:
-    # The right side is a weight, as in a network: the library may arrange it once, ahead of time.
+    # The right operand is a constant, like a weight: the library may pack it once, ahead of time.
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["left", "right"], ["out"])],
         "product",

@@ -1,41 +1,38 @@
-"""Find the most that holds: up in growing strides until it breaks, then halve the gap.
-
-Pure: what is measured is passed in.
-"""
+"""Search for the largest sustainable count: growing steps up to the first failure, then bisection. No I/O."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 
-def max_capacity(holds: Callable[[int], bool], *, start: int = 1, most: int) -> int:
-    """Find the largest count that holds, taking for granted that whatever is less holds as well.
+def max_capacity(sustains: Callable[[int], bool], *, start: int = 1, limit: int) -> int:
+    """Return the largest count that is sustained, assuming that every smaller count is sustained too.
 
     Args:
-        holds: Measures one count; called once for each count at most.
-        start: The count to begin with; the nearer to the result, the fewer measurements.
-        most: The largest count to try.
+        sustains: Measures one count; called at most once for each count.
+        start: First count to measure; the nearer to the result, the fewer measurements.
+        limit: Largest count to measure.
 
     Returns:
-        0..most; 0 if not even one holds.
+        0..limit; 0 if not even a count of 1 is sustained.
 
     Raises:
-        ValueError: `most` or `start` is below 1.
+        ValueError: `limit` or `start` is below 1.
     """
-    if most < 1 or start < 1:
-        raise ValueError(f"start and most must be at least 1, not {start}, {most}")
-    held, broke = 0, most + 1
-    count, stride = min(start, most), 1
-    while broke - held > 1:
-        if holds(count):
-            held = count
+    if limit < 1 or start < 1:
+        raise ValueError(f"start and limit must be at least 1, not {start}, {limit}")
+    sustained, failed = 0, limit + 1
+    count, step = min(start, limit), 1
+    while failed - sustained > 1:
+        if sustains(count):
+            sustained = count
         else:
-            broke = count
-        if held and broke <= most:
-            count = (held + broke) // 2
-        elif held:
-            count = min(held + stride, most)
+            failed = count
+        if sustained and failed <= limit:
+            count = (sustained + failed) // 2
+        elif sustained:
+            count = min(sustained + step, limit)
         else:
-            count = max(broke - stride, 1)
-        stride *= 2
-    return held
+            count = max(failed - step, 1)
+        step *= 2
+    return sustained

@@ -1,13 +1,13 @@
-"""The errors of the benchmarks: what happened, the facts in fields, and what to do next in one line.
+"""Errors of the benchmarks. Facts are in fields; the message says what happened and what to do next.
 
 UnmaskError
  └─ BenchmarkError
-     ├─ NothingMeasured    a source gave no verdict to measure
-     ├─ TooShort           a video has fewer pictures than the original method judges at once
-     ├─ SettingInvalid     an option holds what cannot be measured
-     ├─ RecordNotWritten   the record cannot be written where it was wanted
-     ├─ RecordUnreadable   what is to be compared with is no record of the same benchmark
-     └─ HelperFailed       a process that plays the other side could not be started, or broke
+     ├─ NothingMeasured    a source gave no verdict
+     ├─ VideoTooShort      a video has fewer frames than one clip of the original method
+     ├─ SettingInvalid     an option has a value that cannot be measured
+     ├─ RecordNotWritten   the record cannot be written to the given path
+     ├─ RecordUnreadable   the record to compare with is not one of this benchmark
+     └─ HelperFailed       a helper process (cameras, subscribers) did not start, or failed
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from runtime.errors import UnmaskError
 
 
 class BenchmarkError(UnmaskError):
-    """Says why there is no measurement."""
+    """Base class of the benchmarks' errors."""
 
 
 class NothingMeasured(BenchmarkError, ValueError):
-    """Says that a source gave no verdict to measure.
+    """Source that gave no verdict to measure.
 
     Args:
-        source: As shown to people.
-        reason: Why, as far as it is known.
+        source: The source, as given by the user.
+        reason: Why there was no verdict.
     """
 
     def __init__(self, source: str, reason: str) -> None:
@@ -38,13 +38,13 @@ class NothingMeasured(BenchmarkError, ValueError):
         return f"{self.source}: nothing to measure ({self.reason}); give a video with a face, or demo"
 
 
-class TooShort(BenchmarkError, ValueError):
-    """Says that a video has fewer pictures than the original method judges at once.
+class VideoTooShort(BenchmarkError, ValueError):
+    """Video with fewer frames than one clip of the original method.
 
     Args:
-        source: As shown to people.
-        frames: How many pictures it has.
-        needed: How many it should have.
+        source: The source, as given by the user.
+        frames: Number of its frames.
+        needed: Number of frames needed.
     """
 
     def __init__(self, source: str, frames: int, needed: int) -> None:
@@ -55,17 +55,17 @@ class TooShort(BenchmarkError, ValueError):
 
     def __str__(self) -> str:
         return (
-            f"{self.source}: it has {self.frames} frames, but the original method judges {self.needed} "
+            f"{self.source}: it has {self.frames} frames, but the original method scores {self.needed} "
             "at once; give a longer video"
         )
 
 
 class SettingInvalid(BenchmarkError, ValueError):
-    """Says that an option holds what cannot be measured.
+    """Option with a value that cannot be measured.
 
     Args:
-        option: As it is spelt on the command line.
-        value: What was given.
+        option: Name of the option on the command line.
+        value: The value.
         advice: What to give instead.
     """
 
@@ -80,11 +80,11 @@ class SettingInvalid(BenchmarkError, ValueError):
 
 
 class RecordNotWritten(BenchmarkError, OSError):
-    """Says that a record cannot be written where it was wanted.
+    """Record that cannot be written to the given path.
 
     Args:
-        path: Where.
-        cause: What the system said.
+        path: The path.
+        cause: Error of the system.
     """
 
     def __init__(self, path: Path, cause: OSError) -> None:
@@ -96,7 +96,7 @@ class RecordNotWritten(BenchmarkError, OSError):
 
 
 class RecordUnreadable(BenchmarkError, ValueError):
-    """Says that what is to be compared with is no record of the same benchmark.
+    """File to compare with that is not a record of this benchmark.
 
     Args:
         path: The file.
@@ -109,14 +109,14 @@ class RecordUnreadable(BenchmarkError, ValueError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.reason}; give with --compare what the same benchmark wrote with --json"
+        return f"{self.path}: {self.reason}; give --compare a file that the same benchmark wrote with --json"
 
 
 class HelperFailed(BenchmarkError, RuntimeError):
-    """Says that a process that plays the other side could not be started, or broke.
+    """Helper process that did not start, or failed.
 
     Args:
-        role: What it plays.
+        role: `cameras` or `subscribers`.
         reason: What happened, without a full stop.
     """
 

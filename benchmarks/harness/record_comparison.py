@@ -1,7 +1,4 @@
-"""What changed between two runs of a benchmark, beyond the noise that their repetitions show.
-
-Pure: two records go in, lines for people come out.
-"""
+"""Comparison of two records of one benchmark: changes beyond the noise of the repetitions. No I/O."""
 
 from __future__ import annotations
 
@@ -15,14 +12,14 @@ Change = Literal["better", "worse", "noise", "unknown"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """Says how one statistic of one figure moved.
+    """Change of one statistic of one figure.
 
     Args:
-        name: Of the figure, with the statistic where it is not the plain value.
-        unit: Of both values.
-        before: The median over the old repetitions.
-        now: The median over the new ones.
-        noise: How far repetitions of one run lay apart, the worse of the two runs.
+        name: Name of the figure, with the statistic unless it is the plain value.
+        unit: Unit of both values.
+        before: Median of the old repetitions.
+        now: Median of the new repetitions.
+        noise: Spread of the repetitions of one run; the larger of the two runs.
         change: `better` or `worse` beyond the noise, `noise` within it, `unknown` if a run was not repeated.
     """
 
@@ -35,25 +32,27 @@ class Difference:
 
     def __str__(self) -> str:
         moved = f" ({self.now / self.before - 1:+.1%})" if self.before else ""
-        told = f"{self.name}: {self.before:g} -> {self.now:g} {self.unit}{moved}"
+        text = f"{self.name}: {self.before:g} -> {self.now:g} {self.unit}{moved}"
         if self.change == "unknown":
-            return f"{told}; not repeated, so it may be noise"
-        return f"{told}, {self.change}; noise ±{self.noise:.3g}"
+            return f"{text}; not repeated, so it may be noise"
+        return f"{text}, {self.change}; noise ±{self.noise:.3g}"
 
 
-def judge(old: Sequence[float], new: Sequence[float], *, lower_is_better: bool) -> tuple[float, Change]:
-    """Tell a change from noise.
+def classify_change(
+    old: Sequence[float], new: Sequence[float], *, lower_is_better: bool
+) -> tuple[float, Change]:
+    """Decide whether a difference between two runs is a change or noise.
 
-    It is one if the two runs' repetitions do not overlap, and their medians lie further apart than the
-    repetitions of either run do.
+    It is a change if the repetitions of the two runs do not overlap, and their medians differ by more than
+    the spread of the repetitions of either run.
 
     Args:
-        old: The value in each repetition of the old run.
-        new: The same of the new run.
-        lower_is_better: Which way is an improvement.
+        old: Value of each repetition of the old run.
+        new: Value of each repetition of the new run.
+        lower_is_better: Whether a lower value is an improvement.
 
     Returns:
-        The noise, and what kind of change it is.
+        The noise, and the kind of change.
     """
     if min(len(old), len(new)) < 2:
         return 0.0, "noise" if statistics.median(old) == statistics.median(new) else "unknown"
@@ -66,14 +65,14 @@ def judge(old: Sequence[float], new: Sequence[float], *, lower_is_better: bool) 
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Difference]:
-    """Hold every statistic that both records have against each other.
+    """Compare every statistic that both records have.
 
     Args:
         old: The `figures` of the earlier record.
         new: The `figures` of this one.
 
     Returns:
-        One difference for each, in the order of the new record.
+        One difference per statistic, in the order of the new record.
     """
     found = []
     for name, figure in new.items():
@@ -84,7 +83,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Differen
             earlier = before["repeats"].get(statistic)
             if not earlier or not values:
                 continue
-            noise, change = judge(earlier, values, lower_is_better=figure["better"] == "lower")
+            noise, change = classify_change(earlier, values, lower_is_better=figure["better"] == "lower")
             found.append(
                 Difference(
                     name=name if statistic == "value" else f"{name} {statistic}",
@@ -99,15 +98,15 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Differen
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Say what changed between two records of the same benchmark.
+    """Describe the changes between two records of the same benchmark.
 
     Args:
         old: The earlier record.
-        new: This one.
+        new: The later record.
 
     Returns:
-        Lines: first what was different about the runs themselves, then each change beyond the noise, last
-        how much stayed within it.
+        Lines of text: differences in hardware, versions and settings; changes beyond the noise; the number of
+        figures within the noise.
     """
     lines = [f"note: {line}" for line in _circumstances(old, new)]
     found = differences(old["figures"], new["figures"])
@@ -121,14 +120,14 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _circumstances(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Name what else differs, since it may be the cause."""
-    told = []
-    for key in ("cpu", "cores", "memory_gib", "python"):
-        told += _differs(key, old.get("machine", {}).get(key), new["machine"].get(key))
-    told += _differs_within(old.get("machine", {}).get("libraries", {}), new["machine"]["libraries"])
-    told += _differs("model", old.get("model", {}).get("digest"), new.get("model", {}).get("digest"))
-    told += _differs("engine", old.get("engine"), new.get("engine"))
-    return told + _differs_within(old.get("settings", {}), new["settings"])
+    """Describe differences in hardware, versions and settings, which may be the cause of a change."""
+    lines = []
+    for key in ("cpu", "instruction_sets", "cores", "memory_gib", "python"):
+        lines += _differs(key, old.get("machine", {}).get(key), new["machine"].get(key))
+    lines += _differs_within(old.get("machine", {}).get("libraries", {}), new["machine"]["libraries"])
+    lines += _differs("model", old.get("model", {}).get("digest"), new.get("model", {}).get("digest"))
+    lines += _differs("engine", old.get("engine"), new.get("engine"))
+    return lines + _differs_within(old.get("settings", {}), new["settings"])
 
 
 def _differs_within(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

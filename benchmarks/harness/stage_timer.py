@@ -1,6 +1,6 @@
-"""Tells the stages of one stream apart from outside: what is passed into the analysis is timed on its way in.
+"""Time of each stage of one stream, measured from outside: callables are wrapped before they are passed in.
 
-The program runs as it is; a stage costs two more looks at the clock.
+The program under test is not changed; each stage costs two more reads of the clock.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from streams.input.frame import Frame
 
 
 class StageTimer:
-    """Adds up the milliseconds of each stage, from any thread that has it to itself."""
+    """Sum of the milliseconds of each stage. Not locked: one thread at a time may use it."""
 
     def __init__(self) -> None:
         self._spent_ms: dict[str, float] = {}
 
     def timed(self, stage: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap a callable so that its time counts for a stage."""
+        """Return the callable with its time added to a stage."""
 
         def run(*arguments: Any) -> Any:
             started = time.perf_counter()
@@ -36,26 +36,26 @@ class StageTimer:
         return run
 
     def add(self, stage: str, spent_ms: float) -> None:
-        """Count milliseconds for a stage."""
+        """Add milliseconds to a stage."""
         self._spent_ms[stage] = self._spent_ms.get(stage, 0.0) + spent_ms
 
     def take(self) -> dict[str, float]:
-        """Give what each stage took since the last call, and begin anew."""
+        """Return the milliseconds of each stage since the last call, and start from zero."""
         spent, self._spent_ms = self._spent_ms, {}
         return spent
 
 
 class TimedDetector(Detector):
-    """A detector whose network counts for `network`, and all it does for `detector`.
+    """Detector that adds its network's time to `network`, and its whole time to `detector`.
 
     Args:
-        infer: As for `Detector`.
-        stopwatch: Where it counts.
+        infer: See `Detector`.
+        timer: Timer to add to.
     """
 
-    def __init__(self, infer: Infer, stopwatch: StageTimer) -> None:
-        super().__init__(stopwatch.timed("network", infer))
-        self._timed = stopwatch.timed("detector", super().detect)
+    def __init__(self, infer: Infer, timer: StageTimer) -> None:
+        super().__init__(timer.timed("network", infer))
+        self._timed = timer.timed("detector", super().detect)
 
     def detect(self, picture: Any, long_side: int) -> list[Detection]:
         found: list[Detection] = self._timed(picture, long_side)
@@ -63,24 +63,24 @@ class TimedDetector(Detector):
 
 
 class TimedBackbone:
-    """A backbone whose calls count for `backbone`; what the batcher runs.
+    """Backbone for the batcher that adds its time to `backbone`.
 
     Args:
         features: uint8 RGB `(N, H, W, 3)` -> float32 `(N, D)`.
-        stopwatch: Where it counts.
+        timer: Timer to add to.
     """
 
     def __init__(
-        self, features: Callable[[NDArray[np.uint8]], NDArray[np.float32]], stopwatch: StageTimer
+        self, features: Callable[[NDArray[np.uint8]], NDArray[np.float32]], timer: StageTimer
     ) -> None:
-        self._timed = stopwatch.timed("backbone", features)
+        self._timed = timer.timed("backbone", features)
 
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         features: NDArray[np.float32] = self._timed(crops)
         return features
 
 
-def split(
+def stage_times(
     frame: Frame,
     verdicts: Sequence[FaceVerdict],
     inner: Mapping[str, float],
@@ -92,10 +92,10 @@ def split(
 
     Args:
         frame: The frame.
-        verdicts: What was found in it, at least one with a latency.
-        inner: What the stopwatch counted meanwhile.
-        analysis_ms: The whole analysis, from frame to verdicts.
-        send_ms: From verdicts to messages handed to the server.
+        verdicts: Its verdicts, at least one with timings.
+        inner: Result of `StageTimer.take` for this frame.
+        analysis_ms: Time from frame to verdicts.
+        send_ms: Time from verdicts to messages handed to the server.
 
     Returns:
         Milliseconds by stage, in the order of the pipeline. None is negative and `total` is their sum.

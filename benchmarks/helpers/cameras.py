@@ -1,11 +1,11 @@
-"""Live cameras out of a file: a process that encodes it once as a camera would and sends it over and over.
+"""Live cameras from a file: a process that encodes it once and sends it in a loop.
 
     with Cameras(Path("face.mp4"), height=720) as cameras:
         sources = [cameras.source(number) for number in range(4)]
 
-Each connection is one camera: H.264 without B-frames, a keyframe a second, FLV over TCP at its own pace. The
-cameras are out of phase with each other, in content and in time, as real ones are. They share the
-machine with what they are watched by; what they cost is told apart by the process.
+Each connection is one camera: H.264 without B-frames, one keyframe per second, FLV over TCP in real time. The
+cameras are out of phase with each other, in content and in time, like real ones. They use CPU of the same
+machine, which is counted separately because they run in another process.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ from benchmarks.harness.errors import HelperFailed
 from streams.input.address import Address
 from streams.input.source import Source
 
-# Of a longer file only the beginning is sent.
+# Only the beginning of a longer file is sent.
 CLIP_S = 10.0
 ENCODE_S = 180.0
-# The share of a circle that never lets two cameras fall into step.
+# Golden ratio: the phases of any number of cameras are spread evenly.
 GOLDEN = 0.6180339887
 PHASE_S = 0.125
 OPTIONS = {"preset": "veryfast", "tune": "zerolatency", "crf": "23"}
-# FFmpeg would otherwise wait for five seconds of video, in case that sound comes with it.
+# FFmpeg would otherwise read five seconds to look for an audio stream.
 READING = MappingProxyType({"analyzeduration": "200000"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Footage:
-    """Describes what the cameras send.
+    """Video that the cameras send.
 
     Args:
-        port: Where they are to be reached.
-        width: In pixels.
-        height: In pixels.
-        fps: Pictures a second.
+        port: TCP port of the cameras.
+        width: Width in pixels.
+        height: Height in pixels.
+        fps: Frames per second.
     """
 
     port: int
@@ -60,11 +60,11 @@ class Footage:
 
 
 class Cameras:
-    """Any number of live cameras in another process, as a context manager; entering waits for the encoding.
+    """Any number of live cameras in another process. A context manager; entering waits for the encoding.
 
     Args:
-        path: A video file.
-        height: To which it is scaled, in pixels; None for its own.
+        path: Video file.
+        height: Height to scale it to, in pixels; None for its own.
 
     Raises:
         HelperFailed: On entering: the file cannot be read or encoded.
@@ -105,10 +105,10 @@ class Cameras:
         self._end()
 
     def source(self, number: int) -> Source:
-        """Give one of the cameras as a source to watch.
+        """Return a source that reads one camera.
 
         Args:
-            number: Any; for its name only.
+            number: Index of the camera, for its name.
         """
         return Source(
             address=Address(
@@ -123,7 +123,7 @@ class Cameras:
         )
 
     def _end(self) -> None:
-        # Closing the pipe is what ends it; its threads are daemons.
+        # Closing the pipe ends the process; its threads are daemons.
         self._pipe.close()
         self._process.join(3.0)
         if self._process.is_alive():
@@ -132,10 +132,10 @@ class Cameras:
 
 
 @dataclass(frozen=True)
-class _Coded:
-    """The pictures of the clip as they are sent, with their numbers in it."""
+class _EncodedClip:
+    """Encoded frames of the clip, and the indices of the keyframes."""
 
-    pictures: tuple[bytes, ...]
+    frames: tuple[bytes, ...]
     keyframes: tuple[int, ...]
     fps: Fraction
     template: Path
@@ -143,70 +143,70 @@ class _Coded:
 
 def _main(pipe: Connection, path: Path, height: int | None) -> None:
     with tempfile.TemporaryDirectory(prefix="unmask-cameras-") as folder, suppress(KeyboardInterrupt):
-        clip = Path(folder) / "clip.mp4"
+        clip_path = Path(folder) / "clip.mp4"
         try:
-            width, height, fps = _encode(path, clip, height)
-            coded = _coded(clip, fps)
+            width, height, fps = _encode(path, clip_path, height)
+            clip = _read_clip(clip_path, fps)
         except (av.FFmpegError, OSError, ValueError) as error:
             with suppress(OSError):
                 pipe.send(f"{path}: {error}")
             return
         with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
             port = listener.getsockname()[1]
-            threading.Thread(target=_accept, args=(listener, coded), daemon=True).start()
+            threading.Thread(target=_accept, args=(listener, clip), daemon=True).start()
             with suppress(EOFError, OSError):
                 pipe.send(Footage(port=port, width=width, height=height, fps=float(fps)))
                 pipe.recv()
 
 
 def _encode(path: Path, out: Path, height: int | None) -> tuple[int, int, Fraction]:
-    """Encode the beginning of a file as a camera would; give its size and rate."""
+    """Encode the beginning of a file like a camera; return width, height and frame rate."""
     with av.open(str(path)) as source, av.open(str(out), "w") as target:
         if not source.streams.video:
-            raise ValueError("there is no video in it")
-        film = source.streams.video[0]
-        film.thread_type = "AUTO"
-        fps = Fraction(film.average_rate or film.guessed_rate or 25).limit_denominator(1001)
-        high = 2 * round((height or film.height) / 2)
-        wide = 2 * round(film.width * high / film.height / 2)
+            raise ValueError("it has no video")
+        video = source.streams.video[0]
+        video.thread_type = "AUTO"
+        fps = Fraction(video.average_rate or video.guessed_rate or 25).limit_denominator(1001)
+        out_height = 2 * round((height or video.height) / 2)
+        out_width = 2 * round(video.width * out_height / video.height / 2)
         stream = target.add_stream("libx264", rate=fps, options=OPTIONS)
-        stream.width, stream.height, stream.pix_fmt = wide, high, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = out_width, out_height, "yuv420p"
         stream.codec_context.gop_size = max(1, round(fps))
         stream.codec_context.max_b_frames = 0
-        for index, picture in enumerate(source.decode(film)):
+        for index, frame in enumerate(source.decode(video)):
             if index >= CLIP_S * fps:
                 break
-            scaled = picture.reformat(wide, high, "yuv420p")
+            scaled = frame.reformat(out_width, out_height, "yuv420p")
             scaled.pts, scaled.time_base = index, 1 / fps
             target.mux(stream.encode(scaled))
         target.mux(stream.encode(None))
-    return wide, high, fps
+    return out_width, out_height, fps
 
 
-def _coded(clip: Path, fps: Fraction) -> _Coded:
-    with av.open(str(clip)) as container:
+def _read_clip(path: Path, fps: Fraction) -> _EncodedClip:
+    with av.open(str(path)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
     if not packets:
-        raise ValueError("there are no pictures in it")
-    return _Coded(
-        pictures=tuple(map(bytes, packets)),
+        raise ValueError("it has no frames")
+    return _EncodedClip(
+        frames=tuple(map(bytes, packets)),
         keyframes=tuple(index for index, packet in enumerate(packets) if packet.is_keyframe),
         fps=fps,
-        template=clip,
+        template=path,
     )
 
 
-def _accept(listener: socket.socket, coded: _Coded) -> None:
+def _accept(listener: socket.socket, clip: _EncodedClip) -> None:
     for number in itertools.count():
         try:
             connection, _ = listener.accept()
         except OSError:
             return
-        threading.Thread(target=_film, args=(connection, coded, number), daemon=True).start()
+        threading.Thread(target=_send, args=(connection, clip, number), daemon=True).start()
 
 
 class _Sink:
-    """A socket as PyAV wants to write to it."""
+    """Socket with the `write` method that PyAV needs."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -216,29 +216,29 @@ class _Sink:
         return len(data)
 
 
-def _film(connection: socket.socket, coded: _Coded, number: int) -> None:
-    """Send pictures, from a keyframe of this camera's own on, until nobody takes them any more."""
+def _send(connection: socket.socket, clip: _EncodedClip, number: int) -> None:
+    """Send frames until the reader disconnects, starting at a keyframe of this camera's own."""
     share = number * GOLDEN % 1
-    first = coded.keyframes[int(share * len(coded.keyframes))]
+    first = clip.keyframes[int(share * len(clip.keyframes))]
     time.sleep(share * PHASE_S)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sink: Any = _Sink(connection)
-    # Whoever watched has left, which is how every connection ends.
+    # Every connection ends with an error here: the reader has left.
     with (
         suppress(OSError, av.FFmpegError),
         connection,
-        av.open(str(coded.template)) as template,
+        av.open(str(clip.template)) as template,
         av.open(sink, "w", format="flv", options={"flush_packets": "1"}) as container,
     ):
         stream = container.add_stream_from_template(template.streams.video[0])
         started = time.monotonic()
-        keyframes = frozenset(coded.keyframes)
+        keyframes = frozenset(clip.keyframes)
         for sent in itertools.count():
-            time.sleep(max(0.0, started + float(sent / coded.fps) - time.monotonic()))
-            index = (first + sent) % len(coded.pictures)
-            packet: Any = Packet(coded.pictures[index])
+            time.sleep(max(0.0, started + float(sent / clip.fps) - time.monotonic()))
+            index = (first + sent) % len(clip.frames)
+            packet: Any = Packet(clip.frames[index])
             packet.stream = stream
-            packet.time_base = 1 / coded.fps
+            packet.time_base = 1 / clip.fps
             packet.pts = packet.dts = sent
             packet.is_keyframe = index in keyframes
             container.mux_one(packet)

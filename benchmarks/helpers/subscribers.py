@@ -1,4 +1,4 @@
-"""The other side of the socket: subscribers in a process of their own, some of them slow readers.
+"""WebSocket subscribers in a process of their own, some of them slow readers.
 
     with Subscribers("ws://127.0.0.1:8765/ws", fast=100, slow=5) as subscribers:
         ...                                  # publish
@@ -6,7 +6,7 @@
     for arrivals in received.fast:           # one array of (seq, seconds on time.monotonic) each
         ...
 
-`time.monotonic` is the system's clock: what one process reads can be held against what another does.
+`time.monotonic` is one clock for all processes of the system, so times of both processes can be compared.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from benchmarks.harness.errors import HelperFailed
 from runtime.client import watch
 
 START_S = 60.0
-# Whoever is not let in for this long will not be.
+# A subscriber that has not joined by then has failed.
 JOIN_S = 20.0
-# A slow reader that the kernel and the library held messages for would look like a fast one that is late.
+# Small buffers, so that messages for a slow reader wait in the server and not in the kernel or the library.
 SLOW_BUFFER_BYTES = 4096
 SLOW_QUEUE = 1
 
@@ -43,12 +43,13 @@ Arrivals = list[tuple[int, float]]
 
 @dataclass(frozen=True, kw_only=True)
 class Received:
-    """Holds what arrived.
+    """Messages that the subscribers received.
 
     Args:
-        fast: For each subscriber that reads all it can, float64 `(M, 2)`: `seq` and the time of arrival.
+        fast: For each fast subscriber float64 `(M, 2)`: `seq` and time of arrival, seconds on
+            `time.monotonic`.
         slow: The same for each slow reader.
-        cpu_s: CPU seconds that all subscribers together spent.
+        cpu_s: CPU seconds of all subscribers together.
     """
 
     fast: list[NDArray[np.float64]]
@@ -57,20 +58,20 @@ class Received:
 
 
 class Subscribers:
-    """Subscribers of one server in another process, as a context manager; entering waits until all joined.
+    """Subscribers of one server in another process. A context manager; entering waits until all have joined.
 
     Args:
-        url: The server's WebSocket.
-        fast: How many read all that comes, through `runtime.client.watch`.
-        slow: How many take a pause after each message and let little wait for them.
-        pause_s: How long that pause is.
+        url: WebSocket URL of the server.
+        fast: Number of subscribers that read everything, through `runtime.client.watch`.
+        slow: Number of slow readers, which pause after each message and have small buffers.
+        pause_s: Length of that pause.
 
     Raises:
-        HelperFailed: On entering or collecting: not all could join, or their process broke.
+        HelperFailed: On entering or collecting: not all could join, or their process failed.
     """
 
     def __init__(self, url: str, *, fast: int, slow: int = 0, pause_s: float = 0.5) -> None:
-        # Not forked: this process has threads, of its own and of the libraries.
+        # Spawned, not forked: this process has threads.
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._theirs = theirs
@@ -80,7 +81,7 @@ class Subscribers:
 
     def __enter__(self) -> Self:
         self._process.start()
-        # This end's copy: only once it is closed does the death of the other process end the pipe.
+        # Only once this copy is closed does the end of the other process close the pipe.
         self._theirs.close()
         try:
             self._expect("ready", START_S)
@@ -95,20 +96,20 @@ class Subscribers:
         self._end()
 
     def collect(self) -> Received:
-        """Make all of them leave, and give what they received since they joined."""
+        """Disconnect all subscribers and return what they received since they joined."""
         self._pipe.send("stop")
         received = self._expect("received", START_S)
         assert isinstance(received, Received)
         return received
 
-    def _expect(self, word: str, timeout_s: float) -> Any:
+    def _expect(self, kind: str, timeout_s: float) -> Any:
         try:
             if not self._pipe.poll(timeout_s):
-                raise HelperFailed("subscribers", f"nothing was heard for {timeout_s:g} s")
-            said, content = self._pipe.recv()
+                raise HelperFailed("subscribers", f"no answer for {timeout_s:g} s")
+            received, content = self._pipe.recv()
         except (EOFError, OSError) as error:
             raise HelperFailed("subscribers", "their process ended") from error
-        if said != word:
+        if received != kind:
             raise HelperFailed("subscribers", str(content))
         return content
 
@@ -125,7 +126,7 @@ def _main(pipe: Connection, url: str, fast: int, slow: int, pause_s: float) -> N
         with suppress(BrokenPipeError, ConnectionResetError):
             pipe.send(asyncio.run(_subscribe(pipe, url, fast, slow, pause_s)))
     except KeyboardInterrupt:
-        # Ctrl-C reaches every process of the terminal; the first one says what there is to say.
+        # Ctrl-C reaches every process of the terminal; the main process reports it.
         return
 
 
@@ -141,20 +142,20 @@ async def _subscribe(pipe: Connection, url: str, fast: int, slow: int, pause_s: 
         )
         for index in range(fast + slow)
     ]
-    broken = await _first_problem(tasks, asyncio.gather(*joined), JOIN_S)
-    if broken is not None:
-        return "failed", broken
+    problem = await _first_problem(tasks, asyncio.gather(*joined), JOIN_S)
+    if problem is not None:
+        return "failed", problem
     cpu_s = time.process_time()
     pipe.send(("ready", None))
-    # Ends with the other process too: reading from a pipe that nobody holds any more fails at once.
-    asked = loop.run_in_executor(None, _wait, pipe)
-    broken = await _first_problem(tasks, asked, None)
+    # Ends with the other process too: reading from a closed pipe fails at once.
+    stop = loop.run_in_executor(None, _wait, pipe)
+    problem = await _first_problem(tasks, stop, None)
     cpu_s = time.process_time() - cpu_s
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    if broken is not None:
-        return "failed", broken
+    if problem is not None:
+        return "failed", problem
     arrays = [np.array(each, np.float64).reshape(-1, 2) for each in arrivals]
     return "received", Received(fast=arrays[:fast], slow=arrays[fast:], cpu_s=cpu_s)
 
@@ -162,12 +163,12 @@ async def _subscribe(pipe: Connection, url: str, fast: int, slow: int, pause_s: 
 async def _first_problem(
     tasks: list[asyncio.Task[None]], until: asyncio.Future[Any], timeout_s: float | None
 ) -> str | None:
-    """Wait for something, and give what went wrong if a subscriber broke or time ran out before."""
+    """Wait for `until`; return the problem if a subscriber failed or the time ran out first."""
     done, _ = await asyncio.wait({*tasks, until}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
         if task in done:
             error = task.exception()
-            return "a subscriber was cut off" if error is None else str(error) or type(error).__name__
+            return "a subscriber was disconnected" if error is None else str(error) or type(error).__name__
     return None if until in done else "not all could join"
 
 
@@ -187,14 +188,16 @@ async def _read(url: str, arrivals: Arrivals, joined: asyncio.Future[None]) -> N
 
 
 async def _read_slowly(url: str, arrivals: Arrivals, joined: asyncio.Future[None], pause_s: float) -> None:
-    # The server cuts off who does not answer its pings for long, since they wait behind the messages.
+    # The server disconnects a reader that answers no pings, which wait behind the messages.
     while True:
         with suppress(ConnectionClosed):
-            await _crawl(url, arrivals, joined, pause_s)
+            await _read_until_closed(url, arrivals, joined, pause_s)
         await asyncio.sleep(pause_s)
 
 
-async def _crawl(url: str, arrivals: Arrivals, joined: asyncio.Future[None], pause_s: float) -> None:
+async def _read_until_closed(
+    url: str, arrivals: Arrivals, joined: asyncio.Future[None], pause_s: float
+) -> None:
     parts = urllib.parse.urlsplit(url)
     raw = socket.socket(socket.AF_INET6 if ":" in (parts.hostname or "") else socket.AF_INET)
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SLOW_BUFFER_BYTES)

@@ -1,10 +1,10 @@
-"""How fast a message reaches everyone: a real server, real clients in another process, some of them slow.
+"""Delivery time of messages: a real server, real clients in another process, some of them slow readers.
 
-For each number of subscribers there are two runs: all of them fast, and again with slow readers beside them,
-which read half of what is published. The delivery to the fast ones must not change. What the slow ones lose,
-and how old what they read is, is told apart. Delivery is from `Broadcaster.publish` until
-`runtime.client.watch` has the message. The clients share one process, so with many of them their own reading
-is a part of it.
+For each number of subscribers there are two runs: with fast subscribers only, and with slow readers beside
+them, which read half of what is published. The delivery to the fast ones must not change. Lost messages and
+the age of messages at the slow readers are reported separately. Delivery time is from `Broadcaster.publish`
+until `runtime.client.watch` has the message. All clients share one process, so with many of them their own
+CPU time is a part of it.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.hardware.cpu_load import Load
-from benchmarks.harness.errors import SettingInvalid
-from benchmarks.harness.record import (
+from benchmarks.hardware.cpu_load import CpuLoad
+from benchmarks.harness.benchmark_record import (
     Figure,
     Output,
+    OutputConfig,
     distribution,
     new_record,
     new_table,
     percentiles,
     quantity,
 )
+from benchmarks.harness.errors import SettingInvalid
 from benchmarks.helpers.server_thread import serve_in_thread
 from benchmarks.helpers.subscribers import Received, Subscribers
 from runtime.messages import HEARTBEAT_S, HeartbeatMessage, HelloMessage, Latency, VerdictMessage
@@ -40,25 +40,25 @@ from runtime.serving.metrics import Metrics
 from runtime.version import version
 
 WARMUP_S = 1.0
-# Fills what the kernel and the server hold for a slow reader, so that the run shows what comes after that.
-CLOG = 400
-CLOG_S = 0.5
-# A slow reader takes one message in the time that this many are published in.
+# A burst that fills the buffers of the kernel and the server for slow readers before the measurement.
+BURST = 400
+BURST_S = 0.5
+# Messages published in the time that a slow reader takes for one.
 SLOWNESS = 2.0
-# What is still under way after this is lost; a slow reader first gets what was held for it.
+# A message that has not arrived by then is lost; a slow reader first gets the messages buffered for it.
 ARRIVAL_S = 1.0
-HELD = 220
+BUFFERED = 220
 
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """Holds what became of the messages of one run.
+    """Messages of one run, published and received.
 
     Args:
-        published: Numbers and times of the messages that count, float64 `(M, 2)`, in order.
-        received: What arrived.
-        server_cores: Cores that the server's process kept busy, the publishing included.
-        client_cores: Cores that the subscribers kept busy, all together, from joining to leaving.
+        published: `seq` and time of each measured message, float64 `(M, 2)`, in order.
+        received: Messages that the subscribers received.
+        server_cores: Cores that the server's process kept busy, publishing included.
+        client_cores: Cores that all subscribers together kept busy while they were connected.
     """
 
     published: NDArray[np.float64]
@@ -67,14 +67,14 @@ class Delivery:
     client_cores: float
 
     def delays_ms(self, repeats: int, *, slow: bool = False) -> list[list[float]]:
-        """Give how long each message took to each subscriber.
+        """Return the delivery time of each message to each subscriber.
 
         Args:
-            repeats: In how many parts, by time of publishing.
-            slow: Whether to look at the slow readers.
+            repeats: Number of parts, by time of publishing.
+            slow: Whether of the slow readers instead of the fast ones.
 
         Returns:
-            A list for each part.
+            Milliseconds, one list per part.
         """
         parts: list[list[float]] = []
         for part in np.array_split(self.published, repeats):
@@ -87,43 +87,49 @@ class Delivery:
         return parts
 
     def lost(self, *, slow: bool = False) -> float:
-        """Give the share of the messages that never reached their subscribers, 0..1."""
+        """Return the share of the messages that did not reach their subscribers, 0..1."""
         readers = self.received.slow if slow else self.received.fast
         if not readers:
             return 0.0
         numbers = self.published[:, 0]
-        got = sum(np.isin(numbers, arrivals[:, 0]).sum() for arrivals in readers)
-        return float(1 - got / (len(numbers) * len(readers)))
+        arrived = sum(np.isin(numbers, arrivals[:, 0]).sum() for arrivals in readers)
+        return float(1 - arrived / (len(numbers) * len(readers)))
 
 
 def _matching(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Give the places of the numbers that two lists share, in both."""
+    """Return the indices of the common numbers in both arrays."""
     _, there, where = np.intersect1d(first, second, return_indices=True)
     return there, where
 
 
-def run_fanout(
-    *,
-    subscribers: Sequence[int] = (1, 10, 100),
-    slow: int = 5,
-    rate_hz: float = 8.0,
-    streams: int = 4,
-    seconds: float = 6.0,
-    repeats: int = 3,
-    json_out: Path | None = None,
-    compare: Path | None = None,
-) -> int:
+@dataclass(frozen=True, kw_only=True)
+class FanoutConfig(OutputConfig):
+    """Settings of `unmask bench fanout`.
+
+    Args:
+        subscribers: Numbers of fast subscribers, one run after the other.
+        slow: Number of slow readers in the second run of each; 0 leaves that run out.
+        rate_hz: Verdicts per second and stream.
+        streams: Number of streams with verdicts.
+        seconds: Length of each measurement.
+        repeats: Number of parts that a measurement is divided into, for the noise.
+        json_out: File to write the record to; None for none.
+        compare: Record of an earlier run to compare with; None for none.
+    """
+
+    subscribers: Sequence[int] = (1, 10, 100)
+    slow: int = 5
+    rate_hz: float = 8.0
+    streams: int = 4
+    seconds: float = 6.0
+    repeats: int = 3
+
+
+def run_fanout(config: FanoutConfig) -> int:
     """Measure, print a table and write a record.
 
     Args:
-        subscribers: Numbers of fast subscribers, one after the other.
-        slow: How many slow readers are beside them in the second run of each; 0 leaves that run out.
-        rate_hz: Verdicts a second and stream.
-        streams: How many streams have verdicts.
-        seconds: How long each run is measured.
-        repeats: In how many parts, to see the noise.
-        json_out: Where to write the record; None for nowhere.
-        compare: An earlier record to hold this one against; None for none.
+        config: Settings of the benchmark.
 
     Returns:
         The exit code.
@@ -131,40 +137,41 @@ def run_fanout(
     Raises:
         BenchmarkError: An option is impossible, not all could join, or a record cannot be written or read.
     """
-    if not subscribers or min(subscribers) < 1:
-        raise SettingInvalid("--subscribers", ",".join(map(str, subscribers)), "give numbers from 1 on")
-    output = Output("fanout", json_out=json_out, compare=compare)
+    if not config.subscribers or min(config.subscribers) < 1:
+        numbers = ",".join(map(str, config.subscribers))
+        raise SettingInvalid("--subscribers", numbers, "give numbers from 1 on")
+    output = Output("fanout", config)
     columns = ("p50 ms", "p90 ms", "p99 ms", "max ms", "lost", "server cores", "clients' cores", "n")
     table = new_table("subscribers", columns)
     figures: dict[str, Figure] = {}
-    for fast, slowly in [(count, each) for count in subscribers for each in dict.fromkeys((0, slow))]:
-        delivery = deliver(fast=fast, slow=slowly, rate_hz=rate_hz, streams=streams, seconds=seconds)
-        name = f"{fast} beside {slowly} slow" if slowly else f"{fast}"
-        delays = delivery.delays_ms(repeats)
+    for fast, slow in itertools.product(config.subscribers, dict.fromkeys((0, config.slow))):
+        delivery = deliver(
+            fast=fast, slow=slow, rate_hz=config.rate_hz, streams=config.streams, seconds=config.seconds
+        )
+        name = f"{fast} beside {slow} slow" if slow else f"{fast}"
+        delays = delivery.delays_ms(config.repeats)
         figures[f"{name}: delivery"] = distribution(delays, "ms")
         figures[f"{name}: server"] = quantity([delivery.server_cores], "cores")
         figures[f"{name}: lost"] = quantity([delivery.lost()], "share")
         table.add_row(name, *_cells(delays, delivery.lost(), delivery))
-        late = delivery.delays_ms(repeats, slow=True)
-        if any(late):
-            figures[f"{name}: age at the slow"] = distribution(late, "ms")
+        slow_delays = delivery.delays_ms(config.repeats, slow=True)
+        if any(slow_delays):
+            figures[f"{name}: age at the slow"] = distribution(slow_delays, "ms")
             figures[f"{name}: lost by the slow"] = quantity([delivery.lost(slow=True)], "share")
-            table.add_row(f"  the {slowly} slow", *_cells(late, delivery.lost(slow=True), None))
+            table.add_row(f"  the {slow} slow", *_cells(slow_delays, delivery.lost(slow=True), None))
     record = new_record(
         "fanout",
         settings={
-            "subscribers": list(subscribers),
-            "slow": slow,
-            "rate_hz": rate_hz,
-            "streams": streams,
-            "seconds": seconds,
-            "repeats": repeats,
+            "subscribers": list(config.subscribers),
+            "slow": config.slow,
+            "rate_hz": config.rate_hz,
+            "streams": config.streams,
+            "seconds": config.seconds,
+            "repeats": config.repeats,
         },
         figures=figures,
         warmup=f"{WARMUP_S:g} s a run",
-        notes=["a slow reader takes one message every half second and lets little wait for it"]
-        if slow
-        else [],
+        notes=[f"a slow reader takes one message in the time of {SLOWNESS:g}"] if config.slow else [],
     )
     output.finish(record, table)
     return 0
@@ -182,17 +189,17 @@ def _cells(delays: list[list[float]], lost: float, delivery: Delivery | None) ->
 
 
 def deliver(*, fast: int, slow: int, rate_hz: float, streams: int, seconds: float) -> Delivery:
-    """Publish verdicts to subscribers for a while.
+    """Publish verdicts to subscribers and collect what they received.
 
     Args:
-        fast: How many read all that comes.
-        slow: How many do not keep up.
-        rate_hz: Verdicts a second and stream.
-        streams: How many streams have verdicts.
-        seconds: How long, after `WARMUP_S`; with slow readers a burst comes first.
+        fast: Number of subscribers that read everything.
+        slow: Number of slow readers.
+        rate_hz: Verdicts per second and stream.
+        streams: Number of streams with verdicts.
+        seconds: Length of the measurement, after `WARMUP_S` and, with slow readers, a burst.
 
     Returns:
-        What became of the messages.
+        The messages.
 
     Raises:
         HelperFailed: Not all could join.
@@ -202,11 +209,11 @@ def deliver(*, fast: int, slow: int, rate_hz: float, streams: int, seconds: floa
     with _served(broadcaster, fast, slow, pause_s) as subscribers:
         joined = time.monotonic()
         if slow:
-            _publish(broadcaster, rate_hz=CLOG / CLOG_S, streams=1, seconds=CLOG_S)
+            _publish(broadcaster, rate_hz=BURST / BURST_S, streams=1, seconds=BURST_S)
         _publish(broadcaster, rate_hz=rate_hz, streams=streams, seconds=WARMUP_S)
-        with Load() as load:
+        with CpuLoad() as load:
             published = _publish(broadcaster, rate_hz=rate_hz, streams=streams, seconds=seconds)
-        _idle(broadcaster, max(ARRIVAL_S, HELD * pause_s) if slow else ARRIVAL_S)
+        _idle(broadcaster, max(ARRIVAL_S, BUFFERED * pause_s) if slow else ARRIVAL_S)
         received = subscribers.collect()
         watched_s = time.monotonic() - joined
     return Delivery(
@@ -229,7 +236,7 @@ def _served(broadcaster: Broadcaster, fast: int, slow: int, pause_s: float) -> I
 def _publish(
     broadcaster: Broadcaster, *, rate_hz: float, streams: int, seconds: float
 ) -> list[tuple[float, float]]:
-    """Publish verdicts evenly in time; give the number and the time of each."""
+    """Publish verdicts evenly in time; return `seq` and time of each."""
     published = []
     started = time.monotonic()
     for count in range(max(1, round(seconds * rate_hz * streams))):
@@ -241,14 +248,14 @@ def _publish(
 
 
 def _idle(broadcaster: Broadcaster, seconds: float) -> None:
-    """Let messages arrive, with the heartbeats that clients expect."""
+    """Wait for messages to arrive, with the heartbeats that clients expect."""
     for _ in range(math.ceil(seconds / HEARTBEAT_S)):
         broadcaster.publish(HeartbeatMessage(uptime_s=broadcaster.uptime_s, streams=()))
         time.sleep(HEARTBEAT_S)
 
 
 def _verdict(stream: str, pts_s: float) -> VerdictMessage:
-    """Make a message as long as a real one."""
+    """Return a message of realistic length."""
     return VerdictMessage(
         stream=stream,
         face=1,

@@ -1,23 +1,23 @@
-"""What a verdict costs, stage by stage: one stream, one frame after the other, as in MLPerf's single stream.
+"""Time of a verdict, stage by stage: one stream, one frame after the other, as in MLPerf's single stream.
 
-The stages are the runtime's own, told apart by what is passed into it (`benchmarks/stopwatch.py`):
+The stages are timed from outside, by wrapping what is passed into the analysis (`harness/stage_timer.py`):
 
-    decode    from packet to picture; of `demo`, drawing it
-    convert   scaling the picture down for the face detector and reading its maps: in one, so merged here
-    detect    the detector's network; zero in the frames where faces are only followed (two of three)
-    track     the grey picture, optical flow, and giving ids
+    decode    from packet to frame; drawing it, for `demo`
+    convert   scaling the frame for the face detector and reading the detector's output maps
+    detect    the network of the detector; zero in frames where faces are only tracked (two of three)
+    track     the grey image, optical flow and identities
     crop      cutting the faces out, with their conversion to RGB
-    queue     to the batcher's thread and back, and waiting for its turn
+    queue     to the thread of the batcher and back, and waiting for a batch
     backbone  from crops to features
-    head      from crops and features to logits: measuring the flicker, and the head itself
-    verdict   all the rest of the analysis: buffers, calibration, thresholds
-    send      making the messages and handing them to the server's thread
+    head      from crops and features to logits: the temporal residuals and the head
+    verdict   the rest of the analysis: buffers, calibration, thresholds
+    send      encoding the messages and handing them to the thread of the server
 
 `total` is their sum. Waiting for the next frame is in none of them. Only frames with a scored verdict count.
-Of a live source there are two more: `capture`, from capture to verdict, and `subscriber`, from capture until
-`runtime.client.watch` in another process has the message, through a real server and socket. When a camera
-captured a frame is estimated from the frame's arrival: the way from the camera is not in these two, but every
-wait since is.
+A live source has two more: `capture`, from capture to verdict, and `subscriber`, from capture until
+`runtime.client.watch` in another process has the message, through a real server and socket. The time of
+capture is estimated from the arrival of the frame: the network path from the camera is not included, all
+waiting after it is.
 """
 
 from __future__ import annotations
@@ -27,44 +27,52 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from benchmarks.harness.benchmark_record import (
+    Figure,
+    Output,
+    OutputConfig,
+    distribution,
+    figure_table,
+    new_record,
+)
 from benchmarks.harness.errors import NothingMeasured
-from benchmarks.harness.record import Figure, Output, distribution, figure_table, new_record
-from benchmarks.harness.stage_timer import StageTimer, TimedBackbone, TimedDetector, split
+from benchmarks.harness.stage_timer import StageTimer, TimedBackbone, TimedDetector, stage_times
 from benchmarks.helpers.server_thread import serve_in_thread
 from benchmarks.helpers.subscribers import Subscribers
 from runtime.engines.factory import detector_infer, open_engine
+from runtime.engines.interface import Engine
 from runtime.messages import HelloMessage
-from runtime.model.bundle import load_bundle
+from runtime.model.bundle import Bundle, load_bundle
 from runtime.pipeline.batcher import Batcher
 from runtime.pipeline.stream_analysis import FaceVerdict, StreamAnalysis
 from runtime.serving.broadcaster import Broadcaster, new_session
 from runtime.serving.metrics import Metrics
 from runtime.version import version
 from streams.errors import EndOfStream
+from streams.faces.detector import Infer
 from streams.faces.finder import FaceFinder
 from streams.input.events import Event, TooSlow
 from streams.input.frame import Frame
 from streams.input.reader import open_reader
 from streams.input.source import Source, parse_source
 
-# Of a live source, a face that has not been scored after this long will not be.
-PATIENCE_S = 30.0
-# What is still on its way to the subscriber after this is lost.
+# Time to wait for the first scored face of a live source.
+FIRST_SCORE_S = 30.0
+# A message that has not arrived at the subscriber by then is lost.
 ARRIVAL_S = 0.5
 
 
 @dataclass
 class StageLatencies:
-    """Collects the milliseconds of every stage, once it is warm.
+    """Milliseconds of every stage, after the warm-up.
 
     Args:
-        warmup: How many frames are left out first.
+        warmup: Number of scored frames to leave out first.
     """
 
     warmup: int
@@ -73,11 +81,11 @@ class StageLatencies:
     stages: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, stages: Mapping[str, float], *, faces: int) -> None:
-        """Take in a frame with a scored verdict.
+        """Add a frame with a scored verdict.
 
         Args:
             stages: Milliseconds of each stage, in the order of the pipeline.
-            faces: How many faces were scored in it.
+            faces: Number of faces scored in it.
         """
         self.scored += 1
         if self.scored > self.warmup:
@@ -86,119 +94,76 @@ class StageLatencies:
                 self.stages.setdefault(stage, []).append(spent_ms)
 
     def figures(self, repeats: int) -> dict[str, Figure]:
-        """Give the distribution of each stage.
+        """Return the distribution of each stage.
 
         Args:
-            repeats: In how many parts the frames are taken, one after the other, to see the noise.
+            repeats: Number of consecutive parts to divide the frames into, for the noise.
         """
         return {stage: distribution(_parts(values, repeats), "ms") for stage, values in self.stages.items()}
 
 
-def run_latency(
-    source: str,
-    *,
-    samples: int,
-    warmup: int,
-    repeats: int = 3,
-    model: Path | None = None,
-    engine: str = "auto",
-    json_out: Path | None = None,
-    compare: Path | None = None,
-) -> int:
+@dataclass(frozen=True, kw_only=True)
+class LatencyConfig(OutputConfig):
+    """Settings of `unmask bench latency`.
+
+    Args:
+        source: `demo`, a video file, an RTSP address, or any other source of `unmask monitor`. A file that is
+            too short is repeated.
+        samples: Number of frames with a verdict to measure.
+        warmup: Number of frames with a verdict to leave out first.
+        repeats: Number of parts to divide the frames into, for the noise.
+        model: Directory of the bundle; None for the bundled model.
+        engine: See `open_engine`.
+        json_out: File to write the record to; None for none.
+        compare: Record of an earlier run to compare with; None for none.
+    """
+
+    source: str = "demo"
+    samples: int = 200
+    warmup: int = 30
+    repeats: int = 3
+    model: Path | None = None
+    engine: str = "auto"
+
+
+def run_latency(config: LatencyConfig) -> int:
     """Measure, print a table and write a record.
 
     Args:
-        source: `demo`, a video file, an RTSP address, or anything else that can be watched.
-        samples: How many frames with a verdict to measure.
-        warmup: How many to leave out before.
-        repeats: In how many parts they are taken, to see the noise.
-        model: The bundle's directory; None for the one that ships with unmask.
-        engine: As for `open_engine`.
-        json_out: Where to write the record; None for nowhere.
-        compare: An earlier record to hold this one against; None for none.
+        config: Settings of the benchmark.
 
     Returns:
         The exit code.
 
     Raises:
-        BenchmarkError: The source has no face that could be scored, or a record cannot be written or read.
+        BenchmarkError: The source has no face that could be scored, the subscriber failed, or a record cannot
+            be written or read.
         SourceError: The source cannot be read.
         UnmaskError: The model or the engine cannot be used.
     """
-    output = Output("latency", json_out=json_out, compare=compare)
-    record, figures = measure_latency(
-        parse_source(source), samples=samples, warmup=warmup, repeats=repeats, model=model, engine=engine
-    )
-    output.finish(record, figure_table("ms", figures, bold="total"))
-    return 0
-
-
-def measure_latency(
-    source: Source,
-    *,
-    samples: int,
-    warmup: int,
-    repeats: int = 3,
-    model: Path | None = None,
-    engine: str = "auto",
-) -> tuple[dict[str, Any], dict[str, Figure]]:
-    """Measure the stages of one stream.
-
-    Args:
-        source: What to analyse; a file that is too short is analysed again from its start.
-        samples: How many frames with a verdict to measure.
-        warmup: How many to leave out before.
-        repeats: In how many parts they are taken, to see the noise.
-        model: The bundle's directory; None for the one that ships with unmask.
-        engine: As for `open_engine`.
-
-    Returns:
-        The record as JSON values, and its figures by stage.
-
-    Raises:
-        BenchmarkError: The source has no face that could be scored, or the subscriber broke.
-        SourceError: The source cannot be read.
-        UnmaskError: The model or the engine cannot be used.
-    """
-    bundle = load_bundle(model)
-    stopwatch, collected = StageTimer(), StageLatencies(warmup)
-    infer = detector_infer(engine)
+    output = Output("latency", config)
+    source = parse_source(config.source)
+    bundle = load_bundle(config.model)
+    infer = detector_infer(config.engine)
+    collected = StageLatencies(config.warmup)
     with ExitStack() as stack:
-        running = stack.enter_context(open_engine(bundle, engine))
-        batcher = stack.enter_context(Batcher(TimedBackbone(running.features, stopwatch)))
-        finder = FaceFinder(TimedDetector(infer, stopwatch))
-        analysis = StreamAnalysis(bundle, head=running, features=batcher, finder=finder)
+        engine = stack.enter_context(open_engine(bundle, config.engine))
         outlet = _Outlet(source, stack)
-        progress = stack.enter_context(Progress(console=Console(stderr=True), transient=True))
-        task = progress.add_task("measuring", total=warmup + samples)
-        for frame in _frames(source, bundle.sample_hz, collected):
-            stopwatch.take()
-            started = time.perf_counter()
-            verdicts = analysis.analyse(frame)
-            analysed = time.perf_counter()
-            seq = outlet.send(verdicts)
-            sent = time.perf_counter()
-            scored = [verdict for verdict in verdicts if verdict.p_fake is not None]
-            if scored:
-                spent_ms, sent_ms = 1e3 * (analysed - started), 1e3 * (sent - analysed)
-                stages = split(frame, scored, stopwatch.take(), analysis_ms=spent_ms, send_ms=sent_ms)
-                if frame.captured is not None and scored[0].latency is not None:
-                    stages["capture"] = scored[0].latency.total
-                    if collected.scored >= warmup:
-                        outlet.expect(seq, frame.captured)
-                collected.add(stages, faces=len(scored))
-                progress.update(task, completed=collected.scored)
-            if len(collected.faces) == samples:
-                break
-        described = running.describe()
-        figures = collected.figures(repeats)
+        _measure(source, bundle, engine, infer, outlet, collected, config.samples)
+        described = engine.describe()
+        figures = collected.figures(config.repeats)
         if source.live:
-            figures["subscriber"] = distribution(_parts(outlet.delivered_ms(), repeats), "ms")
+            figures["subscriber"] = distribution(_parts(outlet.delivered_ms(), config.repeats), "ms")
     record = new_record(
         "latency",
-        settings={"source": source.spec, "samples": samples, "warmup": warmup, "repeats": repeats},
+        settings={
+            "source": source.spec,
+            "samples": config.samples,
+            "warmup": config.warmup,
+            "repeats": config.repeats,
+        },
         figures=figures,
-        warmup=f"{warmup} frames with a verdict",
+        warmup=f"{config.warmup} frames with a verdict",
         bundle=bundle,
         engine=described,
         notes=[]
@@ -207,7 +172,47 @@ def measure_latency(
         n=len(collected.faces),
         faces=round(float(np.mean(collected.faces)), 2),
     )
-    return record, figures
+    output.finish(record, figure_table("ms", figures, bold="total"))
+    return 0
+
+
+def _measure(
+    source: Source,
+    bundle: Bundle,
+    engine: Engine,
+    infer: Infer,
+    outlet: _Outlet,
+    collected: StageLatencies,
+    samples: int,
+) -> None:
+    """Analyse frames until enough of them are measured."""
+    timer = StageTimer()
+    with (
+        Batcher(TimedBackbone(engine.features, timer)) as batcher,
+        Progress(console=Console(stderr=True), transient=True) as progress,
+    ):
+        finder = FaceFinder(TimedDetector(infer, timer))
+        analysis = StreamAnalysis(bundle, head=engine, features=batcher, finder=finder)
+        task = progress.add_task("measuring", total=collected.warmup + samples)
+        for frame in _frames(source, bundle.sample_hz, collected):
+            timer.take()
+            started = time.perf_counter()
+            verdicts = analysis.analyse(frame)
+            analysed = time.perf_counter()
+            seq = outlet.send(verdicts)
+            sent = time.perf_counter()
+            scored = [verdict for verdict in verdicts if verdict.p_fake is not None]
+            if scored:
+                analysis_ms, send_ms = 1e3 * (analysed - started), 1e3 * (sent - analysed)
+                stages = stage_times(frame, scored, timer.take(), analysis_ms=analysis_ms, send_ms=send_ms)
+                if frame.captured is not None and scored[0].latency is not None:
+                    stages["capture"] = scored[0].latency.total
+                    if collected.scored >= collected.warmup:
+                        outlet.expect(seq, frame.captured)
+                collected.add(stages, faces=len(scored))
+                progress.update(task, completed=collected.scored)
+            if len(collected.faces) == samples:
+                break
 
 
 class _Outlet:
@@ -225,18 +230,18 @@ class _Outlet:
             self._subscribers = stack.enter_context(Subscribers(server.urls.websocket, fast=1))
 
     def send(self, verdicts: list[FaceVerdict]) -> int:
-        """Publish all verdicts of a frame; the last one's number."""
+        """Publish all verdicts of a frame; return the number of the last message."""
         seq = 0
         for verdict in verdicts:
             seq = self._broadcaster.publish(verdict.message(self._stream))
         return seq
 
     def expect(self, seq: int, captured: float) -> None:
-        """Remember that a message stands for a frame that was captured at that Unix time."""
+        """Remember the Unix time of capture of the frame that a message belongs to."""
         self._expected[seq] = time.monotonic() - (time.time() - captured)
 
     def delivered_ms(self) -> list[float]:
-        """Give the milliseconds from capture to the subscriber, for all messages that arrived."""
+        """Return the milliseconds from capture to the subscriber, for all messages that arrived."""
         assert self._subscribers is not None
         time.sleep(ARRIVAL_S)
         (arrivals,) = self._subscribers.collect().fast
@@ -248,7 +253,7 @@ class _Outlet:
 
 
 def _frames(source: Source, sample_hz: float, collected: StageLatencies) -> Iterator[Frame]:
-    """Give the samples of a source without end, as long as some of them are scored."""
+    """Yield the samples of a source; a file is repeated as long as some of its samples are scored."""
     while True:
         before, slow = collected.scored, False
 
@@ -256,10 +261,10 @@ def _frames(source: Source, sample_hz: float, collected: StageLatencies) -> Iter
             nonlocal slow
             slow = slow or isinstance(event, TooSlow)
 
-        # Not tried again when it is lost: a measurement with a hole in it is none.
+        # No reconnection: a measurement must not have a gap.
         with open_reader(source, sample_hz=sample_hz, on_event=listen, retry=False) as reader:
             started = time.monotonic()
-            while not source.live or collected.scored > before or time.monotonic() - started < PATIENCE_S:
+            while not source.live or collected.scored > before or time.monotonic() - started < FIRST_SCORE_S:
                 try:
                     frame = reader.next(timeout_s=1.0)
                 except EndOfStream as end:

@@ -1,8 +1,9 @@
-"""The method that unmask set out to beat, as it was: dlib finds a face in every frame, and for one verdict
-the whole clip of 80 crops goes through a ResNeXt-50 and an LSTM of width 2048, in PyTorch.
+"""The original method, for comparison.
 
-Its known mistakes are mended here (`train.models.detector`), which changes no cost. The weights are random: the
-arithmetic does not depend on them. The same clip can be judged in other ways, for the steps in between.
+dlib finds a face in every frame, and for one verdict a clip of 80 crops goes through a ResNeXt-50 and an LSTM
+of width 2048, in PyTorch. Its known defects are fixed here (`train.models.detector`), which does not change
+its cost. The weights are random, as the arithmetic does not depend on them. The same clip can also be scored
+in other ways, for the steps between the original and unmask.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.harness.errors import TooShort
+from benchmarks.harness.errors import VideoTooShort
 from export.onnx_graph.folding import fold_for_inference
 from export.onnx_graph.graph import backbone_graph, head_graph
 from runtime.model.bundle import Bundle, load_bundle, write_manifest
@@ -33,54 +34,54 @@ from train.models.detector import FEATURES, ResNeXtLSTM
 
 CLIP = ORIGINAL.window
 SIZE = ORIGINAL.input_size
-# Of the face in the picture; the original's own, 1.3 times the rectangle that dlib finds.
+# Side of the crop over the height of the rectangle that dlib finds, as in the original.
 MARGIN = 1.3
 UPSAMPLINGS = 1
-# Opens the residual branches, which start closed: matrix_products with zero might be cheaper.
+# Scale of the residual branches, which are initialised to zero: multiplying zeros might be cheaper.
 BRANCH_GAIN = 0.3
 
 Crops = NDArray[np.uint8]
-FaceDecision = Callable[[], object]
+ScoreClip = Callable[[], object]
 
 
-def pictures(source: Source, count: int) -> Iterator[av.VideoFrame]:
-    """Decode the first pictures of a file.
+def first_frames(source: Source, count: int) -> Iterator[av.VideoFrame]:
+    """Decode the first frames of a file.
 
     Args:
         source: A file.
-        count: How many.
+        count: Number of frames.
 
     Raises:
-        TooShort: It has fewer.
+        VideoTooShort: The file has fewer frames.
     """
-    with av.open(source.address.reveal()) as container:
-        found = 0
-        for picture in islice(container.decode(video=0), count):
-            found += 1
-            yield picture
-    if found < count:
-        raise TooShort(source.spec, found, count)
+    with av.open(source.url) as container:
+        decoded = 0
+        for frame in islice(container.decode(video=0), count):
+            decoded += 1
+            yield frame
+    if decoded < count:
+        raise VideoTooShort(source.spec, decoded, count)
 
 
 class HogFaces:
-    """Finds faces as the original does, with dlib's HOG detector; needs the extra `bench`."""
+    """Face detection of the original: dlib's HOG detector. Needs the extra `bench`."""
 
     def __init__(self) -> None:
         import dlib
 
-        self._find = dlib.get_frontal_face_detector()
+        self._detect = dlib.get_frontal_face_detector()
 
-    def crop(self, picture: av.VideoFrame) -> Crops | None:
-        """Cut the first face out of a picture.
+    def crop(self, frame: av.VideoFrame) -> Crops | None:
+        """Cut the first face out of a frame.
 
         Args:
-            picture: As decoded.
+            frame: The decoded frame.
 
         Returns:
-            uint8 RGB `(112, 112, 3)`; None if there is no face.
+            uint8 RGB `(112, 112, 3)`; None if no face was detected.
         """
-        rgb = picture.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
-        faces = self._find(rgb, UPSAMPLINGS)
+        rgb = frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+        faces = self._detect(rgb, UPSAMPLINGS)
         if not len(faces):
             return None
         face = faces[0]
@@ -89,10 +90,10 @@ class HogFaces:
 
 
 def whole_clip(crops: Sequence[Crops]) -> Crops:
-    """Make a full clip of the crops that there are, repeating them where there are too few.
+    """Return a full clip, repeating the crops if there are too few.
 
     Args:
-        crops: uint8 RGB `(112, 112, 3)`; none at all stands for grey ones.
+        crops: uint8 RGB `(112, 112, 3)`; with no crops the clip is grey.
 
     Returns:
         uint8 RGB `(80, 112, 112, 3)`.
@@ -102,14 +103,14 @@ def whole_clip(crops: Sequence[Crops]) -> Crops:
 
 
 @dataclass(frozen=True)
-class Network:
-    """The original's network in PyTorch, and the same function in other forms."""
+class OriginalNetwork:
+    """Network of the original in PyTorch, and the same function in other forms."""
 
     model: ResNeXtLSTM
 
     @classmethod
-    def random(cls) -> Network:
-        """Make one with seeded random weights."""
+    def random(cls) -> OriginalNetwork:
+        """Return a network with seeded random weights."""
         torch.manual_seed(0)
         model = ResNeXtLSTM(ORIGINAL).eval().requires_grad_(False)
         for name, weight in model.named_parameters():
@@ -117,38 +118,38 @@ class Network:
                 torch.nn.init.constant_(weight, BRANCH_GAIN)
         return cls(model)
 
-    def eager(self, clip: Crops) -> FaceDecision:
-        """Prepare to judge a clip as the original does."""
+    def eager(self, clip: Crops) -> ScoreClip:
+        """Return a function that scores a clip as the original does."""
         return _inferring(self.model, torch.from_numpy(clip)[None])
 
-    def compiled(self, clip: Crops) -> FaceDecision:
-        """Prepare to judge a clip with `torch.compile`; compiles, which takes a minute.
+    def compiled(self, clip: Crops) -> ScoreClip:
+        """Return a function that scores a clip with `torch.compile`; compiling takes a minute.
 
         Raises:
-            Exception: Whatever stands in the compiler's way, such as a missing C++ compiler.
+            Exception: Any error of the compiler, such as a missing C++ compiler.
         """
         with _quiet():
-            judge = _inferring(torch.compile(self.model), torch.from_numpy(clip)[None])
-            judge()
-        return judge
+            score = _inferring(torch.compile(self.model), torch.from_numpy(clip)[None])
+            score()
+        return score
 
-    def new_crop(self, clip: Crops) -> FaceDecision:
-        """Prepare to judge with a feature buffer: one new crop, and the features of the other 79 at hand."""
+    def new_crop(self, clip: Crops) -> ScoreClip:
+        """Return a function that scores one new crop with the buffered features of the other 79."""
         crop = torch.from_numpy(clip[:1])
         features = torch.rand(1, CLIP, FEATURES)
 
-        def judge() -> object:
+        def score() -> object:
             with torch.inference_mode():
                 features[:, -1] = self.model.backbone(crop)
                 return self.model.head(features)
 
-        return judge
+        return score
 
     def bundle(self, folder: Path) -> Bundle:
-        """Write it as a bundle that the engines take, its weights in float32.
+        """Write the network as a bundle for the engines, with float32 weights.
 
         Args:
-            folder: An empty directory.
+            folder: Empty directory to write.
         """
         with _quiet():
             backbone = fold_for_inference(
@@ -168,17 +169,17 @@ class Network:
         return load_bundle(folder)
 
 
-def _inferring(model: Any, clip: torch.Tensor) -> FaceDecision:
-    def judge() -> object:
+def _inferring(model: Any, clip: torch.Tensor) -> ScoreClip:
+    def score() -> object:
         with torch.inference_mode():
             return model(clip)
 
-    return judge
+    return score
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what torch's exporter and compiler warn themselves about."""
+    """Silence the warnings that torch's exporter and compiler raise about their own code."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

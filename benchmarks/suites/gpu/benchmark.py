@@ -1,12 +1,12 @@
-"""Everything that a GPU is to show, in one run: engines built, verdicts compared, latency, limits, faces.
+"""Everything that needs an NVIDIA GPU, in one run: engines, parity, latency, limits, number of faces.
 
     unmask bench gpu --crops FACES
     unmask bench gpu --crops FACES --tensorrt-python ./python3.10      # TensorRT 8.6
 
-TensorRT runs in a process of its own (`gpu_worker.py`), torch in this one (`gpu_torch.py`). Both take uint8
-crops from the host and give float32 features to the host, and are timed by the same function. The shares are
-of the GPU's own matrix rate in the same type, measured in the same run; transfers are in the calls and not in
-the limit.
+TensorRT runs in a process of its own (`tensorrt_worker.py`), torch in this one (`torch_variants.py`). Both
+take uint8 crops from the host and return float32 features to the host, and are timed by the same function.
+The shares are of the GPU's own matrix rate in the same type, measured in the same run; transfers are part of
+the calls and not of the limit.
 """
 
 from __future__ import annotations
@@ -16,20 +16,28 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from benchmarks.hardware.compute_cost import ComputeCost, compute_cost_of
+from benchmarks.hardware.compute_cost import compute_cost_of
+from benchmarks.harness.benchmark_record import Figure, Output, OutputConfig, new_record, quantity
 from benchmarks.harness.errors import BenchmarkError, SettingInvalid
-from benchmarks.harness.record import Figure, Output, distribution, new_record, new_table, quantity
+from benchmarks.suites.gpu.timing_series import (
+    TimingSeries,
+    faces_sustained,
+    faces_table,
+    figures_of,
+    latency_table,
+    tensorrt_series,
+)
 from runtime.engines.tensorrt.driver import Gpu, probe
 from runtime.engines.tensorrt.engine_cache import EngineCache
-from runtime.engines.tensorrt.onnx_rewrite import PRECISIONS
+from runtime.engines.tensorrt.onnx_rewrite import PRECISIONS, Precision
 from runtime.engines.tensorrt.prepared import write_prepared
 from runtime.errors import EngineUnavailable
 from runtime.files import atomic_path
@@ -38,16 +46,15 @@ from runtime.model.bundle import Bundle, load_bundle
 RESULTS = Path(__file__).parents[2] / "results"
 ROOT = Path(__file__).parents[3]
 BATCHES = (1, 8, 32, 64)
-VERDICT_HZ = 10.0
 WORKER_TIMEOUT_S = 1800.0
 WARMUP = "10 calls each, compiling and capturing before them"
 
 
 class NoGpu(BenchmarkError):
-    """Says that there is nothing to measure on.
+    """Machine without a usable NVIDIA GPU.
 
     Args:
-        reason: Why, without a full stop.
+        reason: Why there is none, without a full stop.
     """
 
     def __init__(self, reason: str) -> None:
@@ -58,57 +65,88 @@ class NoGpu(BenchmarkError):
         return f"`unmask bench gpu` needs an NVIDIA GPU: {self.reason}; run it on a machine that has one"
 
 
-@dataclass(frozen=True)
-class TimingSeries:
-    """Holds the timings of one way to run the model.
+@dataclass(frozen=True, kw_only=True)
+class GpuConfig(OutputConfig):
+    """Settings of `unmask bench gpu`.
 
     Args:
-        name: For people.
-        limit: The type whose matrix rate bounds it: `float32`, `float16` or `bfloat16`.
-        backbone: Milliseconds of each call, by batch size.
-        head: Likewise; empty if it was not measured.
+        crops: Face crops for the parity table, as for `unmask export --check`; None for a portrait.
+        tensorrt_python: The Python that has TensorRT, or a script that starts it with what it needs in its
+            environment; its `PYTHONPATH` holds unmask's own folder only. None for this Python.
+        batches: Batch sizes.
+        seconds: Time for each measurement.
+        compiled: Whether to measure torch.compile, which takes minutes.
+        model: Directory of the bundle; None for the bundled model.
+        json_out: File to write the record to; None for `benchmarks/results/`, named after the GPU.
+        compare: Record of an earlier run to compare with; None for none.
     """
 
-    name: str
-    limit: str
-    backbone: Mapping[int, Sequence[float]]
-    head: Mapping[int, Sequence[float]]
+    crops: Path | None = None
+    tensorrt_python: Path | None = None
+    batches: Sequence[int] = BATCHES
+    seconds: float = 2.0
+    compiled: bool = True
+    model: Path | None = None
 
 
-def run_gpu(
-    *,
-    crops: Path | None = None,
-    tensorrt_python: Path | None = None,
-    batches: Sequence[int] = BATCHES,
-    seconds: float = 2.0,
-    compiled: bool = True,
-    model: Path | None = None,
-    json_out: Path | None = None,
-    compare: Path | None = None,
-) -> int:
+def run_gpu(config: GpuConfig) -> int:
     """Measure, print tables and write a record.
 
     Args:
-        crops: Face crops for the parity table, as `export --check` takes them; None for a portrait.
-        tensorrt_python: The Python that has TensorRT, or a script that starts it with what it needs in its
-            environment; of this one's `PYTHONPATH` it gets unmask's own folder alone. None for this one.
-        batches: Sizes of the batch.
-        seconds: For each measurement.
-        compiled: Whether to measure torch.compile, which takes minutes.
-        model: The bundle's directory; None for the one that ships with unmask.
-        json_out: Where to write the record; None for `benchmarks/results/`, named after the GPU.
-        compare: An earlier record to hold this one against; None for none.
+        config: Settings of the benchmark.
 
     Returns:
-        The exit code: 2 if an engine's verdicts are not torch's.
+        The exit code: 2 if the verdicts of an engine differ from torch's.
 
     Raises:
-        NoGpu: There is none, or torch does not reach it.
+        NoGpu: There is no GPU, or torch cannot use it.
         BenchmarkError: An option is impossible, or a record cannot be written or read.
         UnmaskError: The model or the crops cannot be used.
     """
-    if not batches or min(batches) < 1:
-        raise SettingInvalid("--batch", ",".join(map(str, batches)), "give sizes from 1 on")
+    if not config.batches or min(config.batches) < 1:
+        raise SettingInvalid("--batch", ",".join(map(str, config.batches)), "give sizes from 1 on")
+    gpu, torch_version = _require_gpu()
+    if config.json_out is None:
+        config = replace(config, json_out=results_path(gpu))
+    output = Output("gpu", config)
+    bundle = load_bundle(config.model)
+    console = Console(stderr=True, highlight=False, markup=False)
+    with tempfile.TemporaryDirectory(prefix="unmask-gpu-") as scratch:
+        folder = Path(scratch)
+        crops = folder / "crops.npz"
+        save_clips(bundle, config.crops, crops)
+        workers = {
+            precision: run_worker(bundle, precision, config, crops=crops, folder=folder, console=console)
+            for precision in PRECISIONS
+        }
+        console.print("torch")
+        limits, copies, torch_series, failures = measure_torch(bundle, config, console)
+        recorded = [path for path, _ in workers.values() if path is not None]
+        parity, parity_failure = _compare_verdicts(bundle, config, recorded, folder, console)
+    timings = {precision: timing for precision, (_, timing) in workers.items()}
+    series = [*tensorrt_series(timings), *torch_series]
+    cost = compute_cost_of(bundle.backbone)
+    notes = [f"TensorRT {p} did not run: {t['failed']}" for p, t in timings.items() if "failed" in t]
+    record = new_record(
+        "gpu",
+        settings={"batches": list(config.batches), "seconds": config.seconds, "compile": config.compiled},
+        figures=figures_of(series, limits, copies),
+        warmup=WARMUP,
+        bundle=bundle,
+        engine="; ".join(str(t["engine"]) for t in timings.values() if "engine" in t) or "torch alone",
+        notes=[*notes, *failures, *parity_failure],
+        gpu={**asdict(gpu), "architecture": gpu.architecture, "torch": torch_version},
+        backbone={"flop_per_crop": cost.flop_per_item},
+        tensorrt={p: {k: v for k, v in t.items() if not k.startswith("ms")} for p, t in timings.items()},
+        faces_at_10_hz={one.name: faces_sustained(one) for one in series if one.head},
+        parity=parity,
+    )
+    output.finish(record, latency_table(series, cost, limits, config.batches), faces_table(series))
+    return 2 if parity_failure else 0
+
+
+def _require_gpu() -> tuple[Gpu, str]:
+    """Return the GPU and the version of torch that can use it."""
     try:
         gpu = probe()
     except EngineUnavailable as error:
@@ -117,83 +155,40 @@ def run_gpu(
 
     if not torch.cuda.is_available():
         raise NoGpu("PyTorch does not reach the GPU (is it a build for CPUs?)")
+    return gpu, torch.__version__
+
+
+def _compare_verdicts(
+    bundle: Bundle, config: GpuConfig, recorded: Sequence[Path], folder: Path, console: Console
+) -> tuple[dict[str, Any], list[str]]:
+    """Print the parity table; return its record, and the error if an engine differs."""
     from export.errors import EnginesDiffer
     from export.parity.engine_check import CheckOptions, run_check
 
-    json_out = results_path(gpu) if json_out is None else json_out
-    output = Output("gpu", json_out=json_out, compare=compare)
-    bundle = load_bundle(model)
-    console = Console(stderr=True, highlight=False, markup=False)
-    with tempfile.TemporaryDirectory(prefix="unmask-gpu-") as scratch:
-        folder = Path(scratch)
-        samples = folder / "samples.npz"
-        save_samples(bundle, crops, samples)
-        workers = {
-            precision: run_worker(
-                bundle,
-                precision,
-                python=tensorrt_python,
-                samples=samples,
-                folder=folder,
-                batches=batches,
-                seconds=seconds,
-                console=console,
-            )
-            for precision in PRECISIONS
-        }
-        console.print("torch")
-        limits, copies, series, absent = measure_torch(
-            bundle, batches, seconds, compiled=compiled, console=console
-        )
-        recorded = [path for path, _ in workers.values() if path is not None]
-        failed = ""
-        parity = folder / "parity.json"
-        try:
-            run_check(
-                bundle,
-                CheckOptions(crops=crops, recorded=recorded, json_out=parity, tensorrt=False),
-                step=console.print,
-            )
-        except EnginesDiffer as error:
-            failed = str(error)
-        compared = json.loads(parity.read_text(encoding="utf-8"))
-    found = {precision: timings for precision, (_, timings) in workers.items()}
-    series = [*tensorrt_series(found), *series]
-    work = compute_cost_of(bundle.backbone)
-    figures = figures_of(series, limits, copies)
-    notes = [f"TensorRT {p} did not run: {t['failed']}" for p, t in found.items() if "failed" in t] + absent
-    record = new_record(
-        "gpu",
-        settings={"batches": list(batches), "seconds": seconds, "compile": compiled},
-        figures=figures,
-        warmup=WARMUP,
-        bundle=bundle,
-        engine="; ".join(str(t["engine"]) for t in found.values() if "engine" in t) or "torch alone",
-        notes=notes + ([failed] if failed else []),
-        gpu={**asdict(gpu), "architecture": gpu.architecture, "torch": torch.__version__},
-        backbone={"flop_per_crop": work.flop_per_item},
-        tensorrt={p: {k: v for k, v in t.items() if not k.startswith("ms")} for p, t in found.items()},
-        faces_at_10_hz={one.name: faces_carried(one) for one in series if one.head},
-        parity=compared,
-    )
-    output.finish(record, latency_table(series, work, limits, batches), faces_table(series))
-    return 2 if failed else 0
+    path = folder / "parity.json"
+    options = CheckOptions(crops=config.crops, recorded=recorded, json_out=path, tensorrt=False)
+    failure = []
+    try:
+        run_check(bundle, options, step=console.print)
+    except EnginesDiffer as error:
+        failure = [str(error)]
+    return json.loads(path.read_text(encoding="utf-8")), failure
 
 
 def results_path(gpu: Gpu) -> Path:
-    """Name the record after the GPU: `benchmarks/results/gpu-nvidia-h200.json`; the folder is made."""
+    """Return the default path of the record, named after the GPU; the folder is created."""
     name = "-".join("".join(c if c.isalnum() else " " for c in gpu.name.lower()).split())
     RESULTS.mkdir(exist_ok=True)
     return RESULTS / f"gpu-{name}.json"
 
 
-def save_samples(bundle: Bundle, crops: Path | None, path: Path) -> None:
-    """Write the clips that every engine answers, the same that the parity table reads.
+def save_clips(bundle: Bundle, crops: Path | None, path: Path) -> None:
+    """Write the clips for all engines, the same that the parity table uses.
 
     Args:
-        bundle: The model.
-        crops: As for `run_gpu`.
-        path: The `.npz` file.
+        bundle: Model bundle.
+        crops: Face crops; None for a portrait.
+        path: Path of the `.npz` file.
     """
     from export.parity.engine_check import checked_clips
 
@@ -203,42 +198,38 @@ def save_samples(bundle: Bundle, crops: Path | None, path: Path) -> None:
 
 def run_worker(
     bundle: Bundle,
-    precision: Any,
+    precision: Precision,
+    config: GpuConfig,
     *,
-    python: Path | None,
-    samples: Path,
+    crops: Path,
     folder: Path,
-    batches: Sequence[int],
-    seconds: float,
     console: Console,
 ) -> tuple[Path | None, dict[str, Any]]:
-    """Have TensorRT build, answer and be timed in its own process.
+    """Let TensorRT build its engines, record outputs and be timed, in its own process.
 
     Args:
-        bundle: The model.
+        bundle: Model bundle.
         precision: `fp16` or `fp32`.
-        python: Its interpreter; None for this one.
-        samples: The clips to answer.
-        folder: For its files.
-        batches: Sizes of the batch.
-        seconds: For each.
-        console: Is told what is being done.
+        config: Settings of the benchmark.
+        crops: File with the clips, from `save_clips`.
+        folder: Folder for the files of the worker.
+        console: Console for progress.
 
     Returns:
-        The recorded outputs and the timings; None and `{"failed": reason}` if it did not run.
+        Path of the recorded outputs and the timings; None and `{"failed": reason}` if it did not run.
     """
     console.print(f"TensorRT, {precision}")
     prepared = write_prepared(bundle, precision, EngineCache())
     recorded, timings = folder / f"{precision}.npz", folder / f"{precision}.json"
     command = [
-        str(python or sys.executable),
+        str(config.tensorrt_python or sys.executable),
         *("-m", "benchmarks.suites.gpu.tensorrt_worker"),
         *("--prepared", str(prepared), "--precision", precision),
-        *("--samples", str(samples), "--recorded", str(recorded), "--json", str(timings)),
-        *("--batches", ",".join(map(str, batches)), "--seconds", str(seconds)),
+        *("--crops", str(crops), "--recorded", str(recorded), "--json", str(timings)),
+        *("--batches", ",".join(map(str, config.batches)), "--seconds", str(config.seconds)),
     ]
-    # Another Python cannot use what this one has installed.
-    inherited = [] if python else [os.environ.get("PYTHONPATH")]
+    # Another Python cannot use the packages of this one.
+    inherited = [] if config.tensorrt_python else [os.environ.get("PYTHONPATH")]
     paths = [str(ROOT), *filter(None, inherited)]
     try:
         done = subprocess.run(
@@ -252,27 +243,25 @@ def run_worker(
     except (OSError, subprocess.TimeoutExpired) as error:
         return None, {"failed": " ".join(str(error).split())}
     if done.returncode != 0 or not timings.is_file():
-        said = done.stderr.strip().splitlines()
-        # A crash of native code leaves no line, but the number of its signal.
-        reason = said[-1].removeprefix("unmask: ") if said else f"it ended with {done.returncode}"
+        lines = done.stderr.strip().splitlines()
+        # A crash of native code leaves no line, only the number of its signal.
+        reason = lines[-1].removeprefix("unmask: ") if lines else f"it ended with {done.returncode}"
         return None, {"failed": reason}
     return recorded, json.loads(timings.read_text(encoding="utf-8"))
 
 
 def measure_torch(
-    bundle: Bundle, batches: Sequence[int], seconds: float, *, compiled: bool, console: Console
+    bundle: Bundle, config: GpuConfig, console: Console
 ) -> tuple[dict[str, Figure], dict[str, Figure], list[TimingSeries], list[str]]:
-    """Measure the GPU's limits and the alternatives in torch.
+    """Measure the limits of the GPU and the alternatives in torch.
 
     Args:
-        bundle: The model.
-        batches: Sizes of the batch.
-        seconds: For each.
-        compiled: Whether to measure torch.compile.
-        console: Is told what is being done.
+        bundle: Model bundle.
+        config: Settings of the benchmark.
+        console: Console for progress.
 
     Returns:
-        Matrix rates by type, copy rates by name, the timings, and which alternatives did not run and why.
+        Matrix rates by type, copy rates by name, the timings, and why alternatives did not run.
     """
     from benchmarks.suites.gpu import torch_variants
     from benchmarks.suites.gpu.tensorrt_worker import call_ms
@@ -286,122 +275,24 @@ def measure_torch(
     size, window, dim = bundle.input_size, bundle.window, bundle.feature_dim
     head = restored_detector(bundle).head.cuda()
     head_ms = {
-        batch: call_ms(torch_variants.head_call(head, batch, window, dim), seconds) for batch in batches
+        batch: call_ms(torch_variants.head_call(head, batch, window, dim), config.seconds)
+        for batch in config.batches
     }
-    series, absent = [], []
+    series, failures = [], []
     for variant in torch_variants.VARIANTS:
-        if variant.how == "compile" and not compiled:
+        if variant.how == "compile" and not config.compiled:
             continue
         console.print(variant.name)
         network = torch_variants.TypedBackbone(
             restored_detector(bundle).backbone.cuda(), variant.dtype
         ).eval()
         try:
-            spent = torch_variants.time_variant(variant, network, list(batches), size, dim, seconds)
+            spent = torch_variants.time_variant(
+                variant, network, list(config.batches), size, dim, config.seconds
+            )
         except RuntimeError as error:
-            # No compiler on this machine, no memory: one row less, not the whole run.
-            absent.append(f"{variant.name} did not run: {str(error).strip().splitlines()[0]}")
+            # Without a compiler or enough memory one row is missing; the run goes on.
+            failures.append(f"{variant.name} did not run: {str(error).strip().splitlines()[0]}")
             continue
         series.append(TimingSeries(variant.name, variant.limit, spent, head_ms))
-    return limits, copies, series, absent
-
-
-def tensorrt_series(found: Mapping[Any, Mapping[str, Any]]) -> list[TimingSeries]:
-    """Read the workers' timings.
-
-    Args:
-        found: By precision, what a worker wrote, or why it did not run.
-
-    Returns:
-        With and without CUDA graphs, of every precision that ran.
-    """
-    series = []
-    for precision, timings in found.items():
-        if "failed" in timings:
-            continue
-        limit = "float16" if precision == "fp16" else "float32"
-        for key, how in (("ms", ""), ("ms_without_graphs", " without CUDA graphs")):
-            spent = {
-                part: {int(batch): values for batch, values in timings[key][part].items()}
-                for part in ("backbone", "head")
-            }
-            series.append(TimingSeries(f"TensorRT {precision}{how}", limit, spent["backbone"], spent["head"]))
-    return series
-
-
-def faces_carried(series: TimingSeries, rate_hz: float = VERDICT_HZ) -> float:
-    """Say how many faces one GPU carries: each verdict is one crop through the backbone and one window more.
-
-    Args:
-        series: With timings of the head.
-        rate_hz: Verdicts a second and face.
-
-    Returns:
-        Faces, at the batch size that carries most; calls one after the other, transfers included.
-    """
-    return max(
-        batch
-        / (float(np.median(series.backbone[batch])) + float(np.median(series.head[batch])))
-        * 1e3
-        / rate_hz
-        for batch in series.backbone
-        if batch in series.head
-    )
-
-
-def figures_of(
-    series: Sequence[TimingSeries], limits: Mapping[str, Figure], copies: Mapping[str, Figure]
-) -> dict[str, Figure]:
-    """Give every measured quantity its name."""
-    figures = {f"GEMM {name}": figure for name, figure in limits.items()}
-    figures |= {f"copy {name}": figure for name, figure in copies.items()}
-    for one in series:
-        for part, spent in (("backbone", one.backbone), ("head", one.head)):
-            for batch, values in spent.items():
-                figures[f"{one.name}, {part}, {batch}"] = distribution([values], "ms")
-        if one.head:
-            figures[f"{one.name}, faces at {VERDICT_HZ:g} Hz"] = quantity(
-                [faces_carried(one)], "faces", better="higher"
-            )
-    return figures
-
-
-def latency_table(
-    series: Sequence[TimingSeries], work: ComputeCost, limits: Mapping[str, Figure], batches: Sequence[int]
-) -> Any:
-    """Make the table of the backbone: p50 and p99 by batch size, share of the limit and ratio at the largest.
-
-    Args:
-        series: The first is what the others are held against.
-        work: Of the backbone.
-        limits: Matrix rates by type.
-        batches: Sizes of the batch.
-    """
-    table = new_table(
-        "backbone, ms a call",
-        (*(f"batch {batch} p50 / p99" for batch in batches), "crops/s", "of GEMM", "times as long"),
-    )
-    most = max(batches)
-    for one in series:
-        p50, p99 = (
-            {batch: float(np.percentile(values, share)) for batch, values in one.backbone.items()}
-            for share in (50, 99)
-        )
-        flops = work.flop(most) / (p50[most] / 1e3)
-        table.add_row(
-            one.name,
-            *(f"{p50[batch]:.2f} / {p99[batch]:.2f}" for batch in batches),
-            f"{1e3 * most / p50[most]:.0f}",
-            f"{flops / (limits[one.limit].value * 1e12):.1%}",
-            f"{p50[most] / float(np.median(series[0].backbone[most])):.2f}",
-        )
-    return table
-
-
-def faces_table(series: Sequence[TimingSeries]) -> Any:
-    """Make the table of faces that one GPU carries."""
-    table = new_table(f"faces at {VERDICT_HZ:g} verdicts a second", ("faces",))
-    for one in series:
-        if one.head:
-            table.add_row(one.name, f"{faces_carried(one):.0f}")
-    return table
+    return limits, copies, series, failures

@@ -1,10 +1,10 @@
-"""The TensorRT side of `unmask bench gpu`, in a process of its own: answers and timings of one precision.
+"""TensorRT part of `unmask bench gpu`, in a process of its own: outputs and timings of one precision.
 
-    python -m benchmarks.suites.gpu.tensorrt_worker --prepared DIR --precision fp16 --samples IN \
+    python -m benchmarks.suites.gpu.tensorrt_worker --prepared DIR --precision fp16 --crops IN \
         --recorded OUT --json TIMES
 
-The Python that runs it may be another one than the benchmark's: TensorRT 8.6 needs 3.10. It imports no more
-than the engine does: numpy, tensorrt and pycuda.
+It may run in another Python than the benchmark: TensorRT 8.6 needs 3.10. It imports no more than the engine:
+numpy, tensorrt and pycuda.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from runtime.engines.tensorrt.prepared import PreparedModel, read_prepared
 from runtime.errors import UnmaskError
 from runtime.files import write_atomically
 
-# Before anything counts: kernels are loaded, clocks rise, CUDA graphs are captured in the second call.
+# Warm-up: kernels are loaded, clocks rise, CUDA graphs are captured in the second call.
 WARMUP_CALLS = 10
 MIN_CALLS = 20
 
 
 def call_ms(call: Callable[[], object], seconds: float) -> list[float]:
-    """Time a call again and again.
+    """Time a call repeatedly.
 
     Args:
         call: Returns when its result is on the host.
-        seconds: How long to go on, after the warm-up.
+        seconds: Time to repeat it for, after the warm-up.
 
     Returns:
         Milliseconds of each call, at least `MIN_CALLS`.
@@ -59,16 +59,16 @@ def call_ms(call: Callable[[], object], seconds: float) -> list[float]:
 def time_engine(
     engine: TensorRTEngine, model: PreparedModel, batches: Sequence[int], seconds: float
 ) -> dict[str, dict[str, list[float]]]:
-    """Time both networks, from crops or windows on the host to answers on the host.
+    """Time both networks, from crops or windows on the host to outputs on the host.
 
     Args:
-        engine: Open.
+        engine: Open engine.
         model: Its model.
-        batches: Sizes of the batch.
-        seconds: For each.
+        batches: Batch sizes.
+        seconds: Time for each measurement.
 
     Returns:
-        `backbone` and `head`, each with its milliseconds by batch size.
+        `backbone` and `head`, each with milliseconds by batch size.
     """
     rng = np.random.default_rng(0)
     size = model.input_size
@@ -85,24 +85,24 @@ def main(arguments: Sequence[str]) -> int:
     """Run the program.
 
     Args:
-        arguments: Without the program's name.
+        arguments: Command line without the name of the program.
 
     Returns:
         The exit code: 2 with a line on standard error if it cannot run.
     """
-    parser = argparse.ArgumentParser(description="Time the TensorRT engine and save what it answers.")
-    parser.add_argument("--prepared", type=Path, required=True, help="a model's folder in the cache")
+    parser = argparse.ArgumentParser(description="Time the TensorRT engine and save its outputs.")
+    parser.add_argument("--prepared", type=Path, required=True, help="folder of the model in the cache")
     parser.add_argument("--precision", choices=PRECISIONS, required=True)
-    parser.add_argument("--samples", type=Path, required=True, help="clips to answer")
-    parser.add_argument("--recorded", type=Path, required=True, help="the .npz file to write")
-    parser.add_argument("--json", type=Path, required=True, help="the timings to write")
+    parser.add_argument("--crops", type=Path, required=True, help="file with the clips")
+    parser.add_argument("--recorded", type=Path, required=True, help=".npz file to write the outputs to")
+    parser.add_argument("--json", type=Path, required=True, help="file to write the timings to")
     parser.add_argument("--batches", default="1,8,32,64")
     parser.add_argument("--seconds", type=float, default=2.0)
     options = parser.parse_args(arguments)
     try:
         batches = [int(batch) for batch in options.batches.split(",")]
         model = read_prepared(options.prepared)
-        with np.load(options.samples, allow_pickle=False) as saved:
+        with np.load(options.crops, allow_pickle=False) as saved:
             clips = saved["clips"]
         cache = EngineCache(options.prepared.resolve().parents[1])
         record: dict[str, Any] = {"python": platform.python_version()}
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str]) -> int:
             started = time.monotonic()
             with engine:
                 if graphs:
-                    # The first time this builds.
+                    # The first time, opening builds the engine.
                     record["open_s"] = round(time.monotonic() - started, 2)
                     record_outputs(
                         engine,

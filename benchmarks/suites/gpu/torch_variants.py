@@ -1,7 +1,7 @@
-"""The torch side of `unmask bench gpu`: the obvious alternatives, and what the GPU can do at best.
+"""PyTorch part of `unmask bench gpu`: the alternatives to TensorRT, and the limits of the GPU.
 
-Every alternative gets what the engine gets: uint8 crops on the host, page-locked staging, a stream of its
-own, and is done when float32 features are on the host. Batch normalisation is fold_for_inference in all of them.
+Every alternative has the same conditions as the engine: uint8 crops on the host, page-locked staging, a
+stream of its own, and float32 features on the host at the end. Batch normalisation is folded in all of them.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Call = Callable[[], object]
 
 @dataclass(frozen=True)
 class TorchVariant:
-    """Names one way to run the backbone in torch.
+    """One way to run the backbone in torch.
 
     Args:
-        name: For people.
-        dtype: What it computes in.
+        name: Name for the table.
+        dtype: Type of the computation.
         how: `eager`, `compile` or `graph`.
-        limit: The name of the matrix rate that bounds it.
+        limit: Type whose matrix rate bounds it.
     """
 
     name: str
@@ -51,11 +51,11 @@ VARIANTS = (
 
 
 class TypedBackbone(nn.Module):
-    """Runs the trunk in another type: normalised in float32, features in float32, as the engines do.
+    """Backbone that computes in another type, with normalisation and features in float32, like the engines.
 
     Args:
-        backbone: A `train.models.detector.Backbone`, fold_for_inference; it is changed.
-        dtype: What the trunk computes in.
+        backbone: A folded `train.models.detector.Backbone`; it is changed.
+        dtype: Type of the convolutions.
     """
 
     def __init__(self, backbone: nn.Module, dtype: torch.dtype) -> None:
@@ -67,7 +67,7 @@ class TypedBackbone(nn.Module):
         trunk.to(dtype=dtype, memory_format=self.layout)  # type: ignore[call-overload]
 
     def forward(self, crops: Tensor) -> Tensor:
-        """Turn crops uint8 (N, H, W, 3) into features float32 (N, D)."""
+        """Return the features float32 `(N, D)` of crops uint8 `(N, H, W, 3)`."""
         normalised: Tensor = self.backbone.normalised(crops)  # type: ignore[operator]
         pixels = normalised.to(dtype=self.dtype, memory_format=self.layout)
         features: Tensor = self.backbone.trunk(pixels)  # type: ignore[operator]
@@ -75,17 +75,17 @@ class TypedBackbone(nn.Module):
 
 
 def backbone_call(network: nn.Module, how: str, batch: int, size: int, dim: int) -> Call:
-    """Make a call from crops on the host to features on the host.
+    """Return a call from crops on the host to features on the host.
 
     Args:
-        network: On the GPU, in evaluation mode.
+        network: Network on the GPU, in evaluation mode.
         how: `eager`, `compile` or `graph`.
         batch: N.
         size: H and W.
         dim: D.
 
     Returns:
-        The call, warmed up; compiling and capturing are done.
+        The call, after compiling, capturing and warm-up.
     """
     rng = np.random.default_rng(0)
     crops = torch.from_numpy(rng.integers(0, 256, (batch, size, size, 3), dtype=np.uint8))
@@ -95,7 +95,7 @@ def backbone_call(network: nn.Module, how: str, batch: int, size: int, dim: int)
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     run: Callable[[Tensor], Tensor] = network
     if how == "compile":
-        # Each size is its own program; a few kept ones would be taken for too many of one.
+        # Each size is compiled on its own; kept programs would count towards the recompilation limit.
         torch.compiler.reset()
         run = torch.compile(network, mode="max-autotune", dynamic=False)
     graph: torch.cuda.CUDAGraph | None = None
@@ -114,7 +114,7 @@ def backbone_call(network: nn.Module, how: str, batch: int, size: int, dim: int)
             staged_in.copy_(crops)
             on_device.copy_(staged_in, non_blocking=True)
             if graph is None or captured is None:
-                # Not kept: what torch.compile replays writes its next answer over it.
+                # Copied at once: torch.compile writes its next output over this one.
                 staged_out.copy_(run(on_device), non_blocking=True)
             else:
                 graph.replay()
@@ -126,10 +126,10 @@ def backbone_call(network: nn.Module, how: str, batch: int, size: int, dim: int)
 
 
 def head_call(head: nn.Module, batch: int, window: int, dim: int) -> Call:
-    """Make a call from windows on the host to logits on the host, float32, through cuDNN's LSTM.
+    """Return a call from windows on the host to logits on the host, float32, through cuDNN's LSTM.
 
     Args:
-        head: On the GPU, in evaluation mode.
+        head: Head on the GPU, in evaluation mode.
         batch: N.
         window: T.
         dim: D.
@@ -149,20 +149,20 @@ def head_call(head: nn.Module, batch: int, window: int, dim: int) -> Call:
 
 
 def fair_settings() -> None:
-    """Have torch look for the fastest convolutions, and compute float32 as such, not in ten bits."""
+    """Let torch search for the fastest convolutions, and switch off TF32 for float32."""
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
 
 
 def gemm_rates(side: int = GEMM_SIDE) -> Iterator[tuple[str, list[float]]]:
-    """Measure how fast the GPU multiplies large matrices, on random data.
+    """Measure the rate of products of large random matrices.
 
     Args:
-        side: Of the square matrices.
+        side: Side of the square matrices.
 
-    Returns:
-        By the type's name, 10^12 multiplications and additions a second in each of several runs.
+    Yields:
+        Name of the type, and 10^12 multiplications and additions per second in each of several runs.
     """
     for name, dtype in (
         ("float32", torch.float32),
@@ -173,10 +173,10 @@ def gemm_rates(side: int = GEMM_SIDE) -> Iterator[tuple[str, list[float]]]:
 
 
 def copy_rates() -> Iterator[tuple[str, list[float]]]:
-    """Measure how fast memory is copied on the GPU, and to it from page-locked memory.
+    """Measure the rate of copies on the GPU, and from page-locked memory to it.
 
-    Returns:
-        By name, 10^9 bytes a second; on the GPU bytes read and written count.
+    Yields:
+        Name, and 10^9 bytes per second; on the GPU, bytes read and written count.
     """
     source = torch.empty(COPY_BYTES, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
@@ -192,12 +192,12 @@ def time_variant(
     """Time one alternative.
 
     Args:
-        variant: Which.
-        network: As `backbone_call` takes it.
-        batches: Sizes of the batch.
+        variant: The alternative.
+        network: See `backbone_call`.
+        batches: Batch sizes.
         size: H and W.
         dim: D.
-        seconds: For each size.
+        seconds: Time for each size.
 
     Returns:
         Milliseconds of each call, by batch size.
@@ -213,16 +213,16 @@ def _product(side: int, dtype: torch.dtype) -> Call:
     return lambda: torch.mm(left, right, out=out)
 
 
-def _device_s(work: Call, runs: int = 10) -> list[float]:
-    """Time work on the GPU's own clock, after three runs to warm up."""
+def _device_s(operation: Call, runs: int = 10) -> list[float]:
+    """Time an operation with events of the GPU, after three runs to warm up."""
     for _ in range(3):
-        work()
+        operation()
     spent = []
     for _ in range(runs):
         begun = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         ended = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         begun.record()
-        work()
+        operation()
         ended.record()
         ended.synchronize()
         spent.append(begun.elapsed_time(ended) / 1e3)

@@ -1,4 +1,4 @@
-"""The arithmetic of a graph, held to what can be counted by hand and to what torch does."""
+"""Cost of a graph: against hand counts and against torch."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from runtime.model.bundle import DEFAULT_BUNDLE, load_bundle
 from runtime.model.manifest import BACKBONE_FILE
 
 
-def write(path: Path, nodes: list[Any], weights: dict[str, np.ndarray], taken: list[Any]) -> Path:
+def write(path: Path, nodes: list[Any], weights: dict[str, np.ndarray], shape: list[Any]) -> Path:
     graph = helper.make_graph(
         nodes,
         "graph",
-        [helper.make_tensor_value_info("in", TensorProto.FLOAT, taken)],
+        [helper.make_tensor_value_info("in", TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(weight, name) for name, weight in weights.items()],
     )
@@ -27,8 +27,8 @@ def write(path: Path, nodes: list[Any], weights: dict[str, np.ndarray], taken: l
     return path
 
 
-def test_a_convolution_in_groups(tmp_path: Path) -> None:
-    """Stored int8 weights count as the float32 that they become, and restoring them costs nothing."""
+def test_cost_of_a_grouped_convolution(tmp_path: Path) -> None:
+    """int8 weights count as float32, and restoring them costs nothing."""
     path = write(
         tmp_path / "conv.onnx",
         [
@@ -45,22 +45,22 @@ def test_a_convolution_in_groups(tmp_path: Path) -> None:
         ["N", 4, 5, 6],
     )
     outputs = 8 * 5 * 6
-    work = compute_cost_of(path)
-    assert work.flop_per_item == 2 * outputs * 2 * 3 * 3
-    assert work.weight_bytes == 4 * (8 * 2 * 3 * 3 + 8)
+    cost = compute_cost_of(path)
+    assert cost.flop_per_item == 2 * outputs * 2 * 3 * 3
+    assert cost.weight_bytes == 4 * (8 * 2 * 3 * 3 + 8)
     # In and out of the convolution, and the second operand of the addition.
-    assert work.activation_bytes_per_item == 4 * (4 * 5 * 6 + outputs + outputs)
-    assert work.flop(3) == 3 * work.flop_per_item
-    assert work.moved_bytes(3) == work.weight_bytes + 3 * work.activation_bytes_per_item
+    assert cost.activation_bytes_per_item == 4 * (4 * 5 * 6 + outputs + outputs)
+    assert cost.flop(3) == 3 * cost.flop_per_item
+    assert cost.moved_bytes(3) == cost.weight_bytes + 3 * cost.activation_bytes_per_item
 
 
-@pytest.mark.parametrize("flipped", [0, 1])
-def test_a_product(tmp_path: Path, flipped: int) -> None:
-    """A Gemm's weight may stand either way."""
+@pytest.mark.parametrize("transposed", [0, 1])
+def test_cost_of_a_matrix_product(tmp_path: Path, transposed: int) -> None:
+    """The weight of a Gemm may be transposed."""
     path = write(
         tmp_path / "gemm.onnx",
-        [helper.make_node("Gemm", ["in", "weight"], ["out"], transB=flipped)],
-        {"weight": np.zeros((7, 16) if flipped else (16, 7), np.float32)},
+        [helper.make_node("Gemm", ["in", "weight"], ["out"], transB=transposed)],
+        {"weight": np.zeros((7, 16) if transposed else (16, 7), np.float32)},
         ["N", 16],
     )
     assert compute_cost_of(path) == ComputeCost(
@@ -68,20 +68,20 @@ def test_a_product(tmp_path: Path, flipped: int) -> None:
     )
 
 
-def test_a_shape_that_is_not_told(tmp_path: Path) -> None:
-    """It is an error, not a network that costs nothing."""
+def test_an_unknown_shape_is_an_error(tmp_path: Path) -> None:
+    """A shape that the graph does not determine does not count as zero."""
     path = write(
         tmp_path / "free.onnx",
         [helper.make_node("MatMul", ["in", "weight"], ["out"])],
         {"weight": np.zeros((16, 7), np.float32)},
         ["N", "T", 16],
     )
-    with pytest.raises(ValueError, match="does not tell"):
+    with pytest.raises(ValueError, match="does not determine"):
         compute_cost_of(path)
 
 
-def test_the_backbone_as_torch_counts_it() -> None:
-    """Folding and rounding leave the arithmetic of the trained network as it was."""
+def test_cost_of_the_backbone_equals_that_of_torch() -> None:
+    """Folding and rounding do not change the arithmetic of the trained network."""
     import torch
 
     from train.models.detector import Backbone
@@ -99,7 +99,7 @@ def test_the_backbone_as_torch_counts_it() -> None:
     with torch.inference_mode():
         size = load_bundle(DEFAULT_BUNDLE).input_size
         network(torch.zeros(1, size, size, 3, dtype=torch.uint8))
-    work = compute_cost_of(DEFAULT_BUNDLE / BACKBONE_FILE)
-    assert work.flop_per_item == 2 * macs
+    cost = compute_cost_of(DEFAULT_BUNDLE / BACKBONE)
+    assert cost.flop_per_item == 2 * macs
     # 23 million weights, as published, without the classifier.
-    assert 4 * 22.9e6 < work.weight_bytes < 4 * 23.1e6
+    assert 4 * 22.9e6 < cost.weight_bytes < 4 * 23.1e6

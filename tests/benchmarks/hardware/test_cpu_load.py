@@ -1,4 +1,4 @@
-"""CPU time as the kernel counts it."""
+"""CPU time from /proc, and memory."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.hardware.cpu_load import STAT, Load, busy_s, memory_mib, threads_s
+from benchmarks.hardware.cpu_load import STAT, CpuLoad, busy_s, memory_mib, threads_s
 
 LINUX = pytest.mark.skipif(not STAT.exists(), reason="no /proc on this system")
 
 
-def test_what_is_idle_is_not_busy() -> None:
+def test_idle_time_is_not_busy() -> None:
     """User, nice, system, both interrupts and stolen time count; idle, waiting and guests do not."""
     text = "cpu  100 20 30 9999 8888 4 5 6 77 7\ncpu0 1 1 1 1 1 1 1 1 1 1\n"
     assert busy_s(text, ticks_per_s=10) == 16.5
 
 
-def test_what_the_kernel_never_wrote() -> None:
-    """It is an error, not zero seconds."""
+def test_other_content_is_an_error() -> None:
+    """Content of another format does not count as zero seconds."""
     with pytest.raises(ValueError, match="no line"):
         busy_s("nonsense", ticks_per_s=100)
 
 
-def test_work_shows() -> None:
+def test_cpu_time_of_a_block() -> None:
     """CPU time is counted while it is spent; sleeping is free."""
-    with Load() as load:
+    with CpuLoad() as load:
         until = time.process_time() + 0.05
         while time.process_time() < until:
             pass
     assert load.own_s >= 0.05
-    with Load() as idle:
+    with CpuLoad() as idle:
         time.sleep(0.1)
     assert idle.wall_s >= 0.1
     assert idle.own_s < load.own_s
 
 
 @LINUX
-def test_threads_are_told_apart() -> None:
-    """A thread's work stands under the first word of its name."""
+def test_threads_are_counted_by_name() -> None:
+    """CPU time of a thread is under the first word of its name."""
     stop = threading.Event()
 
     def work() -> None:
@@ -58,12 +58,12 @@ def test_threads_are_told_apart() -> None:
     assert "reader" not in threads_s()
 
 
-def test_threads_where_the_kernel_is_silent(tmp_path: Path) -> None:
-    """Nothing is made up."""
+def test_no_threads_without_proc(tmp_path: Path) -> None:
+    """Without /proc the result is empty."""
     assert threads_s(tmp_path / "none") == {}
 
 
 @LINUX
 def test_memory() -> None:
-    """A running Python holds some."""
+    """The resident memory of Python is several MiB."""
     assert (memory_mib() or 0.0) > 5

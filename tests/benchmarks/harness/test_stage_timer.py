@@ -1,4 +1,4 @@
-"""The stages of a frame add up to what it took."""
+"""The stages of a frame add up to its total time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from benchmarks.harness.stage_timer import StageTimer, TimedDetector, split
+from benchmarks.harness.stage_timer import StageTimer, TimedDetector, stage_times
 from runtime.messages import Latency
 from runtime.pipeline.stream_analysis import FaceVerdict
 from streams.input.frame import Frame
@@ -34,10 +34,10 @@ def verdict(**latency: float) -> FaceVerdict:
 
 
 def test_the_stages_add_up() -> None:
-    """What the runtime gives in one is divided by what was timed inside it."""
+    """Times of the runtime are divided by the times measured inside them."""
     spent = verdict(decode=2.0, detect=12.0, crop=1.0, backbone=30.0, head=3.0, total=0.0)
     inner = {"network": 7.0, "detector": 9.0, "backbone": 29.5}
-    stages = split(frame(2.0), [spent], inner, analysis_ms=47.0, send_ms=0.5)
+    stages = stage_times(frame(2.0), [spent], inner, analysis_ms=47.0, send_ms=0.5)
     assert stages == {
         "decode": 2.0,
         "convert": 2.0,
@@ -55,34 +55,34 @@ def test_the_stages_add_up() -> None:
 
 
 def test_a_frame_without_detection() -> None:
-    """Faces that were only followed cost no network, and nothing is below zero."""
+    """Tracked faces need no network, and no stage is negative."""
     spent = verdict(decode=1.0, detect=2.0, crop=1.0, backbone=30.0, head=3.0, total=0.0)
-    stages = split(frame(1.0), [spent], {"backbone": 31.0}, analysis_ms=35.9, send_ms=0.0)
+    stages = stage_times(frame(1.0), [spent], {"backbone": 31.0}, analysis_ms=35.9, send_ms=0.0)
     assert (stages["convert"], stages["detect"], stages["track"]) == (0.0, 0.0, 2.0)
     assert min(stages.values()) == 0.0
 
 
 def test_the_network_is_inside_the_detector() -> None:
-    """The detector's own time holds its network's; taking it begins anew."""
-    stopwatch = StageTimer()
+    """The time of the detector includes that of its network; `take` starts from zero."""
+    timer = StageTimer()
 
     def infer(picture: np.ndarray) -> list[np.ndarray]:
         rows, columns = picture.shape[2] // 4, picture.shape[3] // 4
         return [np.zeros((1, count, rows, columns), np.float32) for count in (1, 2, 2)]
 
-    assert TimedDetector(infer, stopwatch).detect(av.VideoFrame(64, 64, "yuv420p"), 64) == []
-    spent = stopwatch.take()
+    assert TimedDetector(infer, timer).detect(av.VideoFrame(64, 64, "yuv420p"), 64) == []
+    spent = timer.take()
     assert 0 < spent["network"] <= spent["detector"]
-    assert stopwatch.take() == {}
+    assert timer.take() == {}
 
 
 def test_a_call_that_fails_counts_too() -> None:
-    """Its time was spent, and its error is its caller's."""
-    stopwatch = StageTimer()
+    """The time of a failed call counts, and its error is raised."""
+    timer = StageTimer()
 
     def fail() -> None:
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError, match="no"):
-        stopwatch.timed("work", fail)()
-    assert "work" in stopwatch.take()
+        timer.timed("work", fail)()
+    assert "work" in timer.take()

@@ -1,4 +1,4 @@
-"""The original method and ours on a real video, the original's network cut down for a test."""
+"""The original method and unmask on a real video, with a small network for the original."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from typing import NoReturn
 
 import pytest
 
-from benchmarks.harness.errors import NothingMeasured, SettingInvalid, TooShort
-from benchmarks.suites.baseline import benchmark as baseline
+from benchmarks.harness.errors import NothingMeasured, SettingInvalid, VideoTooShort
+from benchmarks.suites.baseline import method_cost
 from benchmarks.suites.baseline import original_method as original
-from benchmarks.suites.baseline.benchmark import MethodCost, run_baseline
-from benchmarks.suites.baseline.original_method import Network, pictures, whole_clip
+from benchmarks.suites.baseline.benchmark import BaselineConfig, run_baseline
+from benchmarks.suites.baseline.method_cost import MethodCost
+from benchmarks.suites.baseline.original_method import OriginalNetwork, first_frames, whole_clip
 from runtime.engines.factory import open_engine
 from runtime.model.bundle import DEFAULT_BUNDLE
 from streams.input.source import parse_source
+from train.models.config import ORIGINAL
 
 FRAMES = 6
 LINES = [
@@ -40,15 +42,15 @@ def dlib(skip_or_fail: Callable[[str], NoReturn]) -> None:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same method with a clip of six crops at 32 px, and a narrow LSTM."""
-    config = replace(original.ORIGINAL, input_size=32, window=FRAMES, min_frames=2, hidden=16)
+    config = replace(ORIGINAL, input_size=32, window=FRAMES, min_frames=2, hidden=16)
     monkeypatch.setattr(original, "ORIGINAL", config)
     monkeypatch.setattr(original, "SIZE", 32)
-    for module in (original, baseline):
+    for module in (original, method_cost):
         monkeypatch.setattr(module, "CLIP", FRAMES)
 
 
 def test_a_method_adds_up() -> None:
-    """Its cost is the median of the repetitions' sums, and for a second of video goes by its own rate."""
+    """The cost is the median over the repetitions; per second of video it depends on the rate of verdicts."""
     method = MethodCost(name="m", faces_s=[1.0, 2.0, 3.0], network_s=[10.0, 20.0, 10.0], verdicts_hz=0.5)
     assert method.total_s == [11.0, 22.0, 13.0]
     assert method.per_verdict_s == 13.0
@@ -57,9 +59,16 @@ def test_a_method_adds_up() -> None:
 
 @pytest.mark.usefixtures("small")
 def test_the_record(face_video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every step has its line and both parts of its cost; the ratios are those of the lines, and last."""
+    """Every method has its line and both parts of its cost; the ratios come last."""
     out = tmp_path / "baseline.json"
-    assert run_baseline(str(face_video), repeats=2, compiled=False, model=DEFAULT_BUNDLE, json_out=out) == 0
+    assert (
+        run_baseline(
+            BaselineConfig(
+                video=str(face_video), repeats=2, compiled=False, model=DEFAULT_BUNDLE, json_out=out
+            )
+        )
+        == 0
+    )
     record = json.loads(out.read_text())
     figures = record["figures"]
     for line in LINES:
@@ -79,18 +88,18 @@ def test_the_record(face_video: Path, tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.usefixtures("small")
-def test_all_forms_judge_alike(tmp_path: Path, face_video: Path) -> None:
-    """The exported clip and the compiled one are the original's function, so their costs compare."""
+def test_all_forms_give_the_same_logit(tmp_path: Path, face_video: Path) -> None:
+    """The exported network computes the function of the original, so their costs can be compared."""
     faces = original.HogFaces()
     crops = [
         crop
-        for picture in pictures(parse_source(str(face_video)), FRAMES)
-        if (crop := faces.crop(picture)) is not None
+        for frame in first_frames(parse_source(str(face_video)), FRAMES)
+        if (crop := faces.crop(frame)) is not None
     ]
     assert len(crops) == FRAMES
     clip = whole_clip(crops)
     assert clip.shape == (FRAMES, 32, 32, 3)
-    network = Network.random()
+    network = OriginalNetwork.random()
     logit = float(network.eager(clip)())  # type: ignore[arg-type]
     with open_engine(network.bundle(tmp_path), "onnxruntime") as engine:
         (exported,) = engine.logits(engine.features(clip)[None])
@@ -98,25 +107,25 @@ def test_all_forms_judge_alike(tmp_path: Path, face_video: Path) -> None:
 
 
 def test_too_few_crops_are_repeated() -> None:
-    """The clip is always full: the network's cost does not depend on what dlib found."""
+    """The clip is always full, so the cost of the network does not depend on dlib."""
     clip = whole_clip([])
     assert clip.shape == (original.CLIP, original.SIZE, original.SIZE, 3)
 
 
 def test_a_short_video(tmp_path: Path, make_face_video: Callable[..., Path]) -> None:
-    """It is told that, and how many frames there would have to be."""
+    """The error has the number of frames, and the number needed."""
     path = make_face_video(tmp_path / "short.mp4", seconds=2.0)
-    with pytest.raises(TooShort, match="50 frames, but the original method judges 80"):
-        run_baseline(str(path), model=DEFAULT_BUNDLE)
+    with pytest.raises(VideoTooShort, match="50 frames, but the original method scores 80"):
+        run_baseline(BaselineConfig(video=str(path), model=DEFAULT_BUNDLE))
 
 
 def test_a_video_without_a_face(clip: Path) -> None:
-    """That is found out before the minutes that the original takes."""
+    """The error comes before the minutes that the original takes."""
     with pytest.raises(NothingMeasured, match="no face"):
-        run_baseline(str(clip), model=DEFAULT_BUNDLE)
+        run_baseline(BaselineConfig(video=str(clip), model=DEFAULT_BUNDLE))
 
 
 def test_only_files() -> None:
-    """The original has no live input."""
+    """Live sources are an error."""
     with pytest.raises(SettingInvalid, match="VIDEO demo"):
-        run_baseline("demo", model=DEFAULT_BUNDLE)
+        run_baseline(BaselineConfig(video="demo", model=DEFAULT_BUNDLE))

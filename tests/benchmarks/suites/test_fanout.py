@@ -1,4 +1,4 @@
-"""Real subscribers on a real server: the fast get everything, the slow lose and hold nobody up."""
+"""Real subscribers on a real server: fast ones receive everything, slow ones lose messages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.harness.errors import HelperFailed, SettingInvalid
 from benchmarks.helpers.subscribers import Received, Subscribers
-from benchmarks.suites.fanout import Delivery, deliver, run_fanout
+from benchmarks.suites.fanout import Delivery, FanoutConfig, deliver, run_fanout
 
 
 def array(*rows: tuple[int, float]) -> np.ndarray:
@@ -19,7 +19,7 @@ def array(*rows: tuple[int, float]) -> np.ndarray:
 
 
 def test_delays_and_losses() -> None:
-    """Messages are matched by number; what came before the measurement, or never, has no delay."""
+    """Messages are matched by number; those before the measurement, and lost ones, have no delay."""
     delivery = Delivery(
         published=array((5, 10.0), (6, 11.0), (7, 12.0), (8, 13.0)),
         received=Received(
@@ -36,8 +36,8 @@ def test_delays_and_losses() -> None:
     assert delivery.lost(slow=True) == 0.75
 
 
-def test_a_slow_reader_loses_and_the_fast_do_not() -> None:
-    """Three that read all, one that reads half as fast as is published."""
+def test_only_a_slow_reader_loses_messages() -> None:
+    """Three fast subscribers, and one that reads half of what is published."""
     delivery = deliver(fast=3, slow=1, rate_hz=25.0, streams=4, seconds=2.0)
     assert len(delivery.published) == 200
     assert delivery.lost() == 0.0
@@ -53,7 +53,12 @@ def test_a_slow_reader_loses_and_the_fast_do_not() -> None:
 def test_the_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each number of subscribers has its figures, by repetition."""
     out = tmp_path / "fanout.json"
-    assert run_fanout(subscribers=[1, 2], slow=0, rate_hz=20.0, seconds=1.0, repeats=2, json_out=out) == 0
+    assert (
+        run_fanout(
+            FanoutConfig(subscribers=[1, 2], slow=0, rate_hz=20.0, seconds=1.0, repeats=2, json_out=out)
+        )
+        == 0
+    )
     record = json.loads(out.read_text())
     figure = record["figures"]["2: delivery"]
     assert figure["n"] == 2 * 80
@@ -64,7 +69,7 @@ def test_the_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_server_that_is_not_there() -> None:
-    """It is told at once, not waited for."""
+    """The error comes at once."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with (
@@ -75,6 +80,6 @@ def test_a_server_that_is_not_there() -> None:
 
 
 def test_no_subscribers() -> None:
-    """There is nobody to deliver to."""
+    """Numbers below 1 are an error."""
     with pytest.raises(SettingInvalid, match="--subscribers 0"):
-        run_fanout(subscribers=[0])
+        run_fanout(FanoutConfig(subscribers=[0]))

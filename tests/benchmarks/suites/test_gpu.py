@@ -1,4 +1,4 @@
-"""The GPU benchmark where there is no GPU: one clear line; and its own arithmetic, on timings made up."""
+"""The GPU benchmark without a GPU, on a fake one, and its arithmetic on given timings."""
 
 from __future__ import annotations
 
@@ -17,21 +17,16 @@ from rich.console import Console
 
 import unmask
 from benchmarks.hardware.compute_cost import compute_cost_of
-from benchmarks.harness.record import quantity
+from benchmarks.harness.benchmark_record import quantity
 from benchmarks.suites.gpu import benchmark as gpu
 from benchmarks.suites.gpu import tensorrt_worker
-from benchmarks.suites.gpu.benchmark import (
-    TimingSeries,
-    faces_carried,
-    results_path,
-    run_gpu,
-    run_worker,
-    tensorrt_series,
-)
+from benchmarks.suites.gpu.benchmark import GpuConfig, results_path, run_gpu, run_worker
 from benchmarks.suites.gpu.tensorrt_worker import MIN_CALLS, WARMUP_CALLS, call_ms
+from benchmarks.suites.gpu.timing_series import TimingSeries, faces_sustained, tensorrt_series
 from benchmarks.suites.gpu.torch_variants import TypedBackbone
 from export.parity import engine_check
 from export.parity.restored_detector import restored_detector
+from runtime.engines import recorded_outputs
 from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
 from runtime.engines.tensorrt.engine import TensorRTEngine
 from runtime.errors import EngineUnavailable
@@ -54,7 +49,7 @@ def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_driver")
 def test_without_a_gpu_it_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Before anything is loaded or written."""
+    """The error comes before anything is loaded or written."""
     out = tmp_path / "gpu.json"
     assert unmask.run(["bench", "gpu", "--json", str(out)]) == 2
     (line,) = capfd.readouterr().err.strip().splitlines()
@@ -68,7 +63,7 @@ def test_without_a_gpu_it_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixtu
 def test_torch_that_does_not_reach_the_gpu_is_told_apart(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A driver is there, but torch is a build for CPUs."""
+    """With a driver, but a torch built for CPUs, the error names torch."""
     monkeypatch.setattr(gpu, "probe", lambda: fake_gpu.GPU)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert unmask.run(["bench", "gpu"]) == 2
@@ -78,7 +73,7 @@ def test_torch_that_does_not_reach_the_gpu_is_told_apart(
 
 
 def test_a_call_is_timed_after_its_warm_up() -> None:
-    """What the first calls cost is in no figure, and a few are always timed."""
+    """The warm-up is in no figure, and a minimum of calls is always timed."""
     calls = []
     spent = call_ms(lambda: calls.append(1), seconds=0.0)
     assert len(spent) == MIN_CALLS
@@ -87,17 +82,20 @@ def test_a_call_is_timed_after_its_warm_up() -> None:
 
 
 def test_faces_are_counted_at_the_best_batch() -> None:
-    """A verdict is a crop and a window; medians count, not outliers."""
+    """A verdict is one crop and one window; the medians count."""
     series = TimingSeries("x", "float16", {1: [1.0, 1.0, 99.0], 64: [4.0, 4.0, 4.0]}, {1: [1.0], 64: [2.4]})
     # One: 1000 / 2 verdicts a second; 64: 64000 / 6.4 of them; ten each face.
-    assert faces_carried(series) == pytest.approx(1000.0)
-    assert faces_carried(series, rate_hz=5.0) == pytest.approx(2000.0)
+    assert faces_sustained(series) == pytest.approx(1000.0)
+    assert faces_sustained(series, rate_hz=5.0) == pytest.approx(2000.0)
 
 
 def test_what_the_workers_wrote_is_read() -> None:
-    """Both with and without CUDA graphs; a precision that did not run gives no series."""
+    """Timings with and without CUDA graphs; a precision that did not run has none."""
     spent = {"backbone": {"1": [1.0], "8": [2.0]}, "head": {"1": [0.5], "8": [0.6]}}
-    found = {"fp16": {"ms": spent, "ms_without_graphs": spent}, "fp32": {"failed": "no memory"}}
+    found: dict[str, dict[str, Any]] = {
+        "fp16": {"ms": spent, "ms_without_graphs": spent},
+        "fp32": {"failed": "no memory"},
+    }
     series = tensorrt_series(found)
     assert [one.name for one in series] == ["TensorRT fp16", "TensorRT fp16 without CUDA graphs"]
     assert series[0].limit == "float16"
@@ -105,7 +103,7 @@ def test_what_the_workers_wrote_is_read() -> None:
 
 
 def test_the_record_is_named_after_the_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The hardware is in the file's name too."""
+    """The default file name has the name of the GPU."""
     monkeypatch.setattr(gpu, "RESULTS", tmp_path / "results")
     assert results_path(fake_gpu.GPU) == tmp_path / "results/gpu-pretend-9000.json"
     assert (tmp_path / "results").is_dir()
@@ -113,15 +111,13 @@ def test_the_record_is_named_after_the_gpu(monkeypatch: pytest.MonkeyPatch, tmp_
 
 @pytest.mark.parametrize("python", ["/bin/false", "/no/such/python"])
 def test_a_worker_that_fails_is_a_reason(bundle: Bundle, tmp_path: Path, python: str) -> None:
-    """A crash without a word, a Python that is not there: the other rows are measured all the same."""
+    """After a crash or with a missing Python, the other rows are measured."""
     recorded, timings = run_worker(
         bundle,
         "fp32",
-        python=Path(python),
-        samples=tmp_path / "samples.npz",
+        GpuConfig(tensorrt_python=Path(python), batches=[1], seconds=0.1),
+        crops=tmp_path / "crops.npz",
         folder=tmp_path,
-        batches=[1],
-        seconds=0.1,
         console=Console(stderr=True),
     )
     assert recorded is None
@@ -135,7 +131,7 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def worker(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Run the worker in this process, on a pretended GPU."""
+    """Run the worker in this process, on a fake GPU."""
     fake_gpu.install(monkeypatch)
     pretended = partial(
         TensorRTEngine,
@@ -163,7 +159,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 def test_one_run_leaves_everything(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Engines, timings, parity, limits, faces: in the tables and in the record, with the GPU named."""
+    """Engines, timings, parity, limits and faces are in the tables and in the record, with the GPU's name."""
     monkeypatch.setattr(gpu, "probe", lambda: fake_gpu.GPU)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(engine_check, "PORTRAIT_CLIPS", 1)
@@ -174,7 +170,7 @@ def test_one_run_leaves_everything(
         gpu, "measure_torch", lambda *given, **options: (limits, copies, [eager], ["x did not run: y"])
     )
     out = tmp_path / "gpu.json"
-    assert run_gpu(batches=(1, 2), seconds=0.0, json_out=out) == 0
+    assert run_gpu(GpuConfig(batches=(1, 2), seconds=0.0, json_out=out)) == 0
     record = json.loads(out.read_text())
     assert record["gpu"]["name"] == "Pretend 9000"
     assert record["gpu"]["architecture"] == "sm_90"
@@ -186,33 +182,37 @@ def test_one_run_leaves_everything(
     for name in ("TensorRT fp16, backbone, 2", "TensorRT fp32 without CUDA graphs, head, 1", "GEMM float16"):
         assert record["figures"][name]["n"] >= 1
     assert record["faces_at_10_hz"]["torch eager float32"] == pytest.approx(2 / 7e-3 / 10)
-    work = compute_cost_of(bundle.backbone)
-    assert record["backbone"]["flop_per_crop"] == work.flop_per_item
+    cost = compute_cost_of(bundle.backbone)
+    assert record["backbone"]["flop_per_crop"] == cost.flop_per_item
     assert record["notes"] == ["x did not run: y"]
     printed = capsys.readouterr().out
-    for words in ("batch 2 p50 / p99", "torch eager float32", "faces at 10 verdicts a second", "max Δlogit"):
+    for words in (
+        "batch 2 p50 / p90 / p99",
+        "torch eager float32",
+        "faces at 10 verdicts a second",
+        "max Δlogit",
+    ):
         assert words in printed
-    # Held against the first series, and its own share of the limit.
-    assert f"{2 * work.flop_per_item / 6e-3 / 1e14:.1%}" in printed
+    # The share of the limit of the torch series.
+    assert f"{2 * cost.flop_per_item / 6e-3 / 1e14:.1%}" in printed
 
 
 @pytest.mark.usefixtures("worker")
 def test_verdicts_that_flip_fail_the_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The record is written all the same, and says so."""
+    """The record is written, with a note."""
     monkeypatch.setattr(gpu, "probe", lambda: fake_gpu.GPU)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(engine_check, "PORTRAIT_CLIPS", 1)
     monkeypatch.setattr(gpu, "measure_torch", lambda *given, **options: (_limits(), {}, [], []))
-    record_outputs = tensorrt_worker.record_outputs
 
     def wrong(*given: Any, **options: Any) -> Any:
-        outputs = record_outputs(*given, **options)
+        outputs = recorded_outputs.record_outputs(*given, **options)
         outputs.logits[:] += 1.0
         return outputs
 
     monkeypatch.setattr(tensorrt_worker, "record_outputs", wrong)
     out = tmp_path / "gpu.json"
-    assert run_gpu(batches=(1,), seconds=0.0, json_out=out) == 2
+    assert run_gpu(GpuConfig(batches=(1,), seconds=0.0, json_out=out)) == 2
     assert any("differs from torch" in note for note in json.loads(out.read_text())["notes"])
 
 
@@ -221,7 +221,7 @@ def _limits() -> dict[str, Any]:
 
 
 def test_torch_in_another_type_gives_the_same_features(bundle: Bundle) -> None:
-    """The alternatives compute what the engine computes: normalised and given back in float32."""
+    """The alternatives compute the same features as the engine, normalised and returned in float32."""
     rng = np.random.default_rng(0)
     crops = torch.from_numpy(rng.integers(0, 256, (1, bundle.input_size, bundle.input_size, 3), np.uint8))
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""The latency benchmark on real streams: what it counts, and that its record holds every stage."""
+"""The latency benchmark on real streams."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks.harness.errors import NothingMeasured, RecordNotWritten
-from benchmarks.suites.latency import StageLatencies, run_latency
+from benchmarks.suites.latency import LatencyConfig, StageLatencies, run_latency
 from runtime.model.bundle import DEFAULT_BUNDLE
 
 STAGES = [
@@ -34,7 +34,7 @@ def model() -> Path:
 
 
 def test_the_warm_up_is_left_out() -> None:
-    """The first frames count as scored, and are in no figure."""
+    """Frames of the warm-up count as scored, and are in no figure."""
     samples = StageLatencies(warmup=2)
     for spent_ms in (100.0, 100.0, 1.0, 3.0):
         samples.add({"total": spent_ms}, faces=1)
@@ -47,9 +47,12 @@ def test_the_warm_up_is_left_out() -> None:
 def test_the_record(
     face_video: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It holds every stage's figures and what they were made on; a short file is gone through again."""
+    """The record has the figures of every stage; a short file is repeated."""
     out = tmp_path / "latency.json"
-    assert run_latency(str(face_video), samples=40, warmup=5, model=model, json_out=out) == 0
+    assert (
+        run_latency(LatencyConfig(source=str(face_video), samples=40, warmup=5, model=model, json_out=out))
+        == 0
+    )
     record = json.loads(out.read_text())
     assert (record["n"], record["faces"], record["settings"]["warmup"]) == (40, 1.0, 5)
     assert list(record["figures"]) == STAGES
@@ -64,12 +67,19 @@ def test_the_record(
     assert "no capture" in capsys.readouterr().out
 
 
-def test_a_camera_has_the_way_to_the_subscriber(
+def test_a_camera_has_the_latency_to_the_subscriber(
     face_video: Path, model: Path, tmp_path: Path, rtsp_server: Callable[..., Any]
 ) -> None:
-    """A real camera, a real server, a real client in another process: the way to it is longest."""
+    """With a real camera, server and client in another process, the time to the subscriber is the longest."""
     out = tmp_path / "latency.json"
-    assert run_latency(rtsp_server(face_video).url(), samples=12, warmup=2, model=model, json_out=out) == 0
+    assert (
+        run_latency(
+            LatencyConfig(
+                source=rtsp_server(face_video).url(), samples=12, warmup=2, model=model, json_out=out
+            )
+        )
+        == 0
+    )
     figures = json.loads(out.read_text())["figures"]
     assert list(figures) == [*STAGES, "capture", "subscriber"]
     assert figures["subscriber"]["n"] == 12
@@ -77,13 +87,13 @@ def test_a_camera_has_the_way_to_the_subscriber(
 
 
 def test_a_video_without_a_face_is_a_mistake(clip: Path, model: Path) -> None:
-    """There is nothing to measure then, and the run ends instead of going round for ever."""
+    """Without a face the run ends instead of repeating the file forever."""
     with pytest.raises(NothingMeasured, match="no face"):
-        run_latency(str(clip), samples=5, warmup=0, model=model)
+        run_latency(LatencyConfig(source=str(clip), samples=5, warmup=0, model=model))
 
 
 def test_a_record_that_cannot_be_written(face_video: Path, model: Path, tmp_path: Path) -> None:
-    """That is found out before anything is measured."""
+    """The error comes before the measurement."""
     out = tmp_path / "nowhere" / "latency.json"
     with pytest.raises(RecordNotWritten, match=r"latency\.json: cannot be written"):
-        run_latency(str(face_video), samples=1, warmup=0, model=model, json_out=out)
+        run_latency(LatencyConfig(source=str(face_video), samples=1, warmup=0, model=model, json_out=out))

@@ -1,4 +1,4 @@
-"""The limits and the shares of them, on passed-in figures and on real libraries."""
+"""Machine limits and the shares of them, with given rates and with real libraries."""
 
 from __future__ import annotations
 
@@ -12,47 +12,53 @@ from benchmarks.hardware import machine_limits
 from benchmarks.hardware.compute_cost import ComputeCost
 from benchmarks.hardware.machine_limits import MatrixProduct, copy_gb_per_s, matrix_products, min_call_s
 from benchmarks.harness.errors import SettingInvalid
-from benchmarks.suites.roofline import MachineRates, RooflineShares, fastest_matrix_product, run_roofline
+from benchmarks.suites.roofline import (
+    MachineRates,
+    RooflineConfig,
+    RooflineShares,
+    fastest_matrix_product,
+    run_roofline,
+)
 from runtime.model.bundle import DEFAULT_BUNDLE
 
-WORK = ComputeCost(flop_per_item=10**9, weight_bytes=4 * 10**6, activation_bytes_per_item=10**6)
+COST = ComputeCost(flop_per_item=10**9, weight_bytes=4 * 10**6, activation_bytes_per_item=10**6)
 
 
 def test_the_slower_limit_counts() -> None:
-    """With slow memory a call is bound by its bytes, else by its arithmetic."""
+    """With slow memory a call is limited by its bytes, otherwise by its arithmetic."""
     fast_memory = MachineRates(gemm_gflops=50.0, copy_gb=100.0)
-    assert fast_memory.limit_s(WORK, 4) == fast_memory.gemm_s(WORK, 4) == pytest.approx(0.08)
+    assert fast_memory.limit_s(COST, 4) == fast_memory.gemm_s(COST, 4) == pytest.approx(0.08)
     slow_memory = MachineRates(gemm_gflops=50.0, copy_gb=0.05)
-    assert slow_memory.limit_s(WORK, 4) == pytest.approx(8e6 / 0.05e9)
+    assert slow_memory.limit_s(COST, 4) == pytest.approx(8e6 / 0.05e9)
 
 
 def test_shares() -> None:
-    """A call that takes twice the time of its limit has half of it."""
+    """A call that takes twice the time of its limit has a share of one half."""
     shares = RooflineShares()
-    shares.add(0.04, WORK, 1, MachineRates(gemm_gflops=50.0, copy_gb=100.0))
-    shares.add(0.04, WORK, 1, MachineRates(gemm_gflops=25.0, copy_gb=100.0))
+    shares.add(0.04, COST, 1, MachineRates(gemm_gflops=50.0, copy_gb=100.0))
+    shares.add(0.04, COST, 1, MachineRates(gemm_gflops=25.0, copy_gb=100.0))
     figures = shares.figures("engine, 1")
     assert figures["engine, 1: share of GEMM"].repeats["value"] == pytest.approx((0.5, 1.0))
     assert figures["engine, 1: call"].value == pytest.approx(40.0)
 
 
 def test_the_fastest_call_counts() -> None:
-    """It is called until the time is over, and at least once."""
+    """The call is repeated until the time is over, at least once."""
     calls = 0
 
     def call() -> None:
         nonlocal calls
         calls += 1
 
-    assert 0 <= min_call_s(call, least_s=0.001) <= 0.001
+    assert 0 <= min_call_s(call, min_total_s=0.001) <= 0.001
     assert calls > 1
     calls = 0
-    min_call_s(call, least_s=0.0)
+    min_call_s(call, min_total_s=0.0)
     assert calls == 1
 
 
 def test_every_library_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They give the same product, and each has every shape."""
+    """All libraries give the same product, for every shape."""
     monkeypatch.setattr(machine_limits, "SHAPES", ((8, 16, 4), (5, 3, 7)))
     found = list(matrix_products(threads=1))
     assert {product.library for product in found} == {"numpy", "onnxruntime", "torch"}
@@ -65,14 +71,14 @@ def test_every_library_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_fastest_product_is_chosen() -> None:
-    """By its rate, not by its time: a larger one takes longer."""
+    """The fastest product is that with the highest rate, not the shortest time."""
     idle = MatrixProduct(library="idle", shape=(1, 1, 1), run=lambda: None)
     busy = MatrixProduct(library="busy", shape=(4096, 4096, 4096), run=lambda: None)
     assert fastest_matrix_product([idle, busy]) is busy
 
 
 def test_memory_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In as many parts as there are threads."""
+    """Memory is copied in as many parts as there are threads."""
     monkeypatch.setattr(machine_limits, "COPY_BYTES", 2**20)
     assert copy_gb_per_s(3)() > 0
 
@@ -80,11 +86,11 @@ def test_memory_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every batch has its share, and the arithmetic of the real backbone is in it."""
+    """Every batch size has its share, and the record has the arithmetic of the real backbone."""
     monkeypatch.setattr(machine_limits, "SHAPES", ((64, 64, 64),))
     monkeypatch.setattr(machine_limits, "COPY_BYTES", 2**22)
     out = tmp_path / "roofline.json"
-    assert run_roofline(batches=[1, 2], repeats=2, model=DEFAULT_BUNDLE, json_out=out) == 0
+    assert run_roofline(RooflineConfig(batches=[1, 2], repeats=2, model=DEFAULT_BUNDLE, json_out=out)) == 0
     record = json.loads(out.read_text())
     assert record["backbone"]["flop_per_crop"] == 4_314_726_400
     shares = {name: figure for name, figure in record["figures"].items() if name.endswith("share of GEMM")}
@@ -95,6 +101,6 @@ def test_the_record(
 
 
 def test_an_empty_batch() -> None:
-    """It is a mistake."""
+    """Batch sizes below 1 are an error."""
     with pytest.raises(SettingInvalid, match="--batch 0"):
-        run_roofline(batches=[0], model=DEFAULT_BUNDLE)
+        run_roofline(RooflineConfig(batches=[0], model=DEFAULT_BUNDLE))

@@ -1,4 +1,4 @@
-"""What breaks a step, what is told of it, and a small ramp on real cameras."""
+"""When a step fails, its bottleneck, and a search on real cameras."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import pytest
 
 from benchmarks.harness.errors import HelperFailed, NothingMeasured, SettingInvalid
 from benchmarks.helpers.cameras import Cameras
-from benchmarks.suites.throughput.benchmark import Step, limit, run_throughput
-from runtime.errors import RateTooHigh
+from benchmarks.suites.throughput.benchmark import ThroughputConfig, run_throughput
+from benchmarks.suites.throughput.load_step import LoadStep, bottleneck
+from runtime.commands.monitor import RateTooHigh
 from runtime.model.bundle import DEFAULT_BUNDLE
 from streams.input.events import Connected, Event
 from streams.input.reader import open_reader
 
 
-def step(**changes: Any) -> Step:
+def step(**changes: Any) -> LoadStep:
     values: dict[str, Any] = {
         "streams": 4,
         "latency_ms": [40.0] * 99 + [60.0],
@@ -30,14 +31,14 @@ def step(**changes: Any) -> Step:
         "machine_cores": 1.1,
         "memory_mib": 300.0,
     }
-    return Step(**{**values, **changes})
+    return LoadStep(**{**values, **changes})
 
 
-def test_a_step_that_holds() -> None:
-    """No drop, all samples, and 99 of 100 verdicts in time: one late one is within the bound."""
-    assert step().broken(bound_ms=59.0) == []
-    # A file at 8 pictures a second may be off its grid by one.
-    assert step(analysed_hz=7.7).broken(bound_ms=59.0) == []
+def test_a_step_that_is_sustained() -> None:
+    """No drop, all samples analysed, and 99 of 100 verdicts in time."""
+    assert step().failures(bound_ms=59.0) == []
+    # A file at 8 frames a second may be off by one frame.
+    assert step(analysed_hz=7.7).failures(bound_ms=59.0) == []
 
 
 @pytest.mark.parametrize(
@@ -50,9 +51,9 @@ def test_a_step_that_holds() -> None:
         ({"latency_ms": []}, "no face"),
     ],
 )
-def test_a_step_that_breaks(changes: dict[str, Any], words: str) -> None:
-    """Each reason is told."""
-    (reason,) = step(**changes).broken(bound_ms=59.0)
+def test_a_step_that_fails(changes: dict[str, Any], words: str) -> None:
+    """Each failure has its reason."""
+    (reason,) = step(**changes).failures(bound_ms=59.0)
     assert words in reason
 
 
@@ -66,27 +67,29 @@ def test_a_step_that_breaks(changes: dict[str, Any], words: str) -> None:
         ({"machine_cores": None}, "not the CPU"),
     ],
 )
-def test_what_limits(changes: dict[str, Any], words: str) -> None:
-    """The machine, its other programs, one thread that cannot be spread, or none of these."""
-    assert words in limit(step(cores_by={"decoding": 0.5}, **changes), cores=2)
+def test_the_bottleneck(changes: dict[str, Any], words: str) -> None:
+    """The bottleneck is the CPU, other programs, the backbone's thread, or none of these."""
+    assert words in bottleneck(step(cores_by={"decoding": 0.5}, **changes), cores=2)
 
 
-def test_a_ramp_on_real_cameras(face_video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It ends at what was allowed, or below; the record tells every step of it."""
+def test_a_search_on_real_cameras(
+    face_video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The search ends at the limit or below, and the record has every step."""
     out = tmp_path / "throughput.json"
-    code = run_throughput(
-        str(face_video),
+    config = ThroughputConfig(
+        source=str(face_video),
         rate_hz=4.0,
         heights=[180],
         seconds=2.0,
         warmup_s=1.0,
         bound_ms=60_000.0,
-        most=2,
+        max_streams=2,
         repeats=1,
         model=DEFAULT_BUNDLE,
         json_out=out,
     )
-    assert code == 0
+    assert run_throughput(config) == 0
     record = json.loads(out.read_text())
     ((name, found),) = record["resolutions"].items()
     assert name == "320x180 at 25"
@@ -95,13 +98,13 @@ def test_a_ramp_on_real_cameras(face_video: Path, tmp_path: Path, capsys: pytest
     for each in found["steps"]:
         holds = each["streams"] <= found["sustained"][0]
         assert holds == (each["broken"] == [])
-        assert set(each["cores_by"]) >= {"decoding", "finding faces and judging", "backbone"}
+        assert set(each["cores_by"]) >= {"decoding", "face detection and scoring", "backbone"}
     assert record["figures"][f"{name} streams"]["repeats"]["value"] == found["sustained"]
     assert f"{name}: limited by" in capsys.readouterr().out
 
 
 def test_cameras_are_live(face_video: Path) -> None:
-    """They come at the file's rate and the size that was asked for, and go on after the file's end."""
+    """Cameras send at the rate of the file and the given size, and continue after its end."""
     with Cameras(face_video, height=90) as cameras:
         assert (cameras.footage.width, cameras.footage.height, cameras.footage.fps) == (160, 90, 25.0)
         source, events = cameras.source(3), list[Event]()
@@ -115,8 +118,8 @@ def test_cameras_are_live(face_video: Path) -> None:
     assert any(isinstance(event, Connected) for event in events)
 
 
-def test_what_cannot_be_sent(tmp_path: Path) -> None:
-    """A file that is no video is told, not waited for."""
+def test_a_file_that_is_no_video(tmp_path: Path) -> None:
+    """A file that is no video is an error at once."""
     path = tmp_path / "no.mp4"
     path.write_text("not a video")
     with pytest.raises(HelperFailed, match=r"no\.mp4"), Cameras(path):
@@ -124,14 +127,18 @@ def test_what_cannot_be_sent(tmp_path: Path) -> None:
 
 
 def test_a_video_without_a_face(clip: Path) -> None:
-    """There is nothing to sustain."""
+    """Without a face there is nothing to measure."""
     with pytest.raises(NothingMeasured, match="no face"):
-        run_throughput(str(clip), heights=[90], seconds=1.0, warmup_s=0.1, most=1, model=DEFAULT_BUNDLE)
+        run_throughput(
+            ThroughputConfig(
+                source=str(clip), heights=[90], seconds=1.0, warmup_s=0.1, max_streams=1, model=DEFAULT_BUNDLE
+            )
+        )
 
 
 def test_impossible_settings(face_video: Path) -> None:
-    """They are told before anything starts."""
+    """The errors come before any stream starts."""
     with pytest.raises(RateTooHigh):
-        run_throughput(str(face_video), rate_hz=1000.0, model=DEFAULT_BUNDLE)
+        run_throughput(ThroughputConfig(source=str(face_video), rate_hz=1000.0, model=DEFAULT_BUNDLE))
     with pytest.raises(SettingInvalid, match="--heights 720"):
-        run_throughput("demo", heights=[720], model=DEFAULT_BUNDLE)
+        run_throughput(ThroughputConfig(source="demo", heights=[720], model=DEFAULT_BUNDLE))

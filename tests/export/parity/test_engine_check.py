@@ -38,13 +38,13 @@ def bundle() -> Bundle:
 
 @pytest.fixture(autouse=True)
 def few_clips(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two clips show what eight show."""
+    """Fewer clips, for speed."""
     monkeypatch.setattr(engine_check, "PORTRAIT_CLIPS", 2)
 
 
 @pytest.fixture
 def on_fake_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """TensorRT on a pretended GPU beside the real onnxruntime."""
+    """TensorRT on a fake GPU beside the real onnxruntime."""
     fake_gpu.install(monkeypatch)
 
     def open_(bundle: Bundle, choice: str, **options: Any) -> Engine:
@@ -74,10 +74,10 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("on_fake_gpu")
-def test_every_engine_and_precision_has_its_line(
+def test_every_engine_and_precision_has_a_line(
     bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Torch with the stored weights, against onnxruntime and both of TensorRT's precisions; and a record."""
+    """Torch with the stored weights is compared with onnxruntime and both precisions of TensorRT."""
     rows = run_check(bundle, CheckOptions(json_out=tmp_path / "check.json"))
     int8 = ["int8"] if OnnxRuntimeEngine(bundle).precision == "int8" else []
     assert [row.precision for row in rows] == ["fp32", *int8, "fp16", "fp32"]
@@ -100,7 +100,7 @@ def test_every_engine_and_precision_has_its_line(
 
 @pytest.mark.usefixtures("no_gpu")
 def test_recorded_outputs_join_the_table(bundle: Bundle, tmp_path: Path) -> None:
-    """The crops are left for another process; its file is taken for these crops and this model only."""
+    """Outputs of another process are accepted for the same crops and the same model only."""
     samples, file = tmp_path / "samples.npz", tmp_path / "recorded.npz"
     run_check(bundle, CheckOptions(save_crops=samples))
     clips = np.load(samples)["clips"]
@@ -124,7 +124,7 @@ def test_recorded_outputs_join_the_table(bundle: Bundle, tmp_path: Path) -> None
     file.write_bytes(b"no outputs")
     with pytest.raises(EngineUnavailable, match="holds no recorded outputs"):
         run_check(bundle, CheckOptions(recorded=[file]))
-    # Verdicts the other way round: told, and the program fails.
+    # All verdicts flipped: the check fails.
     replace(outputs, logits=outputs.logits + 1e3 * (1 - 2 * (outputs.logits > 0))).save(file)
     with pytest.raises(EnginesDiffer, match=r"in fp16 differs from torch") as caught:
         run_check(bundle, CheckOptions(recorded=[file]))
@@ -143,8 +143,8 @@ def parity(given: list[float], precision: str = "fp16", *, trained: bool = False
     )
 
 
-def test_the_figures() -> None:
-    """Largest and mean of logit and probability, and how many verdicts changed sides."""
+def test_figures_of_a_comparison() -> None:
+    """Largest and mean difference of logit and probability, and the number of flipped verdicts."""
     found = parity([-2.0, 0.1, 0.1, 2.4])
     assert found.logit_max == pytest.approx(0.4)
     assert found.logit_mean == pytest.approx(0.15)
@@ -171,13 +171,15 @@ def test_the_figures() -> None:
         ([float("nan"), -0.1, 0.1, 2.0], "fp32", False, ["logit_max"]),
     ],
 )
-def test_what_passes(given: list[float], precision: str, trained: bool, failures: list[str]) -> None:
-    """Equal weights in float32 give equal logits; else p_fake and the verdicts count; NaN never passes."""
+def test_limits_of_a_comparison(
+    given: list[float], precision: str, trained: bool, failures: list[str]
+) -> None:
+    """Equal weights in float32: the logits are limited; otherwise p_fake and the verdicts; NaN fails."""
     assert parity(given, precision, trained=trained).failures == failures
 
 
-def test_the_manifest_says_how_much_is_allowed(bundle: Bundle) -> None:
-    """Its figures come before this version's."""
+def test_limits_come_from_the_manifest(bundle: Bundle) -> None:
+    """Limits in the manifest come before those of this version."""
     figures = {"gate_a": {"allowed": 5e-4}, "gate_b": {"p_fake_allowed": 0.02, "flipped_allowed": 0.001}}
     strict = msgspec.structs.replace(bundle, parity=figures)
     assert allowed_figures(strict, "fp32", trained=False) == {"logit_max": 5e-4, "flipped": 0.001}
@@ -191,7 +193,7 @@ def test_the_manifest_says_how_much_is_allowed(bundle: Bundle) -> None:
     )
 
 
-def test_enough_is_compared() -> None:
+def test_enough_clips_are_compared() -> None:
     """At least 2000 crops and 200 windows, whatever the window."""
     for window, shortest in ((16, 4), (80, 10), (8, 8), (300, 300)):
         clips = clips_needed(window, shortest)
@@ -199,22 +201,22 @@ def test_enough_is_compared() -> None:
         assert clips * (window - shortest + 1) >= 200
 
 
-def test_only_the_detector_that_is_trained_comes_back(small_bundle_of_tests: Bundle) -> None:
-    """Another network would be compared with the wrong one."""
+def test_a_bundle_of_another_detector_is_refused(small_bundle_of_tests: Bundle) -> None:
+    """A bundle of another network cannot be rebuilt in torch."""
     with pytest.raises(GraphUnsupported, match="no LSTM by the name"):
         restored_detector(small_bundle_of_tests)
 
 
 @pytest.fixture
 def small_bundle_of_tests(tmp_path: Path) -> Bundle:
-    """A bundle whose head has no name in common with the trained one's."""
+    """A bundle whose head shares no names with that of training."""
     return load_bundle(write_small_bundle(tmp_path / "small"))
 
 
-def test_the_other_process_says_why_it_cannot_run(
+def test_recording_reports_why_it_cannot_run(
     bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One line and exit code 2, with what was prepared and without."""
+    """One line and exit code 2, with prepared graphs and without."""
 
     def missing() -> None:
         raise EngineUnavailable("tensorrt", "there is no NVIDIA driver", "use another")
@@ -243,8 +245,10 @@ def test_the_other_process_says_why_it_cannot_run(
         (["MODEL", "--check", "--recorded", "nowhere.npz"], ["nowhere.npz", "holds no recorded outputs"]),
     ],
 )
-def test_mistakes(arguments: list[str], words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
-    """Each is one line, with exit code 2."""
+def test_mistakes_are_one_line(
+    arguments: list[str], words: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Each mistake is one line, with exit code 2."""
     given = [str(DEFAULT_BUNDLE) if argument == "MODEL" else argument for argument in arguments]
     assert unmask.run(["export", *given]) == 2
     line = capfd.readouterr().err.strip().splitlines()[-1]
@@ -255,7 +259,7 @@ def test_mistakes(arguments: list[str], words: list[str], capfd: pytest.CaptureF
 def test_engines_are_built_ahead_of_time(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """`--tensorrt` leaves prepared graphs and engines in the cache; without TensorRT it leaves the graphs."""
+    """`--tensorrt` writes graphs and engines to the cache; without TensorRT, only the graphs."""
     monkeypatch.setenv("UNMASK_CACHE", str(tmp_path))
     trt = fake_gpu.Trt("rtx")
     monkeypatch.setattr("runtime.engines.tensorrt.builder.load_tensorrt", lambda: trt)

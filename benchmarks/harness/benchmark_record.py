@@ -1,11 +1,12 @@
-"""What every benchmark leaves behind: figures with the noise they were measured in, as a table and as JSON.
+"""Records of benchmarks: figures with their noise, printed as tables and written as JSON.
 
-    output = Output("roofline", json_out=path, compare=None)     # finds out now whether it can be written
+    output = Output("roofline", RooflineConfig(json_out=path))     # raises here if it cannot be written
     figures = {"backbone": distribution([[12.1, 12.3], [12.2, 12.0]], "ms")}
-    output.finish(new_record("roofline", settings={}, figures=figures, warmup=3), figure_table(figures))
+    record = new_record("roofline", settings={}, figures=figures, warmup="none")
+    output.finish(record, figure_table("ms", figures))
 
-A figure is measured in several repetitions of one run, and each repetition's value is kept: how far they lie
-apart is the noise that a later run has to beat.
+Each figure is measured in several repetitions, and the value of each is kept: their spread is the noise that
+a later run is compared against.
 """
 
 from __future__ import annotations
@@ -37,14 +38,14 @@ Better = Literal["lower", "higher"]
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """Holds one measured quantity.
+    """One measured quantity.
 
     Args:
-        unit: Of all its numbers.
-        repeats: By the name of the statistic, its value in each repetition; at least one statistic.
-        better: Which way is an improvement.
-        summary: What the figure is quoted as.
-        n: How many single measurements stand behind it.
+        unit: Unit of all its numbers.
+        repeats: Value of each statistic in each repetition; at least one statistic.
+        better: Direction of an improvement.
+        summary: Statistics over all repetitions.
+        n: Number of single measurements.
     """
 
     unit: str
@@ -55,11 +56,11 @@ class Figure:
 
     @property
     def value(self) -> float:
-        """The one number to quote: the median over time, or over the repetitions."""
+        """The median, over all measurements or over the repetitions."""
         return self.summary["p50" if "p50" in self.summary else "value"]
 
     def to_dict(self) -> dict[str, Any]:
-        """Give it as JSON values."""
+        """Return the figure as JSON values."""
         return {
             "unit": self.unit,
             "better": self.better,
@@ -70,10 +71,10 @@ class Figure:
 
 
 def percentiles(values: Iterable[float]) -> dict[str, float]:
-    """Summarise a distribution.
+    """Return the statistics of a distribution.
 
     Args:
-        values: At least one.
+        values: At least one value.
 
     Returns:
         `mean`, `p50`, `p90`, `p99` (linear between the two nearest values) and `max`.
@@ -85,12 +86,12 @@ def percentiles(values: Iterable[float]) -> dict[str, float]:
 
 
 def distribution(rounds: Sequence[Sequence[float]], unit: str, *, better: Better = "lower") -> Figure:
-    """Make the figure of something that was measured many times over.
+    """Return the figure of a quantity with many measurements per repetition.
 
     Args:
-        rounds: The single values of each repetition; at least one value in all.
-        unit: Of the values.
-        better: Which way is an improvement.
+        rounds: Measurements of each repetition; at least one in all.
+        unit: Unit of the measurements.
+        better: Direction of an improvement.
 
     Returns:
         The figure, summarised over all repetitions by `percentiles`.
@@ -108,16 +109,16 @@ def distribution(rounds: Sequence[Sequence[float]], unit: str, *, better: Better
 def quantity(
     repeats: Sequence[float], unit: str, *, better: Better = "lower", n: int | None = None
 ) -> Figure:
-    """Make the figure of something that each repetition gives one value of.
+    """Return the figure of a quantity with one value per repetition.
 
     Args:
-        repeats: That value in each repetition; at least one.
-        unit: Of the values.
-        better: Which way is an improvement.
-        n: How many single measurements stand behind it; None for one a repetition.
+        repeats: Value of each repetition; at least one.
+        unit: Unit of the values.
+        better: Direction of an improvement.
+        n: Number of single measurements; None for one per repetition.
 
     Returns:
-        The figure, quoted as the median.
+        The figure, summarised by the median.
     """
     return Figure(
         unit=unit,
@@ -139,20 +140,20 @@ def new_record(
     notes: Sequence[str] = (),
     **more: Any,
 ) -> dict[str, Any]:
-    """Put a record together.
+    """Return a record as JSON values.
 
     Args:
-        benchmark: Its name on the command line.
-        settings: What it was asked to do, as JSON values; two records compare if these agree.
-        figures: What it found, by name.
-        warmup: What was left out before anything counted, in words.
-        bundle: The model, if one took part.
-        engine: What ran it.
-        notes: What a reader of the figures has to know.
+        benchmark: Name of the benchmark on the command line.
+        settings: Settings as JSON values; differences are listed when records are compared.
+        figures: Figures by name.
+        warmup: Description of the warm-up, which is in no figure.
+        bundle: Model bundle, if one was used.
+        engine: Description of the engine.
+        notes: Remarks that the figures need.
         more: Further JSON values of this benchmark.
 
     Returns:
-        JSON values: what was measured on what, and `figures`.
+        The record: machine, model, settings, `figures` and notes.
     """
     record: dict[str, Any] = {
         "benchmark": benchmark,
@@ -174,40 +175,51 @@ def new_record(
     }
 
 
-class Output:
-    """Where a benchmark's result goes; made before anything is measured, so that a mistake costs no time.
+@dataclass(frozen=True, kw_only=True)
+class OutputConfig:
+    """Where a benchmark writes its record; base of the benchmarks' settings.
 
     Args:
-        benchmark: Its name on the command line.
-        json_out: Where to write the record; None for nowhere.
-        compare: A record of an earlier run to hold this one against; None for none.
-
-    Raises:
-        RecordNotWritten: The record cannot be written there.
-        RecordUnreadable: The earlier record is none of this benchmark.
+        json_out: File to write the record to; None for none.
+        compare: Record of an earlier run to compare with; None for none.
     """
 
-    def __init__(self, benchmark: str, *, json_out: Path | None, compare: Path | None) -> None:
-        self._json_out = json_out
-        self._old_path = compare
-        self._old = None if compare is None else read_record(compare, benchmark)
-        if json_out is not None:
+    json_out: Path | None = None
+    compare: Path | None = None
+
+
+class Output:
+    """Output of a benchmark. Created before the measurement, so that a wrong path costs no time.
+
+    Args:
+        benchmark: Name of the benchmark on the command line.
+        config: Where to write the record, and which record to compare with.
+
+    Raises:
+        RecordNotWritten: The record cannot be written.
+        RecordUnreadable: The earlier record is not one of this benchmark.
+    """
+
+    def __init__(self, benchmark: str, config: OutputConfig) -> None:
+        self._config = config
+        self._old = None if config.compare is None else read_record(config.compare, benchmark)
+        if config.json_out is not None:
             try:
-                json_out.open("a").close()
+                config.json_out.open("a").close()
             except OSError as error:
-                raise RecordNotWritten(json_out, error) from error
+                raise RecordNotWritten(config.json_out, error) from error
 
     def finish(self, record: Mapping[str, Any], *tables: Table) -> None:
-        """Print the result, what changed since the earlier one, and write the record.
+        """Print the tables and the changes since the earlier record, and write the record.
 
         Args:
-            record: What `new_record` made.
-            tables: The result for people.
+            record: Result of `new_record`.
+            tables: Tables to print.
 
         Raises:
-            RecordNotWritten: The disk is full, or the like.
+            RecordNotWritten: The record cannot be written, for example on a full disk.
         """
-        # As wide as it gets: a number that is cut off is worth nothing, and a terminal can wrap.
+        # Wide, as a cut-off number is worth nothing and a terminal can wrap.
         console = Console(highlight=False, markup=False, soft_wrap=True, width=WIDTH)
         for line in headline(record):
             console.print(line)
@@ -216,14 +228,14 @@ class Output:
         for note in record["notes"]:
             console.print(f"note: {note}")
         if self._old is not None:
-            console.print(f"against {self._old_path}, of {self._old.get('time', 'unknown time')}:")
+            console.print(f"against {self._config.compare}, of {self._old.get('time', 'unknown time')}:")
             for line in compare(self._old, record):
                 console.print(f"  {line}")
-        if self._json_out is not None:
+        if self._config.json_out is not None:
             try:
-                write_atomically(self._json_out, json.dumps(record, indent=2) + "\n")
+                self._config.json_out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
             except OSError as error:
-                raise RecordNotWritten(self._json_out, error) from error
+                raise RecordNotWritten(self._config.json_out, error) from error
 
 
 def read_record(path: Path, benchmark: str) -> dict[str, Any]:
@@ -255,12 +267,13 @@ def read_record(path: Path, benchmark: str) -> dict[str, Any]:
 
 
 def headline(record: Mapping[str, Any]) -> list[str]:
-    """Give the lines that stand above every table: without them a number means nothing."""
+    """Return the lines above the tables: hardware, versions, model, settings and warm-up."""
     machine = record["machine"]
     libraries = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items())
     settings = ", ".join(f"{name} {_plain(value)}" for name, value in record["settings"].items())
     lines = [
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB; {machine['system']}",
+        f"instruction sets: {' '.join(machine['instruction_sets']) or 'unknown'}",
         f"Python {machine['python']}, {libraries}",
     ]
     if "model" in record:
@@ -269,7 +282,7 @@ def headline(record: Mapping[str, Any]) -> list[str]:
 
 
 def new_table(first: str, columns: Iterable[str]) -> Table:
-    """Make an empty table in the benchmarks' dress: names on the left, numbers to the right of them."""
+    """Return an empty table: names in the first column, numbers aligned right in the others."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column(first, no_wrap=True)
     for column in columns:
@@ -278,12 +291,12 @@ def new_table(first: str, columns: Iterable[str]) -> Table:
 
 
 def figure_table(first: str, figures: Mapping[str, Figure], *, bold: str = "") -> Table:
-    """Make the table of distributions, one a line.
+    """Return a table with one distribution per line.
 
     Args:
-        first: What stands above the names; best the unit.
-        figures: By name, each made by `distribution`.
-        bold: The name of the line to stress.
+        first: Heading of the names, usually the unit.
+        figures: Results of `distribution` by name.
+        bold: Name of the line to print in bold.
     """
     columns = ("p50", "p90", "p99", "max", "mean")
     table = new_table(first, (*columns, "n"))
@@ -295,7 +308,7 @@ def figure_table(first: str, figures: Mapping[str, Figure], *, bold: str = "") -
 
 
 def _short(value: float) -> float:
-    # Six digits are more than any of this is good for, and keep a record readable.
+    # More digits than the figures have, and few enough for a readable record.
     return float(f"{value:.6g}")
 
 

@@ -1,4 +1,4 @@
-"""Records: what a figure keeps, where a record may go, and that it says what it was made on."""
+"""Records: figures and their noise, writing, reading and comparing."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.harness.errors import RecordNotWritten, RecordUnreadable
-from benchmarks.harness.record import (
+from benchmarks.harness.benchmark_record import (
     Output,
+    OutputConfig,
     distribution,
     figure_table,
     new_record,
@@ -18,6 +18,7 @@ from benchmarks.harness.record import (
     quantity,
     read_record,
 )
+from benchmarks.harness.errors import RecordNotWritten, RecordUnreadable
 
 
 def record(**more: Any) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def record(**more: Any) -> dict[str, Any]:
 
 
 def test_percentiles() -> None:
-    """They are those of numpy, linear between the two nearest values."""
+    """Percentiles are those of numpy, linear between the two nearest values."""
     assert percentiles(range(101)) == {"mean": 50.0, "p50": 50.0, "p90": 90.0, "p99": 99.0, "max": 100.0}
     assert percentiles([1.0, 2.0])["p90"] == 1.9
 
@@ -52,11 +53,13 @@ def test_a_quantity_is_quoted_as_its_median() -> None:
     assert figure.to_dict()["repeats"] == {"value": [5.0, 100.0, 6.0]}
 
 
-def test_what_is_written_can_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The table and what it was measured on are printed; the file holds the same."""
+def test_a_written_record_can_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Table, hardware and settings are printed; the file holds the same."""
     path = tmp_path / "out.json"
     figures = {"a": distribution([[1.0, 2.0], [3.0, 4.0]], "ms")}
-    Output("latency", json_out=path, compare=None).finish(record(notes=["mind"]), figure_table("ms", figures))
+    Output("latency", OutputConfig(json_out=path, compare=None)).finish(
+        record(notes=["mind"]), figure_table("ms", figures)
+    )
     printed = capsys.readouterr().out
     held = read_record(path, "latency")
     assert held["figures"]["a"]["p50"] == 2.5
@@ -65,18 +68,18 @@ def test_what_is_written_can_be_read(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_an_earlier_record_is_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Also where the new record takes its place."""
+    """The new record may overwrite the old one."""
     path = tmp_path / "out.json"
-    Output("latency", json_out=path, compare=None).finish(record())
-    Output("latency", json_out=path, compare=path).finish(record())
+    Output("latency", OutputConfig(json_out=path, compare=None)).finish(record())
+    Output("latency", OutputConfig(json_out=path, compare=path)).finish(record())
     assert "4 of 4 figures stayed within the noise" in capsys.readouterr().out
     assert read_record(path, "latency")
 
 
 def test_a_record_that_cannot_be_written(tmp_path: Path) -> None:
-    """That is found out before anything is measured, and the error names the path."""
+    """The error comes before the measurement and names the path."""
     with pytest.raises(RecordNotWritten, match=r"out\.json: cannot be written"):
-        Output("latency", json_out=tmp_path / "nowhere" / "out.json", compare=None)
+        Output("latency", OutputConfig(json_out=tmp_path / "nowhere" / "out.json", compare=None))
 
 
 @pytest.mark.parametrize(
@@ -89,11 +92,11 @@ def test_a_record_that_cannot_be_written(tmp_path: Path) -> None:
         (json.dumps({"benchmark": "latency", "format": 99, "figures": {}}), "format 99"),
     ],
 )
-def test_what_cannot_be_compared_with(tmp_path: Path, content: str | None, words: str) -> None:
-    """Whatever else is given is told, with what to give."""
+def test_other_files_cannot_be_compared(tmp_path: Path, content: str | None, words: str) -> None:
+    """The error says what is wrong and what to give."""
     path = tmp_path / "old.json"
     if content is not None:
         path.write_text(content)
     with pytest.raises(RecordUnreadable, match=words) as raised:
-        Output("latency", json_out=None, compare=path)
+        Output("latency", OutputConfig(json_out=None, compare=path))
     assert "--compare" in str(raised.value)
