@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -147,19 +147,19 @@ def write_bundle(
         draft = Path(scratch) / out.name
         draft.mkdir()
         step("exporting the graphs")
-        onnx.save(backbone_graph(stored.backbone, manifest.input_size, weights), draft / BACKBONE)
-        onnx.save(head_graph(stored.head, manifest.feature_dim, weights), draft / HEAD)
+        onnx.save(backbone_graph(stored.backbone, manifest.input_size, weights), draft / BACKBONE_FILE)
+        onnx.save(head_graph(stored.head, manifest.feature_dim, weights), draft / HEAD_FILE)
         write_manifest(draft, manifest)
         step("gate A: engine against torch")
         engine, parity = _gate_a(draft, stored, clips)
         parity.check()
         figures = _parity_section(engine, parity, rounding, clips, weights)
-        write_manifest(draft, replace(manifest, parity=figures))
+        write_manifest(draft, msgspec.structs.replace(manifest, parity=figures))
         if clips.fitting is not None and int8_is_exact():
             step("int8 arithmetic against float32")
             # On the user's faces only, as in `--check`: the portrait's verdicts flip together or not at all.
             figures["int8"] = _calibrate_int8(draft, stored, clips.fitting, clips.faces[-1])
-            write_manifest(draft, replace(manifest, parity=figures))
+            write_manifest(draft, msgspec.structs.replace(manifest, parity=figures))
         _install(draft, out)
     return load_bundle(out)
 

@@ -69,7 +69,7 @@ def run_export(options: ExportOptions, *, say: Report, step: Report) -> int:
         SourceUnclear: The options do not fit the source.
         UnmaskError: A file cannot be read or written, a gate failed, or an engine differs from torch.
     """
-    from_checkpoint = not (options.source / MANIFEST).is_file()
+    from_checkpoint = not (options.source / MANIFEST_FILE).is_file()
     if from_checkpoint:
         bundle = _export_checkpoint(options, say=say, step=step)
     elif options.out is not None:

@@ -233,7 +233,7 @@ class Output:
                 console.print(f"  {line}")
         if self._config.json_out is not None:
             try:
-                self._config.json_out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+                write_atomically(self._config.json_out, json.dumps(record, indent=2) + "\n")
             except OSError as error:
                 raise RecordNotWritten(self._config.json_out, error) from error
 

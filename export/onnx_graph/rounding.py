@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from export.errors import WeightsUnusable
 from export.onnx_graph.gptq import conv_gram, gptq_steps, linear_gram, recurrent_gram
 from export.onnx_graph.stored_weight import INT8_MAX, MIN_STORED, StoredWeight, channel_scale
-from runtime.model.bundle import Weights
+from runtime.model.manifest import Weights
 
 # Of int8, the smallest layers up to this share of all parameters are float16 instead: the first ones, whose
 # errors pass through all others, and the grouped ones. On a trained detector this removed nine tenths of the

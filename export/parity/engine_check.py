@@ -148,7 +148,7 @@ def run_check(
     record = _record(bundle, results, real=options.crops is not None, trained=trained is not None)
     _print(record, results)
     if options.json_out is not None:
-        options.json_out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_atomically(options.json_out, json.dumps(record, indent=2) + "\n")
     _raise_first_failure(results)
     return results
 

@@ -20,7 +20,6 @@ from export.parity.torch_detector import TorchDetector, torch_features, torch_lo
 from export.parity.verdict_parity import MAX_FLIPPED, MAX_LOGIT_CHANGE, MAX_P_FAKE_CHANGE
 from runtime.engines.interface import Engine
 from runtime.model.calibration import Calibration
-from runtime.model.manifest import Manifest
 from runtime.pipeline.decision import FaceDecision
 from runtime.pipeline.window import FaceWindow
 

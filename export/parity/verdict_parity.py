@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.model.bundle import Manifest
 from runtime.model.calibration import Calibration
+from runtime.model.manifest import Manifest
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -19,13 +18,13 @@ from export.errors import OutputOccupied, ParityFailed, WeightsUnusable
 from export.parity.torch_detector import TorchDetector
 from runtime.engines.factory import open_engine
 from runtime.engines.onnx_cpu.int8 import int8_is_exact, ranges_of
-from runtime.model.bundle import Bundle, Manifest, Weights, load_bundle
+from runtime.model.bundle import Bundle, load_bundle
 from runtime.model.calibration import Calibration
 from runtime.model.manifest import Manifest, Weights
 from runtime.model.temporal_classifier import TEMPORAL_FILE, write_temporal_classifier
 from runtime.pipeline.window import FaceWindow
 from tests.export.conftest import DIM, SIZE, WINDOW, make_clips, small_model
-from tests.support.temporal import flat_judge
+from tests.support.temporal import uniform_temporal_classifier
 from train.models.checkpoint import save_checkpoint
 from train.models.config import ModelConfig
 from train.models.detector import ResNeXtLSTM
@@ -39,7 +38,7 @@ MANIFEST = Manifest(
     min_frames=3,
     feature_dim=DIM,
     # The logits of the small detector vary by tens on noise, unlike those of a trained one.
-    calibration=Calibration(temperature=50.0, bias=30.0),
+    calibration=Calibration(scale=50.0, offset=30.0),
     weights="int8",
     training={"data": "none"},
 )
@@ -87,7 +86,9 @@ def test_the_bundle_gives_the_probability_of_torch(
     """Loaded by the runtime and fed crop by crop, it gives the probability of the trained detector."""
     out = tmp_path / "made/bundle"
     steps: list[str] = []
-    bundle = write_bundle(detector, replace(MANIFEST, weights=weights), out, crops=crops, step=steps.append)
+    bundle = write_bundle(
+        detector, msgspec.structs.replace(MANIFEST, weights=weights), out, crops=crops, step=steps.append
+    )
     assert bundle.digest == load_bundle(out).digest
     assert names_in(out) == FILES
     assert names_in(out.parent) == ["bundle"]
@@ -151,7 +152,7 @@ def test_a_bundle_that_fails_is_not_written(detector: TorchDetector, written: Pa
     out = tmp_path / "bundle"
     shutil.copytree(written, out)
     digest = load_bundle(out).digest
-    steep = replace(MANIFEST, calibration=Calibration(temperature=1e-3))
+    steep = msgspec.structs.replace(MANIFEST, calibration=Calibration(scale=1e-3))
     with pytest.raises(ParityFailed, match="gate B") as caught:
         write_bundle(detector, steep, out)
     assert "--crops" in str(caught.value)
@@ -170,7 +171,7 @@ def test_a_bundle_is_replaced_and_other_files_stay(
     shutil.copytree(written, out)
     (out / "README.md").write_text("a model card")
     (out / TEMPORAL_FILE).write_text("of the model before")
-    second = write_bundle(detector, replace(MANIFEST, name="second", weights="float16"), out)
+    second = write_bundle(detector, msgspec.structs.replace(MANIFEST, name="second", weights="float16"), out)
     assert second.digest != load_bundle(written).digest
     assert load_bundle(out).name == "second"
     assert second.temporal is None
@@ -189,7 +190,7 @@ def test_a_checkpoint_of_full_size_is_exported(tmp_path: Path, monkeypatch: pyte
         if name.endswith("bn3.weight"):
             torch.nn.init.constant_(weight, 0.3)
     save_checkpoint(tmp_path / "checkpoint", model, {})
-    classifier = flat_judge(0.1, bias=0.0, window=4)
+    classifier = uniform_temporal_classifier(0.1, bias=0.0, window=4)
     write_temporal_classifier(tmp_path / "checkpoint" / TEMPORAL_FILE, classifier)
     bundle = export_bundle(tmp_path / "checkpoint", tmp_path / "bundle")
     assert bundle.temporal == classifier

@@ -19,8 +19,8 @@ from benchmarks.harness.errors import NothingMeasured, SettingInvalid
 from benchmarks.helpers.cameras import Cameras
 from benchmarks.suites.throughput.monitored_load import MonitoredLoad
 from benchmarks.suites.throughput.stream_capacity import SourceOf, find_capacity
-from runtime.commands.monitor import RateTooHigh
 from runtime.engines.factory import detector_infer, open_engine
+from runtime.errors import RateTooHigh
 from runtime.model.bundle import load_bundle
 from streams.input.source import Source, parse_source
 

@@ -99,7 +99,7 @@ def test_cost_of_the_backbone_equals_that_of_torch() -> None:
     with torch.inference_mode():
         size = load_bundle(DEFAULT_BUNDLE).input_size
         network(torch.zeros(1, size, size, 3, dtype=torch.uint8))
-    cost = compute_cost_of(DEFAULT_BUNDLE / BACKBONE)
+    cost = compute_cost_of(DEFAULT_BUNDLE / BACKBONE_FILE)
     assert cost.flop_per_item == 2 * macs
     # 23 million weights, as published, without the classifier.
     assert 4 * 22.9e6 < cost.weight_bytes < 4 * 23.1e6

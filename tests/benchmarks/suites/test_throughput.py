@@ -12,7 +12,7 @@ from benchmarks.harness.errors import HelperFailed, NothingMeasured, SettingInva
 from benchmarks.helpers.cameras import Cameras
 from benchmarks.suites.throughput.benchmark import ThroughputConfig, run_throughput
 from benchmarks.suites.throughput.load_step import LoadStep, bottleneck
-from runtime.commands.monitor import RateTooHigh
+from runtime.errors import RateTooHigh
 from runtime.model.bundle import DEFAULT_BUNDLE
 from streams.input.events import Connected, Event
 from streams.input.reader import open_reader

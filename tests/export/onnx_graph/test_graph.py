@@ -19,7 +19,7 @@ from export.onnx_graph.graph import backbone_graph, head_graph
 from export.onnx_graph.lstm import OnnxLSTM
 from export.onnx_graph.rounding import round_weights
 from export.onnx_graph.stored_weight import StoredWeight
-from runtime.model.bundle import Weights
+from runtime.model.manifest import Weights
 from tests.export.conftest import DIM, SIZE, SmallModel, make_clips, small_model
 
 

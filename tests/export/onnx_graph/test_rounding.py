@@ -12,7 +12,7 @@ from torch import nn
 from export.onnx_graph.folding import fold_for_inference
 from export.onnx_graph.gptq import conv_gram
 from export.onnx_graph.rounding import round_weight, round_weights
-from runtime.model.bundle import Weights
+from runtime.model.manifest import Weights
 from tests.export.conftest import SmallModel, make_clips, small_model
 
 

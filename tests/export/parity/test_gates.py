@@ -23,6 +23,7 @@ from runtime.engines.factory import open_engine
 from runtime.engines.interface import Engine
 from runtime.model.bundle import load_bundle, write_manifest
 from runtime.model.calibration import Calibration
+from runtime.model.manifest import Manifest
 from tests.export.conftest import DIM, SIZE, WINDOW, SmallHead, SmallModel, make_clips
 
 MANIFEST = Manifest(
@@ -92,7 +93,7 @@ def test_gate_b_measures_what_rounding_changes(trained: TorchDetector, stored: T
     """A shift of the logit is measured exactly, and only clips of faces count as verdicts."""
     shift_logits(stored, 0.02)
     noise, faces = make_clips(2, 1), [make_clips(3, 2), make_clips(1, 3)]
-    calibration = Calibration(temperature=2.0)
+    calibration = Calibration(scale=2.0)
     parity = rounding_parity(trained, stored, noise, faces, calibration=calibration, min_frames=3)
     assert parity.windows == 6 * (WINDOW - 2)
     assert parity.faces == 4 * (WINDOW - 2)
@@ -110,7 +111,7 @@ def test_gate_b_counts_flipped_verdicts(trained: TorchDetector, stored: TorchDet
     shift = min(middle - low, high - middle)
     shift_logits(stored, shift)
     # p_fake 0.5 lies between the middle logit before and after the shift, and no other logit crosses it.
-    calibration = Calibration(bias=-(middle + shift / 2))
+    calibration = Calibration(offset=-(middle + shift / 2))
     parity = rounding_parity(trained, stored, clips[:0], [clips], calibration=calibration, min_frames=WINDOW)
     assert parity.flipped == pytest.approx(1 / 6)
     with pytest.raises(ParityFailed, match="flipped") as caught:
