@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 
@@ -57,8 +58,8 @@ class TimedDetector(Detector):
         super().__init__(timer.timed("network", infer))
         self._timed = timer.timed("detector", super().detect)
 
-    def detect(self, picture: Any, long_side: int) -> list[Detection]:
-        found: list[Detection] = self._timed(picture, long_side)
+    def detect(self, image: av.VideoFrame, long_side: int) -> list[Detection]:
+        found: list[Detection] = self._timed(image, long_side)
         return found
 
 

@@ -201,9 +201,9 @@ class MethodBench:
         for _ in range(self._repeats):
             finder = FaceFinder(Detector(infer))
             started = time.process_time()
-            for index, picture in enumerate(self._frames):
+            for index, image in enumerate(self._frames):
                 frame = Frame(
-                    image=picture,
+                    image=image,
                     pts=index,
                     time_base=1 / self.fps,
                     captured=None,
@@ -212,9 +212,7 @@ class MethodBench:
                     gap=index == 0,
                 )
                 for face in finder.find(frame)[:1]:
-                    crop_face(
-                        picture, face.box, size=self._bundle.input_size, margin=self._bundle.crop_margin
-                    )
+                    crop_face(image, face.box, size=self._bundle.input_size, margin=self._bundle.crop_margin)
             spent.append(time.process_time() - started)
         return spent
 

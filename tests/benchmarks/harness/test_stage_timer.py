@@ -17,9 +17,9 @@ from streams.input.frame import Frame
 
 
 def frame(decode_ms: float) -> Frame:
-    picture = av.VideoFrame(64, 64, "yuv420p")
+    image = av.VideoFrame(64, 64, "yuv420p")
     return Frame(
-        image=picture,
+        image=image,
         pts=0,
         time_base=Fraction(1, 25),
         captured=None,
@@ -66,8 +66,8 @@ def test_the_network_is_inside_the_detector() -> None:
     """The time of the detector includes that of its network; `take` starts from zero."""
     timer = StageTimer()
 
-    def infer(picture: np.ndarray) -> list[np.ndarray]:
-        rows, columns = picture.shape[2] // 4, picture.shape[3] // 4
+    def infer(image: np.ndarray) -> list[np.ndarray]:
+        rows, columns = image.shape[2] // 4, image.shape[3] // 4
         return [np.zeros((1, count, rows, columns), np.float32) for count in (1, 2, 2)]
 
     assert TimedDetector(infer, timer).detect(av.VideoFrame(64, 64, "yuv420p"), 64) == []
