@@ -231,7 +231,7 @@ def _calibrate_int8(draft: Path, stored: TorchDetector, fitting: Clips, held_out
     bundle = load_bundle(draft)
     plain = bundle.backbone.read_bytes()
     crops = _subset_to_fit(fitting).flatten(0, 1).numpy()
-    bundle.backbone.write_bytes(calibrated(plain, crops))
+    bundle.backbone.write_bytes(add_activation_ranges(plain, crops))
     write_manifest(draft, bundle)
     min_frames = bundle.min_frames
     with OnnxRuntimeEngine(load_bundle(draft), precision="int8") as engine:

@@ -17,7 +17,7 @@ from export.bundle_writer import export_bundle, write_bundle
 from export.errors import OutputOccupied, ParityFailed, WeightsUnusable
 from export.parity.torch_detector import TorchDetector
 from runtime.engines.factory import open_engine
-from runtime.engines.onnx_cpu.int8 import int8_is_exact, ranges_of
+from runtime.engines.onnx_cpu.int8 import activation_ranges, int8_is_exact
 from runtime.model.bundle import Bundle, load_bundle
 from runtime.model.calibration import Calibration
 from runtime.model.manifest import Manifest, Weights
@@ -134,7 +134,7 @@ def test_ranges_stay_in_a_bundle_whose_int8_verdicts_agree(
     assert figures["used"] is (allowed > 0)
     assert 0 <= figures["flipped"] <= 1
     assert figures["windows"] > 0
-    assert (ranges_of(bundle.backbone.read_bytes()) is not None) is figures["used"]
+    assert (activation_ranges(bundle.backbone.read_bytes()) is not None) is figures["used"]
 
 
 def test_a_cpu_without_exact_int8_exports_without_ranges(

@@ -81,7 +81,7 @@ class MonitoredLoad:
         with ExitStack() as stack:
             batcher = stack.enter_context(Batcher(TimedBackbone(self._engine.features, timer)))
 
-            def analysis_of() -> StreamAnalysis:
+            def new_analysis() -> StreamAnalysis:
                 return StreamAnalysis(
                     self._bundle,
                     head=self._engine,
@@ -95,7 +95,7 @@ class MonitoredLoad:
                 Monitor(
                     sources,
                     sample_hz=self._bundle.sample_hz,
-                    analysis_of=analysis_of,
+                    new_analysis=new_analysis,
                     publish=broadcaster.publish,
                     timing=MonitorTiming(heartbeat_s=HEARTBEAT_S, tick_s=HEARTBEAT_S / 2),
                 )
