@@ -219,7 +219,8 @@ def _parity_section(
         },
         "parameters": _parameters(weights),
         "made_with": {
-            "torch": torch.__version__,
+            # A plain string: msgspec does not encode the subclass that torch gives.
+            "torch": str(torch.__version__),
             "onnx": onnx.__version__,
             "machine": platform.machine(),
         },

@@ -282,6 +282,6 @@ class MethodBench:
 
 
 def _frame_rate(source: Source) -> Fraction:
-    with av.open(source.url) as container:
+    with av.open(source.address.reveal()) as container:
         stream = container.streams.video[0]
         return Fraction(stream.average_rate or stream.guessed_rate or 25)

@@ -54,7 +54,7 @@ def first_frames(source: Source, count: int) -> Iterator[av.VideoFrame]:
     Raises:
         VideoTooShort: The file has fewer frames.
     """
-    with av.open(source.url) as container:
+    with av.open(source.address.reveal()) as container:
         decoded = 0
         for frame in islice(container.decode(video=0), count):
             decoded += 1

@@ -153,5 +153,5 @@ def _resolutions(source: Source, heights: Sequence[int]) -> Iterator[tuple[str, 
         yield source.spec, lambda number: replace(source, name=f"{source.name}-{number + 1}")
         return
     for height in heights:
-        with _cameras(Path(source.url.removeprefix("file:")), height) as cameras:
+        with _cameras(Path(source.address.reveal().removeprefix("file:")), height) as cameras:
             yield cameras
