@@ -208,8 +208,8 @@ class MethodBench:
                     time_base=1 / self.fps,
                     captured=None,
                     decode_ms=0.0,
-                    missed=0,
-                    gap=index == 0,
+                    connection=1,
+                    segment=1,
                 )
                 for face in finder.find(frame)[:1]:
                     crop_face(image, face.box, size=self._bundle.input_size, margin=self._bundle.crop_margin)
