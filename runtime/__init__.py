@@ -2,6 +2,6 @@
 
 import os
 
-# onnxruntime reports its use to its vendor: it looks up names, connects, and keeps a database in the user's cache.
-# It reads this variable when it is imported, so it is set before any module of ours can import it.
+# onnxruntime sends usage data to its vendor: it resolves names, connects, and keeps a database in the user's
+# cache. It reads this variable on import, so it is set before any module of ours imports it.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -1,0 +1,1 @@
+"""Inference engines: their choice, their interface, and the CPU and GPU implementations."""

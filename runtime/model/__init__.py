@@ -1,0 +1,1 @@
+"""Model bundle: manifest, calibration, temporal classifier, score of a video, and the bundled model."""

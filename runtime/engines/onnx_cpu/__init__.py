@@ -1,0 +1,1 @@
+"""CPU engine on onnxruntime, with its int8 arithmetic and its cache of optimised graphs."""
