@@ -14,10 +14,16 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Self
 
+FILE_ORIGIN = "file://"
+"""Origin that some browsers send for a page opened from a file; others send `null`."""
+
+# They decide on access, and programs on the way may read another one of several.
+_SINGLE_HEADERS = frozenset({"host", "origin"})
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::([0-9]{1,5}))?", re.ASCII)
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(.+)", re.ASCII)
 _DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
@@ -65,8 +71,8 @@ class Access:
     """Decision which requests are accepted, by their Host and Origin headers.
 
     Args:
-        allow_origin: Origins of other pages that may connect, `scheme://host[:port]`; `null` for pages opened
-            from a file; `*` for any.
+        allow_origin: Origins of other pages that may connect, `scheme://host[:port]`; `null` or `file://` for
+            pages opened from a file; `*` for any.
         names: Accepted host names, besides loopback names and IP addresses.
 
     Raises:
@@ -74,7 +80,8 @@ class Access:
     """
 
     def __init__(self, allow_origin: Collection[str] = (), names: Iterable[str] = ()) -> None:
-        self.allow_origin = frozenset(_normal_origin(origin) for origin in allow_origin)
+        origins = {_normal_origin(origin) for origin in allow_origin}
+        self.allow_origin = frozenset(origins | {"null", FILE_ORIGIN} if "null" in origins else origins)
         self._names = {name.lower() for name in names}
         # A proxy in front of this server may serve it under the name of an allowed origin.
         for origin in self.allow_origin:
@@ -118,13 +125,26 @@ class Access:
         return page.host == served.host or (page.is_loopback and served.is_loopback)
 
 
+def repeated_header(headers: Iterable[tuple[str, str]]) -> str | None:
+    """Return the name of a header that decides on access and occurs more than once; None if there is none.
+
+    Args:
+        headers: Names and values of the headers of a request.
+    """
+    counted = Counter(name.lower() for name, _ in headers)
+    return next((name.title() for name in sorted(_SINGLE_HEADERS) if counted[name] > 1), None)
+
+
 def _normal_origin(text: str) -> str:
-    origin = text.strip().lower().removesuffix("/")
+    origin = text.strip().lower()
+    if origin.startswith(FILE_ORIGIN):
+        return "null"
+    origin = origin.removesuffix("/")
     if origin in {"*", "null"}:
         return origin
     match = _ORIGIN.fullmatch(origin)
     if match is None or Authority.parse(match[2]) is None:
-        raise ValueError(f"{text!r} is not an origin; write scheme://host[:port], null or *")
+        raise ValueError(f"{text!r} is not an origin; write scheme://host[:port], null, file:// or *")
     # Browsers leave the default port out.
     default = _DEFAULT_PORTS.get(match[1])
     return origin.removesuffix(f":{default}") if default else origin

@@ -6,12 +6,12 @@ No I/O: method, path and headers of a request are passed in; status, headers and
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from importlib import resources
 
-from runtime.serving.access import Access, Authority
+from runtime.serving.access import FILE_ORIGIN, Access, Authority, repeated_header
 from runtime.serving.broadcaster import Broadcaster
 from runtime.serving.metrics import Metrics
 
@@ -71,17 +71,29 @@ class Pages:
         web = resources.files("runtime.serving") / "web"
         self._files = {path: (web / name).read_bytes() for path, (name, _) in FILES.items()}
 
-    def respond(self, method: str, target: str, headers: Mapping[str, str]) -> HttpResponse | None:
+    def respond(
+        self, method: str, target: str, headers: Sequence[tuple[str, str]], *, has_body: bool = False
+    ) -> HttpResponse | None:
         """Return the response to a request.
 
         Args:
             method: HTTP method, such as GET.
             target: Path and query.
-            headers: Headers by name in lower case.
+            headers: Names and values of the headers.
+            has_body: Whether the request has a body, which is ignored.
 
         Returns:
             The response; None for a WebSocket handshake that is accepted.
         """
+        if repeated := repeated_header(headers):
+            return _text(HTTPStatus.BAD_REQUEST, f"The header {repeated} occurs more than once.")
+        return self._respond(
+            method, target, {name.lower(): value for name, value in headers}, has_body=has_body
+        )
+
+    def _respond(
+        self, method: str, target: str, headers: Mapping[str, str], *, has_body: bool
+    ) -> HttpResponse | None:
         path = target.partition("?")[0]
         host = headers.get("host")
         if not self.access.allows_host(host):
@@ -91,6 +103,8 @@ class Pages:
                 "start unmask with --allow-origin and the origin of the page.",
             )
         if "websocket" in headers.get("upgrade", "").lower():
+            if has_body:
+                return _text(HTTPStatus.BAD_REQUEST, "A WebSocket handshake has no body.")
             return self._handshake(path, headers.get("origin"), host)
         if method not in {"GET", "HEAD"}:
             return _text(
@@ -146,7 +160,9 @@ class Pages:
         if path in SHARED_PATHS:
             return {"Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin"}
         # The overlay may be framed by pages of allowed origins, the dashboard by none.
-        parents = {"*"} if "*" in self.access.allow_origin else self.access.allow_origin - {"null"}
+        parents = (
+            {"*"} if "*" in self.access.allow_origin else self.access.allow_origin - {"null", FILE_ORIGIN}
+        )
         framers = " ".join(sorted(parents)) if path == "/overlay" and parents else "'none'"
         # Some browsers do not count a WebSocket of the same host as 'self'.
         sockets = f" ws://{host} wss://{host}" if host and Authority.parse(host) else ""

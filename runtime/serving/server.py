@@ -17,6 +17,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from websockets.asyncio.server import Server as WebSocketServer
 from websockets.asyncio.server import ServerConnection
@@ -28,6 +29,7 @@ from websockets.http11 import Request, Response
 from runtime.errors import AddressUnusable, PortBusy
 from runtime.serving.access import Access
 from runtime.serving.broadcaster import Broadcaster, Subscription
+from runtime.serving.connection import CLOSE_TIMEOUT_S, ClientConnection
 from runtime.serving.metrics import Metrics
 from runtime.serving.pages import HttpResponse, Pages
 
@@ -38,8 +40,6 @@ DEFAULT_PORT = 8765
 
 # A client that accepts no data for this long is disconnected; it connects again if it is still alive.
 SEND_TIMEOUT_S = 20.0
-# Time for the closing handshake when the server stops.
-CLOSE_TIMEOUT_S = 0.4
 # Data in the kernel's buffer cannot be replaced by newer messages, so the buffer is small: a few seconds of
 # messages.
 SEND_BUFFER_BYTES = 32 * 1024
@@ -129,9 +129,11 @@ async def serve(
     async def handle(connection: ServerConnection) -> None:
         await _serve_client(connection, broadcaster, send_timeout_s)
 
-    def respond(_: ServerConnection, request: Request) -> Response | None:
-        headers = {name.lower(): value for name, value in request.headers.raw_items()}
-        response = pages.respond(request.method, request.path, headers)
+    def respond(connection: ServerConnection, request: Request) -> Response | None:
+        assert isinstance(connection, ClientConnection)
+        response = pages.respond(
+            request.method, request.path, list(request.headers.raw_items()), has_body=connection.has_body
+        )
         return None if response is None else _encode_response(response, with_body=request.method != "HEAD")
 
     listener = await _listen(host, port, handle, respond, connections)
@@ -153,7 +155,7 @@ async def _listen(
 ) -> WebSocketServer:
     """Start to listen; `connections` is kept up to date."""
 
-    class TrackedConnection(ServerConnection):
+    class TrackedConnection(ClientConnection):
         # Tracked before the handshake too: an idle spare connection of a browser would delay the shutdown.
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             connections.add(self)
@@ -168,8 +170,7 @@ async def _listen(
     try:
         return await serve_websockets(
             handle,
-            host,
-            port,
+            **_listening_options(host, port),
             process_request=respond,
             # Short messages gain little from compression and would be delayed by it.
             compression=None,
@@ -199,9 +200,11 @@ async def _serve_client(
         async with asyncio.TaskGroup() as tasks:
             sending = tasks.create_task(_send_all(connection, subscription, send_timeout_s))
             try:
-                # Reading detects that a client has left; incoming messages are ignored.
-                async for _ in connection:
-                    pass
+                # Reading detects that a client has left; incoming messages are ignored, fragment by fragment
+                # so that those of an endless message are not collected.
+                while True:
+                    async for _ in connection.recv_streaming(decode=False):
+                        pass
             except ConnectionClosed as closed:
                 logger.debug("a client has left: %s", closed)
             sending.cancel()
@@ -234,6 +237,13 @@ async def _close(listener: WebSocketServer, connections: set[ServerConnection]) 
         for connection in tuple(connections):
             connection.transport.abort()
         await listener.wait_closed()
+
+
+def _listening_options(host: str, port: int) -> dict[str, Any]:
+    """Return the options that make a server listen; on all interfaces, for IPv4 and IPv6 alike."""
+    if host not in ("", "::") or not socket.has_dualstack_ipv6():
+        return {"host": host, "port": port}
+    return {"sock": socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)}
 
 
 def _encode_response(response: HttpResponse, *, with_body: bool) -> Response:

@@ -18,9 +18,14 @@ HOST = {"host": "127.0.0.1:8765"}
 UPGRADE = {**HOST, "connection": "Upgrade", "upgrade": "websocket"}
 
 
+def respond(pages: Pages, method: str, target: str, headers: dict[str, str]) -> HttpResponse | None:
+    """Return the response to a request with the given headers."""
+    return pages.respond(method, target, list(headers.items()))
+
+
 def get(pages: Pages, target: str, **headers: str) -> HttpResponse:
     """Request a page that is not a WebSocket handshake."""
-    response = pages.respond("GET", target, {**HOST, **headers})
+    response = respond(pages, "GET", target, {**HOST, **headers})
     assert response is not None
     return response
 
@@ -74,7 +79,7 @@ def test_the_overlay_script_may_be_loaded_from_other_origins(pages: Pages) -> No
 def test_another_host_name_is_refused_on_every_path(pages: Pages) -> None:
     """The response to a rebound name mentions the option that would permit it."""
     for path in ("/", "/overlay.js", "/metrics", "/healthz", "/ws"):
-        response = pages.respond("GET", path, {**UPGRADE, "host": "evil.example"})
+        response = respond(pages, "GET", path, {**UPGRADE, "host": "evil.example"})
         assert response is not None
         assert response.status is HTTPStatus.MISDIRECTED_REQUEST
         assert b"--allow-origin" in response.body
@@ -82,10 +87,10 @@ def test_another_host_name_is_refused_on_every_path(pages: Pages) -> None:
 
 def test_handshakes_are_accepted_at_the_socket_paths(pages: Pages) -> None:
     """The WebSocket is at /ws, and at / for clients without a path."""
-    assert pages.respond("GET", "/ws", UPGRADE) is None
-    assert pages.respond("GET", "/ws?x=1", UPGRADE) is None
-    assert pages.respond("GET", "/", {**UPGRADE, "origin": "http://127.0.0.1:8765"}) is None
-    wrong = pages.respond("GET", "/socket", UPGRADE)
+    assert respond(pages, "GET", "/ws", UPGRADE) is None
+    assert respond(pages, "GET", "/ws?x=1", UPGRADE) is None
+    assert respond(pages, "GET", "/", {**UPGRADE, "origin": "http://127.0.0.1:8765"}) is None
+    wrong = respond(pages, "GET", "/socket", UPGRADE)
     assert wrong is not None
     assert wrong.status is HTTPStatus.NOT_FOUND
     assert b"/ws" in wrong.body
@@ -93,7 +98,7 @@ def test_handshakes_are_accepted_at_the_socket_paths(pages: Pages) -> None:
 
 def test_a_refused_origin_gets_advice(pages: Pages) -> None:
     """The response names the option that would permit the page."""
-    response = pages.respond("GET", "/ws", {**UPGRADE, "origin": "https://desk.example"})
+    response = respond(pages, "GET", "/ws", {**UPGRADE, "origin": "https://desk.example"})
     assert response is not None
     assert response.status is HTTPStatus.FORBIDDEN
     assert b"--allow-origin https://desk.example" in response.body
@@ -110,7 +115,7 @@ def test_unknown_paths_and_methods_are_refused(pages: Pages) -> None:
     """Unknown paths are 404, methods other than GET and HEAD 405."""
     assert get(pages, "/../runtime/server.py").status is HTTPStatus.NOT_FOUND
     assert get(pages, "/index.html").status is HTTPStatus.NOT_FOUND
-    response = pages.respond("POST", "/", HOST)
+    response = respond(pages, "POST", "/", HOST)
     assert response is not None
     assert response.status is HTTPStatus.METHOD_NOT_ALLOWED
     assert response.headers["Allow"] == "GET, HEAD"
@@ -176,3 +181,23 @@ def test_asyncapi_is_served_and_consistent(pages: Pages) -> None:
     for message in messages.values():
         for example in message["examples"]:
             validate(example["payload"])
+
+
+@pytest.mark.parametrize("name", ["Host", "Origin"])
+def test_a_header_that_decides_on_access_occurs_once(pages: Pages, name: str) -> None:
+    """Of two values the one that is checked may not be the one that a proxy checked."""
+    headers = [*HOST.items(), ("origin", "http://127.0.0.1:8765"), (name, "127.0.0.1:8765")]
+    response = pages.respond("GET", "/", headers)
+    assert response is not None
+    assert response.status is HTTPStatus.BAD_REQUEST
+    assert name.encode() in response.body
+
+
+def test_a_body_is_ignored_except_in_a_handshake(pages: Pages) -> None:
+    """A GET with a body gets its page; a WebSocket handshake with one is refused."""
+    page = pages.respond("GET", "/healthz", list(HOST.items()), has_body=True)
+    assert page is not None
+    assert page.status is HTTPStatus.OK
+    refused = pages.respond("GET", "/ws", list(UPGRADE.items()), has_body=True)
+    assert refused is not None
+    assert refused.status is HTTPStatus.BAD_REQUEST

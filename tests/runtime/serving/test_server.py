@@ -353,6 +353,18 @@ def test_listening_on_all_interfaces_is_logged(caplog: pytest.LogCaptureFixture)
     assert warnings == [f"anyone who reaches this machine on port {server.port} can watch the verdicts"]
 
 
+@pytest.mark.parametrize("host", ["", "::"])
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_all_interfaces_means_ipv4_and_ipv6(host: str, address: str) -> None:
+    """`--host ::` accepts IPv4 clients too, on the same port."""
+    with (
+        serve_in_thread(make_broadcaster(), host=host, port=0) as server,
+        closing(http.client.HTTPConnection(address, server.port, timeout=TIMEOUT_S)) as connection,
+    ):
+        connection.request("GET", "/healthz")
+        assert connection.getresponse().status == 200
+
+
 def test_a_malformed_origin_is_an_error_at_the_start() -> None:
     """A mistake in --allow-origin does not start a server that admits no page."""
     with (

@@ -1,0 +1,139 @@
+"""Connection of one client: what it sends is bounded, and a request with a body is answered like any other.
+
+websockets is made for well-behaved clients: it accepts any number of empty messages, stores a pong for every
+ping even if the client does not read them, and fails on a request with a body or with data after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+
+from websockets.asyncio.server import ServerConnection
+from websockets.frames import CloseCode
+from websockets.protocol import State
+
+logger = logging.getLogger(__name__)
+
+# Clients have nothing to say but pongs, and a closing frame.
+BURST_BYTES = 16 * 1024
+BYTES_PER_S = 512
+# Time for the closing frame to be sent; the client has filled its buffers, so it may not be.
+CLOSE_TIMEOUT_S = 0.4
+MAX_HEAD_BYTES = 64 * 1024
+
+_BODY_HEADERS = re.compile(rb"\r\n(?:content-length|transfer-encoding)[ \t]*:[^\r\n]*(?=\r\n)", re.IGNORECASE)
+_NO_BODY = re.compile(rb"\r\ncontent-length[ \t]*:[ \t]*0*[ \t]*", re.IGNORECASE)
+_HTTP = re.compile(rb"[^\r\n]* HTTP/1\.[01]\r\n")
+
+
+class IncomingBudget:
+    """Bytes that a client may send: a burst, which fills up again slowly.
+
+    Args:
+        burst: Bytes that may be sent at once.
+        per_s: Bytes that become available each second, up to `burst`.
+    """
+
+    def __init__(self, burst: int = BURST_BYTES, per_s: float = BYTES_PER_S) -> None:
+        self._burst = burst
+        self._per_s = per_s
+        self._left = float(burst)
+        self._last_s: float | None = None
+
+    def spend(self, size: int, now_s: float) -> bool:
+        """Subtract received bytes; return whether the budget covers them.
+
+        Args:
+            size: Number of bytes.
+            now_s: Monotonic time in seconds.
+        """
+        if self._last_s is not None:
+            self._left = min(self._burst, self._left + self._per_s * max(0.0, now_s - self._last_s))
+        self._last_s = now_s
+        self._left -= size
+        return self._left >= 0
+
+
+class RequestHead:
+    """Head of an HTTP request, collected from the bytes received.
+
+    Attributes:
+        has_body: Whether the request announces a body. The headers that do so are removed from the head.
+    """
+
+    def __init__(self) -> None:
+        self.has_body = False
+        self._received = b""
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes] | None:
+        """Add received bytes.
+
+        Returns:
+            The head, and what follows it; None while the head is incomplete. Anything but HTTP/1 is returned
+            as it is, for the parser to refuse.
+        """
+        self._received += data
+        head, end, rest = self._received.partition(b"\r\n\r\n")
+        first_line, line_end, _ = self._received.partition(b"\n")
+        if not end:
+            foreign = line_end and not _HTTP.fullmatch(first_line + line_end)
+            return (self.flush(), b"") if foreign or len(self._received) > MAX_HEAD_BYTES else None
+        found = _BODY_HEADERS.findall(head + b"\r\n")
+        self.has_body = any(not _NO_BODY.fullmatch(header) for header in found)
+        self._received = b""
+        return _BODY_HEADERS.sub(b"", head + b"\r\n") + b"\r\n", rest
+
+    def flush(self) -> bytes:
+        """Return the bytes of an incomplete head."""
+        received, self._received = self._received, b""
+        return received
+
+
+class ClientConnection(ServerConnection):
+    """Connection that bounds what a client sends; used as `create_connection` of websockets."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Prepare for the request."""
+        self._head = RequestHead()
+        self._budget = IncomingBudget()
+        self._early = b""
+        super().connection_made(transport)
+
+    @property
+    def has_body(self) -> bool:
+        """Whether the request has a body, which is never read."""
+        return self._head.has_body
+
+    def data_received(self, data: bytes) -> None:
+        """Handle received bytes."""
+        if self.request is None:
+            head = self._head.feed(data)
+            if head is not None:
+                data, self._early = head
+                super().data_received(data)
+        elif self.protocol.state is State.CONNECTING:
+            # The request is being answered. Only the first frames of a hasty client can be of use.
+            self._early += data[: BURST_BYTES - len(self._early)]
+        elif self.protocol.state is not State.OPEN:
+            super().data_received(data)
+        elif self._budget.spend(len(data) + len(self._early), self.loop.time()):
+            early, self._early = self._early, b""
+            super().data_received(early + data)
+        else:
+            self._refuse()
+
+    def eof_received(self) -> None:
+        """Handle the end of the client's data."""
+        if self.request is None and (rest := self._head.flush()):
+            super().data_received(rest)
+        super().eof_received()
+
+    def _refuse(self) -> None:
+        logger.info("a client sent more than a listener has to say and is disconnected")
+        self.transport.pause_reading()
+        self.protocol.fail(CloseCode.POLICY_VIOLATION, "too much data")
+        self.send_data()
+        # A client that does not read would keep the connection open.
+        self.loop.call_later(CLOSE_TIMEOUT_S, self.transport.abort)
