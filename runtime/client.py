@@ -9,7 +9,7 @@
 Messages are dictionaries as they were sent, so that fields of later versions are kept. `runtime/messages.py`
 defines them; `msgspec.convert(message, runtime.messages.Message)` returns the struct of any message. Every
 connection begins with a `hello` and a `snapshot` of the current state. A lost connection is made again for as
-long as the loop runs.
+long as the loop runs. A program that takes its messages slowly receives the newest.
 
 WatchError
  ├─ AddressInvalid     the URL cannot be the address of a server
@@ -27,6 +27,8 @@ import json
 import logging
 import random
 import urllib.parse
+import weakref
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing
 from types import TracebackType
@@ -36,7 +38,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
 
 from runtime.errors import UnmaskError
+from runtime.message_delay import MessageDelay
 from runtime.messages import PROTOCOL_VERSION
+from runtime.serving.client_queue import OutboundQueue, Subject
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +53,17 @@ SILENCE_S = 10.0
 OPEN_TIMEOUT_S = 5.0
 MIN_DELAY_S = 0.25
 MAX_DELAY_S = 10.0
+# Messages that may wait for the program: several about each face of many streams.
+CAPACITY = 1024
+# From this age on, outdated messages are dropped.
+MAX_WAIT_S = 0.5
+# The fields of a message that this client uses; all others are passed on as they are.
+ALWAYS_NEEDED = (("type", str), ("seq", int), ("time", int | float))
+NEEDED_FIELDS = {
+    "hello": (("session", str),),
+    "verdict": (("stream", str), ("face", int)),
+    "stream": (("stream", str), ("state", str)),
+}
 # A snapshot holds every stream and face, about 300 bytes each.
 MAX_MESSAGE_BYTES = 8 * 2**20
 
@@ -103,19 +118,30 @@ class ServerUnreachable(WatchError, ConnectionError):
 
 
 class Watch:
-    """Asynchronous iterator over the messages of a running unmask, returned by `watch`."""
+    """Asynchronous iterator over the messages of a running unmask, returned by `watch`.
+
+    The connection is read by a task of its own. A program that takes its messages slowly, or blocks the event
+    loop, receives the newest: outdated messages are dropped and counted in `lost`. Cancelling the wait for a
+    message, as `asyncio.timeout` does, leaves the iterator as it was.
+    """
 
     def __init__(self, receiver: _Receiver) -> None:
-        # The generator refers to the receiver only: when the last reference to this object goes, as after a
-        # `break`, the generator goes too and closes the connection.
+        # The task refers to the receiver only: when the last reference to this object goes, as after a
+        # `break`, the task is cancelled and closes the connection.
         self._receiver = receiver
-        self._messages = receiver.receive()
+        self._task: asyncio.Task[None] | None = None
+        self._last: _Received | None = None
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> MessageDict:
-        return await anext(self._messages)
+        if self._task is None:
+            loop = asyncio.get_running_loop()
+            self._task = loop.create_task(self._receiver.run(), name=f"watch {self.url}")
+            weakref.finalize(self, _cancel, loop, self._task).atexit = False
+        self._last = await self._receiver.next()
+        return self._last.message
 
     async def __aenter__(self) -> Self:
         return self
@@ -130,7 +156,10 @@ class Watch:
 
     async def aclose(self) -> None:
         """Disconnect and end the iteration."""
-        await self._messages.aclose()
+        self._receiver.end()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
 
     @property
     def url(self) -> str:
@@ -139,7 +168,7 @@ class Watch:
 
     @property
     def hello(self) -> MessageDict | None:
-        """Last `hello`; None before the first."""
+        """Last `hello` that arrived; None before the first."""
         return self._receiver.hello
 
     @property
@@ -149,12 +178,51 @@ class Watch:
 
     @property
     def lost(self) -> int:
-        """Number of broadcast messages that never arrived, from gaps in `seq` within a session."""
+        """Number of broadcast messages that this program did not get.
+
+        Dropped by the server, from gaps in `seq` within a session, or here because the program was slow.
+        """
         return self._receiver.lost
+
+    @property
+    def age_s(self) -> float:
+        """Seconds, up to now, since the server sent the message that was returned last; 0 before the first.
+
+        Relative to the fastest message of the connection: the offset between the clocks is estimated, see
+        `runtime.message_delay`.
+        """
+        return 0.0 if self._last is None else self._last.age_s
+
+
+class _Received:
+    """Message with the time at which it was sent, on the clock of the event loop."""
+
+    def __init__(self, message: MessageDict, sent_at: float, clock: Callable[[], float]) -> None:
+        self.message = message
+        self.sent_at = sent_at
+        self._clock = clock
+
+    @property
+    def subject(self) -> Subject:
+        """Key of the face, stream or program that the message is about."""
+        kind = self.message["type"]
+        if kind == "verdict":
+            return (kind, self.message["stream"], self.message["face"])
+        return (kind, self.message["stream"]) if kind == "stream" else (kind,)
+
+    @property
+    def ends_verdicts(self) -> bool:
+        """Whether the message ends the verdicts of its stream."""
+        return bool(self.message["type"] == "stream" and self.message["state"] != "live")
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the message was sent."""
+        return max(self._clock() - self.sent_at, 0.0)
 
 
 class _Receiver:
-    """Connection to one server, with its reconnection."""
+    """Connection to one server, with its reconnection, and the queue of its messages."""
 
     def __init__(
         self,
@@ -166,16 +234,78 @@ class _Receiver:
         self.url = url
         self.hello: MessageDict | None = None
         self.connected = False
-        self.lost = 0
         self._give_up_s = give_up_s
         self._silence_s = silence_s
         self._on_disconnect = on_disconnect
         self._seq = 0
+        self._missed = 0
         self._disconnected_at = 0.0
         self._reported = False
         self._delay_s = MIN_DELAY_S
+        # Hello and snapshot of a connection come before its broadcast messages and are never dropped.
+        self._opening: deque[_Received] = deque()
+        self._queue: OutboundQueue[_Received] = OutboundQueue(CAPACITY, max_wait_s=MAX_WAIT_S)
+        self._arrived = 0
+        self._not_empty = asyncio.Event()
+        self._ended = False
+        self._failure: BaseException | None = None
 
-    async def receive(self) -> AsyncGenerator[MessageDict, None]:
+    @property
+    def lost(self) -> int:
+        return self._missed + self._queue.lost
+
+    async def next(self) -> _Received:
+        """Return the next message.
+
+        Raises:
+            WatchError: The connection failed for good.
+            StopAsyncIteration: The iteration has ended.
+        """
+        await self._take_in()
+        while not self._ended:
+            if (received := self._pop()) is not None:
+                return received
+            if self._failure is not None:
+                self._ended = True
+                raise self._failure
+            self._not_empty.clear()
+            await self._not_empty.wait()
+        raise StopAsyncIteration
+
+    async def run(self) -> None:
+        """Receive until the task is cancelled or the connection fails for good."""
+        try:
+            await self._receive()
+        except Exception as error:  # noqa: BLE001  raised by `next`
+            self._failure = error
+        finally:
+            self.connected = False
+            self._not_empty.set()
+
+    def end(self) -> None:
+        """End the iteration, also for a caller that waits in `next`."""
+        self._ended = True
+        self._not_empty.set()
+
+    def _pop(self) -> _Received | None:
+        if self._opening:
+            return self._opening.popleft()
+        return self._queue.pop(asyncio.get_running_loop().time())
+
+    async def _take_in(self) -> None:
+        """Queue all messages that wait in the socket, where they would grow old.
+
+        A program that blocks the event loop between two messages leaves no other time for it.
+        """
+        loop = asyncio.get_running_loop()
+        deadline, idle = loop.time() + MAX_WAIT_S, 0
+        # From readiness of the socket to a queued message it takes up to three passes of the event loop.
+        while idle < 4 and loop.time() < deadline:
+            arrived = self._arrived
+            await asyncio.sleep(0)
+            idle = 0 if self._arrived > arrived else idle + 1
+
+    async def _receive(self) -> None:
         self._disconnected_at = asyncio.get_running_loop().time()
         # A generator, though it is declared as an iterator: it must be closed for the connection to be
         # closed.
@@ -184,9 +314,7 @@ class _Receiver:
             async for connection in connections:
                 reason = "the connection was closed"
                 try:
-                    async with aclosing(self._messages(connection)) as messages:
-                        async for message in messages:
-                            yield message
+                    await self._receive_from(connection)
                 except ConnectionClosed as error:
                     reason = f"the connection was closed ({error})"
                 except TimeoutError:
@@ -254,43 +382,59 @@ class _Receiver:
             self.connected = False
             self._disconnected_at = asyncio.get_running_loop().time()
 
-    async def _messages(self, connection: ClientConnection) -> AsyncGenerator[MessageDict, None]:
-        greeted = False
+    async def _receive_from(self, connection: ClientConnection) -> None:
+        loop = asyncio.get_running_loop()
+        delay = MessageDelay()
+        first = True
         while True:
             async with asyncio.timeout(self._silence_s):
                 text = await connection.recv()
-            message = self._parse(text)
+            message = self._parse(text, first=first)
+            first = False
+            now = loop.time()
+            received = _Received(message, now - delay.measure(message["time"], now), loop.time)
             if message["type"] == "hello":
-                greeted = True
-                self._check_hello(message)
-            elif not greeted:
-                raise NotUnmask(self.url, "the first message is not the hello of unmask")
-            elif message["type"] != "snapshot":
-                self.lost += max(message["seq"] - self._seq - 1, 0)
+                self._greet(message)
+                self._opening.append(received)
+            elif message["type"] == "snapshot":
+                self._opening.append(received)
+            else:
+                self._missed += max(message["seq"] - self._seq - 1, 0)
+                self._queue.push(received, received.sent_at)
             self._seq = message["seq"]
+            self._arrived += 1
             self._note_connection()
-            yield message
+            self._not_empty.set()
 
-    def _parse(self, text: str | bytes) -> MessageDict:
+    def _parse(self, text: str | bytes, *, first: bool) -> MessageDict:
         try:
-            message = json.loads(text)
-            if isinstance(message["type"], str) and isinstance(message["seq"], int):
-                return dict(message)
+            message = dict(json.loads(text))
+            if first:
+                self._check_first(message)
+            needed = NEEDED_FIELDS.get(message["type"], ())
+            if all(isinstance(message[name], kind) for name, kind in (*ALWAYS_NEEDED, *needed)):
+                return message
         except (ValueError, KeyError, TypeError):
             pass
         raise NotUnmask(self.url, "it sends something that is no message of unmask")
 
-    def _check_hello(self, hello: MessageDict) -> None:
-        if hello.get("software") != "unmask":
+    def _check_first(self, message: MessageDict) -> None:
+        # Before anything else: another version of the messages may have other fields.
+        if message["type"] != "hello" or message.get("software") != "unmask":
             raise NotUnmask(self.url, "the first message is not the hello of unmask")
-        if hello["protocol"] != PROTOCOL_VERSION:
+        if message["protocol"] != PROTOCOL_VERSION:
             raise ProtocolMismatch(
-                self.url, f"the server uses protocol {hello['protocol']}, this client {PROTOCOL_VERSION}"
+                self.url, f"the server uses protocol {message['protocol']}, this client {PROTOCOL_VERSION}"
             )
+
+    def _greet(self, hello: MessageDict) -> None:
         if self.hello is not None and self.hello["session"] == hello["session"]:
             # The same run of the program: messages sent during the disconnection were missed.
-            self.lost += max(hello["seq"] - self._seq, 0)
+            self._missed += max(hello["seq"] - self._seq, 0)
         self.hello = hello
+        # The snapshot that follows replaces all messages of the last connection.
+        self._opening.clear()
+        self._queue.clear()
 
     def _refusal(self, error: InvalidHandshake) -> WatchError | str:
         """Return the error to raise, or the reason for which to try again."""
@@ -325,7 +469,7 @@ def watch(
 
     Returns:
         An asynchronous iterator over the messages as dictionaries, also a context manager. Its attribute
-        `lost` counts missed messages.
+        `lost` counts missed messages; `age_s` is the age of the message returned last.
 
     Raises:
         AddressInvalid: The URL cannot be the address of a server.
@@ -367,6 +511,12 @@ def websocket_url(text: str) -> str:
     for page in ("/ws", "/overlay"):
         prefix = prefix.removesuffix(page)
     return f"{SCHEMES[parts.scheme]}://{host}{'' if port is None else f':{port}'}{prefix}/ws"
+
+
+def _cancel(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:
+    """Cancel a task from any thread, as a garbage collector may run on any."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(task.cancel)
 
 
 def _is_loopback(url: str) -> bool:

@@ -27,6 +27,10 @@ Sink = Callable[[EncodedMessage], None]
 
 # Messages that may wait between the publishing threads and the event loop, in case the loop hangs.
 UNDISTRIBUTED = 1024
+# Messages that may wait for one client: several about each face of many streams.
+CAPACITY = 256
+# From this time on, a client that takes its messages slowly loses the outdated ones.
+MAX_WAIT_S = 0.5
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +58,8 @@ class Subscription:
         self.hello = hello
         self.snapshot = snapshot
         self._broadcaster = broadcaster
-        self._queue = OutboundQueue(capacity)
+        self._queue: OutboundQueue[EncodedMessage] = OutboundQueue(capacity, max_wait_s=MAX_WAIT_S)
+        self._loop = asyncio.get_running_loop()
         self._not_empty = asyncio.Event()
 
     def __enter__(self) -> Self:
@@ -72,7 +77,7 @@ class Subscription:
         return self
 
     async def __anext__(self) -> EncodedMessage:
-        while (encoded := self._queue.pop()) is None:
+        while (encoded := self._queue.pop(self._loop.time())) is None:
             self._not_empty.clear()
             await self._not_empty.wait()
         return encoded
@@ -92,7 +97,7 @@ class Subscription:
         # A message published before the subscription but distributed after it is part of the snapshot
         # already.
         if encoded.seq > self.hello.seq:
-            self._queue.push(encoded)
+            self._queue.push(encoded, self._loop.time())
             self._not_empty.set()
 
 
@@ -113,7 +118,7 @@ class Broadcaster:
         hello: HelloMessage,
         *,
         sinks: Sequence[Sink] = (),
-        capacity: int = 64,
+        capacity: int = CAPACITY,
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -130,8 +135,9 @@ class Broadcaster:
         self._subscriptions: set[Subscription] = set()
         self._lost_by_closed = 0
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._undistributed = OutboundQueue(UNDISTRIBUTED)
-        self._distribution_scheduled = False
+        self._undistributed: OutboundQueue[EncodedMessage] = OutboundQueue(UNDISTRIBUTED)
+        # The event loop on which the distribution is scheduled; None if it is not.
+        self._scheduled_on: asyncio.AbstractEventLoop | None = None
 
     def publish(self, message: BroadcastMessage) -> int:
         """Publish a message, from any thread, and return the number that it got."""
@@ -156,9 +162,8 @@ class Broadcaster:
         """
         loop = asyncio.get_running_loop()
         with self._lock:
-            if self._subscriptions and self._loop is not loop:
-                raise RuntimeError("a broadcaster serves the subscriptions of one event loop")
-            self._loop = loop
+            if self._loop is not loop:
+                self._move_to(loop)
             hello = self.hello.stamp(self._seq, self._wall())
             subscription = Subscription(self, hello, self._snapshot(), self.capacity)
             self._subscriptions.add(subscription)
@@ -210,22 +215,33 @@ class Broadcaster:
         streams, verdicts = tuple(self._store.streams()), tuple(self._store.verdicts(now))
         return SnapshotMessage(seq=self._seq, time=now, streams=streams, verdicts=verdicts)
 
+    def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._subscriptions and self._loop is not None and not self._loop.is_closed():
+            raise RuntimeError("a broadcaster serves the subscriptions of one event loop")
+        # A distribution that was still scheduled on the last event loop never happens.
+        self._subscriptions.clear()
+        self._undistributed.clear()
+        self._scheduled_on = None
+        self._loop = loop
+
     def _schedule_distribution(self) -> None:
-        if self._distribution_scheduled or self._loop is None:
+        if self._loop is None or self._scheduled_on is self._loop:
             return
         try:
-            self._loop.call_soon_threadsafe(self._distribute)
+            self._loop.call_soon_threadsafe(self._distribute, self._loop)
         except RuntimeError:
             logger.debug("the event loop is closed; its subscriptions are removed")
             self._subscriptions.clear()
             self._loop = None
         else:
-            self._distribution_scheduled = True
+            self._scheduled_on = self._loop
 
-    def _distribute(self) -> None:
-        """Move all waiting messages to every subscription; runs on the event loop."""
+    def _distribute(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Move all waiting messages to every subscription; runs on their event loop."""
         with self._lock:
-            self._distribution_scheduled = False
+            if loop is not self._loop:
+                return
+            self._scheduled_on = None
             subscriptions = tuple(self._subscriptions)
             waiting = []
             while (encoded := self._undistributed.pop()) is not None:

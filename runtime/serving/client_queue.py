@@ -1,15 +1,36 @@
 """Bounded queue of messages for one client; newer messages replace older ones about the same subject.
 
-No I/O: `push` and `pop` decide which messages a slow client loses.
+Used on both sides: by the server for each connection, and by `runtime.client` for a program that takes its
+messages slowly. No I/O, no clock: `push` and `pop` decide which messages a slow client loses.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
-from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from runtime.messages import BroadcastMessage, StreamMessage, VerdictMessage
+
+Subject: TypeAlias = tuple[str | int, ...]
+
+HEARTBEAT: Subject = ("heartbeat",)
+
+
+class Queued(Protocol):
+    """What the queue needs to know of a message."""
+
+    @property
+    def subject(self) -> Subject:
+        """Key of the face, stream or program that the message is about: see `EncodedMessage.subject`."""
+
+    @property
+    def ends_verdicts(self) -> bool:
+        """Whether the message ends the verdicts of its stream, as every state but `live` does."""
+
+
+Item = TypeVar("Item", bound=Queued)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +51,7 @@ class EncodedMessage:
         return self.message.seq
 
     @property
-    def subject(self) -> Hashable:
+    def subject(self) -> Subject:
         """Key of the face, stream or program that the message is about."""
         match self.message:
             case VerdictMessage(stream=stream, face=face):
@@ -38,17 +59,30 @@ class EncodedMessage:
             case StreamMessage(stream=stream):
                 return ("stream", stream)
             case _:
-                return ("heartbeat",)
+                return HEARTBEAT
+
+    @property
+    def ends_verdicts(self) -> bool:
+        """Whether the message ends the verdicts of its stream."""
+        return isinstance(self.message, StreamMessage) and self.message.state != "live"
 
 
-class OutboundQueue:
-    """First-in, first-out queue of at most `capacity` messages.
+class OutboundQueue(Generic[Item]):
+    """Queue of at most `capacity` messages, in the order of their numbers.
 
-    When it is full, the oldest message with a newer one about the same subject is dropped. If there is none,
-    the oldest verdict is dropped, and a stream's state only when no verdict is left.
+    A client that keeps up receives every message. For a client that does not, outdated messages are dropped:
+    those with a newer message about the same subject, verdicts whose stream is no longer live, and
+    heartbeats. The newest message about a subject is dropped only when more subjects than `capacity` wait.
+
+    - When the queue is full, the oldest outdated message is dropped; if there is none, the oldest verdict,
+      and a stream's state only when no verdict is left.
+    - When the first message has waited for more than `max_wait_s`, outdated messages are skipped until the
+      subject comes first that was delivered the longest ago. No subject therefore starves, and a client of
+      any speed receives messages that are about `max_wait_s` old.
 
     Args:
         capacity: Maximum number of waiting messages, at least 1.
+        max_wait_s: Time in seconds from which a waiting message may be skipped.
 
     Attributes:
         lost: Number of messages dropped so far.
@@ -57,45 +91,95 @@ class OutboundQueue:
         ValueError: The capacity is below 1.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, *, max_wait_s: float = math.inf) -> None:
         if capacity < 1:
             raise ValueError(f"the capacity of an outbound queue must be at least 1, not {capacity}")
         self.capacity = capacity
+        self.max_wait_s = max_wait_s
         self.lost = 0
-        self._queue: deque[EncodedMessage] = deque()
-        self._by_subject: Counter[Hashable] = Counter()
+        self._queue: deque[tuple[Item, float]] = deque()
+        self._by_subject: Counter[Subject] = Counter()
+        # Number of the last delivery of each subject, oldest first.
+        self._deliveries: dict[Subject, int] = {}
+        self._delivered = 0
 
     def __len__(self) -> int:
         return len(self._queue)
 
-    def push(self, encoded: EncodedMessage) -> None:
-        """Append a message, dropping another one if the queue is full."""
-        self._queue.append(encoded)
-        self._by_subject[encoded.subject] += 1
+    def push(self, item: Item, now: float = 0.0) -> None:
+        """Append a message, dropping another one if the queue is full.
+
+        Args:
+            item: The message.
+            now: Present time in seconds, from any clock that never steps back.
+        """
+        self._queue.append((item, now))
+        self._by_subject[item.subject] += 1
         if len(self._queue) > self.capacity:
             self._drop_one()
-            self.lost += 1
 
-    def pop(self) -> EncodedMessage | None:
-        """Remove and return the oldest message; None if the queue is empty."""
-        return self._remove(0) if self._queue else None
+    def pop(self, now: float = 0.0) -> Item | None:
+        """Remove and return the next message; None if the queue is empty.
+
+        Args:
+            now: Present time in seconds, from the same clock as for `push`.
+        """
+        if not self._queue:
+            return None
+        if now - self._queue[0][1] > self.max_wait_s:
+            self._skip_outdated()
+        item = self._remove(0)
+        self._delivered += 1
+        self._deliveries.pop(item.subject, None)
+        self._deliveries[item.subject] = self._delivered
+        if len(self._deliveries) > 2 * self.capacity:
+            del self._deliveries[next(iter(self._deliveries))]
+        return item
+
+    def clear(self) -> None:
+        """Drop all messages."""
+        self.lost += len(self._queue)
+        self._queue.clear()
+        self._by_subject.clear()
+
+    def _skip_outdated(self) -> None:
+        ended = {item.subject[1]: index for index, (item, _) in enumerate(self._queue) if item.ends_verdicts}
+        newer = Counter(self._by_subject)
+        # The newest message about each subject before which nothing but outdated messages wait.
+        candidates: dict[Subject, int] = {}
+        for index, (item, _) in enumerate(self._queue):
+            subject = item.subject
+            newer[subject] -= 1
+            if subject[0] == "verdict" and ended.get(subject[1], -1) > index:
+                continue
+            candidates[subject] = index
+            if not newer[subject] and subject != HEARTBEAT:
+                break
+        chosen = min(candidates.values(), key=lambda index: self._deliveries.get(self._subject(index), 0))
+        for _ in range(chosen):
+            self._remove(0)
+        self.lost += chosen
 
     def _drop_one(self) -> None:
+        self.lost += 1
         oldest_verdict = None
         # The message just appended is never dropped.
         for index in range(len(self._queue) - 1):
-            encoded = self._queue[index]
-            if self._by_subject[encoded.subject] > 1:
+            subject = self._subject(index)
+            if self._by_subject[subject] > 1:
                 self._remove(index)
                 return
-            if oldest_verdict is None and isinstance(encoded.message, VerdictMessage):
+            if oldest_verdict is None and subject[0] == "verdict":
                 oldest_verdict = index
         self._remove(oldest_verdict or 0)
 
-    def _remove(self, index: int) -> EncodedMessage:
-        encoded = self._queue[index]
+    def _subject(self, index: int) -> Subject:
+        return self._queue[index][0].subject
+
+    def _remove(self, index: int) -> Item:
+        item, _ = self._queue[index]
         del self._queue[index]
-        self._by_subject[encoded.subject] -= 1
-        if not self._by_subject[encoded.subject]:
-            del self._by_subject[encoded.subject]
-        return encoded
+        self._by_subject[item.subject] -= 1
+        if not self._by_subject[item.subject]:
+            del self._by_subject[item.subject]
+        return item

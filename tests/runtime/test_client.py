@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
 from websockets.http11 import Request, Response
 
+from benchmarks.helpers.server_thread import serve_in_thread
 from runtime.client import (
     AccessRefused,
     AddressInvalid,
@@ -29,7 +31,7 @@ from runtime.client import (
 from runtime.messages import HeartbeatMessage, HelloMessage, SnapshotMessage, StreamMessage, encode
 from runtime.serving.broadcaster import Broadcaster
 from runtime.serving.server import serve
-from tests.support.aio import run, until
+from tests.support.aio import TIMEOUT_S, run, until
 from tests.support.wire import HELLO, make_broadcaster, validate, verdict
 
 
@@ -119,7 +121,7 @@ def test_a_lost_connection_is_made_again(caplog: pytest.LogCaptureFixture) -> No
         async with serve(make_broadcaster(), port=0) as server:
             feed = watch(server.urls.websocket, on_disconnect=reasons.append)
             await receive(feed, 2)
-        assert reasons == []
+            assert reasons == []
         returning = asyncio.create_task(receive(feed, 2))
         await until(lambda: bool(reasons))
         assert not feed.connected
@@ -155,6 +157,113 @@ def test_missed_messages_are_counted() -> None:
                 await receive(feed, len(script))
                 lost.append(feed.lost)
             assert lost == [2, 7, 8]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("faces", [1, 5])
+def test_a_slow_program_receives_the_newest(monkeypatch: pytest.MonkeyPatch, faces: int) -> None:
+    """Outdated messages are dropped and counted; what comes is current, in order and of known age."""
+    monkeypatch.setattr("runtime.client.MAX_WAIT_S", 0.0)
+
+    async def scenario() -> None:
+        broadcaster = make_broadcaster()
+        async with serve(broadcaster, port=0) as server, watch(server.urls.websocket) as feed:
+            await receive(feed, 2)
+            first = broadcaster.seq
+            taken = []
+            for _ in range(20):
+                # What a program misses that takes one message while thirty of each face are sent.
+                for _ in range(30):
+                    for face in range(faces):
+                        last = broadcaster.publish(verdict(face=face))
+                    await asyncio.sleep(0)
+                message = await anext(feed)
+                taken.append(message)
+                assert last - message["seq"] < 60 * faces
+                assert 0.0 <= feed.age_s < TIMEOUT_S
+            seqs = [message["seq"] for message in taken]
+            assert seqs == sorted(seqs)
+            assert {message["face"] for message in taken} == set(range(faces))
+            broadcaster.publish(StreamMessage(stream="cam", state="offline"))
+            while message["type"] != "stream":
+                message = await anext(feed)
+                taken.append(message)
+            assert len(taken) + feed.lost == broadcaster.seq - first
+
+    run(scenario)
+
+
+def test_a_program_that_blocks_the_event_loop_receives_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages do not grow old in the socket while the program computes between two of them."""
+    monkeypatch.setattr("runtime.client.MAX_WAIT_S", 0.0)
+    broadcaster = make_broadcaster(capacity=4096)
+
+    async def scenario(url: str) -> None:
+        async with watch(url) as feed:
+            await receive(feed, 2)
+            for _ in range(5):
+                for _ in range(100):
+                    last = broadcaster.publish(verdict())
+                time.sleep(0.2)  # noqa: ASYNC251  the program computes
+                assert last - (await anext(feed))["seq"] < 50
+            assert feed.lost > 300
+
+    with serve_in_thread(broadcaster, port=0) as server:
+        run(lambda: scenario(server.urls.websocket))
+
+
+def test_a_timeout_does_not_end_the_iteration() -> None:
+    """`asyncio.timeout` and `wait_for` around the next message may expire any number of times."""
+
+    async def scenario() -> None:
+        broadcaster = make_broadcaster()
+        async with serve(broadcaster, port=0) as server, watch(server.urls.websocket) as feed:
+            await receive(feed, 2)
+            for _ in range(3):
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.01):
+                        await anext(feed)
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(anext(feed), 0.01)
+                broadcaster.publish(verdict())
+                assert (await anext(feed))["seq"] == broadcaster.seq
+            assert feed.connected
+            assert feed.lost == 0
+
+    run(scenario)
+
+
+def test_closing_ends_the_iteration() -> None:
+    """A caller that waits for a message, and every later one, gets the end of the iteration."""
+
+    async def scenario() -> None:
+        broadcaster = make_broadcaster()
+        async with serve(broadcaster, port=0) as server:
+            feed = watch(server.urls.websocket)
+            await receive(feed, 2)
+            waiting = asyncio.create_task(anext(feed, None))
+            await asyncio.sleep(0)
+            await feed.aclose()
+            assert await waiting is None
+            assert [message async for message in feed] == []
+            await until(lambda: not broadcaster.clients)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"protocol": None}, {"protocol": "2"}, {"session": None}, {"time": "now"}, {"seq": None}]
+)
+def test_a_malformed_hello_is_an_error(changes: dict[str, Any]) -> None:
+    """A field of the hello that is missing or of another type is reported as such."""
+    hello = {**json.loads(encode(HELLO)), **changes}
+    hello = {name: value for name, value in hello.items() if value is not None}
+
+    async def scenario() -> None:
+        async with scripted([json.dumps(hello)]) as url:
+            with pytest.raises((NotUnmask, ProtocolMismatch)):
+                await anext(watch(url))
 
     run(scenario)
 
