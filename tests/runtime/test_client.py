@@ -205,7 +205,7 @@ def test_a_program_that_blocks_the_event_loop_receives_the_newest(monkeypatch: p
             for _ in range(5):
                 for _ in range(100):
                     last = broadcaster.publish(verdict())
-                time.sleep(0.2)  # noqa: ASYNC251  the program computes
+                time.sleep(0.2)  # the program computes
                 assert last - (await anext(feed))["seq"] < 50
             assert feed.lost > 300
 

@@ -12,6 +12,7 @@ import pytest
 from runtime.messages import HeartbeatMessage, StreamMessage, encode
 from runtime.serving.broadcaster import Broadcaster, new_session
 from runtime.serving.client_queue import EncodedMessage
+from tests.support.aio import TIMEOUT_S
 from tests.support.wire import HELLO, make_broadcaster, validate, verdict
 
 
@@ -162,6 +163,31 @@ def test_a_closed_event_loop_removes_its_subscriptions() -> None:
     broadcaster.publish(verdict())
     assert broadcaster.clients == 0
     broadcaster.publish(verdict())
+
+
+@pytest.mark.parametrize("unsubscribed", [True, False])
+def test_the_next_event_loop_is_served(unsubscribed: bool) -> None:
+    """An event loop that closed with a distribution pending, or without unsubscribing, stops no later one."""
+    broadcaster = make_broadcaster()
+
+    async def leave() -> None:
+        subscription = broadcaster.subscribe()
+        broadcaster.publish(verdict())
+        # The event loop ends before it distributes this message.
+        if unsubscribed:
+            broadcaster.unsubscribe(subscription)
+
+    async def stay() -> int:
+        with broadcaster.subscribe() as subscription:
+            broadcaster.publish(verdict())
+            async with asyncio.timeout(TIMEOUT_S):
+                return (await anext(subscription)).seq
+
+    asyncio.run(leave())
+    assert asyncio.run(stay()) == 2
+    asyncio.run(leave())
+    assert asyncio.run(stay()) == 4
+    assert broadcaster.clients == 0
 
 
 def test_a_second_event_loop_is_refused() -> None:

@@ -115,7 +115,7 @@ def test_a_slow_client_receives_new_messages_about_every_face(faces: int, interv
 
 
 def test_a_slow_client_gets_the_last_state_of_everything() -> None:
-    """After a pause only outdated messages are missing: verdicts of a stream that went offline, and repeats."""
+    """After a pause only repeats and verdicts of a stream that went offline are missing."""
     queue: OutboundQueue[EncodedMessage] = OutboundQueue(64, max_wait_s=0.5)
     messages: list[BroadcastMessage] = [
         StreamMessage(stream="cam", state="live"),
