@@ -1,0 +1,1 @@
+"""Data sets: layouts, splits, face clips and their shards."""

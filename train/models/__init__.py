@@ -1,0 +1,1 @@
+"""Networks: the detector, its checkpoint, initial weights, and the teacher."""

@@ -1,0 +1,1 @@
+"""Training batches: clips in memory, augmentation, pairs of real and fake crops."""
