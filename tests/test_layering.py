@@ -26,8 +26,8 @@ LAYERS = {
         "commands",
     ),
     "train": ("data", "sampling", "models", "scoring", "fitting", "evaluation", "commands"),
-    "export": ("errors", "onnx_graph", "parity", "bundle", "run", "commands"),
-    "benchmarks": ("harness", "suites", "commands"),
+    "export": ("errors", "onnx_graph", "parity", "bundle_writer", "run", "commands"),
+    "benchmarks": ("hardware", "harness", "helpers", "suites", "commands"),
 }
 # Options and the user's errors are shared by the commands of all stages.
 SHARED = {"runtime.commands.options"}
