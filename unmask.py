@@ -8,6 +8,7 @@ async for message in watch("127.0.0.1:8765"):
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -57,6 +58,9 @@ def options(
 
 def main() -> NoReturn:
     """Run the command with the arguments of the process."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # File names may contain characters that the encoding of the terminal or file lacks.
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))
 
 

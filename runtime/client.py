@@ -414,7 +414,7 @@ class _Receiver:
             needed = NEEDED_FIELDS.get(message["type"], ())
             if all(isinstance(message[name], kind) for name, kind in (*ALWAYS_NEEDED, *needed)):
                 return message
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             pass
         raise NotUnmask(self.url, "it sends something that is no message of unmask")
 

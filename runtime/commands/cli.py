@@ -114,9 +114,14 @@ def scan(
     and at least half as tall as the tallest. If a file cannot be read the others are still scored, and
     the exit code is 2.
     """
-    from runtime.commands.scan import run_scan
+    # SIGTERM prints what is done, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        from runtime.commands.scan import run_scan
 
-    return run_scan(files, as_json=as_json, model=model, engine=engine)
+        return run_scan(files, as_json=as_json, model=model, engine=engine)
+    except KeyboardInterrupt:
+        return 0
 
 
 def _parse_sources(texts: list[str], names: list[str], rtsp_transport: Literal["tcp", "udp"]) -> list[Source]:

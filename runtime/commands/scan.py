@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +13,15 @@ from rich.table import Table
 from rich.text import Text
 
 from runtime.commands.console import FACE_STYLES
+from runtime.commands.options import complain
 from runtime.engines.factory import detector_infer, open_engine
 from runtime.messages import FaceState
-from runtime.model.bundle import load_bundle
+from runtime.model.bundle import Bundle, load_bundle
 from runtime.model.calibration import Calibration
 from runtime.pipeline.batcher import Batcher
 from runtime.pipeline.scan import Scanner, find_videos
 from runtime.pipeline.scan_result import ScanResult
+from streams.text import printable
 
 
 def run_scan(
@@ -35,7 +36,7 @@ def run_scan(
         engine: `auto`, `onnxruntime` or `tensorrt`.
 
     Returns:
-        Exit code: 2 if a file could not be read, else 0.
+        Exit code: 2 if a file could not be read, else 0. After Ctrl-C the results so far are printed.
 
     Raises:
         NoVideos: A directory contains no video file.
@@ -43,8 +44,23 @@ def run_scan(
     """
     files = list(find_videos(paths))
     bundle = load_bundle(model)
+    results: list[ScanResult] = []
+    try:
+        _scan_all(files, results, bundle, as_json=as_json, engine=engine)
+    except KeyboardInterrupt:
+        complain(f"interrupted: {len(results)} of {len(files)} files were scanned")
+    finally:
+        # What is done is shown, also if an engine failed meanwhile.
+        if results and not as_json:
+            Console(highlight=False).print(_table(results, bundle.calibration))
+    return 2 if any(result.state == "unreadable" for result in results) else 0
+
+
+def _scan_all(
+    files: Sequence[Path], results: list[ScanResult], bundle: Bundle, *, as_json: bool, engine: str
+) -> None:
+    """Scan the files one after the other and append their results."""
     infer = detector_infer(engine)
-    results = []
     # JSON lines and the progress bar would overwrite each other in one terminal.
     hidden = as_json and sys.stdout.isatty()
     with (
@@ -56,17 +72,14 @@ def run_scan(
         # The length of a single file is unknown, so its bar only shows activity.
         task = progress.add_task("", total=len(files) if len(files) > 1 else None, seconds=0.0)
         for file in files:
-            progress.update(task, description=_printable(file.name), seconds=0.0)
+            progress.update(task, description=printable(file.name), seconds=0.0)
             result = scanner.scan(file, on_progress=lambda seconds: progress.update(task, seconds=seconds))
+            results.append(result)
             if result.error is not None:
                 progress.console.print(f"unmask: {result.error}", markup=False, soft_wrap=True)
             if as_json:
                 print(json.dumps(result.to_dict(), allow_nan=False), flush=True)  # noqa: T201
-            results.append(result)
             progress.advance(task)
-    if not as_json:
-        Console(highlight=False).print(_table(results, bundle.calibration))
-    return 2 if any(result.state == "unreadable" for result in results) else 0
 
 
 def _progress(*, hidden: bool) -> Progress:
@@ -92,7 +105,7 @@ def _table(results: Sequence[ScanResult], calibration: Calibration) -> Table:
         table.add_column(column, no_wrap=True, justify="left" if column == "verdict" else "right")
     for result in results:
         table.add_row(
-            Text(_printable(result.file)),
+            Text(printable(result.file)),
             _verdict(result, calibration),
             "" if result.p_fake is None else f"{result.p_fake:.3f}",
             str(len(result.faces)),
@@ -110,8 +123,3 @@ def _verdict(result: ScanResult, calibration: Calibration) -> Text:
     elif result.p_fake <= calibration.threshold_real:
         state = "real"
     return Text(state, FACE_STYLES[state])
-
-
-def _printable(name: str) -> str:
-    """Return a file name with undecodable bytes replaced."""
-    return os.fsencode(name).decode("utf-8", "replace")
