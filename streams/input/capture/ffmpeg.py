@@ -15,7 +15,7 @@ from av.stream import Discard, Disposition
 
 from streams.errors import SourceError, SourceInvalid, SourceNotVideo, SourceUnavailable
 from streams.input.capture.clock import CaptureClock, CatchUp
-from streams.input.capture.ffmpeg_errors import source_error
+from streams.input.capture.ffmpeg_errors import UNSEEKABLE, source_error
 from streams.input.capture.interface import DecodedFrame, Timeouts
 from streams.input.capture.keyframes import TimedPacket, VideoPacket, join_keyframes
 from streams.input.capture.media_time import ClockCheck, PresentationTimes
@@ -65,6 +65,7 @@ class FFmpegCapture:
         self._catch_up = CatchUp()
         self._presentation = PresentationTimes(None if source.live else 0)
         self._clock_check = ClockCheck() if _sends_in_real_time(source) else None
+        self._received = False
         self.corrupt = 0
         self.skipped = 0
         self.wrong_clock: str | None = None
@@ -246,6 +247,7 @@ class FFmpegCapture:
                 continue
             if live and not packet.size:
                 break  # the flush packet: a server that closes the stream causes no error
+            self._received = True
             yield cast("VideoPacket", packet), now_s
             last_packet_s = self._clock()
         if not self._stop.is_set():
@@ -258,6 +260,8 @@ class FFmpegCapture:
             # The rest of the file is damaged or missing; everything before it is still decoded.
             self.corrupt += 1
             yield cast("VideoPacket", Packet(0)), self._clock()
+        elif failure is not None and not self._received and _needs_seeking(source, self._container):
+            raise SourceNotVideo(source.spec, *UNSEEKABLE)
         elif isinstance(failure, av.error.ExitError):
             raise SourceUnavailable(source.spec, f"no data for {self._timeouts.read_s:g} s")
         elif failure is not None:
@@ -269,6 +273,11 @@ class FFmpegCapture:
 def _sends_in_real_time(source: Source) -> bool:
     """Return whether packets arrive as they are captured; a web server may send a recording at any rate."""
     return source.kind in ("rtsp", "webcam") or source.address.scheme in _REAL_TIME_SCHEMES
+
+
+def _needs_seeking(source: Source, container: av.container.InputContainer) -> bool:
+    """Return whether the source is an MP4 on a server, whose frames may be before its index."""
+    return source.kind == "url" and not source.live and "mp4" in container.format.name.split(",")
 
 
 def _is_empty(source: Source) -> bool:

@@ -19,7 +19,7 @@ from streams.errors import (
 )
 from streams.input.source import Source
 
-__all__ = ["source_error"]
+__all__ = ["UNSEEKABLE", "source_error"]
 
 
 class _Rule(NamedTuple):
@@ -31,12 +31,12 @@ class _Rule(NamedTuple):
 _NO_CAMERA = _Rule(SourceMissing, "no such camera", "check that it is plugged in, or try webcam:1")
 _NOT_FOUND = _Rule(SourceMissing, "no such file", "check the path")
 _NOT_VIDEO = _Rule(SourceNotVideo, "not a video FFmpeg can read")
-# FFmpeg reports both alike, after it has read the file to its end.
-_DOWNLOAD_NOT_VIDEO = _Rule(
-    SourceNotVideo,
-    "not a video, or an MP4 with its index at the end on a server that cannot seek",
+UNSEEKABLE = (
+    "the index of the MP4 is at its end, and the server cannot seek",
     "download the file first, or write it with `ffmpeg -movflags faststart`",
 )
+"""Reason and advice for an MP4 that FFmpeg can open and not read."""
+_DOWNLOAD_NOT_VIDEO = _Rule(SourceNotVideo, "not a video FFmpeg can read, or cut short", "check the address")
 
 # The same error means different things for a file, a webcam and a network address: the rules of the source's
 # kind are tried first, then these in order.
