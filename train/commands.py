@@ -143,7 +143,7 @@ def fit(
 
     # What these load does not say so well that PyTorch is missing.
     from train.fitting.calibrate import calibrate, held_out
-    from train.fitting.calibration import CalibrationError
+    from train.fitting.platt_scaling import CalibrationError
     from train.fitting.temporal_classifier import fit_temporal_classifier
 
     with explained(ClipSetError):
@@ -193,7 +193,7 @@ def temporal(
         raise UserError("--name is empty; give the model a name or leave --name out")
 
     # What these load does not say so well that PyTorch is missing.
-    from train.fitting.calibration import CalibrationError
+    from train.fitting.platt_scaling import CalibrationError
     from train.fitting.temporal_classifier import fit_temporal_classifier
 
     groups = tuple(filter(None, (val_groups or "").split(",")))
@@ -288,7 +288,7 @@ def evaluate(
     from train.data.videos import LayoutError
     from train.evaluation.evaluate import evaluate as measure
     from train.evaluation.report import ReportError
-    from train.fitting.calibration import CalibrationError
+    from train.fitting.platt_scaling import CalibrationError
 
     if record and (model is None or not (model / MANIFEST_FILE).is_file()):
         raise UserError("--record writes into an exported model; name one with --model")

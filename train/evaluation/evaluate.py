@@ -32,8 +32,8 @@ from train.evaluation.measure import Chance, measure, plain
 from train.evaluation.plots import plot_histogram, plot_reliability, plot_roc
 from train.evaluation.report import ReportError, report
 from train.evaluation.robustness import Damage, measure_robustness, one_clip_each
-from train.scoring.scorers import open_scorer
-from train.scoring.scores import ClipScores, Scorer, best_level, of_frames, of_windows, score_clips
+from train.scoring.scorer import open_scorer
+from train.scoring.clip_scores import ClipScores, Scorer, best_level, of_frames, of_windows, score_clips
 
 # Crops tighter than this share of what the model wants show the face at another scale.
 TIGHTEST = 0.97

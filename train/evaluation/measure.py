@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold
 
 from runtime.model.calibration import Calibration
-from train.fitting.calibration import CalibrationError, fit_calibration
+from train.fitting.platt_scaling import CalibrationError, fit_calibration
 from train.scoring.metrics import (
     Estimate,
     accuracy_at,
@@ -29,7 +29,7 @@ from train.scoring.metrics import (
     equal_error_rate,
     expected_calibration_error,
 )
-from train.scoring.scores import ClipScores, Scored, best_level, of_frames, of_videos, of_windows
+from train.scoring.clip_scores import ClipScores, Scored, best_level, of_frames, of_videos, of_windows
 
 FOLDS = 5
 

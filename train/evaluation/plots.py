@@ -12,7 +12,7 @@ from sklearn.metrics import roc_curve
 
 from runtime.model.calibration import Calibration
 from train.scoring.metrics import auc, expected_calibration_error, reliability
-from train.scoring.scores import Scored
+from train.scoring.clip_scores import Scored
 
 REAL, FAKE = "#1b9e77", "#d95f02"
 

@@ -13,7 +13,7 @@ from runtime.model.calibration import Calibration
 from train.data.clip_set import Entry, LabelledClip
 from train.evaluation.measure import Chance, measure_line
 from train.sampling.corruptions import CORRUPTIONS, corrupt
-from train.scoring.scores import ClipScores
+from train.scoring.clip_scores import ClipScores
 
 Damage = Callable[[LabelledClip], NDArray[np.uint8]]
 

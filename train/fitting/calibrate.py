@@ -18,10 +18,10 @@ from train.data.clip_set import ClipSet, Entry, read_clip_set
 from train.data.splits import Split
 from train.evaluation.evaluate import choose_entries, score_set
 from train.evaluation.measure import video_weights
-from train.fitting.calibration import CalibrationError, fit_calibration, with_thresholds
+from train.fitting.platt_scaling import CalibrationError, fit_calibration, with_thresholds
 from train.models.checkpoint import save_calibration
-from train.scoring.scorers import open_scorer
-from train.scoring.scores import ClipScores, Scorer, of_windows
+from train.scoring.scorer import open_scorer
+from train.scoring.clip_scores import ClipScores, Scorer, of_windows
 
 
 def held_out(data: Sequence[Path], groups: Collection[str]) -> list[Path]:

@@ -34,14 +34,14 @@ from train.data.clip_set import LabelledClip, load_clips, read_clip_set
 from train.data.crops import recrop
 from train.evaluation.evaluate import sampled_otherwise, trained_on
 from train.fitting.calibrate import fit, held_out, kept_entries, score_held_out
-from train.fitting.calibration import CalibrationError, fit_calibration
+from train.fitting.platt_scaling import CalibrationError, fit_calibration
 from train.fitting.head import pseudo_clip
 from train.models.checkpoint import save_calibration, save_temporal
 from train.sampling.augmentation import augment_clip
 from train.sampling.corruptions import CORRUPTIONS, corrupt
 from train.sampling.pools import POOL_PX, in_training
-from train.scoring.scorers import open_scorer
-from train.scoring.scores import Scorer, of_videos
+from train.scoring.scorer import open_scorer
+from train.scoring.clip_scores import Scorer, of_videos
 
 VARIED, DAMAGED = 3, ("h264", "blur", "resize", "noise")
 """Each clip is measured as it is, varied as live crops vary, and damaged: once coded as H.264, once in one of

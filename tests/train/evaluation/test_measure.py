@@ -11,9 +11,9 @@ import pytest
 
 from runtime.model.calibration import Calibration
 from train.evaluation.measure import Chance, cross_fitted, measure, measure_line, plain, video_weights
-from train.fitting.calibration import CalibrationError, fit_calibration
+from train.fitting.platt_scaling import CalibrationError, fit_calibration
 from train.scoring.metrics import Estimate, expected_calibration_error
-from train.scoring.scores import ClipScores
+from train.scoring.clip_scores import ClipScores
 
 CHANCE = Chance(replicates=100, seed=1)
 

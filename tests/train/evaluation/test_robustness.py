@@ -11,7 +11,7 @@ from train.data.clip_set import Entry, LabelledClip
 from train.evaluation.measure import Chance
 from train.evaluation.robustness import Damage, measure_robustness, one_clip_each
 from train.sampling.corruptions import CORRUPTIONS
-from train.scoring.scores import ClipScores
+from train.scoring.clip_scores import ClipScores
 
 
 def entry(video: str, number: int, *, fake: bool, frames: int = 16) -> Entry:

@@ -14,8 +14,8 @@ from train.data.clip_cutter import ClipSpec
 from train.data.clip_set import ClipSetError
 from train.data.prepare import prepare
 from train.fitting.calibrate import calibrate, fit
-from train.fitting.calibration import CalibrationError
-from train.scoring.scores import ClipScores
+from train.fitting.platt_scaling import CalibrationError
+from train.scoring.clip_scores import ClipScores
 
 Film = Callable[..., Path]
 

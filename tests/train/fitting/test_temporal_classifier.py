@@ -28,8 +28,8 @@ from train.models.checkpoint import CheckpointError, load_checkpoint, save_check
 from train.models.config import ModelConfig
 from train.models.detector import ResNeXtLSTM
 from train.scoring.metrics import auc
-from train.scoring.scorers import open_scorer
-from train.scoring.scores import of_videos
+from train.scoring.scorer import open_scorer
+from train.scoring.clip_scores import of_videos
 
 QUIET = Console(quiet=True)
 FRAMES = 8

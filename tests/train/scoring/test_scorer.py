@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from runtime.model.calibration import Calibration
-from train.scoring.scorers import module_scorer, open_scorer
+from train.scoring.scorer import module_scorer, open_scorer
 
 
 class Backbone(nn.Module):

@@ -19,7 +19,7 @@ from runtime.engines.factory import open_engine
 from runtime.model.bundle import load_bundle
 from runtime.model.calibration import Calibration
 from runtime.model.temporal_classifier import TemporalClassifier
-from train.scoring.scores import Scorer
+from train.scoring.clip_scores import Scorer
 
 if TYPE_CHECKING:
     from torch import nn

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from runtime.model.calibration import Calibration
-from train.fitting.calibration import (
+from train.fitting.platt_scaling import (
     CalibrationError,
     fit_calibration,
     threshold_at_false_alarms,

@@ -12,7 +12,7 @@ from runtime.model.calibration import Calibration
 from streams.features.temporal_residuals import clip_residuals
 from tests.support.temporal import uniform_temporal_classifier
 from train.data.clip_set import LabelledClip
-from train.scoring.scores import (
+from train.scoring.clip_scores import (
     BATCH,
     Scorer,
     best_level,
