@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -141,31 +140,9 @@ def fit(
         with explained(ValueError):
             sizes_of = replace(sizes_of, input_size=run.sampling.sizes[-1])
 
-    # What these load does not say so well that PyTorch is missing.
-    from train.fitting.calibrate import calibrate, held_out
-    from train.fitting.platt_scaling import CalibrationError
-    from train.fitting.temporal_classifier import fit_temporal_classifier
-
-    with explained(ClipSetError):
-        kept = held_out(data, run.val_groups)
-    if not kept:
-        typer.echo("nothing is kept out to calibrate the model on; see --val-groups", err=True)
     with explained(ClipSetError, CheckpointError, InitialWeightsError, TeacherError, UnmaskError, ValueError):
         run_fit(data, out, model_config=sizes_of, config=run, init=init, teacher=teacher)
-    # Of the processes that torchrun started, the first one writes.
-    if os.environ.get("RANK", "0") != "0":
-        return 0
-    if kept:
-        try:
-            # Calibrates too.
-            fit_temporal_classifier(out, data, val_groups=run.val_groups, seed=run.seed)
-        except CalibrationError as error:
-            typer.echo(f"the model does not look at flicker: {error}", err=True)
-            try:
-                calibrate(out, kept, groups=run.val_groups or None)
-            except CalibrationError as error:
-                typer.echo(f"the model stays uncalibrated: {error}", err=True)
-    typer.echo(f"written to {out}")
+    _say_written(out)
     return 0
 
 
@@ -179,9 +156,9 @@ def temporal(
     ] = None,
     seed: RunSeed = None,
 ) -> int:
-    """Fit what a trained model makes of flicker to other clips, and calibrate it again.
+    """Fit the temporal classifier and the calibration of a trained model to other clips.
 
-    The network stays as it is. `unmask train fit` does this too, at its end.
+    The network stays as it is. `unmask train fit` ends with this step too.
     """
     from runtime.model.manifest import MANIFEST_FILE
     from train.data.clip_set import ClipSetError
@@ -192,13 +169,13 @@ def temporal(
     if name == "":
         raise UserError("--name is empty; give the model a name or leave --name out")
 
-    # What these load does not say so well that PyTorch is missing.
+    # Imported after torch, so that the error of a machine without it names torch.
+    from train.fitting.calibrate import refit_temporal
     from train.fitting.platt_scaling import CalibrationError
-    from train.fitting.temporal_classifier import fit_temporal_classifier
 
     groups = tuple(filter(None, (val_groups or "").split(",")))
     with explained(ClipSetError, CheckpointError, CalibrationError, OSError):
-        fit_temporal_classifier(model, data, val_groups=groups, seed=seed or 0, name=name)
+        refit_temporal(model, data, val_groups=groups, seed=seed or 0, name=name)
     typer.echo(f"written to {model}")
     return 0
 
@@ -235,8 +212,15 @@ def teacher(
     run = _changed(run, seed=seed, sizes=sizes, crops=crops, val_groups=val_groups)
     with explained(ClipSetError, TeacherError, ValueError):
         fit_teacher(data, out, trunk, crop_margin=sizes_of.crop_margin, config=run, init=init)
-    typer.echo(f"written to {out}")
+    _say_written(out)
     return 0
+
+
+def _say_written(out: Path) -> None:
+    from lightning_fabric.utilities.rank_zero import rank_zero_only
+
+    # A distributed run executes the whole command in every process.
+    rank_zero_only(typer.echo)(f"written to {out}")
 
 
 def _changed(run: FitConfig, **given: int | str | None) -> FitConfig:
@@ -262,59 +246,64 @@ def evaluate(
         Path | None, typer.Option(help="A checkpoint or an exported model.", show_default="the bundled model")
     ] = None,
     split: Annotated[
-        Literal["auto", "train", "val", "test", "all"], typer.Option(help="The side to measure on.")
+        Literal["auto", "train", "val", "test", "all"], typer.Option(help="Split to evaluate on.")
     ] = "auto",
     groups: Annotated[
-        str | None, typer.Option(help="Measure on these groups only, with commas.", show_default="all")
+        str | None, typer.Option(help="Groups to evaluate on, separated by commas.", show_default="all")
     ] = None,
     layout: Annotated[Layout, typer.Option(help="How a data set of videos is laid out.")] = "auto",
     compression: Annotated[
         Literal["raw", "c23", "c40"], typer.Option(help="Which of FaceForensics++.")
     ] = "c23",
-    robustness: Annotated[bool, typer.Option("--robustness", help="Measure on damaged clips too.")] = False,
+    robustness: Annotated[
+        bool, typer.Option("--robustness", help="Evaluate on corrupted clips too.")
+    ] = False,
     engine: Engine = "auto",
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes.", show_default="one per core")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the intervals.")] = 0,
     record: Annotated[
-        bool, typer.Option("--record", help="Write the figures into the manifest of the exported model.")
+        bool, typer.Option("--record", help="Write the metrics into the manifest of the exported model.")
     ] = False,
 ) -> int:
-    """Measure a model on labelled videos and write a report."""
+    """Evaluate a model on labelled videos and write a report."""
     from runtime.model.manifest import MANIFEST_FILE
     from train.data.clip_set import ClipSetError
     from train.data.shards import PrepareError
     from train.data.videos import LayoutError
-    from train.evaluation.evaluate import evaluate as measure
+    from train.evaluation.evaluate import EvaluationConfig
+    from train.evaluation.evaluate import evaluate as run_evaluation
     from train.evaluation.report import ReportError
-    from train.fitting.platt_scaling import CalibrationError
+    from train.scoring.bootstrap import BootstrapConfig
 
     if record and (model is None or not (model / MANIFEST_FILE).is_file()):
         raise UserError("--record writes into an exported model; name one with --model")
-    errors: list[type[Exception]] = [PrepareError, LayoutError, ClipSetError, ReportError, CalibrationError]
+    errors: list[type[Exception]] = [PrepareError, LayoutError, ClipSetError, ReportError]
     if model is not None and (model / "config.json").is_file():
-        # Of a bundle nothing is asked that needs PyTorch.
+        # A bundle is evaluated without torch.
         from train.models.checkpoint import CheckpointError
 
         errors.append(CheckpointError)
     with explained(*errors):
-        found = measure(
+        metrics = run_evaluation(
             model,
             data,
             out,
-            split=split,
-            groups=None if groups is None else set(filter(None, groups.split(","))),
-            layout=layout,
-            compression=compression,
-            robustness=robustness,
-            engine=engine,
-            workers=workers,
-            seed=seed,
+            EvaluationConfig(
+                split=split,
+                groups=None if groups is None else set(filter(None, groups.split(","))),
+                layout=layout,
+                compression=compression,
+                robustness=robustness,
+                engine=engine,
+                workers=workers,
+                bootstrap=BootstrapConfig(seed=seed),
+            ),
         )
     if record and model is not None:
         from train.evaluation.record import record as write_record
 
-        write_record(model, found)
+        write_record(model, metrics)
     typer.echo(f"written to {out / 'report.md'}")
     return 0

@@ -14,11 +14,13 @@ import onnx
 import onnx.parser
 import pytest
 from numpy.typing import NDArray
+from rich.console import Console
 from skimage.data import astronaut
 
 from runtime.model.bundle import write_manifest
 from runtime.model.calibration import Calibration
 from runtime.model.manifest import Manifest
+from tests.train.tiny_run import TINY_MODEL, TINY_RUN
 
 Film = Callable[..., Path]
 
@@ -122,7 +124,7 @@ def write_clip(
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write a data set of three pairs of a real and a fake clip; the group `kept-out` is for validation."""
+    """Write a data set of three pairs of a real and a fake clip; the group `kept-out` is held out."""
     face = np.ascontiguousarray(astronaut()[40:264, 120:344, ::-1])  # type: ignore[no-untyped-call]
     folder = tmp_path_factory.mktemp("data") / "clips"
     folder.mkdir()
@@ -135,3 +137,13 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 lines.append(write_clip(tar, clip, fake, group, moved, ".jpg"))
     (folder / "clips.csv").write_text("\n".join(lines) + "\n")
     return folder
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> Path:
+    """The directory of a finished tiny run on `clips`. Copy it before writing to it."""
+    from train.fitting.run import fit
+
+    out = tmp_path_factory.mktemp("runs") / "trained"
+    fit([clips], out, model_config=TINY_MODEL, config=TINY_RUN, console=Console(quiet=True))
+    return out

@@ -1,11 +1,11 @@
-"""Writes the figures of an evaluation down for people to read."""
+"""Report of an evaluation in Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-TITLES = (("video", "Videos"), ("window", "Windows"), ("frame", "Frames"))
+LEVELS = (("video", "Videos"), ("window", "Windows"), ("frame", "Frames"))
 ESTIMATES = (
     ("auc", "AUC"),
     ("accuracy_at_half", "Accuracy at 0.5"),
@@ -16,114 +16,121 @@ ESTIMATES = (
     ("average_precision", "Average precision"),
 )
 SHARES = (
-    ("false_alarms_at_half", "Reals called fake at 0.5"),
-    ("detected_at_half", "Fakes called fake at 0.5"),
-    ("false_alarms_at_far1", "Reals called fake at the 1 % threshold"),
-    ("detected_at_far1", "Fakes called fake at the 1 % threshold"),
+    ("fpr_at_half", "FPR at 0.5"),
+    ("tpr_at_half", "TPR at 0.5"),
+    ("fpr_at_threshold_fpr1", "FPR at the 1 % FPR threshold"),
+    ("tpr_at_threshold_fpr1", "TPR at the 1 % FPR threshold"),
 )
 
 
 class ReportError(ValueError):
-    """Says that a report cannot be written; `str()` is one line that says what to do."""
+    """A report that cannot be written; `str()` is one line that says what to do."""
 
 
-def report(found: Mapping[str, Any]) -> str:
-    """Write the report.
+def report(metrics: Mapping[str, Any]) -> str:
+    """Return the report.
 
     Args:
-        found: What is in `metrics.json`.
+        metrics: The content of `metrics.json`.
 
     Returns:
         Markdown.
     """
-    counts, data = found["counts"], found["data"]
+    counts, data = metrics["counts"], metrics["data"]
     parts = [
-        f"# How {found['model']['name']} measures on {data['name']}",
-        f"{found['model']['identity']}. Split: {data['split']}"
-        f"{', of it the groups given' if data['groups'] else ''}. "
+        f"# Evaluation of {metrics['model']['name']} on {data['name']}",
+        f"{metrics['model']['identity']}. Split: {data['split']}"
+        f"{', selected groups' if data['groups'] else ''}. "
         f"{counts['videos']} videos ({counts['real_videos']} real, {counts['fake_videos']} fake) in "
         f"{counts['groups']} groups, {counts['clips']} clips, {counts['windows']} windows, "
-        f"{counts['frames']} frames. In brackets: 95 % bootstrap intervals, groups drawn together, "
-        f"{found['replicates']} draws, seed {found['seed']}.",
+        f"{counts['frames']} frames. In brackets: 95 % bootstrap intervals by group, "
+        f"{metrics['replicates']} draws, seed {metrics['seed']}.",
     ]
-    if found["notes"]:
-        parts.append("\n".join(f"- {note}" for note in found["notes"]))
+    if metrics["notes"]:
+        parts.append("\n".join(f"- {note}" for note in metrics["notes"]))
     parts += [
         "## Scores",
-        "A video's score is made as in `unmask scan`: the calibrated mean logit over its windows. A window "
-        f"is what one live verdict is made of. Frame: {found['frame']['kind']}.",
-        _levels(found),
+        "A video's score is the calibrated mean logit over its windows, as in `unmask scan`. A live verdict "
+        f"is made of one window. Frame: {metrics['frame']['kind']}. FPR: false positive rate, the share of "
+        "real ones scored as fake. TPR: true positive rate, the share of fakes detected.",
+        _levels(metrics),
         "![ROC](roc.png) ![Scores](scores.png)",
     ]
     if counts["videos_scored"]:
         parts += [
             "## Methods",
-            "Each method's forgeries against all reals, by video.",
-            _methods(found["methods"]),
-            "## The LSTM against averaging frames",
-            _sequence(found["sequence"]),
+            "The fakes of each method against all real videos.",
+            _methods(metrics["methods"]),
+            "## Ablation",
+            _ablation(metrics["ablation"]),
             "## Calibration",
-            _calibration(found["calibration"]),
+            _calibration(metrics["calibration"]),
         ]
     parts.append("![Reliability](reliability.png)")
-    if "robustness" in found:
-        parts += ["## Robustness", *_robustness(found["robustness"])]
+    if "robustness" in metrics:
+        parts += ["## Robustness", *_robustness(metrics["robustness"])]
     return "\n\n".join(parts) + "\n"
 
 
-def _levels(found: Mapping[str, Any]) -> str:
-    levels = [found[key] for key in ("video", "window", "frame") if found[key]["scores"]]
-    head = ["", *(title for key, title in TITLES if found[key]["scores"])]
+def _levels(metrics: Mapping[str, Any]) -> str:
+    levels = [metrics[key] for key, _ in LEVELS if metrics[key]["scores"]]
+    head = ["", *(title for key, title in LEVELS if metrics[key]["scores"])]
     rows = [["Scores", *(str(level["scores"]) for level in levels)]]
     rows += [[title, *(_estimate(level[key]) for level in levels)] for key, title in ESTIMATES]
     rows += [[title, *(_share(level[key]) for level in levels)] for key, title in SHARES]
-    threshold, far1 = found["video"]["threshold"], found["video"]["threshold_fpr1"]
-    stated = f"Stored threshold: {threshold:.3f}; 1 % threshold: {_number(far1)}."
-    return _table(head, rows) + "\n\n" + stated
+    threshold, fpr1 = metrics["video"]["threshold"], metrics["video"]["threshold_fpr1"]
+    thresholds = f"Stored threshold: {threshold:.3f}; 1 % FPR threshold: {_number(fpr1)}."
+    return _table(head, rows) + "\n\n" + thresholds
 
 
 def _methods(methods: Mapping[str, Mapping[str, Any]]) -> str:
     rows = [
-        [name, str(m["videos"]), str(m["groups"]), _estimate(m["auc"]), _share(m["detected_at_half"])]
+        [name, str(m["videos"]), str(m["groups"]), _estimate(m["auc"]), _share(m["tpr_at_half"])]
         for name, m in methods.items()
     ]
-    return _table(["Method", "Videos", "Groups", "AUC", "Called fake at 0.5"], rows)
+    return _table(["Method", "Videos", "Groups", "AUC", "TPR at 0.5"], rows)
 
 
-def _sequence(sequence: Mapping[str, Any]) -> str:
-    said = (
-        f"AUC by video {_number(sequence['auc_of_network'])} with windows through the LSTM, "
-        f"{_number(sequence['auc_of_frame_means'])} with the mean of the frames' logits. "
-        + _better(sequence["difference"], "The LSTM", "averaging its frames would do better")
-    )
-    if sequence["temporal"] is not None:
-        said += f" With flicker {_number(sequence['auc_of_windows'])}. " + _better(
-            sequence["temporal"], "The model with flicker", "the network alone would do better"
+def _ablation(ablation: Mapping[str, Any]) -> str:
+    lines = [
+        f"AUC by video {_number(ablation['auc_network'])} with windows through the LSTM, "
+        f"{_number(ablation['auc_frame_mean'])} with the mean of the frames' logits. "
+        + _gain(ablation["lstm_gain"], "The LSTM", "averaging its frames would do better")
+    ]
+    if ablation["temporal_gain"] is not None:
+        lines.append(
+            f"AUC {_number(ablation['auc'])} with the temporal classifier. "
+            + _gain(
+                ablation["temporal_gain"],
+                "The model with the temporal classifier",
+                "the network alone would do better",
+            )
         )
-    return said
+    return " ".join(lines)
 
 
-def _better(difference: Mapping[str, Any], subject: str, otherwise: str) -> str:
+def _gain(difference: Mapping[str, Any], subject: str, otherwise: str) -> str:
     low, high = difference["low"], difference["high"]
     if low is None:
-        verdict = "There are too few groups to tell whether one is better."
+        conclusion = "There are too few groups to compare them."
     elif low > 0:
-        verdict = f"{subject} is better."
+        conclusion = f"{subject} is better."
     elif high < 0:
-        verdict = f"{subject} is worse: {otherwise}."
+        conclusion = f"{subject} is worse: {otherwise}."
     else:
-        verdict = "No difference is shown."
-    return f"Difference {_estimate(difference)}. {verdict}"
+        conclusion = "The difference is not significant."
+    return f"Difference {_estimate(difference)}. {conclusion}"
 
 
 def _calibration(calibration: Mapping[str, Any]) -> str:
     rows = []
+    crossed = calibration["cross_validated"]
     for key, title in (("window", "full windows"), ("min_frames", "shortest windows")):
-        entry, crossed = calibration[key], calibration["cross_fitted"].get(f"ece_{key}")
-        rows.append([title, _number(entry["ece_before"]), _number(entry.get("ece_stored")), _number(crossed)])
-    text = "Expected calibration error over ten bins, both classes weighing alike."
-    table = _table(["", "Raw", "Stored Platt scaling", "Fitted here, on other groups"], rows)
-    stored, crossed = calibration["stored"], calibration["cross_fitted"]
+        errors, own = calibration[key], crossed.get(f"ece_{key}")
+        rows.append([title, _number(errors["ece_raw"]), _number(errors.get("ece_stored")), _number(own)])
+    text = "Expected calibration error over ten bins, with equal weight of both classes."
+    table = _table(["", "Raw", "Stored calibration", "Fitted here, cross-validated by group"], rows)
+    stored = calibration["stored"]
     lines = []
     if stored is not None:
         lines.append(f"Stored: scale {stored['scale']:.3f}, offset {stored['offset']:+.3f}.")
@@ -136,21 +143,21 @@ def _calibration(calibration: Mapping[str, Any]) -> str:
 
 def _robustness(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
     table = _table(
-        ["Damage", "Strength", "AUC", "Accuracy at 0.5", "Reals called fake", "Fakes called fake"],
+        ["Corruption", "Strength", "AUC", "Accuracy at 0.5", "FPR at 0.5", "TPR at 0.5"],
         [
             [
                 f"{row['corruption']} {row['severity'] or ''}".strip(),
                 str(row["strength"] or ""),
                 _estimate(row["auc"]),
                 _share(row["accuracy_at_half"]),
-                _share(row["false_alarms_at_half"]),
-                _share(row["detected_at_half"]),
+                _share(row["fpr_at_half"]),
+                _share(row["tpr_at_half"]),
             ]
             for row in rows
         ],
     )
-    about = f"By {rows[0]['level']}, {rows[0]['scores']} scores, one clip of each video. "
-    return [about + "The crop is damaged, not the picture it was cut from.", table]
+    about = f"By {rows[0]['level']}, {rows[0]['scores']} scores, one clip per video. "
+    return [about + "The crop is corrupted, not the frame that it was cut from.", table]
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -1,4 +1,4 @@
-"""Measures how much damage to the picture costs a model."""
+"""Metrics of a model on corrupted clips: compression, blur, noise, changes of size and light."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from numpy.typing import NDArray
 
 from runtime.model.calibration import Calibration
 from train.data.clip_set import Entry, LabelledClip
-from train.evaluation.measure import Chance, measure_line
+from train.evaluation.measure import measure_summary
 from train.sampling.corruptions import CORRUPTIONS, corrupt
-from train.scoring.clip_scores import ClipScores
+from train.scoring.bootstrap import BootstrapConfig
+from train.scoring.clip_scores import ClipScores, Transform
 
-Damage = Callable[[LabelledClip], NDArray[np.uint8]]
 
-
-def one_clip_each(entries: Sequence[Entry], *, most: int, min_frames: int, seed: int) -> list[Entry]:
-    """Choose one clip of each video, as many real videos as forged ones.
+def one_clip_per_video(
+    entries: Sequence[Entry], *, max_videos: int, min_frames: int, seed: int
+) -> list[Entry]:
+    """Choose one clip per video, of as many real videos as fake ones.
 
     Args:
-        entries: What there is.
-        most: How many videos to take.
-        min_frames: Shorter clips are passed over, unless all are shorter.
-        seed: Of the choice of videos.
+        entries: Clips to choose from.
+        max_videos: Maximum number of videos.
+        min_frames: Clips with fewer frames are left out, unless all have fewer.
+        seed: Seed of the choice of videos.
 
     Returns:
-        The middle clip of each, in order of the shards.
+        The middle clip of each video, in the order of the shards.
     """
     long_enough = [entry for entry in entries if entry.frames >= min_frames] or entries
     videos: dict[str, list[Entry]] = defaultdict(list)
@@ -38,37 +39,38 @@ def one_clip_each(entries: Sequence[Entry], *, most: int, min_frames: int, seed:
     chosen: list[Entry] = []
     for fake in (False, True):
         names = sorted(name for name, clips in videos.items() if clips[0].fake is fake)
-        for name in rng.permutation(names)[: most // 2]:
+        for name in rng.permutation(names)[: max_videos // 2]:
             clips = videos[str(name)]
             chosen.append(clips[len(clips) // 2])
     return sorted(chosen, key=lambda entry: (entry.shard, entry.clip))
 
 
 def measure_robustness(
-    score: Callable[[str, Damage | None], Sequence[ClipScores]], calibration: Calibration, chance: Chance
+    score: Callable[[str, Transform | None], Sequence[ClipScores]],
+    calibration: Calibration,
+    config: BootstrapConfig,
 ) -> list[dict[str, Any]]:
-    """Measure a model on the same clips clean and with each kind and strength of damage.
+    """Evaluate a model on the same clips without corruption and with each corruption.
 
     Args:
-        score: Scores the clips; takes a title for the progress bar and what to do to a clip.
-        calibration: From logit to probability.
-        chance: How intervals are drawn, and the seed of the damage.
+        score: Scores the clips, given a title for the progress bar and a transform of the frames.
+        calibration: Calibration of the logits.
+        config: Number and seed of the bootstrap draws; the seed also draws the corruptions.
 
     Returns:
-        One line for clean clips and one for each damage.
+        One row for clean clips, then one per corruption and severity.
     """
     clean = {"corruption": "none", "severity": 0, "strength": None}
-    found = [clean | measure_line(score("clean", None), calibration, chance)]
+    rows = [clean | measure_summary(score("clean", None), calibration, config)]
     for name, corruption in CORRUPTIONS.items():
         for severity, strength in enumerate(corruption.strengths, start=1):
 
-            def damage(clip: LabelledClip, name: str = name, severity: int = severity) -> NDArray[np.uint8]:
-                return corrupt(clip.frames, name, severity, seed=chance.seed)
+            def transform(
+                clip: LabelledClip, name: str = name, severity: int = severity
+            ) -> NDArray[np.uint8]:
+                return corrupt(clip.frames, name, severity, seed=config.seed)
 
-            line = {
-                "corruption": name,
-                "severity": severity,
-                "strength": corruption.template.format(strength),
-            }
-            found.append(line | measure_line(score(f"{name} {severity}", damage), calibration, chance))
-    return found
+            row = {"corruption": name, "severity": severity, "strength": corruption.template.format(strength)}
+            scores = score(f"{name} {severity}", transform)
+            rows.append(row | measure_summary(scores, calibration, config))
+    return rows

@@ -1,0 +1,1 @@
+"""Training of the backbone, the head and the temporal classifier, and calibration."""

@@ -1,12 +1,14 @@
-"""Fits a model's calibration on videos that it was not trained on, and keeps it with the model.
+"""Last step of the training: temporal classifier and calibration, fitted with held-out clips.
 
-calibration = calibrate(Path("runs/first"), [Path("clips")])
+    calibrate_checkpoint(Path("runs/first"), [Path("clips")], val_groups=["035-036"])     # end of `fit`
+    refit_temporal(Path("bundle"), [Path("clips")], val_groups=["035-036"])               # other clips
+
+Held-out clips are scored once, without the temporal classifier; its logits are added afterwards.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -14,149 +16,162 @@ from rich.console import Console
 from runtime.model.bundle import change_manifest
 from runtime.model.calibration import Calibration
 from runtime.model.manifest import MANIFEST_FILE
-from train.data.clip_set import ClipSet, Entry, read_clip_set
-from train.data.splits import Split
-from train.evaluation.evaluate import choose_entries, score_set
-from train.evaluation.measure import video_weights
-from train.fitting.platt_scaling import CalibrationError, fit_calibration, with_thresholds
-from train.models.checkpoint import save_calibration
-from train.scoring.scorer import open_scorer
-from train.scoring.clip_scores import ClipScores, Scorer, of_windows
+from runtime.model.temporal_classifier import TemporalClassifier
+from train.data.clip_set import read_clip_set
+from train.fitting.platt_scaling import CalibrationError, fit_platt, with_thresholds
+from train.fitting.temporal_classifier import fit_temporal_classifier
+from train.fitting.temporal_examples import TemporalClassifierError, clip_examples
+from train.models.checkpoint import save_calibration, save_temporal
+from train.scoring.clip_scores import ClipScores, add_temporal
+from train.scoring.held_out import held_out_entries, held_out_sets, score_held_out
+from train.scoring.score_table import video_weights, window_scores
+from train.scoring.scorer import Scorer, open_scorer
+from train.scoring.selection import overlaps_training
 
 
-def held_out(data: Sequence[Path], groups: Collection[str]) -> list[Path]:
-    """Choose the sets that a model trained on them can be calibrated on.
+def calibrate_checkpoint(
+    checkpoint: Path,
+    data: Sequence[Path],
+    *,
+    val_groups: Collection[str] = (),
+    seed: int = 0,
+    console: Console | None = None,
+) -> None:
+    """Fit the temporal classifier and the calibration of a new checkpoint, as far as its clips allow.
+
+    What cannot be fitted is left out and logged: the temporal classifier, or the calibration too.
 
     Args:
-        data: Sets of clips or crops.
-        groups: The groups kept out of sets that state no split.
-
-    Returns:
-        Those of clips with something kept out of the training.
+        checkpoint: Directory of the checkpoint.
+        data: The clip sets that it was trained on.
+        val_groups: Groups held out of clip sets that state no split.
+        seed: Seed of the augmentation.
+        console: Console of the progress lines; standard error by default.
 
     Raises:
-        ClipSetError: A set cannot be read.
+        ClipSetError: A clip set cannot be read.
+        CheckpointError: The checkpoint cannot be read.
     """
-    kept = []
-    for folder in data:
-        clip_set = read_clip_set(folder)
-        own = {entry.group for entry in clip_set.entries}
-        sides = clip_set.splits()
-        if clip_set.folder.joinpath("clips.csv").is_file() and (
-            "val" in sides or (not sides and own & {*groups})
-        ):
-            kept.append(folder)
-    return kept
+    console = console or Console(stderr=True)
+    held_out_data = held_out_sets(data, val_groups)
+    if not held_out_data:
+        return
+    with open_scorer(checkpoint, temporal=False) as scorer:
+        held_out = score_held_out(
+            scorer, held_out_data, groups=val_groups or None, keep_residuals=True, console=console
+        )
+        try:
+            temporal, calibration = _fit_both(scorer, data, held_out, val_groups, seed, console)
+        except CalibrationError as error:
+            console.log(f"no temporal classifier: {error}")
+        else:
+            save_temporal(checkpoint, temporal)
+            save_calibration(checkpoint, calibration)
+            return
+    try:
+        save_calibration(checkpoint, fit_calibration(held_out))
+    except CalibrationError as error:
+        console.log(f"the model is not calibrated: {error}")
 
 
-def calibrate(
+def refit_temporal(
     model: Path,
     data: Sequence[Path],
     *,
-    split: Split = "val",
-    groups: Collection[str] | None = None,
-    error: float = 0.1,
+    val_groups: Collection[str] = (),
+    seed: int = 0,
+    name: str | None = None,
     console: Console | None = None,
-) -> Calibration:
-    """Fit scale, offset and thresholds on full windows and write them into a model.
-
-    Each video weighs alike, and so do the classes. Sets of single crops have no window and add nothing.
+) -> TemporalClassifier:
+    """Fit the temporal classifier and the calibration of a trained model to other clips.
 
     Args:
-        model: A checkpoint's directory, or a bundle's: its measured figures are those of another calibration
-            then and are taken out.
-        data: Sets of clips.
-        split: The side to fit on in sets that state one, which must not be the training side.
-        groups: The groups to fit on in sets that state no split; None for all of them.
-        error: Share of wrong verdicts that the thresholds allow in each class.
-        console: Where the progress bar goes; standard error by default.
+        model: Directory of a checkpoint or a bundle. The metrics in a bundle's manifest are removed, because
+            they were measured with another temporal classifier.
+        data: Clip sets. Their training splits are fitted on; the network is weighed and the whole model is
+            calibrated on their held-out clips.
+        val_groups: Groups held out of clip sets that state no split; empty for those that the model's own
+            training held out.
+        seed: Seed of the augmentation.
+        name: New name of a bundle; None to keep its name.
+        console: Console of the progress lines; standard error by default.
 
     Returns:
-        What was written.
+        The temporal classifier, already written into the model.
 
     Raises:
-        CalibrationError: The scores cannot be calibrated.
-        ClipSetError: A set cannot be read, or has nothing on that side.
+        TemporalClassifierError: There are too few clips, or the residuals do not separate real from fake.
+        CalibrationError: The network's scores of the held-out clips do not separate real from fake.
+        ClipSetError: A clip set cannot be read, or has no clip of a split.
+        CheckpointError, BundleError: The model cannot be read.
     """
-    with open_scorer(model) as scorer:
-        table = score_held_out(scorer, data, split=split, groups=groups, console=console)
-    calibration = fit(table, error=error)
+    console = console or Console(stderr=True)
+    with open_scorer(model, temporal=False) as scorer:
+        groups = val_groups or tuple(scorer.training.get("fit", {}).get("val_groups", ()))
+        held_out = score_held_out(
+            scorer,
+            _unseen_sets(data, groups, scorer),
+            groups=groups or None,
+            keep_residuals=True,
+            console=console,
+        )
+        temporal, calibration = _fit_both(scorer, data, held_out, groups, seed, console)
     if (model / MANIFEST_FILE).is_file():
-        change_manifest(model, calibration=calibration, metrics={})
+        renamed = {} if name is None else {"name": name}
+        change_manifest(model, temporal=temporal, calibration=calibration, metrics={}, **renamed)
     else:
+        save_temporal(model, temporal)
         save_calibration(model, calibration)
-    return calibration
+    return temporal
 
 
-def score_held_out(
-    scorer: Scorer,
-    data: Sequence[Path],
-    *,
-    split: Split = "val",
-    groups: Collection[str] | None = None,
-    console: Console | None = None,
-) -> list[ClipScores]:
-    """Score what was kept out of the training.
+def fit_calibration(scores: Sequence[ClipScores], *, error: float = 0.1) -> Calibration:
+    """Fit Platt scaling and thresholds on full windows, with equal weight of each video and each class.
 
     Args:
-        scorer: The model.
-        data: Sets of clips.
-        split: The side to score of sets that state one.
-        groups: The groups to score of sets that state no split; None for all of them.
-        console: Where the progress bar goes; standard error by default.
-
-    Returns:
-        The scores of the clips.
-
-    Raises:
-        ClipSetError: A set cannot be read, or has nothing on that side.
-    """
-    table: list[ClipScores] = []
-    for number, folder in enumerate(data):
-        clip_set = read_clip_set(folder)
-        entries = kept_entries(clip_set, split=split, groups=groups)
-        found = score_set(scorer, clip_set, entries, console=console, title="scoring what was kept out")
-        # Videos of two sets may have the same name.
-        table += [replace(score, video=f"{number}/{score.video}") for score in found]
-    return table
-
-
-def kept_entries(
-    clip_set: ClipSet, *, split: Split = "val", groups: Collection[str] | None = None
-) -> list[Entry]:
-    """Choose what was kept out of the training.
-
-    Args:
-        clip_set: The set.
-        split: The side to choose if it states one.
-        groups: The groups to choose if it does not; None for all of them.
-
-    Returns:
-        The clips.
-
-    Raises:
-        ClipSetError: Nothing is there.
-    """
-    if clip_set.splits():
-        return choose_entries(clip_set, split)
-    return choose_entries(clip_set, "all", groups)
-
-
-def fit(table: Sequence[ClipScores], *, error: float = 0.1) -> Calibration:
-    """Fit scale, offset and thresholds on scores.
-
-    Args:
-        table: The scores of clips.
-        error: Share of wrong verdicts that the thresholds allow in each class.
-
-    Returns:
-        The calibration.
+        scores: Scores of held-out clips.
+        error: Allowed false positive rate and false negative rate of the thresholds.
 
     Raises:
         CalibrationError: The scores cannot be calibrated.
     """
-    windows = of_windows(table, Calibration())
+    windows = window_scores(scores, Calibration())
     if len(windows) == 0:
         raise CalibrationError("no clip is long enough for a window; calibrate on clips of video")
-    fitted = fit_calibration(windows.logit, windows.fake, video_weights(windows.names))
+    fitted = fit_platt(windows.logit, windows.fake, video_weights(windows.videos))
     return with_thresholds(fitted, windows.logit, windows.fake, error=error)
+
+
+def _fit_both(
+    scorer: Scorer,
+    data: Sequence[Path],
+    held_out: Sequence[ClipScores],
+    groups: Collection[str],
+    seed: int,
+    console: Console,
+) -> tuple[TemporalClassifier, Calibration]:
+    """Fit the temporal classifier, and the calibration of the model with it."""
+    examples = clip_examples(scorer, data, groups, seed, console)
+    temporal = fit_temporal_classifier(examples, held_out, scorer.window)
+    scores = [
+        clip if clip.residuals is None else add_temporal(clip, clip.residuals, temporal, scorer)
+        for clip in held_out
+    ]
+    return temporal, fit_calibration(scores)
+
+
+def _unseen_sets(data: Sequence[Path], groups: Collection[str], scorer: Scorer) -> list[Path]:
+    """Return the clip sets with held-out clips; refuse clips that the model was trained on."""
+    held_out = held_out_sets(data, groups)
+    if not held_out:
+        raise TemporalClassifierError(
+            "no clip is held out to weigh the network on; give --val-groups that the sets have"
+        )
+    for folder in held_out:
+        clip_set = read_clip_set(folder)
+        if overlaps_training(clip_set, held_out_entries(clip_set, groups=groups or None), scorer.training):
+            raise TemporalClassifierError(
+                f"the model was trained on some of the held-out clips of {folder}; "
+                "give the --val-groups of its training"
+            )
+    return held_out

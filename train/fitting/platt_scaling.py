@@ -1,7 +1,8 @@
-"""Turns logits into probabilities at equal priors, and sets thresholds by their error rates.
+"""Platt scaling of logits to probabilities at equal priors, and thresholds by error rates.
 
-What is fitted here is kept beside the checkpoint, goes from there into the bundle, and is applied by
-`runtime.pipeline.decision.Calibration`; the two must mean the same, so this module returns that class.
+calibration = fit_platt(logits, fake)
+calibration = with_thresholds(calibration, logits, fake, error=0.1)
+p_fake = calibration.p_fake(logit)
 """
 
 from __future__ import annotations
@@ -11,69 +12,66 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize
+from sklearn.linear_model import LogisticRegression
 
 from runtime.model.calibration import Calibration
 
-# Below this many scores of real faces, "1 % of them" is less than one score: nothing was measured.
-LEAST_FOR_FAR1 = 100
-# Beyond these a fit has run away: the scores say nothing (hot), or separate so few examples that anything
-# fits (cold).
+MIN_FOR_FPR1 = 100
+"""Real scores that a threshold at 1 % FPR needs: with fewer, 1 % of them is less than one score."""
 SCALES = (0.05, 50.0)
+"""Range of the scale. Beyond it the scores carry no information (high), or separate so few examples
+that any scale fits (low)."""
 
 
 class CalibrationError(ValueError):
-    """Says that scores cannot be calibrated; `str()` is one line that says what to do."""
+    """Scores that cannot be calibrated; `str()` is one line that says what to do."""
 
 
-def fit_calibration(logits: ArrayLike, fake: ArrayLike, weight: ArrayLike | None = None) -> Calibration:
-    """Fit scale and offset (Platt scaling) by the likelihood of held-out scores, both classes weighing alike.
+def fit_platt(logits: ArrayLike, fake: ArrayLike, weight: ArrayLike | None = None) -> Calibration:
+    """Fit scale and offset to held-out scores by maximum likelihood, with equal weight of both classes.
 
-    The targets are smoothed as Platt did, by one example of the other class in each: a small set that happens
-    to be separable must not lead to a scale near 0.
+    The targets are smoothed as Platt did, by one example of the other class in each class. So a small set
+    that happens to be separable does not lead to a scale near 0.
 
     Args:
-        logits: (N,) uncalibrated, finite; from videos that were not trained on.
-        fake: (N,) truth, true for a forgery.
-        weight: (N,) above 0; None for ones. Give 1 / windows of its video for videos of many windows to count
-            alike.
+        logits: Uncalibrated logits `(N,)`, finite, of videos that were not trained on.
+        fake: Labels `(N,)`, true for a fake.
+        weight: Weights `(N,)`, above 0; None for ones. See `video_weights`.
 
     Returns:
-        With scale and offset set; thresholds are the defaults (see `with_thresholds`).
+        A calibration with scale and offset; its thresholds are the defaults (see `with_thresholds`).
 
     Raises:
-        CalibrationError: A class is missing, a logit is not finite, or higher logits do not mean forgeries.
+        CalibrationError: A class is missing, a logit is not finite, or higher logits do not mean fakes.
 
     Source:
         Platt, "Probabilistic Outputs for Support Vector Machines", 1999.
     """
     z, y, w = _checked(logits, fake, weight)
-    # Unit spread, so that the optimiser starts near the optimum whatever the scale of the logits is.
-    spread = float(np.sqrt(np.average((z - np.average(z, weights=w)) ** 2, weights=w)))
+    centre = float(np.average(z, weights=w))
+    spread = float(np.sqrt(np.average((z - centre) ** 2, weights=w)))
     if spread == 0:
         raise CalibrationError(
             "all scores are the same, there is nothing to calibrate; train the model first"
         )
-    centre = float(np.average(z, weights=w))
-    unit = (z - centre) / spread
-    smooth = np.where(y, (w[y].sum() + 1) / (w[y].sum() + 2), 1 / (w[~y].sum() + 2))
-    balance = w * np.where(y, 0.5 / w[y].sum(), 0.5 / w[~y].sum())
-
-    def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        slope, intercept = parameters
-        score = slope * unit + intercept
-        error = balance * (0.5 * (1 + np.tanh(0.5 * score)) - smooth)
-        value = np.sum(balance * (np.logaddexp(0.0, score) - smooth * score))
-        return float(value), np.array([np.sum(error * unit), np.sum(error)])
-
-    # Convex in slope and intercept, so there is one optimum and the start does not matter.
-    slope, intercept = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B").x
+    # Standardised, so that the solver's tolerance does not depend on the scale of the logits.
+    unit = ((z - centre) / spread)[:, None]
+    target = np.where(y, (w[y].sum() + 1) / (w[y].sum() + 2), 1 / (w[~y].sum() + 2))
+    balanced = w * np.where(y, 0.5 / w[y].sum(), 0.5 / w[~y].sum())
+    # scikit-learn takes labels, not probabilities as targets: each example is given once with either label.
+    regression = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-9)
+    regression.fit(
+        np.concatenate([unit, unit]),
+        np.repeat([True, False], len(z)),
+        sample_weight=np.concatenate([balanced * target, balanced * (1 - target)]),
+    )
+    slope, intercept = float(regression.coef_[0, 0]), float(regression.intercept_[0])
     if slope <= 0:
         raise CalibrationError(
-            "higher logits do not mean forgeries here, no scale fits; train longer or check the labels"
+            "higher logits do not mean fakes here, no scaling fits; train longer or check the labels"
         )
     scale = float(np.clip(spread / slope, *SCALES))
-    return Calibration(scale=scale, offset=float(intercept * spread / slope - centre))
+    return Calibration(scale=scale, offset=intercept * spread / slope - centre)
 
 
 def with_thresholds(
@@ -81,18 +79,18 @@ def with_thresholds(
 ) -> Calibration:
     """Set the thresholds of the verdicts from held-out scores.
 
-    A verdict of `fake` is given from where at most `error` of the real faces reach, never below one half;
-    `real` up to where at most `error` of the forgeries fall, never above one half. In between lies
-    `uncertain`: the weaker the model, the wider.
+    The verdict is `fake` from the threshold where the false positive rate is at most `error`, and never below
+    0.5. It is `real` up to the threshold where the false negative rate is at most `error`, and never above
+    0.5. It is `uncertain` in between: the weaker the model, the wider that range.
 
     Args:
-        calibration: With scale and offset.
-        logits: (N,) uncalibrated, finite.
-        fake: (N,) truth, true for a forgery.
-        error: The share of wrong verdicts to allow in each class, 0..0.5.
+        calibration: Calibration with scale and offset.
+        logits: Uncalibrated logits `(N,)`, finite.
+        fake: Labels `(N,)`, true for a fake.
+        error: Allowed false positive rate and false negative rate, 0..0.5.
 
     Returns:
-        With `threshold_fake`, `threshold_real` and, given 100 real scores, `threshold_fpr1` set.
+        The calibration with `threshold_fake`, `threshold_real` and, given 100 real scores, `threshold_fpr1`.
 
     Raises:
         CalibrationError: A class is missing or a logit is not finite.
@@ -102,33 +100,33 @@ def with_thresholds(
         raise ValueError(f"error must be within 0..0.5, not {error}")
     z, y, _ = _checked(logits, fake, None)
     p_fake = 0.5 * (1 + np.tanh(0.5 * (z + calibration.offset) / calibration.scale))
-    upper = max(0.5, threshold_at_false_alarms(p_fake[~y], error))
-    lower = min(0.5, 1.0 - threshold_at_false_alarms(1.0 - p_fake[y], error))
-    far1 = threshold_at_false_alarms(p_fake[~y], 0.01) if (~y).sum() >= LEAST_FOR_FAR1 else None
-    return replace(calibration, threshold_fake=upper, threshold_real=lower, threshold_fpr1=far1)
+    upper = max(0.5, threshold_at_fpr(p_fake[~y], error))
+    lower = min(0.5, 1.0 - threshold_at_fpr(1.0 - p_fake[y], error))
+    fpr1 = threshold_at_fpr(p_fake[~y], 0.01) if (~y).sum() >= MIN_FOR_FPR1 else None
+    return replace(calibration, threshold_fake=upper, threshold_real=lower, threshold_fpr1=fpr1)
 
 
-def threshold_at_false_alarms(p_real: ArrayLike, share: float) -> float:
-    """Find the lowest threshold that at most a given share of real faces reach.
+def threshold_at_fpr(scores_of_real: ArrayLike, fpr: float) -> float:
+    """Return the lowest threshold with at most a given false positive rate.
 
     Args:
-        p_real: (N,) `p_fake` of real faces, 0..1.
-        share: 0..1.
+        scores_of_real: `p_fake` of real faces `(N,)`, 0..1.
+        fpr: Allowed false positive rate, 0..1.
 
     Returns:
-        0..1; a score from here on counts as reaching it. 1 where even the largest possible score is too
-        common.
+        The threshold, 0..1; a score equal to it counts as positive. 1 if even the largest possible score is
+        too common.
 
     Raises:
         CalibrationError: There is no score.
     """
-    scores = np.sort(np.asarray(p_real, dtype=np.float64))[::-1]
+    scores = np.sort(np.asarray(scores_of_real, dtype=np.float64))[::-1]
     if len(scores) == 0:
         raise CalibrationError("no score of a real face to set a threshold by; give a set with both classes")
-    allowed = math.floor(share * len(scores) + 1e-9)
+    allowed = math.floor(fpr * len(scores) + 1e-9)
     if allowed >= len(scores):
         return 0.0
-    # Just above the first score that must not reach it; ties with it stay below too.
+    # Just above the highest score that must not be positive, and so above ties with it too.
     return min(1.0, float(np.nextafter(scores[allowed], 2.0)))
 
 
@@ -140,7 +138,7 @@ def _checked(
     w = np.ones(len(z)) if weight is None else np.asarray(weight, dtype=np.float64)
     if not z.shape == y.shape == w.shape or z.ndim != 1:
         raise ValueError(
-            f"logits, truth and weights must be of one length, not {z.shape}, {y.shape}, {w.shape}"
+            f"logits, labels and weights must have the same length, not {z.shape}, {y.shape}, {w.shape}"
         )
     if not np.isfinite(z).all():
         raise CalibrationError(

@@ -1,4 +1,10 @@
-"""Trains the detector in two stages: the trunk on single crops, then the LSTM on clips of its features."""
+"""Training of a detector, and of a teacher for it to learn from.
+
+fit([Path("clips")], Path("runs/first"), config=FitConfig(val_groups=("035-036",)))
+
+read clips -> backbone on single crops -> head on clips of its features -> checkpoint
+-> temporal classifier and calibration on held-out clips
+"""
 
 from __future__ import annotations
 
@@ -13,8 +19,9 @@ from lightning_fabric import Fabric
 from rich.console import Console
 
 from train.fitting.backbone import fit_backbone
+from train.fitting.calibrate import calibrate_checkpoint
 from train.fitting.config import FitConfig
-from train.fitting.head import begin_at_the_mean, fit_head
+from train.fitting.head import fit_head, initialise_as_mean
 from train.models.checkpoint import save_checkpoint
 from train.models.config import ModelConfig
 from train.models.detector import ResNeXtLSTM
@@ -22,9 +29,10 @@ from train.models.initial_weights import load_initial
 from train.models.teacher import Teacher, load_pretrained, load_teacher, save_teacher
 from train.sampling.batches import draw_batch
 from train.sampling.pools import Pool, read_pool
+from train.scoring.held_out import held_out_sets
 
-STATISTICS = 128
-"""Crops that a bundle's statistics are taken from."""
+STATISTICS_CROPS = 128
+"""Crops that the normalisation statistics of an exported model are computed from."""
 
 
 def fit(
@@ -37,99 +45,99 @@ def fit(
     teacher: Path | None = None,
     console: Console | None = None,
 ) -> ResNeXtLSTM:
-    """Train a detector and write its checkpoint.
+    """Train a detector, calibrate it and write its checkpoint.
+
+    In a distributed run every process returns the detector; the first one writes and calibrates.
 
     Args:
-        data: Sets of clips or crops, as `read_clip_set` takes them.
-        out: The checkpoint's directory; a run that was cut there goes on from what it last saved.
-        model_config: The network's sizes; its input size must be the last stage's.
+        data: Sets of clips or single crops, as `read_clip_set` takes them.
+        out: Directory of the checkpoint; an interrupted run is resumed from its last saved state there.
+        model_config: Sizes of the detector; its input size must be that of the last stage.
         config: The run.
-        init: Weights to start the trunk from, as `load_initial` takes them; None for random ones.
-        teacher: What `fit_teacher` wrote, for the trunk to learn from; None for none.
-        console: Where progress goes; standard error by default.
+        init: Initial weights of the backbone, as `load_initial` takes them; None for random ones.
+        teacher: Directory that `fit_teacher` wrote; None to train without a teacher.
+        console: Console of the progress lines; standard error by default.
 
     Returns:
         The trained detector, in evaluation mode.
 
     Raises:
-        ClipSetError: A set cannot be read.
+        ClipSetError: A data set cannot be read.
         InitialWeightsError, CheckpointError, BundleError: `init` cannot be used.
         TeacherError: `teacher` cannot be used.
-        ValueError: The configurations disagree, or a set has no real clip to train on.
+        ValueError: The configurations disagree, or a data set has no real clip to train on.
     """
     model_config, config = model_config or ModelConfig(), config or FitConfig()
     if config.sampling.sizes[-1] != model_config.input_size:
         raise ValueError(
             f"the last stage is at {config.sampling.sizes[-1]} px, the model at {model_config.input_size}"
         )
-    taught_by = load_teacher(teacher) if teacher else None
-    fabric, console = _launched(config, console)
-    pools, checks = _read(data, model_config.crop_margin, config, console)
+    loaded_teacher = load_teacher(teacher) if teacher else None
+    fabric, console = _launch(config, console)
+    if not held_out_sets(data, config.val_groups):
+        console.log("no clip is held out to calibrate the model on; see --val-groups")
+    pools, validation_pools = _read_pools(data, model_config.crop_margin, config, console)
     model = ResNeXtLSTM(model_config)
     if init is not None:
-        drawn = np.random.default_rng(config.seed)
-        some = draw_batch(
-            pools,
-            STATISTICS,
-            model_config.input_size,
-            drawn,
-            strength=1.0,
-            synthetic_share=config.sampling.synthetic_share[1],
-        )
-        load_initial(model.backbone, init, some[0])
-    frame_logit = fit_backbone(fabric, model.backbone, pools, checks, config, out, console, taught_by)
-    begin_at_the_mean(model.head, frame_logit)
+        load_initial(model.backbone, init, _statistics_crops(pools, model_config.input_size, config))
+    frame_logit = fit_backbone(
+        fabric, model.backbone, pools, validation_pools, config, out, console, loaded_teacher
+    )
+    initialise_as_mean(model.head, frame_logit)
     fit_head(fabric, model, pools, config, console)
     if fabric.is_global_zero:
-        taught = None if teacher is None else teacher.resolve().name
-        save_checkpoint(out, model.cpu().eval(), {**_stated(data, config, init), "teacher": taught})
+        taught_by = None if teacher is None else teacher.resolve().name
+        save_checkpoint(out, model.cpu().eval(), {**_training(data, config, init), "teacher": taught_by})
     fabric.barrier()
+    if fabric.is_global_zero:
+        calibrate_checkpoint(out, data, val_groups=config.val_groups, seed=config.seed, console=console)
     return model
 
 
 def fit_teacher(
     data: Sequence[Path],
     out: Path,
-    trunk: str,
+    architecture: str,
     *,
     crop_margin: float = ModelConfig.crop_margin,
     config: FitConfig | None = None,
     init: Path | None = None,
     console: Console | None = None,
 ) -> Teacher:
-    """Train a network of another form, for `fit` to learn from.
+    """Train a teacher: a pretrained network of another architecture, for `fit` to learn from.
 
     Args:
         data: As for `fit`.
-        out: The teacher's directory; a run that was cut there goes on from what it last saved.
-        trunk: The network, as timm names it.
-        crop_margin: Of the detector that is to learn from it.
-        config: The run; its sizes must be those of the run that learns from it.
-        init: The network's pretrained weights, as `load_pretrained` takes them; None for random ones.
-        console: Where progress goes; standard error by default.
+        out: Directory of the teacher; an interrupted run is resumed from its last saved state there.
+        architecture: Name of the network in timm.
+        crop_margin: Crop margin of the detector that will learn from it.
+        config: The run; its crop sizes must be those of the run that will learn from it.
+        init: Pretrained weights, as `load_pretrained` takes them; None for random ones.
+        console: Console of the progress lines; standard error by default.
 
     Returns:
         The teacher.
 
     Raises:
-        ClipSetError: A set cannot be read.
+        ClipSetError: A data set cannot be read.
         TeacherError: There is no such network, or `init` is not of it.
-        ValueError: The configuration does not fit the sets, or a set has no real clip to train on.
+        ValueError: The configuration does not suit the data sets, or one of them has no real clip to train
+            on.
     """
     config = config or FitConfig()
-    fabric, console = _launched(config, console)
-    teacher = Teacher(trunk)
+    fabric, console = _launch(config, console)
+    teacher = Teacher(architecture)
     if init is not None:
         load_pretrained(teacher, init)
-    pools, checks = _read(data, crop_margin, config, console)
-    logit = fit_backbone(fabric, teacher, pools, checks, config, out, console)
+    pools, validation_pools = _read_pools(data, crop_margin, config, console)
+    logit = fit_backbone(fabric, teacher, pools, validation_pools, config, out, console)
     if fabric.is_global_zero:
-        save_teacher(out, teacher, logit, _stated(data, config, init))
+        save_teacher(out, teacher, logit, _training(data, config, init))
     fabric.barrier()
     return teacher
 
 
-def _launched(config: FitConfig, console: Console | None) -> tuple[Fabric, Console]:
+def _launch(config: FitConfig, console: Console | None) -> tuple[Fabric, Console]:
     fabric = Fabric(
         accelerator="auto",
         devices=config.devices or "auto",
@@ -141,8 +149,19 @@ def _launched(config: FitConfig, console: Console | None) -> tuple[Fabric, Conso
     return fabric, console or Console(stderr=True, quiet=not fabric.is_global_zero)
 
 
-def _stated(data: Sequence[Path], config: FitConfig, init: Path | None) -> dict[str, Any]:
-    """Say how a network was trained, as JSON values."""
+def _statistics_crops(pools: Sequence[Pool], size: int, config: FitConfig) -> torch.Tensor:
+    return draw_batch(
+        pools,
+        STATISTICS_CROPS,
+        size,
+        np.random.default_rng(config.seed),
+        strength=1.0,
+        synthetic_share=config.sampling.synthetic_share[1],
+    ).crops
+
+
+def _training(data: Sequence[Path], config: FitConfig, init: Path | None) -> dict[str, Any]:
+    """Return how a network was trained, as JSON values."""
     return {
         "fit": asdict(config),
         "init": None if init is None else init.resolve().name,
@@ -151,26 +170,27 @@ def _stated(data: Sequence[Path], config: FitConfig, init: Path | None) -> dict[
     }
 
 
-def _read(
+def _read_pools(
     data: Sequence[Path], margin: float, config: FitConfig, console: Console
 ) -> tuple[list[Pool], list[Pool]]:
-    """Read the sides to train on and, if the run looks at them, the ones kept out."""
+    """Read the training clips and, if the run validates, the validation clips of every data set."""
     for name, values in (
         ("set_weights", config.sampling.set_weights),
         ("min_synthetic_share", config.sampling.min_synthetic_share),
     ):
         if values and len(values) != len(data):
             raise ValueError(f"{name} has {len(values)} values for {len(data)} sets")
-    pools = [read_pool(folder, config.val_groups, margin) for folder in data]
-    checks = []
-    for folder, pool in zip(data, pools, strict=True):
-        reals = sum(map(len, pool.real.values()))
-        console.log(f"{folder.name}: {reals} real, {sum(map(len, pool.fake.values()))} forged clips")
+    pools, validation_pools = [], []
+    for folder in data:
+        pool = read_pool(folder, config.val_groups, margin)
+        real = sum(map(len, pool.real.values()))
+        console.log(f"{folder.name}: {real} real, {sum(map(len, pool.fake.values()))} fake clips")
         regions = [o.region is not None for found in pool.origins.values() for clip in found for o in clip]
         if regions:
-            console.log(f"{folder.name}: the forged region is known of {np.mean(regions):.0%} of the frames")
-        if not reals:
+            console.log(f"{folder.name}: the fake region is known in {np.mean(regions):.0%} of the frames")
+        if not real:
             raise ValueError(f"{folder} has no real clip to train on")
+        pools.append(pool)
         if config.validate_every:
-            checks.append(read_pool(folder, config.val_groups, margin, validation=True))
-    return pools, checks
+            validation_pools.append(read_pool(folder, config.val_groups, margin, validation=True))
+    return pools, validation_pools

@@ -1,0 +1,1 @@
+"""Scoring of labelled clips with a model, and metrics of the scores."""

@@ -1,82 +1,53 @@
-"""Scores clips with a model, and gathers the scores of a video.
+"""Scoring of clips: logits of full windows, of short windows and of single frames.
 
-The model is anything with the two calls of `runtime.engines.factory.Engine`, and maybe a judge of flicker. Features
-are computed once per crop, as live, and judged in windows. Nothing is ever padded: a clip shorter than
-`min_frames` has no window, as live it has no verdict.
+Features are computed once per crop, as in live use, and passed to the head in windows. Nothing is padded: a
+clip shorter than `min_frames` has no window, as a live face with fewer samples has no verdict.
+
+with open_scorer(model) as scorer:
+    for scores in score_clips(load_clips(clip_set, entries), scorer):
+        print(scores.clip, scores.window_logits)
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from runtime.model.calibration import Calibration
 from runtime.model.temporal_classifier import TemporalClassifier
-from runtime.model.video_score import FaceLogits, video_p_fake
 from streams.features.temporal_residuals import clip_residuals
-from train.data.clip_set import LabelledClip
+from train.data.clip_set import ClipSet, Entry, LabelledClip, load_clips
 from train.data.crops import recrop
+from train.scoring.scorer import Scorer
 
-# Crops per backbone call: enough to keep a GPU busy, little enough for any memory.
 BATCH = 128
+"""Crops per backbone call: enough to keep a GPU busy, few enough for any memory."""
 
-Reading = Literal["windows", "network", "short", "frame_mean"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scorer:
-    """Holds a model ready to score: its two halves, and what it wants to see.
-
-    Args:
-        name: What the model calls itself.
-        identity: Which one it is, and what runs it.
-        input_size: Side of its crops in pixels.
-        crop_margin: Side of its crops over the height of the face box.
-        sample_hz: Crops of a face per second that it was trained on.
-        window: The most crops it judges at once.
-        min_frames: The fewest.
-        calibration: None if it has none.
-        features: From uint8 RGB crops `(N, H, W, 3)` to float32 `(N, D)`.
-        logits: From float32 windows `(N, T, D)` to float32 `(N,)`.
-        training: How it was trained, as far as its checkpoint or manifest states it.
-        flicker: What the flicker of a window adds to its logit; None for nothing.
-    """
-
-    name: str
-    identity: str
-    input_size: int
-    crop_margin: float
-    sample_hz: float
-    window: int
-    min_frames: int
-    calibration: Calibration | None
-    features: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-    logits: Callable[[NDArray[np.float32]], NDArray[np.float32]]
-    training: Mapping[str, Any] = field(default_factory=dict)
-    temporal: TemporalClassifier | None = None
+Transform = Callable[[LabelledClip], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipScores:
-    """Holds the logits of a clip, uncalibrated.
+    """Uncalibrated logits of a clip.
 
     Args:
-        clip: Its name.
-        video: The name of its video.
-        fake: The truth.
-        method: How it was forged.
-        group: What it belongs with.
-        height: Of the face box in pixels of the video.
-        samples: How many crops it has.
-        windows: One per window of the model's full length (of the clip's, where it is shorter).
-        network: The same without what flicker adds.
-        short: One per window of `min_frames`.
-        frames: One per crop; see `score_clips` for what that is.
+        clip: Name of the clip.
+        video: Name of its video.
+        fake: Label.
+        method: How the fake was made; for a real clip, where it comes from.
+        group: Name shared by an original video and its fakes.
+        height: Face box height in pixels of the video.
+        samples: Number of crops.
+        window_logits: One per window of the model's length, or of the clip's length if that is shorter.
+        network_logits: The same windows without the temporal classifier.
+        short_window_logits: One per window of `min_frames`.
+        frame_logits: One per crop (see `score_clips`).
+        residuals: Temporal residuals float32 `(samples, RESIDUALS)` if they were asked for and the clip has a
+            window; None otherwise.
     """
 
     clip: str
@@ -86,224 +57,149 @@ class ClipScores:
     group: str
     height: float
     samples: int
-    windows: tuple[float, ...]
-    network: tuple[float, ...]
-    short: tuple[float, ...]
-    frames: tuple[float, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scored:
-    """Holds scores side by side, one per video, window or frame.
-
-    Args:
-        names: (N,) of the videos.
-        fake: (N,) truth.
-        logit: (N,) uncalibrated.
-        p_fake: (N,) calibrated, 0..1.
-        groups: (N,) what belongs together.
-        methods: (N,) how each was forged.
-    """
-
-    names: tuple[str, ...]
-    fake: NDArray[np.bool_]
-    logit: NDArray[np.float64]
-    p_fake: NDArray[np.float64]
-    groups: tuple[str, ...]
-    methods: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def where(self, kept: NDArray[np.bool_]) -> Scored:
-        """Give the part of the scores that a mask keeps.
-
-        Args:
-            kept: (N,) what to keep.
-
-        Returns:
-            That part.
-        """
-        index = np.flatnonzero(kept)
-        return Scored(
-            names=tuple(self.names[i] for i in index),
-            fake=self.fake[index],
-            logit=self.logit[index],
-            p_fake=self.p_fake[index],
-            groups=tuple(self.groups[i] for i in index),
-            methods=tuple(self.methods[i] for i in index),
-        )
+    window_logits: tuple[float, ...]
+    network_logits: tuple[float, ...]
+    short_window_logits: tuple[float, ...]
+    frame_logits: tuple[float, ...]
+    residuals: NDArray[np.float32] | None = field(default=None, compare=False)
 
 
 def score_clips(
     clips: Iterable[LabelledClip],
     scorer: Scorer,
     *,
-    damage: Callable[[LabelledClip], NDArray[np.uint8]] | None = None,
+    transform: Transform | None = None,
+    keep_residuals: bool = False,
 ) -> Iterator[ClipScores]:
-    """Score clips one after the other.
+    """Score clips.
 
-    A frame's own score is the head's answer to that frame alone where the model takes windows of one;
-    otherwise to a window of the same crop over and over. The latter is nothing that happens live: it is a
-    diagnosis of the backbone and counts in no verdict. A single frame has no flicker.
+    A single frame is scored as the head's logit of a window of one, if the model takes those; otherwise as
+    its logit of a window that repeats the crop. Such windows do not occur live: they only help to diagnose
+    the backbone. A single frame has no temporal residuals.
 
     Args:
-        clips: What to score.
+        clips: The clips.
         scorer: The model.
-        damage: Gives the frames to score in place of the clip's own; None for those.
+        transform: Returns the frames to score instead of the clip's own; None for the clip's own.
+        keep_residuals: Whether to keep the temporal residuals, for `add_temporal`.
 
     Returns:
         The scores, in the order of the clips.
     """
     waiting: list[tuple[LabelledClip, NDArray[np.uint8]]] = []
     for clip in clips:
-        frames = damage(clip) if damage is not None else clip.frames
+        frames = clip.frames if transform is None else transform(clip)
         crops = recrop(frames, margin=clip.margin, to_margin=scorer.crop_margin, size=scorer.input_size)
         waiting.append((clip, crops))
         if sum(len(crops) for _, crops in waiting) >= BATCH:
-            yield from _score(waiting, scorer)
+            yield from _score(waiting, scorer, keep_residuals)
             waiting = []
     if waiting:
-        yield from _score(waiting, scorer)
+        yield from _score(waiting, scorer, keep_residuals)
 
 
-def _score(batch: Sequence[tuple[LabelledClip, NDArray[np.uint8]]], scorer: Scorer) -> Iterator[ClipScores]:
-    crops = np.concatenate([crops for _, crops in batch])
-    features = np.concatenate([scorer.features(crops[i : i + BATCH]) for i in range(0, len(crops), BATCH)])
-    still = 1 if scorer.min_frames == 1 else scorer.window
-    start = 0
-    for clip, of_clip in batch:
-        own = features[start : start + len(of_clip)]
-        start += len(of_clip)
-        full = min(scorer.window, len(own))
-        network = _logits(scorer, _windows(own, full, scorer.min_frames))
-        short = _logits(scorer, _windows(own, scorer.min_frames, scorer.min_frames))
-        outputs = network
-        if scorer.temporal is not None and network:
-            temporal = clip_residuals(of_clip, scorer.crop_margin)
-            outputs = _added(network, scorer.temporal, _windows(temporal, full, scorer.min_frames))
-            short = _added(short, scorer.temporal, _windows(temporal, scorer.min_frames, scorer.min_frames))
-        yield ClipScores(
-            clip=clip.clip,
-            video=clip.video,
-            fake=clip.fake,
-            method=clip.method,
-            group=clip.group,
-            height=clip.height,
-            samples=len(own),
-            windows=outputs,
-            network=network,
-            short=short,
-            frames=_logits(scorer, np.repeat(own[:, None], still, axis=1)),
-        )
-
-
-def of_videos(scores: Iterable[ClipScores], calibration: Calibration, reading: Reading = "windows") -> Scored:
-    """Gather the scores of each video, as `scan` does it.
+def score_clip_set(
+    scorer: Scorer,
+    clip_set: ClipSet,
+    entries: Sequence[Entry],
+    *,
+    console: Console | None = None,
+    title: str = "scoring",
+    transform: Transform | None = None,
+    keep_residuals: bool = False,
+) -> list[ClipScores]:
+    """Score clips of a clip set, with a progress bar.
 
     Args:
-        scores: Of clips; those of a video need not be neighbours.
-        calibration: From logit to probability.
-        reading: Which logits: of full windows, of the same without flicker, of windows of `min_frames`, or
-            each clip's mean over its frames.
+        scorer: The model.
+        clip_set: The clip set.
+        entries: The clips to score.
+        console: Console of the progress bar; standard error by default.
+        title: Title of the progress bar.
+        transform: As for `score_clips`.
+        keep_residuals: As for `score_clips`.
 
     Returns:
-        One score per video that has any.
+        One entry per clip.
+
+    Raises:
+        ClipSetError: A shard or a frame is missing or broken.
     """
-    videos: dict[str, list[ClipScores]] = defaultdict(list)
-    for score in scores:
-        videos[score.video].append(score)
-    rows = []
-    for name, parts in videos.items():
-        logits = [logit for part in parts for logit in _read(part, reading)]
-        if not logits:
-            continue
-        record = FaceLogits(
-            face=0,
-            logits=logits,
-            samples=sum(part.samples for part in parts),
-            height=float(np.median([part.height for part in parts])),
-        )
-        p_fake = video_p_fake([record], calibration, samples=record.samples)
-        if p_fake is not None:
-            rows.append((name, parts[0], float(np.mean(logits)), p_fake))
-    return _scored(rows)
+    console = console or Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        clips = progress.track(load_clips(clip_set, entries), total=len(entries), description=title)
+        return list(score_clips(clips, scorer, transform=transform, keep_residuals=keep_residuals))
 
 
-def of_windows(
-    scores: Iterable[ClipScores], calibration: Calibration, reading: Literal["windows", "short"] = "windows"
-) -> Scored:
-    """Give the score of each window by itself: what a live verdict is made of.
+def add_temporal(
+    scores: ClipScores, residuals: NDArray[np.float32], temporal: TemporalClassifier, scorer: Scorer
+) -> ClipScores:
+    """Add the logits of a temporal classifier to the scores of a clip.
 
     Args:
-        scores: Of clips.
-        calibration: From logit to probability.
-        reading: Full windows, or windows of `min_frames`.
+        scores: Scores without a temporal classifier.
+        residuals: Temporal residuals of the clip, float32 `(samples, RESIDUALS)`.
+        temporal: The temporal classifier.
+        scorer: The model that the scores are of, for the lengths of its windows.
 
     Returns:
-        One score per window.
+        The scores with the temporal classifier.
     """
-    return _scored(
-        [(score.video, score, x, calibration.p_fake(x)) for score in scores for x in _read(score, reading)]
+    full = min(scorer.window, scores.samples)
+    return replace(
+        scores,
+        window_logits=_add(scores.network_logits, temporal, _windows(residuals, full, scorer.min_frames)),
+        short_window_logits=_add(
+            scores.short_window_logits, temporal, _windows(residuals, scorer.min_frames, scorer.min_frames)
+        ),
     )
 
 
-def of_frames(scores: Iterable[ClipScores], calibration: Calibration) -> Scored:
-    """Give the score of each frame by itself.
-
-    Args:
-        scores: Of clips.
-        calibration: From logit to probability.
-
-    Returns:
-        One score per crop.
-    """
-    return _scored([(score.video, score, x, calibration.p_fake(x)) for score in scores for x in score.frames])
-
-
-def best_level(
-    scores: Sequence[ClipScores], calibration: Calibration
-) -> tuple[Literal["video", "frame"], Scored]:
-    """Give the scores of videos or, where no clip is long enough for a window, of frames.
-
-    Args:
-        scores: Of clips.
-        calibration: From logit to probability.
-
-    Returns:
-        Which of the two, and the scores.
-    """
-    videos = of_videos(scores, calibration)
-    return ("video", videos) if len(videos) else ("frame", of_frames(scores, calibration))
+def _score(
+    batch: Sequence[tuple[LabelledClip, NDArray[np.uint8]]], scorer: Scorer, keep_residuals: bool
+) -> Iterator[ClipScores]:
+    joined = np.concatenate([crops for _, crops in batch])
+    features = np.concatenate([scorer.features(joined[i : i + BATCH]) for i in range(0, len(joined), BATCH)])
+    ends = np.cumsum([len(crops) for _, crops in batch])
+    for (clip, crops), own in zip(batch, np.split(features, ends[:-1]), strict=True):
+        scores = _network_scores(clip, own, scorer)
+        if scores.network_logits and (keep_residuals or scorer.temporal is not None):
+            residuals = clip_residuals(crops, scorer.crop_margin)
+            if scorer.temporal is not None:
+                scores = add_temporal(scores, residuals, scorer.temporal, scorer)
+            if keep_residuals:
+                scores = replace(scores, residuals=residuals)
+        yield scores
 
 
-def _read(score: ClipScores, reading: Reading) -> tuple[float, ...]:
-    if reading == "frame_mean":
-        # Only where there is a window too, or the comparison with windows would be one of different videos.
-        return (float(np.mean(score.frames)),) if score.windows else ()
-    by_name = {"windows": score.windows, "network": score.network, "short": score.short}
-    return by_name[reading]
-
-
-def _scored(rows: Sequence[tuple[str, ClipScores, float, float]]) -> Scored:
-    return Scored(
-        names=tuple(name for name, _, _, _ in rows),
-        fake=np.array([score.fake for _, score, _, _ in rows], dtype=np.bool_),
-        logit=np.array([logit for _, _, logit, _ in rows], dtype=np.float64),
-        p_fake=np.array([p_fake for _, _, _, p_fake in rows], dtype=np.float64),
-        groups=tuple(score.group for _, score, _, _ in rows),
-        methods=tuple(score.method for _, score, _, _ in rows),
+def _network_scores(clip: LabelledClip, features: NDArray[np.float32], scorer: Scorer) -> ClipScores:
+    full, shortest = min(scorer.window, len(features)), scorer.min_frames
+    network = _logits(scorer, _windows(features, full, shortest))
+    repeats = 1 if shortest == 1 else scorer.window
+    return ClipScores(
+        clip=clip.clip,
+        video=clip.video,
+        fake=clip.fake,
+        method=clip.method,
+        group=clip.group,
+        height=clip.height,
+        samples=len(features),
+        window_logits=network,
+        network_logits=network,
+        short_window_logits=_logits(scorer, _windows(features, shortest, shortest)),
+        frame_logits=_logits(scorer, np.repeat(features[:, None], repeats, axis=1)),
     )
 
 
-def _windows(features: NDArray[np.float32], length: int, least: int) -> NDArray[np.float32]:
-    if len(features) < least or length < least:
-        return np.empty((0, max(length, 1), features.shape[1]), dtype=np.float32)
-    # Side by side; what is left over at the end is covered by one more that ends with the clip.
-    starts = list(range(0, len(features) - length + 1, length))
-    if starts[-1] + length < len(features):
-        starts.append(len(features) - length)
-    return np.stack([features[start : start + length] for start in starts])
+def _windows(values: NDArray[np.float32], length: int, min_frames: int) -> NDArray[np.float32]:
+    """Cut values `(T, D)` into adjacent windows `(N, length, D)`; the last one ends with the clip."""
+    if len(values) < min_frames or length < min_frames:
+        return np.empty((0, max(length, 1), values.shape[1]), dtype=np.float32)
+    starts = list(range(0, len(values) - length + 1, length))
+    if starts[-1] + length < len(values):
+        starts.append(len(values) - length)
+    return np.stack([values[start : start + length] for start in starts])
 
 
 def _logits(scorer: Scorer, windows: NDArray[np.float32]) -> tuple[float, ...]:
@@ -312,7 +208,7 @@ def _logits(scorer: Scorer, windows: NDArray[np.float32]) -> tuple[float, ...]:
     return tuple(float(logit) for logit in scorer.logits(np.ascontiguousarray(windows)))
 
 
-def _added(
-    logits: Sequence[float], judge: TemporalClassifier, temporal: NDArray[np.float32]
+def _add(
+    logits: Sequence[float], temporal: TemporalClassifier, residuals: NDArray[np.float32]
 ) -> tuple[float, ...]:
-    return tuple((np.asarray(logits) + judge.logits(temporal)).tolist())
+    return tuple((np.asarray(logits) + temporal.logits(residuals)).tolist())

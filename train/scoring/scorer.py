@@ -1,14 +1,15 @@
-"""Opens a model for scoring: a bundle through the runtime's engine, a checkpoint through torch.
+"""A model opened for scoring: a bundle through the runtime's engine, a checkpoint through torch.
 
 with open_scorer(Path("runs/first")) as scorer:
-    for scores in score_clips(clips, scorer):
-        print(scores.clip, scores.windows)
+    features = scorer.features(crops)                     # uint8 (N, H, W, 3) -> float32 (N, D)
+    logits = scorer.logits(features[None])                # float32 (N, T, D) -> float32 (N,)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,48 +20,66 @@ from runtime.engines.factory import open_engine
 from runtime.model.bundle import load_bundle
 from runtime.model.calibration import Calibration
 from runtime.model.temporal_classifier import TemporalClassifier
-from train.scoring.clip_scores import Scorer
 
 if TYPE_CHECKING:
     from torch import nn
 
+FeatureFunction = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+LogitFunction = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scorer:
+    """A model ready to score clips.
+
+    Args:
+        name: Name of the model.
+        identity: Version of the model, and the engine that runs it.
+        input_size: Side of the input crops in pixels.
+        crop_margin: Side of the input crops as a multiple of the face box height.
+        sample_hz: Crops of a face per second.
+        window: Maximum number of crops per prediction.
+        min_frames: Minimum number of crops per prediction.
+        calibration: The model's calibration; None if it has none.
+        features: Backbone: RGB uint8 `(N, H, W, 3)` to float32 `(N, D)`.
+        logits: Head: float32 `(N, T, D)` to float32 `(N,)`.
+        training: How the model was trained, as its checkpoint or manifest states it.
+        temporal: The model's temporal classifier; None if it has none.
+    """
+
+    name: str
+    identity: str
+    input_size: int
+    crop_margin: float
+    sample_hz: float
+    window: int
+    min_frames: int
+    calibration: Calibration | None
+    features: FeatureFunction
+    logits: LogitFunction
+    training: Mapping[str, Any] = field(default_factory=dict)
+    temporal: TemporalClassifier | None = None
+
 
 @contextmanager
 def open_scorer(model: Path | None, *, engine: str = "auto", temporal: bool = True) -> Iterator[Scorer]:
-    """Open a model.
+    """Open a model for scoring.
 
     Args:
-        model: A bundle's or a checkpoint's directory; None for the bundle that ships with unmask.
-        engine: For a bundle: `auto`, `onnxruntime` or `tensorrt`.
-        flicker: Whether to judge flicker if the model does.
+        model: Directory of a bundle or a checkpoint; None for the bundled model.
+        engine: Engine of a bundle: `auto`, `onnxruntime` or `tensorrt`.
+        temporal: Whether to use the temporal classifier of the model, if it has one.
 
     Returns:
-        The model, within `with`.
+        The scorer, for use in `with`.
 
     Raises:
-        CheckpointError: It is a checkpoint that cannot be read.
-        BundleError: It is a bundle that cannot be used.
+        CheckpointError: The checkpoint cannot be read.
+        BundleError: The bundle cannot be used.
         EngineError: The engine cannot run.
     """
     if model is not None and (model / "config.json").is_file():
-        # Imported late: a bundle is scored without torch.
-        from train.models.checkpoint import load_checkpoint
-
-        checkpoint = load_checkpoint(model, temporal=temporal)
-        network = checkpoint.model
-        yield module_scorer(
-            network,
-            name=model.resolve().name,
-            identity="checkpoint, torch",
-            input_size=network.config.input_size,
-            crop_margin=network.config.crop_margin,
-            sample_hz=network.config.sample_hz,
-            window=network.config.window,
-            min_frames=network.config.min_frames,
-            calibration=checkpoint.calibration,
-            training=checkpoint.training,
-            temporal=checkpoint.temporal,
-        )
+        yield _checkpoint_scorer(model, temporal=temporal)
         return
     bundle = load_bundle(model)
     with open_engine(bundle, engine) as opened:
@@ -80,43 +99,45 @@ def open_scorer(model: Path | None, *, engine: str = "auto", temporal: bool = Tr
         )
 
 
-def module_scorer(
-    module: nn.Module,
-    *,
-    name: str,
-    identity: str,
-    input_size: int,
-    crop_margin: float,
-    sample_hz: float,
-    window: int,
-    min_frames: int,
-    calibration: Calibration | None = None,
-    training: Mapping[str, Any] | None = None,
-    temporal: TemporalClassifier | None = None,
-) -> Scorer:
-    """Make a model in torch ready to score, on the device that it is on.
+def _checkpoint_scorer(folder: Path, *, temporal: bool) -> Scorer:
+    # Imported late: a bundle is scored without torch.
+    from train.models.checkpoint import load_checkpoint
+
+    # A broken temporal classifier must not prevent fitting a new one.
+    checkpoint = load_checkpoint(folder, temporal=temporal)
+    config = checkpoint.model.config
+    features, logits = module_functions(checkpoint.model)
+    return Scorer(
+        name=folder.resolve().name,
+        identity="checkpoint, torch",
+        input_size=config.input_size,
+        crop_margin=config.crop_margin,
+        sample_hz=config.sample_hz,
+        window=config.window,
+        min_frames=config.min_frames,
+        calibration=checkpoint.calibration,
+        training=checkpoint.training,
+        features=features,
+        logits=logits,
+        temporal=checkpoint.temporal,
+    )
+
+
+def module_functions(module: nn.Module) -> tuple[FeatureFunction, LogitFunction]:
+    """Return the backbone and the head of a torch module as functions of numpy arrays.
+
+    They run on the module's device and in evaluation mode; training modes are restored after each call.
 
     Args:
-        module: Has a `backbone` from uint8 crops `(N, H, W, 3)` to features `(N, D)` and a `head` from those
-            `(N, T, D)` to logits `(N,)`. It is in evaluation mode within each call, and as it was after it.
-        name: What the model calls itself.
-        identity: Which one it is.
-        input_size: Side of its crops in pixels.
-        crop_margin: Side of its crops over the height of the face box.
-        sample_hz: Crops of a face per second that it was trained on.
-        window: The most crops it judges at once.
-        min_frames: The fewest.
-        calibration: None if it has none.
-        training: How it was trained; None if that is not known.
-        flicker: What the flicker of a window adds to its logit; None for nothing.
+        module: Module with a `backbone` from uint8 `(N, H, W, 3)` to `(N, D)` and a `head` from `(N, T, D)`
+            to logits `(N,)`.
 
     Returns:
-        The model.
+        The backbone and the head.
 
     Raises:
-        AttributeError: It has no `backbone` or `head`.
+        AttributeError: The module has no `backbone` or no `head`.
     """
-    # Imported late: a bundle is scored without torch.
     import torch
 
     backbone, head = module.get_submodule("backbone"), module.get_submodule("head")
@@ -124,28 +145,15 @@ def module_scorer(
     device = torch.device("cpu") if first is None else first.device
 
     def run(part: nn.Module, values: NDArray[Any]) -> NDArray[np.float32]:
-        # Each part by itself: a frozen normalisation stays in evaluation mode in the middle of training.
+        # Per module: a frozen normalisation layer stays in evaluation mode during training.
         modes = [(inner, inner.training) for inner in module.modules()]
         module.eval()
         try:
             with torch.inference_mode():
-                answer: torch.Tensor = part(torch.from_numpy(values).to(device))
-                return np.asarray(answer.float().cpu().numpy(), dtype=np.float32)
+                output: torch.Tensor = part(torch.from_numpy(values).to(device))
+                return np.asarray(output.float().cpu().numpy(), dtype=np.float32)
         finally:
             for inner, training in modes:
                 inner.training = training
 
-    return Scorer(
-        name=name,
-        identity=identity,
-        input_size=input_size,
-        crop_margin=crop_margin,
-        sample_hz=sample_hz,
-        window=window,
-        min_frames=min_frames,
-        calibration=calibration,
-        training=training or {},
-        features=lambda crops: run(backbone, crops),
-        logits=lambda windows: run(head, windows),
-        temporal=temporal,
-    )
+    return lambda crops: run(backbone, crops), lambda windows: run(head, windows)

@@ -1,4 +1,4 @@
-"""Whole evaluations of a real bundle, on prepared clips and on videos."""
+"""Evaluations of a real bundle, on prepared clips and on videos."""
 
 from __future__ import annotations
 
@@ -16,35 +16,38 @@ from train.data.clip_cutter import ClipSpec
 from train.data.clip_set import ClipSetError
 from train.data.layouts import LayoutError
 from train.data.prepare import prepare
-from train.evaluation.evaluate import evaluate
+from train.evaluation.evaluate import EvaluationConfig, evaluate
 from train.evaluation.report import ReportError
+from train.scoring.bootstrap import BootstrapConfig
 
 Film = Callable[..., Path]
 
 PLOTS = ("roc.png", "scores.png", "reliability.png")
+FEW = BootstrapConfig(replicates=20)
+QUICK = EvaluationConfig(bootstrap=FEW)
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory, film: Film) -> Path:
-    """Eight originals, and a darker copy of each as its forgery, in a folder that states a test side."""
+    """Four originals and a darker copy of each as its fake, in a folder with train and test splits."""
     root = tmp_path_factory.mktemp("videos")
     for i in range(4):
-        side = "train" if i == 0 else "test"
-        film(root / side / "real" / f"{i}.mp4", brightness=1.1 + i / 50)
-        film(root / side / "fake" / "dark" / f"{i}.mp4", brightness=0.4 + i / 50)
+        split = "train" if i == 0 else "test"
+        film(root / split / "real" / f"{i}.mp4", brightness=1.1 + i / 50)
+        film(root / split / "fake" / "dark" / f"{i}.mp4", brightness=0.4 + i / 50)
     return root
 
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory, videos: Path) -> Path:
-    """The same, prepared."""
+    """The same videos, prepared."""
     out = tmp_path_factory.mktemp("clips") / "set"
     prepare(videos, out, spec=ClipSpec(size=64, margin=1.5, sample_hz=10, frames=8, min_frames=4), workers=2)
     return out
 
 
 def strict(path: Path) -> dict[str, object]:
-    """Read JSON and refuse what the standard does not have."""
+    """Read JSON, refusing constants that are not in the standard."""
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
@@ -53,81 +56,86 @@ def strict(path: Path) -> dict[str, object]:
     return found
 
 
-def test_a_bundle_on_prepared_clips(tmp_path: Path, clips: Path, dark_bundle: Path) -> None:
-    """The test side is taken; figures, report and plots are there, and metrics.json is what was returned."""
+def test_bundle_on_prepared_clips(tmp_path: Path, clips: Path, dark_bundle: Path) -> None:
+    """The test split is taken; report and plots are written, and metrics.json is what is returned."""
     screen = io.StringIO()
     found = evaluate(
         dark_bundle,
         clips,
         tmp_path / "out",
-        replicates=50,
+        EvaluationConfig(bootstrap=BootstrapConfig(replicates=50)),
         console=Console(file=screen, force_terminal=True),
     )
     assert found == strict(tmp_path / "out" / "metrics.json")
     assert found["data"]["split"] == "test"
     counts = found["counts"]
     assert (counts["videos"], counts["real_videos"], counts["groups"]) == (6, 3, 3)
-    # Forgeries are darker and the model calls dark faces forged.
+    # Fakes are darker, and the model's logit is higher for dark faces.
     assert found["video"]["auc"] == {"value": 1.0, "low": 1.0, "high": 1.0, "groups": 3}
     assert found["methods"]["dark"]["videos"] == 3
     assert (found["seed"], found["replicates"]) == (0, 50)
     assert any("groups: only 3" in note for note in found["notes"])
     text = (tmp_path / "out" / "report.md").read_text()
     for part in (
-        "How dark measures on set",
+        "Evaluation of dark on set",
         "## Methods",
-        "averaging frames",
+        "## Ablation",
         "| AUC | 1.000 [1.000, 1.000] |",
     ):
         assert part in text
     assert "robustness" not in found
     for plot in PLOTS:
-        picture = cv2.imread(str(tmp_path / "out" / plot))
-        assert picture is not None
-        assert picture.std() > 5
+        image = cv2.imread(str(tmp_path / "out" / plot))
+        assert image is not None
+        assert image.std() > 5
 
 
-def test_videos_are_prepared_and_measured_alike(
+def test_videos_are_prepared_and_give_the_same_metrics(
     tmp_path: Path, videos: Path, clips: Path, dark_bundle: Path
 ) -> None:
-    """Given videos, only the stated test side is prepared, as the model wants it, and scores alike."""
-    found = evaluate(dark_bundle, videos, tmp_path / "out", workers=2, replicates=20)
+    """Of videos only the test split is prepared, as the model needs it, with the same metrics."""
+    found = evaluate(dark_bundle, videos, tmp_path / "out", EvaluationConfig(workers=2, bootstrap=FEW))
     assert found["data"] == {"name": videos.name, "split": "test", "groups": None}
     assert found["counts"]["videos"] == 6
     assert {path.name for path in (tmp_path / "out" / "clips").glob("*.tar")} == {"test-000.tar"}
-    on_clips = evaluate(dark_bundle, clips, tmp_path / "other", replicates=20)
+    on_clips = evaluate(dark_bundle, clips, tmp_path / "other", QUICK)
     assert found["video"]["auc"] == on_clips["video"]["auc"]
     assert found["counts"]["windows"] == on_clips["counts"]["windows"]
 
 
-def test_sides_and_groups_can_be_chosen(tmp_path: Path, clips: Path, dark_bundle: Path) -> None:
-    """Another side, all of them, and groups by name; what is not there is an error and writes nothing."""
-    everything = evaluate(dark_bundle, clips, tmp_path / "all", split="all", replicates=20)
+def test_split_and_groups_can_be_chosen(tmp_path: Path, clips: Path, dark_bundle: Path) -> None:
+    """All splits, or groups by name; a group that does not exist is an error and writes nothing."""
+    everything = evaluate(dark_bundle, clips, tmp_path / "all", EvaluationConfig(split="all", bootstrap=FEW))
     assert everything["counts"]["videos"] == 8
-    chosen = evaluate(dark_bundle, clips, tmp_path / "groups", groups={"0", "2"}, replicates=20)
+    chosen = evaluate(
+        dark_bundle, clips, tmp_path / "groups", EvaluationConfig(groups={"0", "2"}, bootstrap=FEW)
+    )
     assert chosen["counts"]["groups"] == 2
     assert chosen["data"]["groups"] == ["0", "2"]
     with pytest.raises(ClipSetError, match="holds no clip of the split all and the groups given"):
-        evaluate(dark_bundle, clips, tmp_path / "none", groups={"nobody"})
+        evaluate(dark_bundle, clips, tmp_path / "none", EvaluationConfig(groups={"nobody"}))
     assert not (tmp_path / "none").exists()
 
 
-def test_robustness_adds_its_table(tmp_path: Path, clips: Path, dark_bundle: Path) -> None:
-    """Darkening makes this model call everything fake: the table shows it."""
-    found = evaluate(dark_bundle, clips, tmp_path, robustness=True, robustness_videos=2, replicates=10)
-    lines = {(line["corruption"], line["severity"]): line for line in found["robustness"]}
-    assert len(lines) == 19
-    assert lines["none", 0]["scores"] == 2
-    assert lines["gamma", 3]["false_alarms_at_half"] >= lines["none", 0]["false_alarms_at_half"]
+def test_robustness_adds_a_table(tmp_path: Path, clips: Path, dark_bundle: Path) -> None:
+    """Darkening raises this model's FPR: the table shows it."""
+    found = evaluate(
+        dark_bundle,
+        clips,
+        tmp_path,
+        EvaluationConfig(robustness=True, robustness_videos=2, bootstrap=BootstrapConfig(replicates=10)),
+    )
+    rows = {(row["corruption"], row["severity"]): row for row in found["robustness"]}
+    assert len(rows) == 19
+    assert rows["none", 0]["scores"] == 2
+    assert rows["gamma", 3]["fpr_at_half"] >= rows["none", 0]["fpr_at_half"]
     assert "## Robustness" in (tmp_path / "report.md").read_text()
     with pytest.raises(ValueError, match="robustness_videos"):
-        evaluate(dark_bundle, clips, tmp_path, robustness_videos=1)
+        EvaluationConfig(robustness_videos=1)
 
 
-def test_stills_are_measured_as_frames_and_said_to_be_no_verdicts(
-    tmp_path: Path, clips: Path, dark_bundle: Path
-) -> None:
-    """A set of single crops gives figures by frame only, under a name that says so."""
+def test_single_crops_are_measured_by_frame_only(tmp_path: Path, clips: Path, dark_bundle: Path) -> None:
+    """A set of single crops gives metrics by frame only, and the report says so."""
     stills = tmp_path / "stills"
     stills.mkdir()
     lines = (clips / "clips.csv").read_text().splitlines()
@@ -138,22 +146,20 @@ def test_stills_are_measured_as_frames_and_said_to_be_no_verdicts(
             file.write(f"{shard},{clip}.00.jpg,{fake},{clip}\n")
     for path in clips.glob("*.tar"):
         (stills / path.name).write_bytes(path.read_bytes())
-    found = evaluate(dark_bundle, stills, tmp_path / "out", replicates=20)
+    found = evaluate(dark_bundle, stills, tmp_path / "out", QUICK)
     assert found["video"]["auc"]["value"] is None
     assert found["frame"]["auc"]["value"] == 1.0
     assert found["frame"]["kind"] == "diagnosis: each crop repeated 8 times"
     text = (tmp_path / "out" / "report.md").read_text()
-    assert "nothing is said of live verdicts" in text
-    assert "faces larger here than live" in text
+    assert "says nothing about live verdicts" in text
+    assert "larger faces here than live" in text
     assert "## Methods" not in text
     for plot in PLOTS:
         assert (tmp_path / "out" / plot).exists()
 
 
-def test_mistakes_are_named_before_anything_is_written(
-    tmp_path: Path, clips: Path, dark_bundle: Path
-) -> None:
-    """No such model, no such data, nowhere to write to."""
+def test_errors_are_raised_before_anything_is_written(tmp_path: Path, clips: Path, dark_bundle: Path) -> None:
+    """A missing model, missing data, and a directory that cannot be written."""
     with pytest.raises(BundleMissing):
         evaluate(tmp_path / "nowhere", clips, tmp_path / "out")
     with pytest.raises(LayoutError, match="no such file"):

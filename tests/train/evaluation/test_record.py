@@ -1,4 +1,4 @@
-"""What a model states of itself is what it measures."""
+"""Metrics in a bundle's manifest are those that an evaluation of it gives."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ import pytest
 
 from runtime.engines.onnx_cpu.int8 import int8_is_exact
 from runtime.model.bundle import load_bundle
-from train.evaluation.evaluate import evaluate
+from train.evaluation.evaluate import EvaluationConfig, evaluate
 from train.evaluation.record import record
+from train.scoring.bootstrap import BootstrapConfig
 
 CLOSE = 0.005 if int8_is_exact() else 0.01
-"""The stated figures are of int8 arithmetic on one CPU. Another CPU rounds differently; float32 moves the equal
-error rate of single crops by 0.005 and the other figures by less."""
+"""Tolerance of stated metrics, which were measured in int8 arithmetic on one CPU. Another CPU rounds
+differently; float32 moves the equal error rate of single crops by 0.005 and the other metrics by less."""
+FEW = BootstrapConfig(replicates=20)
+GROUPS = {"0", "2", "3", "4"}
 
 
 @pytest.fixture(scope="module")
 def shades(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six clips of grey: bright ones are real, and one dark one too."""
+    """Six grey clips: the bright ones are real, and one dark one is too."""
     folder = tmp_path_factory.mktemp("data") / "shades"
     folder.mkdir()
     lines = ["shard,clip,fake,method,group,frames"]
@@ -43,51 +46,53 @@ def shades(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_figures_go_into_the_manifest(dark_bundle: Path, shades: Path, tmp_path: Path) -> None:
-    """They stand under the data's name; the bundle still loads and answers as before."""
+def test_metrics_are_written_into_the_manifest(dark_bundle: Path, shades: Path, tmp_path: Path) -> None:
+    """They are stored by data set; the bundle still loads and gives the same metrics."""
     bundle = tmp_path / "bundle"
     shutil.copytree(dark_bundle, bundle)
-    found = evaluate(bundle, shades, tmp_path / "report", groups={"0", "2", "3", "4"}, replicates=20)
+    found = evaluate(bundle, shades, tmp_path / "report", EvaluationConfig(groups=GROUPS, bootstrap=FEW))
     record(bundle, found)
     stated = json.loads(json.dumps(load_bundle(bundle).metrics))["shades"]
     assert stated["groups"] == ["0", "2", "3", "4"]
     assert (stated["videos"], stated["real"], stated["fake"]) == (4, 2, 2)
-    # The dark real one scores between the forgeries: one of four pairs is the wrong way round.
+    # The dark real one scores between the fakes: one of four pairs is in the wrong order.
     assert stated["auc"]["value"] == 0.75
-    again = evaluate(bundle, shades, tmp_path / "again", groups={"0", "2", "3", "4"}, replicates=20)
+    again = evaluate(bundle, shades, tmp_path / "again", EvaluationConfig(groups=GROUPS, bootstrap=FEW))
     assert again["video"] == found["video"]
 
 
-def test_data_of_training_is_told(dark_bundle: Path, shades: Path, tmp_path: Path) -> None:
-    """Figures on clips that the model says it was trained on come with a warning."""
+def test_clips_of_the_training_are_noted(dark_bundle: Path, shades: Path, tmp_path: Path) -> None:
+    """Metrics on clips that the model states it was trained on come with a note."""
     bundle = tmp_path / "bundle"
     shutil.copytree(dark_bundle, bundle)
     manifest = json.loads((bundle / "manifest.json").read_text())
     manifest["training"] = {"sets": ["shades"], "fit": {"val_groups": ["0", "3"]}}
     (bundle / "manifest.json").write_text(json.dumps(manifest))
-    warned = evaluate(bundle, shades, tmp_path / "a", replicates=20)
-    clean = evaluate(bundle, shades, tmp_path / "b", groups={"0", "3"}, replicates=20)
+    warned = evaluate(bundle, shades, tmp_path / "a", EvaluationConfig(bootstrap=FEW))
+    clean = evaluate(bundle, shades, tmp_path / "b", EvaluationConfig(groups={"0", "3"}, bootstrap=FEW))
     assert any("was trained on" in note for note in warned["notes"])
     assert not any("was trained on" in note for note in clean["notes"])
 
 
-def test_the_bundled_model_measures_as_it_states(
+def test_bundled_model_reaches_its_stated_metrics(
     tmp_path: Path, skip_or_fail: Callable[[str], NoReturn]
 ) -> None:
-    """The figures in the shipped manifest come out again on the recorded validation clips."""
+    """An evaluation on the recorded clips gives the metrics in the manifest."""
     root = os.environ.get("UNMASK_DATA")
     if not root:
         skip_or_fail("UNMASK_DATA does not name the data set")
     metrics = load_bundle(None).metrics
-    assert metrics, "the bundled model states no figures"
+    assert metrics, "the bundled model states no metrics"
     for name, stated in metrics.items():
         found = evaluate(
             None,
             Path(root) / name,
             tmp_path / name,
-            split=stated["split"],
-            groups=stated["groups"],
-            replicates=10,
+            EvaluationConfig(
+                split=stated["split"],
+                groups=stated["groups"],
+                bootstrap=BootstrapConfig(replicates=10),
+            ),
         )
         level = found[stated["level"]]
         assert found["counts"]["videos"] == stated["videos"]

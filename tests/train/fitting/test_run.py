@@ -1,9 +1,11 @@
-"""Training runs on real sets, and a run that was cut ends as one that was not."""
+"""Training runs on real clip sets; an interrupted run ends like one that was not interrupted."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,67 +17,86 @@ import torch
 from rich.console import Console
 
 import train.fitting.backbone
+from tests.train.tiny_run import TINY_MODEL, TINY_RUN
+from train.fitting.backbone import learning_rate_schedule
 from train.fitting.config import FitConfig
 from train.fitting.run import fit
 from train.models.checkpoint import load_checkpoint
-from train.models.config import ModelConfig
-from train.sampling.config import SamplingConfig
 
-SIZES = ModelConfig(input_size=32, hidden=8, window=4, min_frames=2)
-RUN = FitConfig(
-    sampling=SamplingConfig(sizes=(32,), crops=(40,), batch_size=8),
-    warmup_steps=2,
-    clip_passes=1,
-    head_steps=3,
-    precision="32-true",
-    val_groups=("kept-out",),
-)
+QUIET = Console(quiet=True)
 
 
-class CutConsole(Console):
-    """Cuts the run at a step, as a kill would."""
+class InterruptingConsole(Console):
+    """Console that interrupts the run at its second step, like a kill."""
 
     def log(self, *objects: object, **options: object) -> None:
-        """Stop at the third step."""
-        if str(objects[0]).startswith("trunk 3/"):
+        """Raise at the second step."""
+        if str(objects[0]).startswith("backbone 2/"):
             raise KeyboardInterrupt
 
 
-def test_a_cut_run_goes_on(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cut after two saved steps and started again, the trunk is what it is without the cut."""
-    quiet = Console(quiet=True)
-    fit([clips], tmp_path / "whole", model_config=SIZES, config=RUN, console=quiet)
+def test_interrupted_run_resumes(
+    clips: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted after a saved step and started again, the backbone ends like without interruption."""
     monkeypatch.setattr(train.fitting.backbone, "SAVE_S", 0.0)
     monkeypatch.setattr(train.fitting.backbone, "SHOW_S", 0.0)
+    out = tmp_path / "interrupted"
     with pytest.raises(KeyboardInterrupt):
-        fit([clips], tmp_path / "cut", model_config=SIZES, config=RUN, console=CutConsole(quiet=True))
-    assert not (tmp_path / "cut/model.safetensors").exists()
-    fit([clips], tmp_path / "cut", model_config=SIZES, config=RUN, console=quiet)
-    whole = load_checkpoint(tmp_path / "whole").model
-    cut = load_checkpoint(tmp_path / "cut").model
-    for name, value in whole.backbone.state_dict().items():
-        assert torch.allclose(cut.backbone.state_dict()[name], value, atol=1e-4), name
+        fit([clips], out, model_config=TINY_MODEL, config=TINY_RUN, console=InterruptingConsole(quiet=True))
+    assert not (out / "model.safetensors").exists()
+    assert torch.load(out / "resume.pt", weights_only=True)["step"] == 1
+    fit([clips], out, model_config=TINY_MODEL, config=TINY_RUN, console=QUIET)
+    whole = load_checkpoint(trained).model.backbone.state_dict()
+    resumed = load_checkpoint(out).model.backbone.state_dict()
+    for name, value in whole.items():
+        assert torch.allclose(resumed[name], value, atol=1e-4), name
 
 
-def test_another_configuration_is_refused(clips: Path, tmp_path: Path) -> None:
-    """A run is not continued under other settings than it began with."""
-    quiet = Console(quiet=True)
-    fit([clips], tmp_path / "run", model_config=SIZES, config=RUN, console=quiet)
-    other = FitConfig(sampling=SamplingConfig(sizes=(32,), crops=(48,), batch_size=8))
+def test_other_configuration_is_refused(clips: Path, trained: Path, tmp_path: Path) -> None:
+    """A run is not resumed with other settings than it began with."""
+    out = Path(shutil.copytree(trained, tmp_path / "run"))
+    other = FitConfig(sampling=replace(TINY_RUN.sampling, crops=(32,)))
     with pytest.raises(ValueError, match="another configuration"):
-        fit([clips], tmp_path / "run", model_config=SIZES, config=other, console=quiet)
+        fit([clips], out, model_config=TINY_MODEL, config=other, console=QUIET)
 
 
-def test_two_processes_train_one_model(clips: Path, tmp_path: Path) -> None:
-    """Under torchrun two processes share the work and write one calibrated checkpoint, with its log."""
-    config = replace(RUN, sampling=replace(RUN.sampling, crops=(64,)), devices=2, validate_every=2)
+def test_run_stops_without_improvement(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `patience` validations without a better one the backbone stops; resumed, it stays stopped."""
+    monkeypatch.setattr(train.fitting.backbone, "validation_aucs", lambda *_: {"clips": 0.5})
+    config = replace(TINY_RUN, validate_every=1, patience=1)
+    out = tmp_path / "run"
+    for _ in range(2):
+        fit([clips], out, model_config=TINY_MODEL, config=config, console=QUIET)
+        # The first validation is the best, the second one brings no improvement.
+        assert torch.load(out / "resume.pt", weights_only=True)["step"] == 2
+
+
+def test_learning_rate_is_a_linear_warmup_times_a_cosine() -> None:
+    """The schedule applies both factors from the first step on, and ends at 0."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    schedule = learning_rate_schedule(optimizer, warmup_steps=10, total_steps=50)
+    for step in range(50):
+        expected = 0.5 * min(1.0, (step + 1) / 10) * 0.5 * (1 + math.cos(math.pi * step / 50))
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(expected, abs=1e-12)
+        optimizer.step()
+        schedule.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "fabric"])
+def test_two_processes_train_one_model(clips: Path, tmp_path: Path, launcher: str) -> None:
+    """Two processes share the work, and one of them writes the checkpoint, the log and the last message."""
+    config = replace(TINY_RUN, sampling=replace(TINY_RUN.sampling, crops=(32,)), devices=2, validate_every=1)
     run = tmp_path / "run.json"
-    run.write_text(json.dumps({"model": asdict(SIZES), "fit": asdict(config)}))
+    run.write_text(json.dumps({"model": asdict(TINY_MODEL), "fit": asdict(config)}))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port]
-    command = [*torchrun, "-m", "unmask", "train", "fit", clips, "--out", tmp_path / "out", "--config", run]
+    launch = [sys.executable]
+    if launcher == "torchrun":
+        launch += ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port]
+    command = [*launch, "-m", "unmask", "train", "fit", clips, "--out", tmp_path / "out", "--config", run]
     done = subprocess.run(
         list(map(str, command)),
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -84,10 +105,13 @@ def test_two_processes_train_one_model(clips: Path, tmp_path: Path) -> None:
         timeout=600,
     )
     assert done.returncode == 0, done.stderr[:6000]
-    found = load_checkpoint(tmp_path / "out")
-    assert found.model.config == SIZES
-    assert found.training["fit"]["devices"] == 2
-    # Four steps of two times eight crops.
-    assert torch.load(tmp_path / "out/resume.pt", weights_only=True)["done"] == 4
+    checkpoint = load_checkpoint(tmp_path / "out")
+    assert checkpoint.model.config == TINY_MODEL
+    assert checkpoint.training["fit"]["devices"] == 2
+    # Two steps of two processes with eight crops each.
+    assert torch.load(tmp_path / "out/resume.pt", weights_only=True)["step"] == 2
     assert done.stdout.count("written to") == 1
     assert any((tmp_path / "out/log").iterdir())
+    # The only held-out group is fitted on or reported once.
+    reported = sum(done.stderr.count(text) for text in ("no temporal classifier", "is not calibrated"))
+    assert reported <= 2

@@ -1,4 +1,4 @@
-"""What a measure says is checked on cases that can be worked out by hand."""
+"""Metrics on cases that can be worked out by hand."""
 
 from __future__ import annotations
 
@@ -12,29 +12,27 @@ from train.scoring.metrics import (
     auc,
     average_precision,
     balanced_accuracy_at,
-    bootstrap,
-    bootstrap_difference,
     equal_error_rate,
     expected_calibration_error,
     reliability,
 )
 
 
-def test_auc_counts_pairs_in_order() -> None:
+def test_auc_is_the_share_of_ordered_pairs() -> None:
     """The AUC is the share of (real, fake) pairs in the right order, a tie counting half."""
     fake = [0, 0, 1, 1, 1]
     score = [0.1, 0.4, 0.4, 0.3, 0.9]
-    # Pairs: against 0.1 all three right; against 0.4 a tie, a miss, a hit.
+    # Pairs: against 0.1 three ordered; against 0.4 one tie, one not ordered, one ordered.
     assert auc(fake, score) == pytest.approx((3 + 0.5 + 0 + 1) / 6)
 
 
-def test_auc_is_on_scores_not_on_decisions() -> None:
-    """A detector whose scores are all below a half can still rank perfectly."""
+def test_auc_does_not_depend_on_a_threshold() -> None:
+    """Scores that are all below 0.5 can still rank perfectly."""
     assert auc([0, 0, 1, 1], [0.01, 0.02, 0.03, 0.04]) == 1.0
 
 
-def test_a_weight_acts_as_copies() -> None:
-    """A weight of two measures as the clip twice over."""
+def test_weights_act_as_copies() -> None:
+    """A weight of 2 gives the same metric as two copies of the score."""
     rng = np.random.default_rng(3)
     fake, score = rng.integers(0, 2, 40), rng.random(40)
     weight = rng.integers(0, 3, 40)
@@ -43,8 +41,8 @@ def test_a_weight_acts_as_copies() -> None:
         assert metric(fake, score, weight) == pytest.approx(metric(fake[copies], score[copies], None))
 
 
-def test_one_class_is_undefined_not_perfect() -> None:
-    """Where only one class is there, nothing is claimed."""
+def test_metrics_of_one_class_are_undefined() -> None:
+    """With only one class, metrics are nan."""
     for metric in (auc, average_precision, equal_error_rate, balanced_accuracy_at(0.5)):
         assert math.isnan(metric([1, 1], [0.2, 0.9], None))
         assert math.isnan(metric([1, 0], [0.2, 0.9], [1, 0]))
@@ -53,7 +51,7 @@ def test_one_class_is_undefined_not_perfect() -> None:
 
 
 def test_equal_error_rate_of_known_overlap() -> None:
-    """Ten of each class with one on the wrong side give a tenth; a perfect and an inverted one 0 and 1."""
+    """One of ten on the wrong side in each class gives 0.1; perfect and inverted scores give 0 and 1."""
     real = [*range(9), 20.5]
     fake = [*range(20, 29), 8.5]
     truth = [0] * 10 + [1] * 10
@@ -63,111 +61,44 @@ def test_equal_error_rate_of_known_overlap() -> None:
     assert equal_error_rate([0, 1], [5, 5]) == pytest.approx(0.5)
 
 
-def test_accuracy_and_balanced_accuracy_differ_on_an_unequal_set() -> None:
-    """Calling everything fake is right 9 times in 10 and balanced a coin toss."""
+def test_balanced_accuracy_ignores_the_class_balance() -> None:
+    """Predicting fake for all of nine fakes and one real: accuracy 0.9, balanced accuracy 0.5."""
     fake, score = [1] * 9 + [0], [0.9] * 10
     assert accuracy_at(0.5)(fake, score, None) == pytest.approx(0.9)
     assert balanced_accuracy_at(0.5)(fake, score, None) == pytest.approx(0.5)
 
 
-def test_calibration_error_of_honest_and_boastful_predictions() -> None:
-    """Predictions of 0.75 that hold three times in four have no error; called 0.95 they are off by 0.2."""
+def test_calibration_error_of_calibrated_and_over_confident_predictions() -> None:
+    """Predictions of 0.75 that are right three times in four have no error; at 0.95 the error is 0.2."""
     fake = [1, 1, 1, 0, 0, 0, 0, 1]
-    honest = [0.75] * 4 + [0.25] * 4
-    boastful = [0.95] * 4 + [0.05] * 4
-    assert expected_calibration_error(fake, honest) == pytest.approx(0.0)
-    assert expected_calibration_error(fake, boastful) == pytest.approx(0.2)
+    calibrated = [0.75] * 4 + [0.25] * 4
+    over_confident = [0.95] * 4 + [0.05] * 4
+    assert expected_calibration_error(fake, calibrated) == pytest.approx(0.0)
+    assert expected_calibration_error(fake, over_confident) == pytest.approx(0.2)
 
 
-def test_calibration_is_measured_at_equal_priors() -> None:
-    """More forgeries in a set do not make a prediction that is right at equal priors look wrong."""
+def test_calibration_error_assumes_equal_priors() -> None:
+    """A data set with more fakes does not raise the error of predictions calibrated at equal priors."""
     fake = [1] * 300 + [1] * 100 + [0] * 25 + [0] * 75
     p_fake = [0.75] * 300 + [0.25] * 100 + [0.75] * 25 + [0.25] * 75
     assert expected_calibration_error(fake, p_fake) == pytest.approx(0.0)
     assert expected_calibration_error(fake, p_fake, balanced=False) > 0.1
 
 
-def test_reliability_bins_hold_everything() -> None:
-    """Every score falls in a bin, the ends 0 and 1 included."""
-    found = reliability([0, 1, 0, 1], [0.0, 1.0, 0.55, 0.55])
-    assert found.count.sum() == 4
-    assert found.weight.sum() == pytest.approx(1.0)
+def test_reliability_bins_contain_every_score() -> None:
+    """Every score falls into a bin, 0 and 1 included; invalid input is refused."""
+    diagram = reliability([0, 1, 0, 1], [0.0, 1.0, 0.55, 0.55])
+    assert diagram.count.sum() == 4
+    assert diagram.weight.sum() == pytest.approx(1.0)
     with pytest.raises(ValueError, match=r"within 0\.\.1"):
         reliability([0, 1], [0.5, 1.5])
     with pytest.raises(ValueError, match="one class"):
         reliability([1, 1], [0.5, 0.5])
 
 
-def test_bootstrap_is_repeatable_and_holds_the_value() -> None:
-    """The same seed gives the same interval, and the interval lies around the value."""
-    rng = np.random.default_rng(0)
-    fake = np.arange(200) % 2
-    score = fake + rng.normal(0, 1, 200)
-    groups = [str(i // 4) for i in range(200)]
-    first = bootstrap(auc, fake, score, groups, replicates=200, seed=5)
-    again = bootstrap(auc, fake, score, groups, replicates=200, seed=5)
-    assert first == again
-    assert first.low < first.value < first.high
-    assert first.groups == 50
-
-
-def test_clips_that_belong_together_widen_the_interval() -> None:
-    """Ten copies of each video do not count as ten videos."""
-    rng = np.random.default_rng(1)
-    fake = np.arange(30) % 2
-    score = fake + rng.normal(0, 1.5, 30)
-    once = bootstrap(auc, fake, score, [str(i) for i in range(30)], replicates=300)
-    fake10, score10 = np.repeat(fake, 10), np.repeat(score, 10)
-    together = bootstrap(auc, fake10, score10, [str(i // 10) for i in range(300)], replicates=300)
-    apart = bootstrap(auc, fake10, score10, [str(i) for i in range(300)], replicates=300)
-    assert together.high - together.low == pytest.approx(once.high - once.low)
-    assert apart.high - apart.low < 0.6 * (together.high - together.low)
-
-
-def test_no_interval_from_one_group() -> None:
-    """A single group says nothing about another, so no interval is given."""
-    found = bootstrap(auc, [0, 1, 0, 1], [0.1, 0.9, 0.2, 0.8], ["a"] * 4)
-    assert found.value == 1.0
-    assert math.isnan(found.low)
-    assert str(found) == "1.000 (no interval)"
-
-
-def test_no_interval_where_most_draws_lack_a_class() -> None:
-    """Draws that lack a class are left out; without enough of the others there is no interval."""
-    fake = [0] + [1] * 30
-    score = list(np.linspace(0, 1, 31))
-    groups = [str(i) for i in range(31)]
-    found = bootstrap(auc, fake, score, groups, replicates=400)
-    # About 63 % of the draws hold the one real: just enough.
-    assert not math.isnan(found.low)
-    one_pair = bootstrap(auc, [0, 1], [0.0, 1.0], ["a", "b"], replicates=2000)
-    # Both groups are drawn in half of the draws only; which side of half is chance, but the value stands.
-    assert one_pair.value == 1.0
-    only_fakes = bootstrap(auc, [1, 1], [0.0, 1.0], ["a", "b"])
-    assert str(only_fakes) == "n/a"
-
-
-def test_difference_of_equal_scores_is_zero_with_no_width() -> None:
-    """Measured on the same draws, a model compared with itself differs by nothing."""
-    rng = np.random.default_rng(2)
-    fake, score = np.arange(60) % 2, rng.random(60)
-    groups = [str(i // 2) for i in range(60)]
-    found = bootstrap_difference(auc, fake, score, score, groups, replicates=100)
-    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
-
-
-def test_difference_shows_the_better_scores() -> None:
-    """Scores that follow the truth beat noise by an interval above zero."""
-    rng = np.random.default_rng(2)
-    fake = np.arange(200) % 2
-    good, noise = fake + rng.normal(0, 0.5, 200), rng.random(200)
-    found = bootstrap_difference(auc, fake, good, noise, [str(i) for i in range(200)], replicates=200)
-    assert found.low > 0.2
-
-
-def test_a_score_that_is_no_number_is_refused() -> None:
-    """A nan is an error to be found, not a score."""
+def test_invalid_scores_are_refused() -> None:
+    """nan scores and arrays of different lengths are errors."""
     with pytest.raises(ValueError, match="finite"):
         auc([0, 1], [0.1, math.nan])
-    with pytest.raises(ValueError, match="one length"):
+    with pytest.raises(ValueError, match="same length"):
         auc([0, 1], [0.1])

@@ -1,4 +1,4 @@
-"""A bundle and a module in torch are scored through one interface."""
+"""A bundle and a torch module are scored through the same interface."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import torch
 from torch import Tensor, nn
 
 from runtime.model.calibration import Calibration
-from train.scoring.scorer import module_scorer, open_scorer
+from train.scoring.scorer import module_functions, open_scorer
 
 
 class Backbone(nn.Module):
-    """Means of the channels, dropped out in training."""
+    """Mean of each channel, with dropout in training."""
 
     def __init__(self) -> None:
         super().__init__()
         self.drop = nn.Dropout(0.5)
 
     def forward(self, crops: Tensor) -> Tensor:
-        """Give (N, 3) from (N, H, W, 3)."""
+        """Return (N, 3) from (N, H, W, 3)."""
         means: Tensor = self.drop(crops.float().mean(dim=(1, 2)))
         return means
 
 
 class Head(nn.Module):
-    """An LSTM, the mean over time, a logit."""
+    """LSTM, mean over time, one logit."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,14 +35,14 @@ class Head(nn.Module):
         self.out = nn.Linear(8, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Give (N,) from (N, T, 3)."""
+        """Return (N,) from (N, T, 3)."""
         states, _ = self.lstm(features)
         logit: Tensor = self.out(states.mean(1)).squeeze(-1)
         return logit
 
 
-class Both(nn.Module):
-    """The two parts under the names that a model has them by."""
+class Detector(nn.Module):
+    """Both parts under the names that the detector uses."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,28 +50,17 @@ class Both(nn.Module):
         self.head = Head()
 
 
-FACTS = {
-    "name": "both",
-    "identity": "test",
-    "input_size": 16,
-    "crop_margin": 1.3,
-    "sample_hz": 8.0,
-    "window": 4,
-    "min_frames": 2,
-}
-
-
-def test_a_module_scores_in_evaluation_mode_and_goes_on_training() -> None:
-    """Dropout is off within a call, no gradient is kept, and training mode is as it was."""
+def test_module_runs_in_evaluation_mode_and_keeps_its_training_modes() -> None:
+    """Dropout is off within a call; afterwards every module's training mode is as before."""
     torch.manual_seed(0)
-    module = Both().train()
+    module = Detector().train()
     module.head.eval()
-    scorer = module_scorer(module, **FACTS)  # type: ignore[arg-type]
+    features_of, logits_of = module_functions(module)
     crops = np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
-    first, again = scorer.features(crops), scorer.features(crops)
+    first, again = features_of(crops), features_of(crops)
     np.testing.assert_array_equal(first, again)
     assert first == pytest.approx(crops.mean(axis=(1, 2)), rel=1e-5)
-    logits = scorer.logits(np.stack([first[:4], first[1:]]))
+    logits = logits_of(np.stack([first[:4], first[1:]]))
     assert logits.shape == (2,)
     assert logits.dtype == np.float32
     assert module.training
@@ -79,14 +68,14 @@ def test_a_module_scores_in_evaluation_mode_and_goes_on_training() -> None:
     assert not module.head.lstm.training
 
 
-def test_a_module_without_the_two_parts_is_refused() -> None:
-    """Only what has a backbone and a head can be scored live."""
+def test_module_without_backbone_is_refused() -> None:
+    """A module needs a backbone and a head."""
     with pytest.raises(AttributeError, match="backbone"):
-        module_scorer(nn.Linear(1, 1), **FACTS)  # type: ignore[arg-type]
+        module_functions(nn.Linear(1, 1))
 
 
-def test_a_bundle_is_scored_by_the_engine_that_runs_it_live(dark_bundle: Path) -> None:
-    """It comes with its own calibration and says what runs it."""
+def test_bundle_is_scored_by_the_live_engine(dark_bundle: Path) -> None:
+    """The scorer has the bundle's own calibration and names the engine."""
     with open_scorer(dark_bundle) as scorer:
         assert (scorer.window, scorer.min_frames, scorer.sample_hz) == (8, 4, 10)
         assert scorer.calibration == Calibration(

@@ -1,0 +1,45 @@
+"""Clip sets whose fakes flicker."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Collection
+from pathlib import Path
+
+import cv2
+import numpy as np
+from rich.console import Console
+from skimage.data import astronaut
+
+from tests.train.conftest import write_clip
+
+QUIET = Console(quiet=True)
+FRAMES = 8
+HELD_OUT = ("g6", "g7", "g8", "g9")
+
+
+def write_clips(
+    folder: Path, groups: Collection[str], *, frames: int = FRAMES, labels: Collection[bool] = (False, True)
+) -> Path:
+    """Write a clip set of moving faces of random brightness; the middle of the fake ones flickers."""
+    folder.mkdir()
+    portrait = np.asarray(astronaut(), np.uint8)[0:224, 110:334]  # type: ignore[no-untyped-call]
+    face = cv2.resize(portrait, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32)
+    disc = np.zeros((64, 64), np.float32)
+    cv2.circle(disc, (32, 32), 18, 1.0, -1)
+    middle = cv2.GaussianBlur(disc, (0, 0), 3)[..., None]
+    lines = ["shard,clip,fake,method,group,frames"]
+    with tarfile.open(folder / "000.tar", "w") as tar:
+        for number, (group, fake) in enumerate((group, fake) for group in groups for fake in labels):
+            rng = np.random.default_rng(number)
+            clip = f"{'swap' if fake else 'original'}{group}_0"
+            light, drift = rng.uniform(0.7, 1.0) - 0.12 * fake, rng.normal(0, 0.6, 2)
+            images = []
+            for index in range(frames):
+                shift = np.array([[1, 0, drift[0] * index], [0, 1, drift[1] * index]], np.float32)
+                moved = cv2.warpAffine(light * face, shift, (64, 64), borderMode=cv2.BORDER_REPLICATE)
+                flickering = moved + (rng.uniform(-10, 10) * middle if fake else 0)
+                images.append(np.clip(flickering, 0, 255).astype(np.uint8)[..., ::-1])
+            lines.append(write_clip(tar, clip, fake, group, images, ".png"))
+    (folder / "clips.csv").write_text("\n".join(lines) + "\n")
+    return folder

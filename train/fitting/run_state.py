@@ -1,0 +1,125 @@
+"""State of the backbone's training that an interrupted run resumes from."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from runtime.files import atomic_path
+from train.fitting.config import FitConfig
+
+RESUME_FILE = "resume.pt"
+NOT_OF_THE_BACKBONE = ("clip_passes", "pseudo_clips", "head_steps", "head_lr", "workers", "patience")
+"""Settings that may change when a run is resumed: the backbone's weights do not depend on them."""
+
+
+class Stateful(Protocol):
+    """A model, optimizer or scheduler whose state can be saved."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state."""
+        ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
+        """Restore the state."""
+        ...
+
+
+class RunState:
+    """Progress, best weights and saved parts of a run.
+
+    Args:
+        path: File of the state.
+        config: The run.
+        parts: Model, moving average, optimizer and schedule, by name.
+        average: The moving average of the weights.
+        layout: Further facts that the state depends on, as JSON values.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        config: FitConfig,
+        parts: Mapping[str, Stateful],
+        average: AveragedModel,
+        layout: Mapping[str, Any],
+    ) -> None:
+        self.step = 0
+        self.stopped = False
+        self._path = path
+        self._config = config
+        self._parts = parts
+        self._average = average
+        self._layout = layout
+        self._best: dict[str, Tensor] | None = None
+        self._best_score = -math.inf
+        self._validations_since_best = 0
+
+    def record_validation(self, aucs: Mapping[str, float]) -> None:
+        """Keep the weights if their mean AUC is the best so far."""
+        score = float(np.mean(list(aucs.values()))) if aucs else -math.inf
+        self._validations_since_best += 1
+        if score > self._best_score:
+            self._best_score, self._validations_since_best = score, 0
+            weights = self._average.module.state_dict()
+            self._best = {name: value.detach().cpu().clone() for name, value in weights.items()}
+
+    def out_of_patience(self) -> bool:
+        """Return whether the last `patience` validations brought no improvement."""
+        return bool(self._config.patience) and self._validations_since_best >= self._config.patience
+
+    def best_weights(self) -> dict[str, Tensor]:
+        """Return the averaged weights of the best validation; without validation, the last ones."""
+        return self._best or self._average.module.state_dict()
+
+    def save(self) -> None:
+        """Write the state; a run that is interrupted meanwhile keeps the previous one."""
+        state: dict[str, Any] = {name: part.state_dict() for name, part in self._parts.items()}
+        state |= {
+            "config": self._fixed(),
+            "step": self.step,
+            "best": self._best or {},
+            "best_score": self._best_score,
+            "validations_since_best": self._validations_since_best,
+        }
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(self._path) as draft:
+            torch.save(state, draft)
+
+    def restore(self) -> bool:
+        """Restore the saved state; return whether there was one.
+
+        Raises:
+            ValueError: It is the state of a run with another configuration.
+        """
+        if not self._path.exists():
+            return False
+        state = torch.load(self._path, weights_only=True, map_location="cpu")
+        if state["config"] != self._fixed():
+            raise ValueError(
+                f"{self._path} is of a run with another configuration; give another folder or remove it"
+            )
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+        self.step = int(state["step"])
+        self._best = dict(state["best"]) or None
+        self._best_score = float(state["best_score"])
+        self._validations_since_best = int(state["validations_since_best"])
+        self.stopped = self.out_of_patience()
+        return True
+
+    def _fixed(self) -> str:
+        """Return the settings that must not change when a run is resumed."""
+        kept = {
+            name: value for name, value in asdict(self._config).items() if name not in NOT_OF_THE_BACKBONE
+        }
+        return json.dumps({**kept, **self._layout}, sort_keys=True)

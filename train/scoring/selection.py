@@ -1,0 +1,89 @@
+"""Selection of the clips to score, and checks whether they suit a model."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal
+
+from streams.input.continuity import MAX_STEP
+from streams.input.sampler import MIN_STEP
+from train.data.clip_cutter import ClipSpec
+from train.data.clip_set import ClipSet, ClipSetError, Entry
+from train.data.splits import Split
+from train.scoring.scorer import Scorer
+
+
+def choose_split(
+    split: Literal[Split, "auto", "all"], available: Collection[str], groups: Collection[str] | None = None
+) -> Literal[Split, "all"]:
+    """Return the split to evaluate on.
+
+    Args:
+        split: The requested split; `auto` takes `test`, else `val`, else everything.
+        available: The splits that the data set has.
+        groups: The requested groups; with `auto` they are taken from every split.
+    """
+    if split != "auto":
+        return split
+    if groups is None and "test" in available:
+        return "test"
+    return "val" if groups is None and "val" in available else "all"
+
+
+def choose_entries(
+    clip_set: ClipSet, split: Literal[Split, "all"], groups: Collection[str] | None = None
+) -> list[Entry]:
+    """Return the clips of a split, in the order of their shards.
+
+    Args:
+        clip_set: The clip set.
+        split: The split.
+        groups: The groups to take; None for all.
+
+    Raises:
+        ClipSetError: The clip set has no such clip.
+    """
+    kept = [
+        entry
+        for entry in clip_set.entries
+        if split in ("all", entry.split) and (groups is None or entry.group in groups)
+    ]
+    if not kept:
+        given = "" if groups is None else " and the groups given"
+        raise ClipSetError(clip_set.folder, f"holds no clip of the split {split}{given}")
+    return sorted(kept, key=lambda entry: (entry.shard, entry.clip))
+
+
+def overlaps_training(clip_set: ClipSet, entries: Sequence[Entry], training: Mapping[str, Any]) -> bool:
+    """Return whether a model states that it was trained on some of the clips.
+
+    Args:
+        clip_set: The clip set.
+        entries: The clips.
+        training: The model's statement: `sets`, and `fit` with the `val_groups` that were held out.
+    """
+    if clip_set.folder.resolve().name not in training.get("sets", ()):
+        return False
+    held_out = set(training.get("fit", {}).get("val_groups", ()))
+    has_splits = bool(clip_set.splits())
+    return any(entry.split == "train" if has_splits else entry.group not in held_out for entry in entries)
+
+
+def sample_rate_differs(entry: Entry, scorer: Scorer) -> bool:
+    """Return whether a clip is known to have another sample rate than the model takes."""
+    if not entry.sample_hz:
+        return False
+    return not MIN_STEP <= scorer.sample_hz / entry.sample_hz <= MAX_STEP
+
+
+def evaluation_spec(scorer: Scorer) -> ClipSpec:
+    """Return how to prepare videos for the evaluation of a model: whole videos, in adjacent windows."""
+    return ClipSpec(
+        size=max(224, scorer.input_size),
+        margin=scorer.crop_margin,
+        sample_hz=scorer.sample_hz,
+        frames=scorer.window,
+        min_frames=scorer.min_frames,
+        per_video=None,
+        max_seconds=None,
+    )
