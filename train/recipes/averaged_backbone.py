@@ -1,0 +1,36 @@
+"""Write the backbone of an interrupted run as a state dict that `--init` reads.
+
+It takes the moving average of the weights, or with `--last` those of the last step.
+
+python -m train.recipes.averaged_backbone runs/01/resume.pt weights.safetensors
+python -m train.recipes.averaged_backbone runs/04/resume.pt weights.safetensors --last
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+from safetensors.torch import save_file
+
+
+def main() -> None:
+    """Read a resume state and write the backbone's weights with torchvision's names."""
+    parser = argparse.ArgumentParser(description="Write the backbone of an interrupted run for --init.")
+    parser.add_argument("resume", help="The run's resume.pt.")
+    parser.add_argument("out", help="The safetensors file to write.")
+    parser.add_argument("--last", action="store_true", help="Take the weights of the last step.")
+    arguments = parser.parse_args()
+    part, prefix = ("task", "") if arguments.last else ("average", "module.")
+    prefix += "backbone.trunk."
+    state = torch.load(arguments.resume, weights_only=True, map_location="cpu")[part]
+    weights = {
+        name.removeprefix(prefix): value.contiguous()
+        for name, value in state.items()
+        if name.startswith(prefix)
+    }
+    save_file(weights, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
