@@ -25,7 +25,7 @@ LAYERS = {
         ("serving", "client"),
         "commands",
     ),
-    "train": ("data", "sampling", "models", "scoring", "fitting", "evaluation", "commands"),
+    "train": ("data", "sampling", "models", "scoring", "fitting", "evaluation", ("recipes", "commands")),
     "export": ("errors", "onnx_graph", "parity", "bundle_writer", "run", "commands"),
     "benchmarks": ("hardware", "harness", "helpers", "suites", "commands"),
 }

@@ -224,7 +224,7 @@ def _train_step(run: _Training, batch: Batch) -> None:
 def _validate(run: _Training, size: int) -> None:
     """Validate on the first process, keep the best weights, and decide for all processes whether to stop."""
     if run.fabric.is_global_zero:
-        aucs = validation_aucs(run.average.module, run.validation_pools, size)
+        aucs = validation_aucs(run.fabric, run.average.module, run.validation_pools, size)
         if size == run.config.sampling.sizes[-1]:
             run.state.record_validation(aucs)
         text = ", ".join(f"{name} {value:.3f}" for name, value in aucs.items())
@@ -236,10 +236,11 @@ def _validate(run: _Training, size: int) -> None:
 
 
 @torch.inference_mode()
-def validation_aucs(task: nn.Module, pools: Sequence[Pool], size: int) -> dict[str, float]:
+def validation_aucs(fabric: Fabric, task: nn.Module, pools: Sequence[Pool], size: int) -> dict[str, float]:
     """Compute the AUC by video of the mean frame logit.
 
     Args:
+        fabric: Fabric, for the device and the precision of the run.
         task: A `FrameTask`; it is left in training mode.
         pools: Validation clips, one pool per data set.
         size: Crop size of the current stage in pixels.
@@ -248,7 +249,6 @@ def validation_aucs(task: nn.Module, pools: Sequence[Pool], size: int) -> dict[s
         Data set -> AUC; data sets of one class are left out.
     """
     task.eval()
-    device = next(task.parameters()).device
     aucs: dict[str, float] = {}
     for pool in pools:
         clips = pool.clips()
@@ -258,8 +258,8 @@ def validation_aucs(task: nn.Module, pools: Sequence[Pool], size: int) -> dict[s
             some = clips[start : start + 16]
             frames = [_spread(clip) for clip, _ in some]
             crops = recrop(np.concatenate(frames), margin=1, to_margin=1, size=size)
-            with torch.autocast(device.type, torch.bfloat16):
-                logits = task(torch.from_numpy(crops).to(device)).logits
+            with fabric.autocast():
+                logits = task(torch.from_numpy(crops).to(fabric.device)).logits
             parts = torch.split(logits.float().cpu(), [len(part) for part in frames])
             scores += [part.mean().item() for part in parts]
             labels += [fake for _, fake in some]

@@ -1,4 +1,4 @@
-"""Stills become clips: they move a little, smoothly, and a forged one flickers."""
+"""Pseudo clips move smoothly, and a new head is the mean of frame logits."""
 
 from __future__ import annotations
 
