@@ -60,7 +60,7 @@ class LossMeter:
         if last is None or last[:2] != (connection, timeline):
             return
         lost = max(0, round((time_s - last[2]) * self._sample_hz) - 1)
-        if skipped > last[3]:
-            self.skipped += lost
-        elif corrupt > last[4]:
-            self.corrupt += lost
+        # At most one sample per packet or frame: the rest of the interval is a hole in the source.
+        by_skipping = min(lost, skipped - last[3])
+        self.skipped += by_skipping
+        self.corrupt += min(lost - by_skipping, corrupt - last[4])

@@ -291,6 +291,7 @@ class Reader:
                     self._emit(Connected(decoded.image.width, decoded.image.height, capture.fps))
                 if capture.wrong_clock != wrong_clock:
                     wrong_clock = capture.wrong_clock
+                    sampler.restart()
                     self._emit(WrongClock(wrong_clock or ""))
                 self._offer(decoded, capture, sampler, rotation)
                 if self._stop.is_set():

@@ -74,6 +74,11 @@ class Sampler:
             return 1 / statistics.median(breaks)
         return 1 / self._interval_s if self._interval_s else None
 
+    def restart(self) -> None:
+        """Begin another time line: the times of the next frames cannot be compared with those before."""
+        self.timeline += 1
+        self._frame_s = self._sample_s = None
+
     def offer(self, pts_s: float) -> bool:
         """Decide on one decoded frame.
 
@@ -88,9 +93,8 @@ class Sampler:
             return self._take(pts_s, restart=True)
         interval_s = pts_s - self._frame_s
         if self._spacing.is_jump_back(interval_s):
-            self.timeline += 1
-            self._chain.append(pts_s, restart=True)
-            return self._take(pts_s, restart=True)
+            self.restart()
+            return self.offer(pts_s)
         if interval_s <= _TOLERANCE:
             return False  # a duplicate
         self._frame_s = pts_s

@@ -60,9 +60,9 @@ class CaptureClock:
         elif last_s is not None and pts_s < last_s:
             # Without the correction, the frame would have come one interval after the last one.
             interval_s = statistics.median(self._intervals_s) if self._intervals_s else 0.0
-            set_back_s = last_s - pts_s + interval_s
-            self._offset_s = min(self._offset_s + set_back_s, self._arrival_s - self._pts_s)
-        return self._offset_s + pts_s
+            # Packets before it may already have shown the same; the next packet lowers the offset again.
+            self._offset_s += last_s - pts_s + interval_s
+        return min(self._offset_s + pts_s, self._arrival_s)
 
     def captured_s(self, pts_s: float) -> float | None:
         """Return the capture time of a packet in seconds of the reader's clock; None before any packet."""

@@ -107,6 +107,7 @@ class FFmpegCapture:
             if live and not self._keeps_up(packet, arrival_s):
                 self.skipped += 1
                 continue
+            self._presentation.feed(packet.dts if packet.pts is None else packet.pts)
             started_s = self._clock()
             images = self._decode(packet)
             decoded_s = self._clock()
@@ -182,8 +183,8 @@ class FFmpegCapture:
         self.wrong_clock = self._clock_check.observe(arrival_s, float(packet.pts * self._time_base))
         if self.wrong_clock is not None:
             self._untimed, self._time_base = True, _ARRIVAL_TIME_BASE
+            # Packets that are being skipped, because of a lag that was none, are skipped up to a keyframe.
             self._capture_clock = CaptureClock()
-            self._catch_up = CatchUp()
             self._presentation = PresentationTimes(None)
 
     def _keeps_up(self, packet: VideoPacket, arrival_s: float) -> bool:
@@ -208,7 +209,7 @@ class FFmpegCapture:
     def _timed(self, image: av.VideoFrame, decode_ms: float) -> DecodedFrame | None:
         """Add the times of a decoded frame; None if it is damaged or its time is unknown."""
         nominal = round(1 / (self._time_base * Fraction(self.fps or 25)))
-        pts = self._presentation.present(pts=image.pts, dts=image.dts, duration=image.duration or nominal)
+        pts = self._presentation.present(image.pts, duration=image.duration or nominal)
         if image.is_corrupt:
             self.corrupt += 1
             return None

@@ -5,54 +5,70 @@ Pure: no I/O and no clock.
 
 from __future__ import annotations
 
-from typing import Literal
+import statistics
+from collections import deque
 
 __all__ = ["ClockCheck", "PresentationTimes"]
 
 
+_MAX_DELAY = 64  # packets; decoders return a frame within 16, and within one more for each thread
+
+
 class PresentationTimes:
-    """Presentation times of decoded frames, from whichever of their time stamps advance.
+    """Presentation times of decoded frames, also where time stamps are in decoding order or missing.
 
     Some containers store no presentation times: AVI has only the order of decoding, a raw stream has nothing.
-    A frame then has the presentation time of another frame, or none. The rule is that of FFmpeg's best-effort
-    time stamps, which PyAV does not expose: the kind of time stamp that has stepped back less often is used.
-    Without a usable one, the frame follows the last frame by its duration.
+    A frame then has the time stamp of another frame, or none. The decoder returns frames in the right order
+    all the same. So once a time stamp has stepped back, each frame takes the smallest time stamp of the
+    packets that have no frame yet. Without any, it follows the last frame by its duration.
+
+    FFmpeg's best-effort time stamps, which PyAV does not expose, serve the same purpose, but fail where the
+    decoding times that FFmpeg guesses step back too, as for MPEG-4 in Matroska.
 
     Args:
-        start: Time of the first frame if it has no time stamp; None to leave such frames without a time.
-
-    Source: FFmpeg, `guess_correct_pts` in libavcodec/decode.c.
+        start: Time of the first frame if there is no time stamp; None to leave such frames without a time.
     """
 
     def __init__(self, start: int | None) -> None:
         self._next = start
         self._last_pts: int | None = None
-        self._last_dts: int | None = None
-        self._faulty_pts = 0
-        self._faulty_dts = 0
+        self._sorts = False
+        self._packets = 0
+        self._pending: list[
+            tuple[int, int]
+        ] = []  # (time stamp, number of the packet), without a frame so far
 
-    def present(self, *, pts: int | None, dts: int | None, duration: int) -> int | None:
+    def feed(self, pts: int | None) -> None:
+        """Note the time stamp of the next packet that is decoded.
+
+        Args:
+            pts: Presentation time stamp, in place of a missing one the decoding time stamp.
+        """
+        self._packets += 1
+        self._pending = [entry for entry in self._pending if entry[1] > self._packets - _MAX_DELAY]
+        if pts is not None:
+            self._pending.append((pts, self._packets))
+
+    def present(self, pts: int | None, *, duration: int) -> int | None:
         """Return the presentation time of the next frame, in the order in which the decoder returns them.
 
         Args:
-            pts: Presentation time stamp of the frame.
-            dts: Decoding time stamp of the packet that completed it.
+            pts: Time stamp of the frame.
             duration: Duration of the frame, in the same unit.
 
         Returns:
             The time; None if there is nothing to derive it from.
         """
-        if dts is not None:
-            self._faulty_dts += self._last_dts is not None and dts <= self._last_dts
-            self._last_dts = dts
         if pts is not None:
-            self._faulty_pts += self._last_pts is not None and pts <= self._last_pts
+            self._sorts = self._sorts or (self._last_pts is not None and pts < self._last_pts)
             self._last_pts = pts
-        reliable = self._faulty_pts <= self._faulty_dts or self._last_dts is None
-        if pts is not None and reliable:
-            time: int | None = pts
-        else:
-            time = self._next if dts is None else dts
+        time = pts
+        if self._pending and (self._sorts or pts is None):
+            time = min(self._pending)[0]
+        # All of them: the slices of one frame can come in several packets.
+        self._pending = [entry for entry in self._pending if entry[0] != time]
+        if time is None:
+            time = self._next
         if time is not None:
             self._next = time + duration
         return time
@@ -60,26 +76,24 @@ class PresentationTimes:
 
 _WINDOW_S = 1.0
 _WINDOW_PACKETS = 3
-_WINDOWS = 3
-# Congestion, bursts and a slow reader change the rate of arrival too, but not by this much for three seconds.
-_MAX_RATIO = 4.0
-_CONSTANT = 0.01
-
-_Fault = Literal["constant", "fast", "slow"]
+# Congestion, bursts and a slow reader change the rate of arrival too, but neither by more than a factor of
+# four for three seconds, nor by more than a quarter for twenty.
+_GROSS_WINDOWS, _GROSS_RATIO = 3, 4.0
+_SLIGHT_WINDOWS, _SLIGHT_RATIO = 20, 1.25
+_CONSTANT_RATIO = 0.01
 
 
 class ClockCheck:
     """Comparison of a live source's clock with the arrival of its packets.
 
-    The source must send in real time. A clock is wrong if it runs more than four times too fast or too slow,
-    or not at all, in three consecutive seconds.
+    The source must send in real time. A clock is wrong if its rate is off by a factor of four or more in
+    three consecutive seconds, or in the same direction by a quarter or more in twenty.
     """
 
     def __init__(self) -> None:
         self._start: tuple[float, float] | None = None
         self._packets = 0
-        self._faults: list[_Fault] = []
-        self._ratio = 1.0
+        self._ratios: deque[float] = deque(maxlen=_SLIGHT_WINDOWS)
 
     def observe(self, arrival_s: float, pts_s: float) -> str | None:
         """Check one packet.
@@ -98,23 +112,20 @@ class ClockCheck:
         elapsed_s = arrival_s - self._start[0]
         if elapsed_s < _WINDOW_S or self._packets < _WINDOW_PACKETS:
             return None
-        self._ratio = (pts_s - self._start[1]) / elapsed_s
+        self._ratios.append((pts_s - self._start[1]) / elapsed_s)
         self._start, self._packets = (arrival_s, pts_s), 0
-        fault = self._fault()
-        if fault is None or (self._faults and self._faults[-1] != fault):
-            self._faults.clear()
-        if fault is not None:
-            self._faults.append(fault)
-        return self._reason(fault) if fault is not None and len(self._faults) >= _WINDOWS else None
+        return self._fault()
 
-    def _fault(self) -> _Fault | None:
-        if abs(self._ratio) < _CONSTANT:
-            return "constant"
-        if self._ratio > _MAX_RATIO:
-            return "fast"
-        return "slow" if self._ratio < 1 / _MAX_RATIO else None
-
-    def _reason(self, fault: _Fault) -> str:
-        if fault == "constant":
-            return "the source's time stamps do not advance"
-        return f"the source's clock runs at {self._ratio:.2g} times real time"
+    def _fault(self) -> str | None:
+        ratios = list(self._ratios)
+        gross = ratios[-_GROSS_WINDOWS:]
+        if len(gross) == _GROSS_WINDOWS and all(not 1 / _GROSS_RATIO <= r <= _GROSS_RATIO for r in gross):
+            if max(map(abs, gross)) < _CONSTANT_RATIO:
+                return "the source's time stamps do not advance"
+            if min(gross) < 1 / _GROSS_RATIO and max(gross) > _GROSS_RATIO:
+                return "the source's time stamps jump back and forth"
+            return f"the source's clock runs at {statistics.median(gross):.2g} times real time"
+        fast, slow = min(ratios) > _SLIGHT_RATIO, max(ratios) < 1 / _SLIGHT_RATIO
+        if len(ratios) == _SLIGHT_WINDOWS and (fast or slow):
+            return f"the source's clock runs at {statistics.median(ratios):.2g} times real time"
+        return None

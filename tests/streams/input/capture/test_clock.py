@@ -45,6 +45,48 @@ def test_a_restarted_source_gets_a_new_offset() -> None:
     assert capture_clock.captured_s(0.0) == pytest.approx(51.0)
 
 
+def latencies_s(
+    *, set_back_s: float, every: int, b_frames: int = 0, lag_s: float = 0.0, frames: int = 500
+) -> list[float]:
+    """Return the latency of each frame of a 25 fps camera whose clock is set back after every n-th frame.
+
+    Packets come in decoding order, from frame 100 on with `lag_s` of delay.
+    """
+    capture_clock, latencies = CaptureClock(), []
+    stamps_s = [0.04 * index - set_back_s * (index // every) for index in range(frames)]
+    for start in range(0, frames - b_frames, b_frames + 1):
+        group = range(start, start + b_frames + 1)
+        for index in (group[-1], *group[:-1]):
+            # A B-frame is sent right after the frame that it refers to.
+            arrival_s = 50 + 0.04 * group[-1] + (lag_s if start >= 100 else 0.0)
+            capture_clock.observe(arrival_s, stamps_s[index])
+        for index in group:
+            captured_s = capture_clock.present(stamps_s[index])
+            assert captured_s is not None
+            latencies.append(arrival_s - captured_s)
+    return latencies
+
+
+@pytest.mark.parametrize("b_frames", [0, 2])
+@pytest.mark.parametrize("set_back_s", [0.041, 0.1, 0.5, 0.9, 1.5, 3600.0])
+def test_a_clock_that_is_set_back_is_not_latency(set_back_s: float, b_frames: int) -> None:
+    """Whatever the step, the latency stays that of the reordering."""
+    latencies = latencies_s(set_back_s=set_back_s, every=200, b_frames=b_frames)
+    assert max(latencies) <= 0.04 * b_frames + 0.045
+    assert max(latencies[300:]) <= 0.04 * b_frames + 0.01
+
+
+def test_steps_back_do_not_hide_a_delay() -> None:
+    """A delay of 0.8 s is still seen after the clock was set back by half a second."""
+    latencies = latencies_s(set_back_s=0.5, every=300, lag_s=0.8)
+    assert latencies[400] == pytest.approx(0.8, abs=0.05)
+
+
+def test_many_small_steps_back_do_not_become_latency() -> None:
+    """A clock that steps back by a millisecond once a second loses 41 ms each time."""
+    assert max(latencies_s(set_back_s=0.041, every=25, frames=2500)) < 0.06
+
+
 def test_there_is_no_capture_time_before_the_first_packet() -> None:
     """`captured_s` returns None."""
     assert CaptureClock().captured_s(1.0) is None
