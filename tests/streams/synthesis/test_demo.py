@@ -125,7 +125,7 @@ def test_the_face_keeps_one_id_until_it_leaves(
     ids: list[set[int]] = [set(), set()]
     reported = whole = 0
     for index, rgb in enumerate(cycle):
-        faces = finder.find(make_frame(rgb, index, gap=index == 0))
+        faces = finder.find(make_frame(rgb, index))
         assert len(faces) <= 1
         if phase(index) in ("real", "fake"):
             whole += 1
