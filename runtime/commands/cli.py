@@ -58,6 +58,15 @@ def monitor(
             show_default=False,
         ),
     ] = None,
+    max_clients: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Most WebSocket clients; further ones get HTTP 503.",
+            show_default="1000, or what the limit on open files allows",
+        ),
+    ] = None,
     rtsp_transport: Annotated[Literal["tcp", "udp"], typer.Option(help="Transport of RTSP video.")] = "tcp",
     jsonl: Annotated[
         str | None,
@@ -89,6 +98,7 @@ def monitor(
                 host=host,
                 port=port,
                 allow_origin=_check_origins(allow_origin or []),
+                max_clients=max_clients,
                 jsonl=jsonl,
                 duration_s=duration,
             )

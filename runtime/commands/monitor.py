@@ -52,6 +52,7 @@ class MonitorOptions:
         host: Address to listen on.
         port: Port to listen on; 0 for any free one.
         allow_origin: Origins besides the server's own whose pages may connect.
+        max_clients: Maximum number of WebSocket clients; None for the default.
         jsonl: Recording of all messages, one JSON line each: a path, `-` for standard output, or None.
         duration_s: Time in seconds after which to stop; None to run until the sources end.
 
@@ -66,6 +67,7 @@ class MonitorOptions:
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
     allow_origin: Collection[str] = ()
+    max_clients: int | None = None
     jsonl: str | None = None
     duration_s: float | None = None
 
@@ -129,23 +131,26 @@ class _MonitorRun:
             if options.jsonl is not None:
                 sinks.append(self._open_recording(options.jsonl, stack, loop))
             broadcaster = Broadcaster(self._hello(), sinks=sinks)
-            async with serve(
-                broadcaster,
-                host=options.host,
-                port=options.port,
-                allow_origin=options.allow_origin,
-                metrics=metrics,
-            ) as server:
-                with Monitor(
+            async with (
+                serve(
+                    broadcaster,
+                    host=options.host,
+                    port=options.port,
+                    allow_origin=options.allow_origin,
+                    metrics=metrics,
+                    max_clients=options.max_clients,
+                ) as server,
+                Monitor(
                     options.sources,
                     sample_hz=self._bundle.sample_hz,
                     new_analysis=new_analysis,
                     publish=broadcaster.publish,
                     on_change=lambda: self._wake(loop),
-                ) as monitor:
-                    await self._wait_for_end(
-                        monitor, lambda: terminal.start(server.urls, self._engine.describe())
-                    )
+                ) as monitor,
+            ):
+                await self._wait_for_end(
+                    monitor, lambda: terminal.start(server.urls, self._engine.describe())
+                )
         if monitor.failure is not None:
             raise monitor.failure
         if self._recording_error is not None and not self._recording_error.closed:

@@ -12,6 +12,7 @@ takes longer. The stream ends with the file.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -52,6 +53,8 @@ def unique_names(names: Sequence[str]) -> list[str]:
 
 class Monitor:
     """Live analysis of all sources until they end or the context is left.
+
+    On an event loop, use `async with`: leaving the context waits for the threads, up to `STOP_TIMEOUT_S`.
 
     Args:
         sources: Sources to watch, at least one.
@@ -118,6 +121,15 @@ class Monitor:
             thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
                 logger.debug("%s did not stop in time", thread.name)
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # The threads take their time to end; the event loop goes on meanwhile.
+        await asyncio.to_thread(self.__exit__, kind, error, trace)
 
     @property
     def settled(self) -> bool:

@@ -50,6 +50,12 @@ class Metrics:
             buckets=LATENCY_BUCKETS_S,
             registry=self.registry,
         )
+        self._refused = Counter(
+            "unmask_connections_refused",
+            "Connections refused, by cause: clients, host, origin, proxy.",
+            ["cause"],
+            registry=self.registry,
+        )
         self._current = _CurrentState()
         self.registry.register(self._current)
         ProcessCollector(registry=self.registry)
@@ -67,6 +73,10 @@ class Metrics:
                     self._latency.labels(message.stream, stage).observe(spent_ms / 1000)
         elif isinstance(message, HeartbeatMessage):
             self._current.health = message.streams
+
+    def count_refusal(self, cause: str) -> None:
+        """Count a refused connection."""
+        self._refused.labels(cause).inc()
 
     def watch(self, broadcaster: Broadcaster) -> None:
         """Export the broadcaster's own figures too: current states, clients, lost messages.

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from importlib import resources
+from urllib.parse import parse_qs
 
 from runtime.serving.access import FILE_ORIGIN, Access, Authority, repeated_header
 from runtime.serving.broadcaster import Broadcaster
@@ -34,6 +35,8 @@ FILES: Mapping[str, tuple[str, str]] = {
     "/asyncapi.yaml": ("asyncapi.yaml", "application/yaml; charset=utf-8"),
 }
 SOCKET_PATHS = frozenset({"/ws", "/"})
+# Lets a page of any origin show why it may not connect.
+READABLE = {"Access-Control-Allow-Origin": "*"}
 # Files that pages of other origins may load.
 SHARED_PATHS = frozenset({"/overlay.js", "/asyncapi.yaml"})
 
@@ -47,12 +50,14 @@ class HttpResponse:
         content_type: Content type of the body.
         body: Body; the server omits it from a response to HEAD but states its length.
         headers: Further headers.
+        refusal: Why a client is refused, for the log: `host`, `origin`, `proxy` or `clients`; else None.
     """
 
     status: HTTPStatus
     content_type: str
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
+    refusal: str | None = None
 
 
 class Pages:
@@ -62,9 +67,17 @@ class Pages:
         broadcaster: Source of the health report.
         access: Rules for hosts and origins.
         metrics: Exposed at `/metrics`; None if there is no such page.
+        max_clients: Maximum number of WebSocket clients; None for no limit.
     """
 
-    def __init__(self, broadcaster: Broadcaster, access: Access, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self,
+        broadcaster: Broadcaster,
+        access: Access,
+        metrics: Metrics | None = None,
+        max_clients: int | None = None,
+    ) -> None:
+        self.max_clients = max_clients
         self.broadcaster = broadcaster
         self.access = access
         self.metrics = metrics
@@ -94,10 +107,11 @@ class Pages:
     def _respond(
         self, method: str, target: str, headers: Mapping[str, str], *, has_body: bool
     ) -> HttpResponse | None:
-        path = target.partition("?")[0]
+        path, _, query = target.partition("?")
         host = headers.get("host")
         if not self.access.allows_host(host):
-            return _text(
+            return _refusal(
+                "host",
                 HTTPStatus.MISDIRECTED_REQUEST,
                 f"This server does not accept requests for the host {host!r}; "
                 "start unmask with --allow-origin and the origin of the page.",
@@ -111,11 +125,9 @@ class Pages:
                 HTTPStatus.METHOD_NOT_ALLOWED, "Only GET and HEAD are allowed.", {"Allow": "GET, HEAD"}
             )
         if path == "/ws":
-            return _text(
-                HTTPStatus.UPGRADE_REQUIRED,
-                "This path is a WebSocket; /asyncapi.yaml describes its messages.",
-                {"Upgrade": "websocket"},
-            )
+            # A page whose WebSocket failed asks for the reason, which no browser passes on.
+            (origin,) = parse_qs(query).get("origin", [headers.get("origin")])[:1]
+            return self._handshake(path, origin, host) or _no_upgrade(headers)
         if path == "/healthz":
             return self._health()
         if path == "/metrics" and self.metrics is not None:
@@ -132,10 +144,14 @@ class Pages:
         if path not in SOCKET_PATHS:
             return _text(HTTPStatus.NOT_FOUND, "The WebSocket is at /ws.")
         if not self.access.allows_origin(origin, host):
-            return _text(
+            return _refusal(
+                "origin",
                 HTTPStatus.FORBIDDEN,
-                f"Pages of origin {origin!r} may not connect; start unmask with --allow-origin {origin}",
+                f"Pages of origin {origin!r} may not connect to {host!r}; start unmask with "
+                f"--allow-origin {origin}, or let the proxy in between pass on the Host header.",
             )
+        if self.max_clients is not None and self.broadcaster.clients >= self.max_clients:
+            return _refusal("clients", HTTPStatus.SERVICE_UNAVAILABLE, too_many_clients(self.max_clients))
         return None
 
     def _health(self) -> HttpResponse:
@@ -180,6 +196,32 @@ class Pages:
             "Content-Security-Policy": "; ".join(policy),
             "Cross-Origin-Resource-Policy": "same-origin",
         }
+
+
+def too_many_clients(max_clients: int) -> str:
+    """Return why a client is refused when there are too many."""
+    return (
+        f"{max_clients} clients are connected, which is the maximum; "
+        "raise --max-clients, and the limit on open files (ulimit -n) if it is lower."
+    )
+
+
+def _no_upgrade(headers: Mapping[str, str]) -> HttpResponse:
+    upgrade = {"Upgrade": "websocket"}
+    if "sec-websocket-key" in headers:
+        text = (
+            "A WebSocket handshake arrived without its Upgrade header; "
+            "let the proxy in between pass on the headers Upgrade and Connection, by HTTP/1.1."
+        )
+        return _refusal("proxy", HTTPStatus.UPGRADE_REQUIRED, text, upgrade)
+    text = "This path is a WebSocket; /asyncapi.yaml describes its messages."
+    return _text(HTTPStatus.UPGRADE_REQUIRED, text, {**upgrade, **READABLE})
+
+
+def _refusal(
+    cause: str, status: HTTPStatus, text: str, headers: Mapping[str, str] | None = None
+) -> HttpResponse:
+    return replace(_text(status, text, {**(headers or {}), **READABLE}), refusal=cause)
 
 
 def _text(status: HTTPStatus, text: str, headers: Mapping[str, str] | None = None) -> HttpResponse:

@@ -13,10 +13,12 @@ import email.utils
 import errno
 import ipaddress
 import logging
+import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from websockets.asyncio.server import Server as WebSocketServer
@@ -31,7 +33,14 @@ from runtime.serving.access import Access
 from runtime.serving.broadcaster import Broadcaster, Subscription
 from runtime.serving.connection import CLOSE_TIMEOUT_S, ClientConnection
 from runtime.serving.metrics import Metrics
-from runtime.serving.pages import HttpResponse, Pages
+from runtime.serving.pages import HttpResponse, Pages, too_many_clients
+from runtime.serving.refusals import (
+    BACKLOG,
+    SPARE_CONNECTIONS,
+    RefusalLog,
+    client_limit,
+    open_files_left,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +52,9 @@ SEND_TIMEOUT_S = 20.0
 # Data in the kernel's buffer cannot be replaced by newer messages, so the buffer is small: a few seconds of
 # messages.
 SEND_BUFFER_BYTES = 32 * 1024
+OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+# Connections that wait in the kernel until they are accepted.
+LISTEN_BACKLOG = 128
 # Clients are not expected to send anything.
 MAX_INCOMING_BYTES = 1024
 
@@ -99,6 +111,7 @@ async def serve(
     port: int = DEFAULT_PORT,
     allow_origin: Collection[str] = (),
     metrics: Metrics | None = None,
+    max_clients: int | None = None,
     send_timeout_s: float = SEND_TIMEOUT_S,
 ) -> AsyncIterator[Server]:
     """Run the server while the context lasts; leaving it takes less than a second.
@@ -109,6 +122,8 @@ async def serve(
         port: Port to listen on; 0 for any free one.
         allow_origin: Origins whose pages may connect, besides the server's own; see `Access`.
         metrics: Exposed at `/metrics`; should be a sink of the broadcaster.
+        max_clients: Maximum number of WebSocket clients; None for `DEFAULT_MAX_CLIENTS`. Lowered to what the
+            limit on open files leaves room for. Further clients get HTTP 503.
         send_timeout_s: Time in seconds after which a client that accepts no data is disconnected.
 
     Yields:
@@ -121,10 +136,15 @@ async def serve(
     """
     machine = socket.gethostname()
     access = Access(allow_origin, names={host, machine, f"{machine}.local"})
-    pages = Pages(broadcaster, access, metrics)
+    limit = client_limit(max_clients, open_files_left())
+    if max_clients is not None and limit < max_clients:
+        logger.warning("--max-clients is %d, not %d: the limit on open files is too low", limit, max_clients)
+    pages = Pages(broadcaster, access, metrics, limit)
+    refusals = RefusalLog(asyncio.get_running_loop().call_later)
     if metrics is not None:
         metrics.watch(broadcaster)
-    connections: set[ServerConnection] = set()
+        refusals = RefusalLog(asyncio.get_running_loop().call_later, metrics.count_refusal)
+    connections = _Connections(limit, refusals)
 
     async def handle(connection: ServerConnection) -> None:
         await _serve_client(connection, broadcaster, send_timeout_s)
@@ -134,16 +154,38 @@ async def serve(
         response = pages.respond(
             request.method, request.path, list(request.headers.raw_items()), has_body=connection.has_body
         )
-        return None if response is None else _encode_response(response, with_body=request.method != "HEAD")
+        if response is None:
+            return None
+        if response.refusal is not None:
+            refusals.note(response.refusal, response.body.decode(errors="replace").strip())
+        return _encode_response(response, with_body=request.method != "HEAD")
 
     listener = await _listen(host, port, handle, respond, connections)
     server = Server(host=host, port=_port_of(listener))
     if not _is_loopback(host):
         logger.warning("anyone who reaches this machine on port %d can watch the verdicts", server.port)
     try:
-        yield server
+        with _accept_errors(refusals):
+            yield server
     finally:
         await _close(listener, connections)
+        refusals.flush()
+
+
+class _Connections(set[ServerConnection]):
+    """Open connections; those beyond the limit are refused before anything is read of them."""
+
+    def __init__(self, max_clients: int, refusals: RefusalLog) -> None:
+        super().__init__()
+        self.max_clients = max_clients
+        self.refusals = refusals
+
+    def accepts(self) -> bool:
+        """Return whether one more connection is accepted; log it if not."""
+        if len(self) < self.max_clients + SPARE_CONNECTIONS:
+            return True
+        self.refusals.note("clients", too_many_clients(self.max_clients))
+        return False
 
 
 async def _listen(
@@ -151,24 +193,43 @@ async def _listen(
     port: int,
     handle: Callable[[ServerConnection], Awaitable[None]],
     respond: Callable[[ServerConnection, Request], Response | None],
-    connections: set[ServerConnection],
+    connections: _Connections,
 ) -> WebSocketServer:
     """Start to listen; `connections` is kept up to date."""
 
     class TrackedConnection(ClientConnection):
+        accepted = False
+
         # Tracked before the handshake too: an idle spare connection of a browser would delay the shutdown.
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            connections.add(self)
-            super().connection_made(transport)
+            self.accepted = connections.accepts()
+            if self.accepted:
+                connections.add(self)
+                super().connection_made(transport)
+            else:
+                assert isinstance(transport, asyncio.Transport)
+                text = f"{too_many_clients(connections.max_clients)}\n".encode()
+                response = HttpResponse(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", text)
+                transport.write(_encode_response(response, with_body=True).serialize())
+                transport.close()
+
+        def data_received(self, data: bytes) -> None:
+            if self.accepted:
+                super().data_received(data)
+
+        def eof_received(self) -> None:
+            if self.accepted:
+                super().eof_received()
 
         def connection_lost(self, exc: Exception | None) -> None:
-            connections.discard(self)
-            super().connection_lost(exc)
+            if self.accepted:
+                connections.discard(self)
+                super().connection_lost(exc)
 
     if not 0 <= port <= 65535:
         raise AddressUnusable(host, port, "ports go from 0 to 65535")
     try:
-        return await serve_websockets(
+        listener = await serve_websockets(
             handle,
             **_listening_options(host, port),
             process_request=respond,
@@ -183,12 +244,41 @@ async def _listen(
             write_limit=8 * 1024,
             logger=_library_logger(),
             create_connection=TrackedConnection,
+            backlog=BACKLOG,
         )
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise PortBusy(host, port) from error
         reason = (error.strerror or str(error)).lower()
         raise AddressUnusable(host, port, reason) from error
+    for listening in listener.sockets:
+        # More may wait than are accepted at once; asyncio has one number for both.
+        with socket.socket(fileno=os.dup(listening.fileno())) as twin:
+            twin.listen(LISTEN_BACKLOG)
+    return listener
+
+
+@contextmanager
+def _accept_errors(refusals: RefusalLog) -> Iterator[None]:
+    """Log that the system accepts no connection once, not several times a second with a traceback."""
+    loop = asyncio.get_running_loop()
+    previous = loop.get_exception_handler()
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in OUT_OF_RESOURCES and "socket" in context:
+            text = f"{(error.strerror or str(error)).lower()}; raise the limit on open files (ulimit -n)"
+            refusals.note("system", text)
+        elif previous is not None:
+            previous(loop, context)
+        else:
+            loop.default_exception_handler(context)
+
+    loop.set_exception_handler(handle)
+    try:
+        yield
+    finally:
+        loop.set_exception_handler(previous)
 
 
 async def _serve_client(
@@ -228,7 +318,7 @@ async def _send_all(connection: ServerConnection, subscription: Subscription, ti
         logger.debug("a client has left: %s", closed)
 
 
-async def _close(listener: WebSocketServer, connections: set[ServerConnection]) -> None:
+async def _close(listener: WebSocketServer, connections: _Connections) -> None:
     listener.close()
     try:
         async with asyncio.timeout(CLOSE_TIMEOUT_S):

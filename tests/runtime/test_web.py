@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 
 from benchmarks.helpers.server_thread import serve_in_thread
+from runtime.message_delay import MessageDelay
 from runtime.messages import DroppedBy, HeartbeatMessage, StreamHealth, StreamMessage
 from runtime.serving.broadcaster import Broadcaster
 from runtime.serving.server import Server
 from tests.support.browser import Browser, Page
+from tests.support.delays import SCENARIOS, Scenario
 from tests.support.wire import make_broadcaster, verdict
 
 # Badges in the shadow tree of the overlay, as lines of text.
@@ -278,7 +281,7 @@ def test_another_page_can_embed_the_element(pages: ExitStack, browser: Browser, 
 def test_a_page_that_is_not_allowed_gets_no_verdict(
     pages: ExitStack, browser: Browser, tmp_path: Path
 ) -> None:
-    """The browser reports HTTP 403 and the element shows that it is not connected."""
+    """The browser reports HTTP 403 and the element shows why it is not connected."""
     broadcaster = make_broadcaster()
     broadcaster.publish(StreamMessage(stream="cam", state="live"))
     with serve_in_thread(broadcaster, port=0) as server:
@@ -289,8 +292,73 @@ def test_a_page_that_is_not_allowed_gets_no_verdict(
         page = show(pages, browser, document.as_uri(), allow_errors=True)
         page.wait_for("customElements.get('unmask-verdict')")
         broadcaster.publish(verdict())
-        badges_become(page, "none|No verdict|not connected to unmask|")
+        reason = (
+            f"Pages of origin 'null' may not connect to '127.0.0.1:{server.port}'; start unmask with "
+            "--allow-origin null, or let the proxy in between pass on the Host header."
+        )
+        badge = json.dumps([f"none|No verdict|{reason}|"])
+        page.wait_for(f"JSON.stringify({BADGES}) === JSON.stringify({badge})")
         page.wait_for("performance.now() > 1000")
-        badges_become(page, "none|No verdict|not connected to unmask|")
+        page.wait_for(f"JSON.stringify({BADGES}) === JSON.stringify({badge})")
         assert any("403" in error for error in page.console_errors)
         assert broadcaster.clients == 0
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_the_pages_measure_delays_as_the_client_does(script: Page, scenario: Scenario) -> None:
+    """`MessageDelay` in overlay.js returns the same delays as that in `runtime.message_delay`."""
+    delay, messages = MessageDelay(), list(scenario.messages())
+    expected = [delay.measure(*message) for message in messages]
+    measured = script.evaluate(f"""import("/overlay.js").then(({{ MessageDelay }}) => {{
+        const delay = new MessageDelay();
+        return {json.dumps(messages)}.map(([sent, received]) => delay.measure(sent, received));
+    }})""")
+    assert measured == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def script(browser: Browser) -> Iterator[Page]:
+    """Page from which overlay.js can be imported."""
+    with serve_in_thread(make_broadcaster(), port=0) as running:
+        page = browser.open(running.urls.dashboard)
+        yield page
+        page.close()
+
+
+@pytest.mark.parametrize(
+    ("streams", "position"), [(3, "bottom-right"), (14, "bottom-right"), (40, "top-left")]
+)
+def test_a_fake_is_seen_and_announced_first(
+    pages: ExitStack, browser: Browser, server: Server, broadcaster: Broadcaster, streams: int, position: str
+) -> None:
+    """With more streams than fit, the only fake is on the screen, and no announcement begins with another."""
+    messages = [verdict(stream=f"cam{index}", state="real", p_fake=0.1) for index in range(streams)]
+    messages[-2] = verdict(stream="the fake one")
+    for message in messages:
+        broadcaster.publish(StreamMessage(stream=message.stream, state="live"))
+    overlay = show(pages, browser, f"{server.urls.overlay}?position={position}")
+    dashboard = show(pages, browser, server.urls.dashboard)
+    publish_until(overlay, broadcaster, f"{BADGES}.length > {streams}", *messages)
+    publish_until(
+        dashboard, broadcaster, f"document.querySelectorAll('.face').length >= {streams}", *messages
+    )
+    publish_until(overlay, broadcaster, f"{BADGES}[0].startsWith('fake|Fake|the fake one')", *messages)
+    seen = overlay.evaluate("""[...document.querySelector('unmask-verdict').shadowRoot.querySelectorAll('li')]
+        .filter(item => !item.hidden).map(item => item.getBoundingClientRect())
+        .map(({ top, bottom }) => [top, bottom])""")
+    assert 1 <= len(seen) <= streams + 1
+    assert all(0 <= top < bottom <= 800 for top, bottom in seen)
+    rest = overlay.evaluate(
+        "document.querySelector('unmask-verdict').shadowRoot.querySelector('.more').textContent"
+    )
+    assert rest == (f"{streams + 1 - len(seen)} more" if len(seen) < streams + 1 else "")
+    overlay_says = (
+        "document.querySelector('unmask-verdict').shadowRoot.querySelector('[role=status]').textContent"
+    )
+    assert overlay.evaluate(overlay_says).startswith("Fake: the fake one · face 1. Real: ")
+    publish_until(
+        dashboard,
+        broadcaster,
+        "document.querySelector('#announcement').textContent.startsWith('Fake: the fake one, face 1. Real')",
+        *messages,
+    )

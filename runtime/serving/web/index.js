@@ -1,11 +1,20 @@
 // Dashboard: one card per stream, one row per face. All text is set as text, never as HTML.
 
-import { FACE_HELP, FACE_LABELS, Feed, STREAM_LABELS, element, icon, percent, setText, webSocketUrl } from "./overlay.js";
+import {
+  FACE_HELP, FACE_LABELS, Feed, STREAM_LABELS, announcement, element, icon, percent, setText, webSocketUrl,
+} from "./overlay.js";
 
 const HISTORY_S = 60;
 // A longer pause between two scores interrupts the line.
 const GAP_S = 1.5;
 const SCORED = new Set(["real", "uncertain", "fake"]);
+
+const CONNECTION_LABELS = {
+  open: "Connected",
+  closed: "Disconnected, reconnecting",
+  connecting: "Connecting",
+  refused: "No connection",
+};
 
 const byId = (id) => document.getElementById(id);
 const feed = new Feed(webSocketUrl(location.href));
@@ -34,9 +43,10 @@ class FaceRow {
     setText(find(".name"), this.label);
   }
 
-  record(verdict) {
-    this.#scores.push([verdict.time, verdict.p_fake]);
-    while (this.#scores[0][0] < verdict.time - HISTORY_S) this.#scores.shift();
+  /** Adds a verdict to the history; `time` is in seconds on this page's clock, which is never set. */
+  record(verdict, time) {
+    this.#scores.push([time, verdict.p_fake]);
+    while (this.#scores[0][0] < time - HISTORY_S) this.#scores.shift();
   }
 
   render(verdict) {
@@ -45,7 +55,6 @@ class FaceRow {
       this.node.dataset.state = verdict.state;
       this.badge.replaceChildren(icon(verdict.state), element("span", "", FACE_LABELS[verdict.state]));
       this.badge.title = FACE_HELP[verdict.state] ?? "";
-      announce(`${this.stream}, ${this.label}: ${FACE_LABELS[verdict.state]}`);
     }
     setText(this.score, SCORED.has(verdict.state) ? `${percent(verdict.p_fake)} fake` : "");
     setText(this.windowFill, percent(verdict.window_fill));
@@ -55,7 +64,7 @@ class FaceRow {
     const latency = verdict.latency_ms;
     const stages = ["decode", "detect", "crop", "backbone", "head"].map((stage) => `${stage} ${latency[stage].toFixed(1)}`);
     setText(this.stages, `${stages.slice(0, 3).join(" · ")}\n${stages.slice(3).join(" · ")} ms`);
-    this.#draw(verdict.time);
+    this.#draw(this.#scores.at(-1)?.[0] ?? 0);
   }
 
   #draw(now) {
@@ -97,9 +106,9 @@ class StreamCard {
     this.idle.append(element("strong", "", FACE_LABELS.none), element("span"));
   }
 
-  record(verdict) {
+  record(verdict, time) {
     if (verdict.state === "stale") return;
-    this.#row(verdict.face).record(verdict);
+    this.#row(verdict.face).record(verdict, time);
   }
 
   #row(face) {
@@ -108,10 +117,7 @@ class StreamCard {
   }
 
   render({ state, reason, faces }) {
-    if (this.node.dataset.state !== state) {
-      this.node.dataset.state = state;
-      announce(`${this.stream}: ${STREAM_LABELS[state] ?? state}`);
-    }
+    this.node.dataset.state = state;
     const shown = state === "live" ? faces : [];
     setText(this.state, STREAM_LABELS[state] ?? state);
     setText(this.idle.lastChild, reason ?? (state === "live" ? "waiting for a face" : STREAM_LABELS[state] ?? state));
@@ -149,8 +155,12 @@ function y(score) {
   return (2 + 96 * (1 - score)).toFixed(1);
 }
 
-function announce(text) {
-  byId("announcement").textContent = text;
+/** Returns the faces, and the streams without any, for the announcement. */
+function entries({ stream, state, faces }) {
+  if (state !== "live" || !faces.length) {
+    return [{ state: "none", name: `${stream} (${state === "live" ? "waiting for a face" : STREAM_LABELS[state] ?? state})` }];
+  }
+  return faces.map((verdict) => ({ state: verdict.state, name: `${stream}, face ${verdict.face}` }));
 }
 
 function duration(seconds) {
@@ -169,16 +179,18 @@ function card(stream) {
 }
 
 function render() {
-  const { hello, connected } = feed;
+  const { hello, connected, problem } = feed;
   wasConnected ||= connected;
   const connection = byId("connection");
-  connection.dataset.connection = connected ? "open" : wasConnected ? "closed" : "connecting";
-  setText(connection, connected ? "Connected" : wasConnected ? "Disconnected, reconnecting" : "Connecting");
+  const state = connected ? "open" : problem ? "refused" : wasConnected ? "closed" : "connecting";
+  connection.dataset.connection = state;
+  setText(connection, CONNECTION_LABELS[state]);
   setText(byId("model"), hello?.model ?? "–");
   setText(byId("engine"), hello?.engine ?? "–");
   setText(byId("uptime"), connected && uptime !== null ? duration(uptime) : "–");
   setText(byId("messages"), hello ? String(feed.seq) : "–");
   setText(byId("lost"), hello ? String(feed.lost) : "–");
+  setText(byId("delay"), connected ? `${feed.delay.toFixed(1)} s` : "–");
 
   const streams = feed.current();
   const names = new Set(streams.map(({ stream }) => stream));
@@ -192,8 +204,9 @@ function render() {
   byId("empty").hidden = streams.length > 0;
   setText(
     byId("empty"),
-    connected ? "There is no stream yet." : wasConnected ? "No connection to unmask: there is no valid verdict." : "Waiting for unmask.",
+    connected ? "There is no stream yet." : problem ?? (wasConnected ? "No connection to unmask: there is no valid verdict." : "Waiting for unmask."),
   );
+  setText(byId("announcement"), announcement(streams.flatMap(entries)));
   const fakes = streams.flatMap(({ faces }) => faces.filter(({ state }) => state === "fake")).length;
   document.title = !connected ? "✕ unmask" : fakes ? `⚠ ${fakes} fake · unmask` : "unmask";
 }
@@ -212,13 +225,12 @@ function scheduleRender() {
 }
 
 feed.addEventListener("message", ({ detail: message }) => {
-  if (message.type === "verdict") card(message.stream).record(message);
-  else if (message.type === "snapshot") message.verdicts.forEach((verdict) => card(verdict.stream).record(verdict));
-  else if (message.type === "heartbeat") {
+  if (message.type === "heartbeat") {
     uptime = message.uptime_s;
     health = new Map(message.streams.map((entry) => [entry.stream, entry]));
   }
 });
+feed.addEventListener("verdict", ({ detail: { verdict, sentAt } }) => card(verdict.stream).record(verdict, sentAt / 1000));
 feed.addEventListener("change", scheduleRender);
 
 const overlay = byId("overlay");

@@ -9,13 +9,20 @@
 //
 // Stream names come from outside the program, so all text is set as text, never as HTML.
 
-// Maximum age of a shown verdict, counted from the time of its message.
+// Version of the messages that this script reads.
+const PROTOCOL = 2;
+// Maximum age of a shown verdict, counted from the time at which it was sent.
 const EXPIRY_MS = 3000;
-// Heartbeats are sent every second. Without any message for this long, the connection is closed and made again.
+// Heartbeats are sent every second. Without a message for this long that arrives before it expires, the connection is
+// closed and made again.
 const SILENCE_MS = 5000;
 const MIN_DELAY_MS = 250;
 const MAX_DELAY_MS = 5000;
 const TICK_MS = 250;
+// Drift between the clocks of both machines that is followed; `runtime/message_delay.py` says why so much.
+const MAX_DRIFT = 1e-3;
+// Names that the announcement for screen readers lists of each state.
+const MAX_NAMES = 3;
 
 const SCORED = new Set(["real", "uncertain", "fake"]);
 
@@ -82,16 +89,54 @@ export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
+/** Order in which verdicts matter to a viewer, for `sort`: fakes first. */
+const SEVERITY = ["fake", "uncertain", "real", "warming", "none"];
+export function bySeverity(a, b) {
+  return SEVERITY.indexOf(a.state) - SEVERITY.indexOf(b.state);
+}
+
+/** Returns one sentence for each state of `[{state, name}]`, the most severe first, for screen readers. */
+export function announcement(entries) {
+  return SEVERITY.flatMap((state) => {
+    const names = entries.filter((entry) => entry.state === state).map((entry) => entry.name);
+    if (!names.length) return [];
+    const more = names.length > MAX_NAMES ? ` and ${names.length - MAX_NAMES} more` : "";
+    return [`${FACE_LABELS[state]}: ${names.slice(0, MAX_NAMES).join(", ")}${more}.`];
+  }).join(" ");
+}
+
+/** Delay of each message of one sender relative to the fastest one, as `runtime/message_delay.py` describes. */
+export class MessageDelay {
+  #offset = Infinity;
+  #sent = -Infinity;
+  #received = 0;
+
+  /** Returns the delay in seconds, from the times of sending and receipt in seconds, each by its machine's clock. */
+  measure(sent, received) {
+    const difference = received - sent;
+    const aged = this.#offset + MAX_DRIFT * (received - this.#received);
+    // A time before that of the last message shows that the sender's clock was set back.
+    this.#offset = sent < this.#sent ? difference : Math.min(aged, difference);
+    this.#sent = sent;
+    this.#received = received;
+    return difference - this.#offset;
+  }
+}
+
 /**
  * Connection to a server, with reconnection, and the current state of all streams.
  *
- * Dispatches a `message` event with each message in `detail`, and a `change` event when the state may have changed,
- * also because verdicts expire.
+ * Dispatches a `message` event with each message in `detail`, a `verdict` event with each verdict and the time at which
+ * it was sent in `detail`, and a `change` event when the state may have changed, also because verdicts expire.
  */
 export class Feed extends EventTarget {
   /** Last `hello`; null before the first. */
   hello = null;
   connected = false;
+  /** Why the server's messages cannot be received, for a person; null while that is not known. */
+  problem = null;
+  /** Delay of the last message in seconds. */
+  delay = 0;
   /** Number of broadcast messages that never arrived, from gaps in `seq`. */
   lost = 0;
   seq = 0;
@@ -100,11 +145,12 @@ export class Feed extends EventTarget {
   #socket = null;
   #streams = new Map();
   #retry = 0;
-  #delay = MIN_DELAY_MS;
+  #retryDelay = MIN_DELAY_MS;
   #ticker = 0;
-  #lastMessageAt = 0;
-  // Minimum difference between this machine's clock and the time of a message; a message above it arrived late.
-  #minOffset = Infinity;
+  #lastTimelyAt = 0;
+  #messageDelay = new MessageDelay();
+  #opened = false;
+  #greeted = false;
 
   constructor(url) {
     super();
@@ -137,7 +183,7 @@ export class Feed extends EventTarget {
       state: message.state,
       reason: message.reason,
       faces: [...faces.values()]
-        .filter((face) => now - face.madeAt < EXPIRY_MS)
+        .filter((face) => now - face.sentAt < EXPIRY_MS)
         .map((face) => face.message)
         .sort((a, b) => a.face - b.face),
     }));
@@ -152,14 +198,40 @@ export class Feed extends EventTarget {
       return;
     }
     this.#socket = socket;
-    this.#lastMessageAt = performance.now();
-    this.#minOffset = Infinity;
+    this.#lastTimelyAt = performance.now();
+    this.#messageDelay = new MessageDelay();
+    this.#opened = this.#greeted = false;
+    socket.onopen = () => {
+      if (socket === this.#socket) this.#opened = true;
+    };
     socket.onmessage = (event) => {
       if (socket === this.#socket) this.#receive(event.data);
     };
     socket.onclose = () => {
-      if (socket === this.#socket) this.#reconnect();
+      if (socket !== this.#socket) return;
+      if (!this.#opened) this.#explain();
+      this.#reconnect();
     };
+  }
+
+  /** A WebSocket does not tell why it was refused, so the same address is asked over HTTP. */
+  async #explain() {
+    const address = new URL(this.#url);
+    address.protocol = address.protocol === "wss:" ? "https:" : "http:";
+    // That of the page as a WebSocket sends it: `null` for a file.
+    address.searchParams.set("origin", globalThis.origin);
+    let problem = null;
+    try {
+      const response = await fetch(address, { cache: "no-store", credentials: "omit", signal: AbortSignal.timeout(SILENCE_MS) });
+      problem = response.status === 426
+        ? "The server answers, but a proxy in between does not pass on WebSockets (the headers Upgrade and Connection)."
+        : (await response.text()).trim().slice(0, 300) || `HTTP ${response.status}`;
+    } catch {
+      // Nothing answers, or nothing that this page may read.
+    }
+    if (this.connected || !this.#ticker) return;
+    this.problem = problem;
+    this.dispatchEvent(new Event("change"));
   }
 
   #disconnect() {
@@ -175,37 +247,41 @@ export class Feed extends EventTarget {
     this.#disconnect();
     clearTimeout(this.#retry);
     if (!this.#ticker) return;
-    this.#retry = setTimeout(() => this.#connect(), this.#delay * (0.8 + 0.4 * Math.random()));
-    this.#delay = Math.min(2 * this.#delay, MAX_DELAY_MS);
+    this.#retry = setTimeout(() => this.#connect(), this.#retryDelay * (0.8 + 0.4 * Math.random()));
+    this.#retryDelay = Math.min(2 * this.#retryDelay, MAX_DELAY_MS);
   }
 
   #tick() {
-    if (this.#socket && performance.now() - this.#lastMessageAt > SILENCE_MS) this.#reconnect();
+    if (this.#socket && performance.now() - this.#lastTimelyAt > SILENCE_MS) this.#reconnect();
     this.dispatchEvent(new Event("change"));
   }
 
   #receive(data) {
-    const message = JSON.parse(data);
-    const now = performance.now();
-    this.#lastMessageAt = now;
-    const offset = now - 1000 * message.time;
-    this.#minOffset = Math.min(this.#minOffset, offset);
-    const late = offset - this.#minOffset;
-    if (late > SILENCE_MS) {
-      // The page lags behind, or a clock was set: a new connection begins with the current state.
-      this.#reconnect();
-      return;
+    const message = parse(data);
+    if (!this.#greeted) {
+      this.problem = problemWith(message, this.#url);
+      if (this.problem) {
+        this.#retryDelay = MAX_DELAY_MS;
+        this.#reconnect();
+        return;
+      }
+      this.#greeted = true;
     }
+    const now = performance.now();
+    this.delay = this.#messageDelay.measure(message.time, now / 1000);
+    const sentAt = now - 1000 * this.delay;
+    if (now - sentAt < EXPIRY_MS) this.#lastTimelyAt = now;
     this.#count(message);
     if (message.type === "snapshot") {
       this.connected = true;
-      this.#delay = MIN_DELAY_MS;
+      this.#retryDelay = MIN_DELAY_MS;
       for (const stream of message.streams) this.#apply(stream, now);
       for (const verdict of message.verdicts) {
-        this.#apply(verdict, now - late - 1000 * (message.time - verdict.time));
+        // The server's clock may have been set back since the verdict.
+        this.#apply(verdict, sentAt - Math.max(0, 1000 * (message.time - verdict.time)));
       }
     } else {
-      this.#apply(message, now - late);
+      this.#apply(message, sentAt);
     }
     this.dispatchEvent(new CustomEvent("message", { detail: message }));
     this.dispatchEvent(new Event("change"));
@@ -222,7 +298,7 @@ export class Feed extends EventTarget {
     this.seq = message.seq;
   }
 
-  #apply(message, madeAt) {
+  #apply(message, sentAt) {
     if (message.type === "stream") {
       const faces = message.state === "live" ? this.#streams.get(message.stream)?.faces : undefined;
       this.#streams.set(message.stream, { message, faces: faces ?? new Map() });
@@ -231,21 +307,39 @@ export class Feed extends EventTarget {
       const known = this.#streams.get(message.stream) ?? { message: { ...message, state: "live" }, faces: new Map() };
       this.#streams.set(message.stream, known);
       if (message.state === "stale") known.faces.delete(message.face);
-      else known.faces.set(message.face, { message, madeAt });
+      else known.faces.set(message.face, { message, sentAt });
       for (const [face, other] of known.faces) {
-        if (madeAt - other.madeAt > EXPIRY_MS) known.faces.delete(face);
+        if (sentAt - other.sentAt > EXPIRY_MS) known.faces.delete(face);
       }
+      this.dispatchEvent(new CustomEvent("verdict", { detail: { verdict: message, sentAt } }));
     }
   }
+}
+
+function parse(data) {
+  try {
+    return JSON.parse(data);
+  } catch {
+    return null;
+  }
+}
+
+/** Returns why the first message of a connection is not a hello that this script understands; null if it is. */
+function problemWith(hello, url) {
+  if (hello?.type !== "hello" || hello.software !== "unmask") return `Another program answers at ${url}.`;
+  if (hello.protocol === PROTOCOL) return null;
+  return `unmask ${hello.version} sends messages of version ${hello.protocol}, this page reads version ${PROTOCOL}: reload it.`;
 }
 
 const STYLE = `
   :host {
     display: inline-block;
+    overflow: clip;
+    overflow-clip-margin: .6em;
     font: 600 28px/1.15 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif;
     color: #fff;
   }
-  :host([hidden]) { display: none; }
+  :host([hidden]), li[hidden] { display: none; }
   ul { list-style: none; margin: 0; padding: 0; display: flex; flex-direction: column; gap: .4em; }
   li {
     --tone: #a3adba;
@@ -260,6 +354,8 @@ const STYLE = `
     background: rgb(13 17 23 / 84%);
     box-shadow: 0 .1em .5em rgb(0 0 0 / 40%);
   }
+  .more { margin: .6em 0 0; font-size: .55em; font-weight: 500; color: #d5dbe3; text-shadow: 0 0 .3em #000, 0 0 .3em #000; }
+  .more:empty { display: none; }
   li[data-state="real"] { --tone: #38d39f; }
   li[data-state="uncertain"] { --tone: #ffc145; }
   li[data-state="fake"] { --tone: #ff6b61; }
@@ -288,6 +384,7 @@ export class UnmaskVerdict extends HTMLElement {
 
   #feed = null;
   #list;
+  #more;
   #announcement;
   #badges = new Map();
 
@@ -299,10 +396,12 @@ export class UnmaskVerdict extends HTMLElement {
     sheet.replaceSync(STYLE);
     root.adoptedStyleSheets = [sheet];
     this.#list = element("ul");
+    this.#more = element("p", "more");
+    this.#more.setAttribute("aria-hidden", "true");
     this.#announcement = element("p", "visually-hidden");
     // Announced by screen readers when a state changes, but not when only a score does.
     this.#announcement.setAttribute("role", "status");
-    root.append(this.#list, this.#announcement);
+    root.append(this.#list, this.#more, this.#announcement);
   }
 
   connectedCallback() {
@@ -365,12 +464,29 @@ export class UnmaskVerdict extends HTMLElement {
       setText(item.querySelector("small"), badge.unit);
       if (this.#list.children[index] !== item) this.#list.insertBefore(item, this.#list.children[index] ?? null);
     });
-    setText(this.#announcement, badges.map((badge) => `${badge.detail}: ${FACE_LABELS[badge.state]}`).join(", "));
+    this.#fit(badges);
+    setText(this.#announcement, announcement(badges.map(({ state, detail }) => ({ state, name: detail }))));
+  }
+
+  /** Hides the least severe badges where the page limits the height of the element, and counts them instead. */
+  #fit(badges) {
+    const items = [...this.#list.children];
+    for (const item of items) item.hidden = false;
+    setText(this.#more, "");
+    const room = this.getBoundingClientRect();
+    const bottom = (node) => node.getBoundingClientRect().bottom;
+    // Half a pixel for rounding.
+    if (!items.length || bottom(this.#list) <= room.bottom + 0.5) return;
+    setText(this.#more, hiddenText(badges));
+    const limit = room.bottom - (bottom(this.#more) - bottom(this.#list));
+    const shown = Math.max(1, items.filter((item) => bottom(item) <= limit).length);
+    items.slice(shown).forEach((item) => (item.hidden = true));
+    setText(this.#more, hiddenText(badges.slice(shown)));
   }
 
   #describe() {
     const noVerdict = (key, detail) => ({ key, state: "none", detail, score: "", unit: "" });
-    if (!this.#feed.connected) return [noVerdict("server", "not connected to unmask")];
+    if (!this.#feed.connected) return [noVerdict("server", this.#feed.problem ?? "not connected to unmask")];
     const all = this.#feed.current();
     const streams = all.filter(({ stream }) => this.#wants(stream, this.getAttribute("face")));
     if (!streams.length) {
@@ -397,8 +513,14 @@ export class UnmaskVerdict extends HTMLElement {
         });
       }
     }
-    return badges;
+    // Stable: equally severe badges stay in the order of streams and faces.
+    return badges.sort(bySeverity);
   }
+}
+
+function hiddenText(badges) {
+  const fakes = badges.filter(({ state }) => state === "fake").length;
+  return `${badges.length} more${fakes ? `, ${fakes} of them fake` : ""}`;
 }
 
 function newBadge() {
