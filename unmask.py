@@ -19,6 +19,7 @@ import export.commands
 import runtime.commands.cli
 import train.commands
 from runtime.commands.options import UserError, complain
+from runtime.outputs.standard_error import open_standard_streams
 
 if TYPE_CHECKING:
     from runtime.client import watch as watch
@@ -58,6 +59,7 @@ def options(
 
 def main() -> NoReturn:
     """Run the command with the arguments of the process."""
+    open_standard_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # File names may contain characters that the encoding of the terminal or file lacks.
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -223,14 +223,13 @@ class JsonlFailed(UnmaskError, OSError):
         self.cause = cause
 
     @property
-    def closed(self) -> bool:
-        """Whether the reader of a pipe has left, as `head` does, which is a normal end."""
-        return isinstance(self.cause, BrokenPipeError)
+    def reason(self) -> str:
+        """Target and cause, without advice."""
+        where = "standard output" if self.target == "-" else self.target
+        return f"cannot write to {where}: {(self.cause.strerror or str(self.cause)).lower()}"
 
     def __str__(self) -> str:
-        where = "standard output" if self.target == "-" else self.target
-        reason = (self.cause.strerror or str(self.cause)).lower()
-        return f"cannot write to {where}: {reason}; give another path with --jsonl"
+        return f"{self.reason}; give another path with --jsonl"
 
 
 class RateTooHigh(UnmaskError, ValueError):

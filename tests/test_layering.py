@@ -23,6 +23,7 @@ LAYERS = {
         "engines",
         "pipeline",
         ("serving", "client"),
+        "outputs",
         "commands",
     ),
     "train": ("data", "sampling", "models", "scoring", "fitting", "evaluation", ("recipes", "commands")),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from itertools import zip_longest
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -82,8 +85,7 @@ def monitor(
     A file is played at its own frame rate and ends with its last frame. Without a terminal each change is
     logged as one line.
     """
-    # SIGTERM ends the program cleanly, also while the engine is still loading.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _handle_signals_while_loading()
     try:
         from runtime.commands.monitor import MonitorOptions, run_monitor
 
@@ -105,6 +107,19 @@ def monitor(
         )
     except KeyboardInterrupt:
         return 0
+
+
+def _handle_signals_while_loading() -> None:
+    # SIGTERM ends the program cleanly, and a log rotation does not end it, also while the engine is loading.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if sys.platform != "win32":
+        on_terminal = os.isatty(2)
+
+        def hang_up(number: int, frame: FrameType | None) -> None:
+            if on_terminal and not os.isatty(2):
+                signal.default_int_handler(number, frame)  # the terminal is gone
+
+        signal.signal(signal.SIGHUP, hang_up)
 
 
 def scan(

@@ -7,25 +7,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.commands.terminal import Terminal
 from runtime.engines.factory import detector_infer, open_engine
 from runtime.engines.interface import Engine
-from runtime.errors import JsonlFailed, RateTooHigh
+from runtime.errors import RateTooHigh
 from runtime.messages import HelloMessage, Thresholds
 from runtime.model.bundle import Bundle, load_bundle
+from runtime.outputs.jsonl import STDOUT, JsonlWriter
+from runtime.outputs.standard_error import StandardError
 from runtime.pipeline.batcher import Batcher
 from runtime.pipeline.monitor import Monitor
 from runtime.pipeline.stream_analysis import StreamAnalysis
 from runtime.pipeline.stream_state import stall_timeout_s
 from runtime.serving.broadcaster import Broadcaster, Sink, new_session
-from runtime.serving.jsonl import STDOUT, JsonlWriter
 from runtime.serving.metrics import Metrics
 from runtime.serving.server import DEFAULT_HOST, DEFAULT_PORT, serve
 from runtime.version import version
@@ -38,6 +40,7 @@ SETTLE_TIMEOUT_S = 1.0
 # Longest wait at the end until the recording is written: after Ctrl-C, and otherwise.
 INTERRUPTED_TIMEOUT_S = 0.3
 FINISHED_TIMEOUT_S = 10.0
+POLL_S = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +98,11 @@ def run_monitor(options: MonitorOptions) -> int:
     if options.rate_hz is not None and not 0 < options.rate_hz <= bundle.sample_hz:
         raise RateTooHigh(options.rate_hz, bundle.sample_hz)
     infer = detector_infer(options.engine)
-    with open_engine(bundle, options.engine) as engine, Batcher(engine.features) as batcher:
+    with (
+        StandardError() as output,
+        open_engine(bundle, options.engine) as engine,
+        Batcher(engine.features) as batcher,
+    ):
 
         def new_analysis() -> StreamAnalysis:
             return StreamAnalysis(
@@ -107,29 +114,38 @@ def run_monitor(options: MonitorOptions) -> int:
                 expiry_s=stall_timeout_s(bundle.sample_hz),
             )
 
-        return asyncio.run(_MonitorRun(options, bundle, engine).serve(new_analysis))
+        return asyncio.run(_MonitorRun(options, bundle, engine, output).serve(new_analysis))
 
 
 class _MonitorRun:
     """One run of the command on the event loop of the main thread."""
 
-    def __init__(self, options: MonitorOptions, bundle: Bundle, engine: Engine) -> None:
+    def __init__(
+        self, options: MonitorOptions, bundle: Bundle, engine: Engine, output: StandardError
+    ) -> None:
         self._options = options
         self._bundle = bundle
         self._engine = engine
+        self._output = output
         self._changed = asyncio.Event()
         self._interrupted = False
-        self._recording_error: JsonlFailed | None = None
+        self._recording: JsonlWriter | None = None
 
     async def serve(self, new_analysis: Callable[[], StreamAnalysis]) -> int:
         options = self._options
         loop = asyncio.get_running_loop()
         metrics = Metrics()
-        with self._signal_handlers(loop), ExitStack() as stack:
-            terminal = stack.enter_context(Terminal(table=self._shows_table()))
+        async with AsyncExitStack() as stack:
+            stack.enter_context(self._signal_handlers(loop))
+            terminal = stack.enter_context(Terminal(self._output, table=self._shows_table()))
             sinks: list[Sink] = [metrics, terminal.sink]
+            metrics.watch_output("log", lambda: self._output.lost)
             if options.jsonl is not None:
-                sinks.append(self._open_recording(options.jsonl, stack, loop))
+                recording = JsonlWriter(options.jsonl, on_closed=lambda: self._wake(loop))
+                self._recording = recording
+                stack.push_async_callback(self._close_recording, recording)
+                sinks.append(recording)
+                metrics.watch_output("jsonl", lambda: recording.lost)
             broadcaster = Broadcaster(self._hello(), sinks=sinks)
             async with (
                 serve(
@@ -153,8 +169,8 @@ class _MonitorRun:
                 )
         if monitor.failure is not None:
             raise monitor.failure
-        if self._recording_error is not None and not self._recording_error.closed:
-            raise self._recording_error
+        if self._recording is not None and self._recording.failure is not None and not self._interrupted:
+            raise self._recording.failure
         return 2 if monitor.finished and monitor.all_failed else 0
 
     def _hello(self) -> HelloMessage:
@@ -168,18 +184,13 @@ class _MonitorRun:
             ),
         )
 
-    def _open_recording(self, target: str, stack: ExitStack, loop: asyncio.AbstractEventLoop) -> JsonlWriter:
-        def fail(error: JsonlFailed) -> None:
-            self._recording_error = error
-            self._wake(loop)
-
-        recording = JsonlWriter(target, on_failure=fail)
-        stack.callback(
-            lambda: recording.close(
-                timeout_s=INTERRUPTED_TIMEOUT_S if self._interrupted else FINISHED_TIMEOUT_S
-            )
-        )
-        return recording
+    async def _close_recording(self, recording: JsonlWriter) -> None:
+        """Wait until all lines are written; a signal, or a reader that never continues, ends the wait."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + FINISHED_TIMEOUT_S
+        while not recording.finish() and not self._interrupted and loop.time() < deadline:
+            await asyncio.sleep(POLL_S)
+        recording.close(timeout_s=INTERRUPTED_TIMEOUT_S if self._interrupted else 0.0)
 
     async def _wait_for_end(self, monitor: Monitor, start_output: Callable[[], None]) -> None:
         """Wait until the run is over; call `start_output` once the first source has been tried."""
@@ -187,7 +198,8 @@ class _MonitorRun:
         started, duration_s = loop.time(), self._options.duration_s
 
         def over() -> bool:
-            return self._interrupted or self._recording_error is not None or monitor.finished
+            closed = self._recording is not None and self._recording.closed
+            return self._interrupted or closed or monitor.finished
 
         await self._wait_until(lambda: over() or monitor.settled, started + SETTLE_TIMEOUT_S)
         if not (monitor.finished and monitor.all_failed):
@@ -207,15 +219,23 @@ class _MonitorRun:
             self._interrupted = True
             self._changed.set()
 
-        signals = (signal.SIGINT, signal.SIGTERM)
-        for number in signals:
+        def hang_up() -> None:
+            if self._output.isatty() and not os.isatty(2):
+                interrupt()  # the terminal is gone
+            elif self._recording is not None:
+                self._recording.reopen()
+
+        handlers = {signal.SIGINT: interrupt, signal.SIGTERM: interrupt}
+        if sys.platform != "win32":
+            handlers[signal.SIGHUP] = hang_up
+        for number, handler in handlers.items():
             # Not on Windows, where Ctrl-C raises KeyboardInterrupt instead.
             with contextlib.suppress(NotImplementedError):
-                loop.add_signal_handler(number, interrupt)
+                loop.add_signal_handler(number, handler)
         try:
             yield
         finally:
-            for number in signals:
+            for number in handlers:
                 with contextlib.suppress(NotImplementedError):
                     loop.remove_signal_handler(number)
 
@@ -227,4 +247,4 @@ class _MonitorRun:
 
     def _shows_table(self) -> bool:
         # If standard output is the same terminal, the table and the JSON lines would overwrite each other.
-        return sys.stderr.isatty() and not (self._options.jsonl == STDOUT and sys.stdout.isatty())
+        return self._output.isatty() and not (self._options.jsonl == STDOUT and sys.stdout.isatty())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from runtime.outputs.standard_error import write_line
 from streams.text import printable
 
 Model = Annotated[
@@ -53,5 +53,5 @@ def whole_numbers(option: str, text: str) -> list[int]:
 
 def complain(text: str) -> int:
     """Print an error as one line on standard error and return the exit code of a user's mistake."""
-    print("unmask:", printable(text, 2000), file=sys.stderr)  # noqa: T201
+    write_line(f"unmask: {printable(text, 2000)}")
     return 2

@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 from logging.handlers import MemoryHandler
 from types import TracebackType
-from typing import Self
+from typing import IO, Any, Self, cast
 
 from rich.console import Console
 from rich.live import Live
 from rich.logging import RichHandler
 
 from runtime.commands.console import EventLog, LiveConsole
+from runtime.outputs.background_writer import BackgroundWriter
+from runtime.outputs.standard_error import StandardError
 from runtime.serving.broadcaster import Sink
+from runtime.serving.client_queue import EncodedMessage
 from runtime.serving.server import Urls
 
 logger = logging.getLogger(__name__)
@@ -20,28 +23,37 @@ logger = logging.getLogger(__name__)
 # Loggers whose messages are shown from INFO on; all others are shown from WARNING on.
 INFO_LOGGERS = ("runtime.commands.terminal", "runtime.commands.console", "runtime.pipeline.stream_thread")
 REFRESH_HZ = 5
+# Messages that may wait to be logged, and the longest wait at the end until they are.
+LOG_CAPACITY = 1000
+LOG_TIMEOUT_S = 0.3
 
 
 class Terminal:
     """Context that shows log messages and, if asked for, a live table.
 
     Args:
+        output: Where they are shown; it holds up nobody.
         table: Whether to show a live table; otherwise each change is logged.
     """
 
-    def __init__(self, *, table: bool) -> None:
-        self._console = Console(stderr=True)
+    def __init__(self, output: StandardError, *, table: bool) -> None:
+        self._output = output
+        self._console = Console(file=cast("IO[str]", output))
         self._live: Live | None = None
         self._table = LiveConsole() if table else None
-        self.sink: Sink = self._table or EventLog()
-        """Consumer of the broadcast messages."""
+        # Logging happens on a thread of its own: other handlers than ours may block.
+        self._log: BackgroundWriter[EncodedMessage] | None = (
+            None if table else BackgroundWriter("event log", EventLog(), capacity=LOG_CAPACITY)
+        )
+        self.sink: Sink = self._table or self._log_message
+        """Consumer of the broadcast messages; returns at once."""
         self._handler: logging.Handler
         if table:
             self._handler = RichHandler(
                 console=self._console, show_path=False, show_level=False, omit_repeated_times=False
             )
         else:
-            self._handler = logging.StreamHandler()
+            self._handler = logging.StreamHandler(output)
             self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         self._handler.setLevel(logging.WARNING)
         # Messages below WARNING are kept back until `start`, and dropped if it is never called.
@@ -63,6 +75,8 @@ class Terminal:
     ) -> None:
         if self._live is not None:
             self._live.stop()
+        if self._log is not None:
+            self._log.close(timeout_s=LOG_TIMEOUT_S)
         root = logging.getLogger()
         root.removeHandler(self._handler)
         root.removeHandler(self._early)
@@ -89,7 +103,8 @@ class Terminal:
         logging.getLogger().removeHandler(self._early)
         self._handler.setLevel(logging.INFO)
         if self._table is not None:
-            self._live = Live(
+            self._live = _Table(
+                self._output,
                 self._table,
                 console=self._console,
                 refresh_per_second=REFRESH_HZ,
@@ -97,3 +112,20 @@ class Terminal:
                 redirect_stderr=False,
             )
             self._live.start()
+
+    def _log_message(self, encoded: EncodedMessage) -> None:
+        assert self._log is not None
+        self._log.put(encoded)
+
+
+class _Table(Live):
+    """Live table that is drawn only once the terminal has taken everything before, such as the last table."""
+
+    def __init__(self, output: StandardError, *arguments: Any, **options: Any) -> None:
+        self._output = output
+        super().__init__(*arguments, **options)
+
+    def refresh(self) -> None:
+        """Draw the table, unless the terminal is stopped or slow."""
+        if self._output.idle:
+            super().refresh()

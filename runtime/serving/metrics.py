@@ -6,7 +6,7 @@ No label holds a track id: ids are never reused, so their number has no bound.
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import get_args
 
 import msgspec
@@ -86,6 +86,15 @@ class Metrics:
         """
         self._current.broadcaster = broadcaster
 
+    def watch_output(self, name: str, lost: Callable[[], int]) -> None:
+        """Export how much an output has lost.
+
+        Args:
+            name: Name of the output, as a label.
+            lost: Returns the number of lost lines; called for each scrape.
+        """
+        self._current.outputs[name] = lost
+
     def expose(self, accept: str | None = None) -> tuple[bytes, str]:
         """Return all metrics as text, and its content type.
 
@@ -103,6 +112,7 @@ class _CurrentState:
         self.broadcaster: Broadcaster | None = None
         # Replaced as a whole by the publishing thread, so that the scraping thread needs no lock.
         self.health: Sequence[StreamHealth] = ()
+        self.outputs: dict[str, Callable[[], int]] = {}
 
     def collect(self) -> Iterator[Metric]:
         analysed = CounterMetricFamily(
@@ -118,6 +128,14 @@ class _CurrentState:
                 dropped.add_metric([health.stream, cause], count)
             reconnects.add_metric([health.stream], health.reconnects)
         yield from (analysed, dropped, reconnects)
+        outputs_lost = CounterMetricFamily(
+            "unmask_output_lines_lost",
+            "Lines that an output did not take in time, or could not be written.",
+            labels=["output"],
+        )
+        for name, lost in self.outputs.items():
+            outputs_lost.add_metric([name], lost())
+        yield outputs_lost
         if self.broadcaster is not None:
             yield from _broadcaster_metrics(self.broadcaster)
 

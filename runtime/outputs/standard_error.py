@@ -1,0 +1,165 @@
+"""Standard error that never holds up its writers: nobody may read it, its disk may be full, it may be closed.
+
+with StandardError() as errors:
+    print("to standard error", file=sys.stderr)  # returns at once
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import select
+import sys
+from types import TracebackType
+from typing import Self, TextIO, cast
+
+from runtime.outputs.background_writer import BackgroundWriter
+
+# Texts that may wait: as many log lines, or more frames of a live table than are ever drawn ahead.
+CAPACITY = 1000
+# Longest wait at the end for a reader.
+CLOSE_TIMEOUT_S = 0.3
+# Longest wait until a single line can be written.
+LINE_TIMEOUT_S = 1.0
+
+
+class StandardError(io.TextIOBase):
+    """Replacement of `sys.stderr` inside a `with` block; a thread writes the text to the real one.
+
+    Text that the reader does not take is lost, the oldest first, and the number of lost texts is written once
+    it continues. The thread writes to the file descriptor: the lock of a Python stream would block the
+    interpreter at its exit.
+
+    Args:
+        capacity: Maximum number of waiting texts.
+    """
+
+    def __init__(self, *, capacity: int = CAPACITY) -> None:
+        super().__init__()
+        self._target: TextIO | None = sys.stderr
+        self._descriptor = _duplicate(self._target)
+        self._is_terminal = self._target is not None and self._target.isatty()
+        self._encoding = getattr(self._target, "encoding", None) or "utf-8"
+        self._reported_lost = 0
+        self._writer: BackgroundWriter[str] = BackgroundWriter(
+            "standard error", self._write_text, capacity=capacity
+        )
+
+    def __enter__(self) -> Self:
+        sys.stderr = self
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if sys.stderr is self:
+            sys.stderr = cast("TextIO", self._target)  # None if it was closed
+        # The descriptor stays open if the thread is still blocked in a call on it.
+        if self._writer.close(timeout_s=CLOSE_TIMEOUT_S) and self._descriptor is not None:
+            os.close(self._descriptor)
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """Encoding of the real standard error."""
+        return self._encoding
+
+    @property
+    def idle(self) -> bool:
+        """Whether the reader has taken all text."""
+        return self._writer.idle
+
+    @property
+    def lost(self) -> int:
+        """Number of texts that were lost."""
+        return self._writer.lost
+
+    def write(self, text: str) -> int:
+        """Queue text; returns at once."""
+        if text:
+            self._writer.put(text)
+        return len(text)
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def isatty(self) -> bool:
+        """Return whether the real standard error is a terminal."""
+        return self._is_terminal
+
+    def fileno(self) -> int:
+        """Return the descriptor of the real standard error."""
+        if self._descriptor is None:
+            raise io.UnsupportedOperation("standard error has no file descriptor")
+        return self._descriptor
+
+    def _write_text(self, text: str) -> None:
+        lost = self._writer.lost - self._reported_lost
+        if lost:
+            text = f"unmask: {lost} earlier messages are lost, as standard error was not read\n{text}"
+        if self._descriptor is not None:
+            write_all(self._descriptor, text.encode(self._encoding, "backslashreplace"))
+        elif self._target is not None:
+            self._target.write(text)
+            self._target.flush()
+        self._reported_lost += lost
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write bytes to a file descriptor, which may be in non-blocking mode; waits for the reader of a pipe.
+
+    Raises:
+        OSError: The bytes cannot be written, or only a part of them.
+    """
+    while data:
+        try:
+            data = data[os.write(descriptor, data) :]
+        except BlockingIOError:
+            # Some parent processes pass on a pipe in non-blocking mode.
+            select.select([], [descriptor], [])
+
+
+def write_line(text: str) -> None:
+    """Write a line to standard error; it is lost if nobody reads it within a second, or it is closed."""
+    if sys.stderr is None:
+        return
+    with contextlib.suppress(OSError):
+        try:
+            descriptor = sys.stderr.fileno()
+        except OSError:  # replaced by an object without one
+            print(text, file=sys.stderr)  # noqa: T201
+            return
+        if _is_writable(descriptor):
+            # Without a buffer that Python would flush into a closed pipe at exit.
+            write_all(descriptor, f"{text}\n".encode(sys.stderr.encoding or "utf-8", "backslashreplace"))
+
+
+def open_standard_streams() -> None:
+    """Open the null device in place of standard input, output or error if the parent process closed them.
+
+    Otherwise the next file or socket would get its number, and what a library prints would be written there.
+    """
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The system gives the lowest free number, and the lower ones are open.
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            mode = "w" if descriptor else "r"
+            setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", errors="replace"))
+
+
+def _is_writable(descriptor: int) -> bool:
+    try:
+        return bool(select.select([], [descriptor], [], LINE_TIMEOUT_S)[1])
+    except (OSError, ValueError):  # not supported for this kind of file
+        return True
+
+
+def _duplicate(stream: TextIO | None) -> int | None:
+    try:
+        return None if stream is None else os.dup(stream.fileno())
+    except OSError:
+        return None
