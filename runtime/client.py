@@ -497,13 +497,13 @@ def websocket_url(text: str) -> str:
         # Names that no name server can look up fail here, not at every attempt to connect.
         host = (parts.hostname or "").encode("idna").decode("ascii")
     except ValueError as error:
-        raise AddressInvalid(text.rpartition("@")[2], "it is malformed") from error
+        raise AddressInvalid("the address", "it is malformed") from error
     if parts.username is not None:
         raise AddressInvalid(host, "the server has no user names")
     if parts.scheme not in SCHEMES:
-        raise AddressInvalid(text, f"{parts.scheme} is not a protocol of the server")
+        raise AddressInvalid(f"{parts.scheme}://{host}", f"{parts.scheme} is not a protocol of the server")
     if not host or any(character.isspace() for character in host):
-        raise AddressInvalid(text or "(empty)", "it contains no host")
+        raise AddressInvalid("the address", "it contains no host")
     if port is None and without_scheme:
         port = DEFAULT_PORT
     host = f"[{host}]" if ":" in host else host

@@ -14,6 +14,7 @@ from typing import NoReturn
 import pytest
 
 ROOT = Path(__file__).parent.parent
+WATCHED = "trace=connect,sendto,sendmsg,sendmmsg"
 # Addresses of the loopback interface.
 LOOPBACK = re.compile(r'inet_addr\("127\.|inet_pton\(AF_INET6, "::1"')
 
@@ -47,9 +48,8 @@ def test_contacts_no_other_host(
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     environment |= {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
     command = [str(face_video) if argument == "VIDEO" else argument for argument in arguments]
-    watched = "trace=connect,sendto,sendmsg,sendmmsg"
     outcome = subprocess.run(
-        [strace, "-f", "-qq", "-e", watched, "-o", trace, sys.executable, "-m", "unmask", *command],
+        [strace, "-f", "-qq", "-e", WATCHED, "-o", trace, sys.executable, "-m", "unmask", *command],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -60,6 +60,36 @@ def test_contacts_no_other_host(
     assert contacted(trace.read_text()) == []
     left = {path.relative_to(home).parts[:2] for path in home.rglob("*") if path.is_file()}
     assert left <= {("cache", "unmask")}
+
+
+def test_libraries_of_training_contact_no_other_host(
+    tmp_path: Path, skip_or_fail: Callable[[str], NoReturn]
+) -> None:
+    """Every module can be imported, and a network of timm be created, without contacting another host."""
+    strace = shutil.which("strace")
+    if strace is None:
+        skip_or_fail("strace is not installed (Debian: apt install strace)")
+    script = """
+import importlib, pkgutil
+for package in ("train", "export", "benchmarks"):
+    for module in pkgutil.walk_packages([package], prefix=package + "."):
+        importlib.import_module(module.name)
+import timm
+timm.create_model("resnet18", pretrained=False, num_classes=0)
+"""
+    trace = tmp_path / "trace"
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    outcome = subprocess.run(
+        [strace, "-f", "-qq", "-e", WATCHED, "-o", trace, sys.executable, "-c", script],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    assert contacted(trace.read_text()) == []
 
 
 def test_a_foreign_address_would_be_noticed() -> None:

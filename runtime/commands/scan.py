@@ -21,6 +21,7 @@ from runtime.model.calibration import Calibration
 from runtime.pipeline.batcher import Batcher
 from runtime.pipeline.scan import Scanner, find_videos
 from runtime.pipeline.scan_result import ScanResult
+from streams.input.address import shown_path
 from streams.text import printable
 
 
@@ -72,7 +73,7 @@ def _scan_all(
         # The length of a single file is unknown, so its bar only shows activity.
         task = progress.add_task("", total=len(files) if len(files) > 1 else None, seconds=0.0)
         for file in files:
-            progress.update(task, description=printable(file.name), seconds=0.0)
+            progress.update(task, description=printable(Path(shown_path(file)).name), seconds=0.0)
             result = scanner.scan(file, on_progress=lambda seconds: progress.update(task, seconds=seconds))
             results.append(result)
             if result.error is not None:

@@ -27,6 +27,7 @@ from runtime.pipeline.stream_analysis import Head, ObservedFrame, StreamAnalysis
 from streams.errors import EndOfStream, SourceError
 from streams.faces.detector import Detector, Infer
 from streams.faces.finder import FaceFinder
+from streams.input.address import shown_path
 from streams.input.events import Event, TooSlow
 from streams.input.files import video_files
 from streams.input.frame import Frame
@@ -100,7 +101,7 @@ class Scanner:
         try:
             source = file_source(path)
         except SourceError as error:
-            return ScanResult(file=str(path), state="unreadable", error=str(error))
+            return ScanResult(file=shown_path(path), state="unreadable", error=str(error))
         accumulator = ScanAccumulator(self._bundle)
 
         def on_event(event: Event) -> None:

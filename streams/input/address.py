@@ -18,7 +18,7 @@ from urllib.parse import SplitResult, urlsplit
 from streams.errors import SourceInvalid
 from streams.text import printable
 
-__all__ = ["HIDDEN", "Address", "file_address", "network_address", "shown_text"]
+__all__ = ["HIDDEN", "Address", "file_address", "network_address", "shown_path", "shown_text"]
 
 HIDDEN = "[hidden, as it may contain a password]"
 """Shown instead of a text that is not an address and may contain a password."""
@@ -101,6 +101,12 @@ def network_address(text: str) -> Address:
     authority = f"[{host}]" if ":" in host else host
     port = "" if parts.port is None else f":{parts.port}"
     return Address(text, shown=f"{scheme}://{authority}{port}", name=host or scheme, scheme=scheme)
+
+
+def shown_path(path: Path) -> str:
+    """Return a path for output; hidden if it is an address that a user has given instead of a file."""
+    text = str(path)
+    return text if path.is_absolute() or not _SCHEME.match(text) else shown_text(text)
 
 
 def shown_text(text: str) -> str:

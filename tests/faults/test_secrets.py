@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import unmask
 from unmask import watch
 
 ROOT = Path(__file__).parents[2]
@@ -20,36 +21,38 @@ TIMEOUT_S = 60.0
 
 # The port is closed, so that every camera is offline with a reason and a warning in the log.
 CAMERA = "127.0.0.1:9"
-SECRETS = ("s3cr3t", "K3Y", "ada", "t0k3n")
+SECRETS = ("s3cr3t", "K3Y", "al1ce", "t0k3n")
 # Address, and what it carries.
 ADDRESSES = [
-    pytest.param(f"rtsp://ada:s3cr3t@{CAMERA}/live", id="user and password"),
-    pytest.param(f"rtsp://ada@{CAMERA}/live", id="user without a password"),
-    pytest.param(f"rtsp://ada:s3cr3t@@x@{CAMERA}/live", id="password with at signs"),
-    pytest.param(f"rtsp://ada:%73s3cr3t%2F@{CAMERA}/live", id="password in percent encoding"),
+    pytest.param(f"rtsp://al1ce:s3cr3t@{CAMERA}/live", id="user and password"),
+    pytest.param(f"rtsp://al1ce@{CAMERA}/live", id="user without a password"),
+    pytest.param(f"rtsp://al1ce:s3cr3t@@x@{CAMERA}/live", id="password with at signs"),
+    pytest.param(f"rtsp://al1ce:%73s3cr3t%2F@{CAMERA}/live", id="password in percent encoding"),
     pytest.param(
-        f"rtsp://{CAMERA}/user=ada&password=s3cr3t&channel=1&stream=0.sdp", id="password in the path"
+        f"rtsp://{CAMERA}/user=al1ce&password=s3cr3t&channel=1&stream=0.sdp", id="password in the path"
     ),
     pytest.param(
-        f"rtsp://{CAMERA}/user=ada_password=s3cr3t_channel=1", id="password in the path, underscores"
+        f"rtsp://{CAMERA}/user=al1ce_password=s3cr3t_channel=1", id="password in the path, underscores"
     ),
     pytest.param(f"rtsp://{CAMERA}/K3Y", id="UniFi key"),
     pytest.param(f"rtsps://{CAMERA}/K3Y?enableSrtp", id="UniFi key over TLS"),
     pytest.param(f"rtmp://{CAMERA}/live/K3Y", id="RTMP stream key"),
-    pytest.param(f"rtmp://ada:s3cr3t@{CAMERA}/live/K3Y?token=t0k3n", id="RTMP stream key, user and token"),
-    pytest.param(f"http://{CAMERA}/videostream.cgi?loginuse=ada&loginpas=s3cr3t", id="password in the query"),
+    pytest.param(f"rtmp://al1ce:s3cr3t@{CAMERA}/live/K3Y?token=t0k3n", id="RTMP stream key, user and token"),
+    pytest.param(
+        f"http://{CAMERA}/videostream.cgi?loginuse=al1ce&loginpas=s3cr3t", id="password in the query"
+    ),
     pytest.param(f"http://{CAMERA}/v.mp4?X-Amz-Signature=t0k3n", id="signed download"),
     pytest.param(f"http://{CAMERA}/K3Y/master.m3u8", id="HLS with a key in a folder"),
     pytest.param(f"http://{CAMERA}/live.flv;jsessionid=t0k3n", id="path parameter"),
     pytest.param(f"http://{CAMERA}/live#t0k3n", id="fragment"),
     pytest.param(f"srt://{CAMERA}?passphrase=s3cr3t&streamid=K3Y", id="SRT passphrase"),
     pytest.param(f"tcp://{CAMERA}/K3Y?timeout=1&t=t0k3n", id="option of FFmpeg"),
-    pytest.param("rtsp://ada:s3cr3t/x@127.0.0.1/live", id="password with a slash"),
-    pytest.param("rtsp://ada:x@s3cr3t/K3Y@127.0.0.1/live", id="password with an at sign and a slash"),
-    pytest.param("rtsp:/ada:s3cr3t@127.0.0.1/live", id="one slash missing"),
-    pytest.param("rtsp//ada:s3cr3t@127.0.0.1/live", id="colon missing"),
-    pytest.param("ada:s3cr3t@127.0.0.1/K3Y", id="scheme missing"),
-    pytest.param("door=rtsp://ada:s3cr3t@127.0.0.1:9/K3Y", id="named"),
+    pytest.param("rtsp://al1ce:s3cr3t/x@127.0.0.1/live", id="password with a slash"),
+    pytest.param("rtsp://al1ce:x@s3cr3t/K3Y@127.0.0.1/live", id="password with an at sign and a slash"),
+    pytest.param("rtsp:/al1ce:s3cr3t@127.0.0.1/live", id="one slash missing"),
+    pytest.param("rtsp//al1ce:s3cr3t@127.0.0.1/live", id="colon missing"),
+    pytest.param("al1ce:s3cr3t@127.0.0.1/K3Y", id="scheme missing"),
+    pytest.param("door=rtsp://al1ce:s3cr3t@127.0.0.1:9/K3Y", id="named"),
 ]
 # Names that are hostile to a log, a terminal or a metrics page.
 NAMES = [
@@ -155,3 +158,17 @@ def test_names_are_harmless_everywhere(name: str, shown: str, of_names: Outputs)
     assert any(line.startswith(f"{shown}: connecting", 9) for line in of_names.log.splitlines()), of_names.log
     assert all(line.isprintable() for line in of_names.log.splitlines())
     assert name == shown or name.encode("utf-8", "surrogateescape") not in of_names.all_text().encode()
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=["table", "JSON"])
+def test_scan_of_an_address_contains_no_secret(as_json: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    """An address given to `scan`, which takes files, is refused without being repeated."""
+    addresses = [
+        "rtsp://al1ce:s3cr3t@127.0.0.1/K3Y",
+        "rtmp://127.0.0.1/live/K3Y",
+        "al1ce:s3cr3t@127.0.0.1/K3Y",
+    ]
+    assert unmask.run(["scan", *["--json"] * as_json, *addresses]) == 2
+    out, err = capfd.readouterr()
+    assert [secret for secret in SECRETS if secret in out + err] == [], out + err
+    assert err.count("known kind of source") == 3
