@@ -178,6 +178,16 @@ def test_the_end_of_its_time(run: Callable[..., Outcome], clip: Path) -> None:
     assert states == ["connecting", "no_face"]
 
 
+def test_streams_are_named_in_their_order(run: Callable[..., Outcome], clip: Path) -> None:
+    """`--name` and `NAME=SOURCE` name a stream; a name too many is a mistake."""
+    arguments = ("--port", 0, "--duration", 1.5, "--jsonl", "-", "--name", "first")
+    outcome = run("monitor", clip, f"second={clip}", clip, *arguments)
+    assert outcome.code == 0
+    names = {message["stream"] for message in map(json.loads, outcome.out) if message["type"] == "stream"}
+    assert names == {"first", "second", clip.name}
+    mistake(run("monitor", clip, "--name", "first", "--name", "second"), "--name", "2 names for 1 sources")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it(
     number: signal.Signals, make_face_video: Callable[..., Path], tmp_path: Path

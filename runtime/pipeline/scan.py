@@ -50,7 +50,7 @@ def find_videos(paths: Iterable[Path]) -> Iterator[Path]:
         paths: Files, taken whatever their suffix, and directories, searched as by `streams.input.files`.
 
     Yields:
-        Each file once.
+        Each file once; also directories that cannot be listed, which are reported as unreadable.
 
     Raises:
         NoVideos: A directory contains no video file.
@@ -58,7 +58,9 @@ def find_videos(paths: Iterable[Path]) -> Iterator[Path]:
     known: set[Path] = set()
     for path in paths:
         if path.is_dir():
-            files = list(video_files(path))
+            failures: list[OSError] = []
+            files = list(video_files(path, on_error=failures.append))
+            files += [Path(failure.filename) for failure in failures]
             if not files:
                 raise NoVideos(path)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 __all__ = ["VIDEO_SUFFIXES", "video_files"]
@@ -19,12 +19,16 @@ VIDEO_SUFFIXES = frozenset({
 # fmt: on
 
 
-def video_files(directory: Path) -> Iterator[Path]:
+def video_files(directory: Path, *, on_error: Callable[[OSError], None] = lambda _: None) -> Iterator[Path]:
     """Find the video files below a directory by their suffix, at any depth, in the order of their paths.
 
     Files and directories whose name starts with a dot are left out; macOS writes `._name.mp4` files that are
     no videos. Symbolic links to directories are followed, each directory once. A directory that does not
     exist has no files.
+
+    Args:
+        directory: Where to search.
+        on_error: Called with the error of each directory that cannot be listed; `filename` is its path.
 
     Yields:
         Paths that start with `directory`.
@@ -32,7 +36,7 @@ def video_files(directory: Path) -> Iterator[Path]:
     found: list[Path] = []
     # A directory is known by its real path, so that a link to a directory above it ends the search there.
     known = {os.path.realpath(directory)}
-    for folder, subfolders, names in os.walk(directory, followlinks=True):
+    for folder, subfolders, names in os.walk(directory, onerror=on_error, followlinks=True):
         visible = [name for name in subfolders if not name.startswith(".")]
         subfolders[:] = _new(folder, visible, known)
         found += [

@@ -8,6 +8,7 @@ parse_source("door=rtsp://user:secret@10.0.0.7/cam").spec   # "door (rtsp://10.0
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,7 @@ from urllib.request import url2pathname
 
 import av
 
-from streams.errors import SourceError, SourceInvalid, SourceMissing, SourceNotVideo
+from streams.errors import SourceError, SourceInvalid, SourceMissing, SourceNotVideo, SourceUnauthorized
 from streams.input.address import Address, file_address, network_address, shown_text
 from streams.input.files import VIDEO_SUFFIXES
 from streams.text import printable
@@ -180,6 +181,7 @@ def file_source(path: Path) -> Source:
         SourceInvalid: The path is too long or contains NUL.
         SourceMissing: The file does not exist.
         SourceNotVideo: The path is a directory.
+        SourceUnauthorized: The path is a directory that this user may not list.
     """
     return _file(str(path), path)
 
@@ -254,6 +256,8 @@ def _file(text: str, path: Path) -> Source:
         raise SourceInvalid(shown_text(text), "neither a file nor a known kind of source")
     if missing:
         raise SourceMissing(shown_text(str(path)), "no such file", "check the path")
+    if directory and not os.access(path, os.R_OK | os.X_OK):
+        raise SourceUnauthorized(str(path), "no permission to list this directory", "let this user read it")
     if directory:
         raise SourceNotVideo(str(path), "is a directory", "give a video file")
     return Source(address=file_address(path), live=False, kind="file")

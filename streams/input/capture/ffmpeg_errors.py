@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -144,7 +145,9 @@ def source_error(failure: Exception, source: Source, *, connected: bool = False)
         or _by_number(failure, kind, connected)
     )
     if rule is None:
-        reason = getattr(failure, "strerror", None) or type(failure).__name__
+        number = getattr(failure, "errno", None) or 0
+        # FFmpeg's own errors are numbers that the system does not know.
+        reason = os.strerror(number) if number in errno.errorcode else type(failure).__name__
         rule = _Rule(SourceUnavailable, f"cannot be read ({reason})", "check the source")
     return rule.error(source.spec, rule.reason.replace("{scheme}", source.address.scheme), rule.advice)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +35,26 @@ def test_linked_directories_are_searched_once(tmp_path: Path) -> None:
     (data / "own" / "up").symlink_to(data)
     found = [str(path.relative_to(data)) for path in video_files(data)]
     assert found == ["again/b.mp4", "own/a.mp4"]
+
+
+def test_directories_that_cannot_be_listed_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files of the others are found; the caller learns which directory is missing."""
+    for name in ("closed", "open"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.mp4").touch()
+    list_directory = os.scandir
+
+    def refuse(path: str) -> Any:
+        if path.endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return list_directory(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    errors: list[OSError] = []
+    assert list(video_files(tmp_path, on_error=errors.append)) == [tmp_path / "open/a.mp4"]
+    assert [error.filename for error in errors] == [str(tmp_path / "closed")]
 
 
 @pytest.mark.parametrize("suffix", [".vob", ".h264", ".hevc", ".m2v", ".3g2", ".gif", ".mjpeg", ".F4V"])
