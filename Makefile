@@ -1,7 +1,7 @@
 # The menu of checks: the same here, in pre-commit and in CI. Needs the environment that README's test command makes.
 BIN ?= .venv/bin
 
-.PHONY: help check format lint types test
+.PHONY: help check format lint types test fuzz
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
@@ -21,3 +21,6 @@ types:  ## Check types, tests included
 
 test:  ## Run the tests with the coverage floor
 	$(BIN)/python -m pytest --cov
+
+fuzz:  ## Run the property tests with many random examples
+	UNMASK_FUZZ=1 $(BIN)/python -m pytest -m fuzz

@@ -10,12 +10,18 @@ from pathlib import Path
 from typing import NoReturn
 
 import av
+import hypothesis
 import pytest
 
 from tests.support import rtsp_process
 from tests.support.browser import Browser, chromium, find_chromium
 from tests.support.rtsp_process import RtspProcess
 from tests.support.videos import INDICES, frame_index, write_face_video, write_video
+
+# Examples are the same in every run, except in `make fuzz`. A machine under load may take any time for one.
+hypothesis.settings.register_profile("tests", deadline=None, database=None, derandomize=True)
+hypothesis.settings.register_profile("fuzz", deadline=None, database=None, max_examples=5000)
+hypothesis.settings.load_profile("fuzz" if os.environ.get("UNMASK_FUZZ") == "1" else "tests")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

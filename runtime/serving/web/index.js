@@ -141,6 +141,8 @@ class StreamCard {
       this.counts,
       counters ? `frames analysed: ${counters.analysed} · dropped: ${dropped(counters)} · reconnects: ${counters.reconnects}` : "",
     );
+    // With faces in view the place for the reason is taken; only a wrong clock has one then.
+    if (reason && shown.length) setText(this.counts, `${reason} · ${this.counts.textContent}`);
     this.footer.hidden = !this.latency.textContent && !this.counts.textContent;
   }
 }

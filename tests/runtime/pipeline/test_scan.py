@@ -55,6 +55,45 @@ def test_video_with_a_face_is_scored(scanner: Scanner, bundle: Bundle, face_vide
     assert progress == sorted(progress)
 
 
+def remuxed(video: Path, path: Path, *, starts_s: list[float]) -> Path:
+    """Write a video several times into one file, at these times."""
+    with av.open(str(path), "w") as target:
+        stream = None
+        for start_s in starts_s:
+            with av.open(str(video)) as container:
+                source = container.streams.video[0]
+                stream = stream or target.add_stream_from_template(source)
+                for packet in container.demux(source):
+                    if packet.dts is None or packet.pts is None:
+                        continue
+                    shift = round(start_s / packet.time_base)
+                    packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, stream
+                    target.mux(packet)
+    return path
+
+
+def test_discontinuities_do_not_count_as_length(scanner: Scanner, face_video: Path, tmp_path: Path) -> None:
+    """Two recordings of four seconds, a hundred seconds apart, are eight seconds, and a face each."""
+    path = remuxed(face_video, tmp_path / "joined.mkv", starts_s=[1.0, 101.0])
+    result = scanner.scan(path)
+    assert (result.state, result.frames) == ("scored", 64)
+    assert result.seconds == pytest.approx(8.0, abs=0.2)
+    assert [face.seconds for face in result.faces] == [4.0, 4.0]
+
+
+def test_recordings_joined_byte_by_byte_are_scored(
+    scanner: Scanner, face_video: Path, tmp_path: Path
+) -> None:
+    """Media time jumps back in the middle."""
+    part = remuxed(face_video, tmp_path / "part.ts", starts_s=[1.0]).read_bytes()
+    path = tmp_path / "joined.ts"
+    path.write_bytes(part + part)
+    result = scanner.scan(path)
+    assert result.state == "scored"
+    assert result.seconds == pytest.approx(8.0, abs=0.3)
+    assert len(result.faces) == 2
+
+
 def test_frames_share_calls_without_changing_the_score(
     bundle: Bundle, engine: Engine, infer: Infer, face_video: Path
 ) -> None:

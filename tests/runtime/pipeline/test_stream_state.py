@@ -135,3 +135,18 @@ def test_health_counters(stream: StreamStateMachine) -> None:
     health = stream.health(Losses(queue=2, corrupt=1))
     assert health.dropped_by == DroppedBy(queue=2, corrupt=1)
     assert (health.state, health.analysed, health.dropped, health.reconnects) == ("offline", 1, 3, 1)
+
+
+def test_wrong_clock_is_the_reason_of_later_states(stream: StreamStateMachine) -> None:
+    """It is published at once if the stream is live, kept as the reason, and forgotten when it reconnects."""
+    go_live(stream)
+    (message,) = stream.wrong_clock("the source's time stamps do not advance")
+    wanted = "the source's time stamps do not advance; the times of arrival are used"
+    assert message == StreamMessage(stream="cam", state="live", reason=wanted)
+    assert stream.frame_analysed([verdict()], faces=1, now=0.1) == [verdict()]
+    (_, message) = stream.frame_analysed([verdict(state="stale", p_fake=None)], faces=0, now=0.2)
+    assert message == StreamMessage(stream="cam", state="no_face", reason=wanted)
+    stream.disconnected("reset")
+    stream.connected()
+    message, _ = stream.frame_analysed([verdict()], faces=1, now=0.3)
+    assert message == StreamMessage(stream="cam", state="live")

@@ -139,6 +139,7 @@ def run(steps: Sequence[Step]) -> list[Used]:
     return used
 
 
+@pytest.mark.fuzz
 @given(st.lists(STEPS, max_size=80))
 def test_no_window_spans_two_segments(steps: list[Step]) -> None:
     """Whatever happens, the samples of one segment have one origin and no hole, and numbers only grow."""
@@ -156,6 +157,7 @@ def test_no_window_spans_two_segments(steps: list[Step]) -> None:
         bridged = interval > MAX_STEP + 1e-4
 
 
+@pytest.mark.fuzz
 @given(st.lists(STEPS, max_size=40))
 def test_segments_depend_on_nothing_but_the_sequence(steps: list[Step]) -> None:
     """The same sequence gives the same segments."""
