@@ -147,12 +147,18 @@ class Batcher:
 
         Raises:
             BatcherClosed: The batcher is closed, or was closed before these crops were run.
-            Exception: Any error of the backbone call that included these crops.
+            Exception: Any error of the backbone on these crops. If a shared call fails, each request is run
+                alone.
         """
         return self.submit(crops).result()
 
     def close(self) -> None:
         """Stop the thread after its current call; waiting requests fail with `BatcherClosed`."""
+        self._fail_waiting()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _fail_waiting(self) -> None:
         with self._changed:
             self._closed = True
             unserved = list(self._waiting)
@@ -161,12 +167,14 @@ class Batcher:
         for request in unserved:
             if request.result.set_running_or_notify_cancel():
                 request.result.set_exception(BatcherClosed())
-        if self._thread.is_alive():
-            self._thread.join()
 
     def _work(self) -> None:
-        while batch := self._take():
-            self._run(batch)
+        try:
+            while batch := self._take():
+                self._run(batch)
+        finally:
+            # Callers must not wait for a thread that has ended, whatever the cause.
+            self._fail_waiting()
 
     def _take(self) -> list[_Request]:
         """Wait for requests and take the oldest ones that fit into one call; empty once closed."""
@@ -212,9 +220,13 @@ class Batcher:
             features = outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
             if len(features) != len(crops):
                 raise RuntimeError(f"the backbone returned {len(features)} features for {len(crops)} crops")
-        except BaseException as error:  # noqa: BLE001  every waiting caller raises it
-            for request in batch:
-                request.result.set_exception(error)
+        except BaseException as error:  # noqa: BLE001  raised by the caller
+            if len(batch) == 1:
+                batch[0].result.set_exception(error)
+            else:
+                # The crops of one stream may be the cause: the others get their features.
+                for request in batch:
+                    self._run([request])
             return
         end = 0
         for request in batch:

@@ -59,7 +59,8 @@ class Monitor:
     Args:
         sources: Sources to watch, at least one.
         sample_hz: Sample rate of the model.
-        new_analysis: Factory of the analysis of one stream; called once per source, on that source's thread.
+        new_analysis: Factory of the analysis of one stream; called on that source's thread, at the start and
+            at each restart.
         publish: Function that sends a message; called from any thread.
         on_change: Called from any thread when a source was opened, lost or failed, and when all have
             finished.
@@ -138,18 +139,18 @@ class Monitor:
 
     @property
     def finished(self) -> bool:
-        """Whether all sources have ended or failed, or an analysis has failed."""
+        """Whether all sources have ended or failed, or the engine has failed."""
         return self._finished.is_set()
 
     @property
     def failure(self) -> BaseException | None:
-        """Error of the first analysis that failed. A source that cannot be read is not such a failure."""
+        """Error of the engine that all streams share. What breaks in one stream is not such a failure."""
         return self._failure
 
     @property
     def all_failed(self) -> bool:
-        """Whether no source can be read and none will be tried again."""
-        return all(stream.source_error is not None for stream in self._streams)
+        """Whether no source can be read or analysed, and none will be tried again."""
+        return all(stream.failed for stream in self._streams)
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until the monitor has finished.
@@ -181,7 +182,7 @@ class Monitor:
     def _update(self) -> None:
         for stream in self._streams:
             if self._failure is None:
-                self._failure = stream.failure
+                self._failure = stream.engine_failure
         if self._failure is not None or all(stream.finished for stream in self._streams):
             self._finished.set()
         if self._finished.is_set() or any(stream.settled for stream in self._streams):

@@ -247,6 +247,16 @@ class StreamAnalysis:
                 face.decision.keep_alive(observed.started)
         return verdicts + [_verdict(face, frame, "stale") for face in gone]
 
+    def check_engine(self) -> None:
+        """Run backbone and head once on an empty crop and an empty window.
+
+        Raises:
+            Exception: The engine does not work, for any stream; the cause is not a frame of this one.
+        """
+        size = self._bundle.input_size
+        self._features.features(np.zeros((1, size, size, 3), np.uint8))
+        self._head.logits(np.zeros((1, self._bundle.min_frames, self._bundle.feature_dim), np.float32))
+
     def _verdicts(
         self, observed: ObservedFrame, faces: Sequence[AnalysedFace], backbone_ms: float, started: float
     ) -> list[FaceVerdict]:

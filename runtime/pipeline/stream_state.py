@@ -89,6 +89,17 @@ class StreamStateMachine:
         self._connected = False
         return self._change("offline", reason)
 
+    def restarting(self, reason: str) -> Messages:
+        """Handle an unexpected error; the source is opened anew, or not tried again.
+
+        Args:
+            reason: Cause without credentials.
+        """
+        messages = self.disconnected(reason)
+        # The new reader counts its connections from 1.
+        self.connection = 0
+        return messages
+
     def failed(self, reason: str) -> Messages:
         """Handle a source that will not be tried again.
 

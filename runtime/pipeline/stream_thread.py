@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from runtime.messages import HEARTBEAT_S, BroadcastMessage, StreamHealth
-from runtime.pipeline.stream_analysis import StreamAnalysis
+import msgspec
+
+from runtime.messages import HEARTBEAT_S, BroadcastMessage, StreamHealth, VerdictMessage
+from runtime.pipeline.restart import RestartPolicy
+from runtime.pipeline.stream_analysis import FaceVerdict, StreamAnalysis
 from runtime.pipeline.stream_state import Messages, StreamStateMachine, stall_timeout_s
 from streams.errors import EndOfStream, SourceError
 from streams.input.capture.interface import Timeouts
@@ -68,10 +72,13 @@ class MonitorTiming:
 class StreamThread:
     """One source, its thread and its outcome.
 
+    It is one fault domain: an unexpected error makes the stream `offline`, is logged with its traceback, and
+    the stream starts again. Only a failure of the engine that all streams share is passed on.
+
     Args:
         source: Source to read; its name is the stream's name in messages.
         sample_hz: Sample rate of the model.
-        new_analysis: Factory of the stream's analysis, called on the thread.
+        new_analysis: Factory of the stream's analysis, called on the thread at the start and each restart.
         publish: Function that sends a message; called from several threads, one message at a time.
         on_change: Called from any thread when `settled` or `finished` has changed.
         stopping: Event that ends the thread.
@@ -93,11 +100,11 @@ class StreamThread:
         self.settled = False
         """Whether the first attempt to open the source has succeeded or failed."""
         self.finished = False
-        """Whether the thread has ended: the source ended or failed, or the analysis failed."""
-        self.source_error: SourceError | None = None
-        """Why the source will not be tried again; None if it will, or has ended."""
-        self.failure: BaseException | None = None
-        """Error of the analysis."""
+        """Whether the thread has ended: the source ended or failed, or the engine failed."""
+        self.failed = False
+        """Whether the stream could not be read or analysed, and will not be tried again."""
+        self.engine_failure: BaseException | None = None
+        """Error of the engine that all streams share."""
         self.thread = threading.Thread(target=self._run, name=f"analysis {source.name}", daemon=True)
         self._sample_hz = sample_hz
         self._new_analysis = new_analysis
@@ -109,20 +116,31 @@ class StreamThread:
         # Held from the decision on messages until they are published, which keeps them in order.
         self._lock = threading.Lock()
         self._reader: Reader | None = None
+        self._analysis: StreamAnalysis | None = None
+        self._restarts = RestartPolicy(source, timing.backoff)
+        # Carried over from the runs before a restart: losses, and the highest face id.
+        self._past_losses = Losses()
+        self._past_faces = self._max_face = 0
+        self._tick_failed = False
 
     def publish_state(self) -> None:
         """Publish the stream's present state."""
         self._send(self._state.current)
 
     def tick(self) -> None:
-        """Publish that the stream has stalled, if it has."""
-        self._send(lambda: self._state.tick(self._timing.clock()))
+        """Publish that the stream has stalled, if it has; an unexpected error is logged once."""
+        try:
+            self._send(lambda: self._state.tick(self._timing.clock()))
+        except Exception:
+            if not self._tick_failed:
+                self._tick_failed = True
+                logger.exception("%s: internal error", self.source.name)
 
     def health(self) -> StreamHealth:
         """Return the stream's counters."""
         reader = self._reader
         with self._lock:
-            return self._state.health(Losses() if reader is None else reader.losses)
+            return self._state.health(self._past_losses + (Losses() if reader is None else reader.losses))
 
     def request_stop(self) -> None:
         """Interrupt the reader; the thread ends once `stopping` is set."""
@@ -136,14 +154,50 @@ class StreamThread:
 
     def _run(self) -> None:
         try:
-            self._read_and_analyse()
-        except BaseException as error:  # noqa: BLE001  raised by the main thread
-            self.failure = error
-        self.finished = True
-        self._on_change()
+            while not self._stopping.is_set():
+                started_s = self._timing.clock()
+                try:
+                    self._read_and_analyse()
+                    break
+                except BaseException as error:  # noqa: BLE001  whatever it is, the other streams continue
+                    if self._stopping.is_set() or not self._restart(error, started_s):
+                        break
+        except Exception:
+            # Not even the failure can be handled, such as when nothing can be published.
+            self.failed = True
+            logger.exception("%s: internal error, not trying again", self.source.name)
+        finally:
+            self.finished = True
+            self._on_change()
+
+    def _restart(self, error: BaseException, started_s: float) -> bool:
+        """Handle an unexpected error; return whether to start again, after the delay."""
+        try:
+            if self._analysis is not None:
+                self._analysis.check_engine()
+        except BaseException as engine_failure:  # noqa: BLE001  raised by the main thread
+            self.engine_failure = engine_failure
+            return False
+        ran_s = self._timing.clock() - started_s
+        restart = self._restarts.failed(error, ran_s=ran_s, chance=random.random())
+        logger.error("%s", restart.log)
+        self._carry_over()
+        self._send(lambda: self._state.restarting(restart.reason))
+        self._settle()
+        if restart.delay_s is None:
+            self.failed = True
+            return False
+        return not self._stopping.wait(restart.delay_s)
+
+    def _carry_over(self) -> None:
+        with self._lock:
+            if self._reader is not None:
+                self._past_losses += self._reader.losses
+                self._reader = None
+            self._past_faces = self._max_face
 
     def _read_and_analyse(self) -> None:
-        analysis = self._new_analysis()
+        analysis = self._analysis = self._new_analysis()
         playback = None if self.source.live else Playback()
         segment = 0
         with open_reader(
@@ -175,7 +229,7 @@ class StreamThread:
 
     def _analyse(self, analysis: StreamAnalysis, frame: Frame) -> None:
         started = self._timing.clock()
-        verdicts = [verdict.message(self.source.name) for verdict in analysis.analyse(frame)]
+        verdicts = [self._message(verdict) for verdict in analysis.analyse(frame)]
 
         def decide() -> Messages:
             # Checked again under the lock: the source may have been lost during the analysis.
@@ -184,6 +238,13 @@ class StreamThread:
             return self._state.frame_analysed(verdicts, faces=len(analysis.faces), now=started)
 
         self._send(decide)
+
+    def _message(self, verdict: FaceVerdict) -> VerdictMessage:
+        # Ids are never reused, but the analysis counts from 1 after a restart.
+        self._max_face = max(self._max_face, self._past_faces + verdict.face)
+        return msgspec.structs.replace(
+            verdict.message(self.source.name), face=self._past_faces + verdict.face
+        )
 
     def _on_event(self, event: Event) -> None:
         """Handle an event of the reader, on the reader's thread."""
@@ -207,6 +268,9 @@ class StreamThread:
             case Connecting() | Ended() | Failed():
                 # Frames read before the end are still to be analysed; `EndOfStream` comes after them.
                 return
+        self._settle()
+
+    def _settle(self) -> None:
         if not self.settled:
             self.settled = True
             self._on_change()
@@ -217,7 +281,7 @@ class StreamThread:
             case None:
                 self._send(self._state.ended)
             case SourceError():
-                self.source_error = cause
+                self.failed = True
                 logger.error("%s", cause)
                 self._send(lambda: self._state.failed(cause.reason))
             case _:

@@ -33,7 +33,7 @@ class FrameQueue(Generic[T]):
         self._samples: deque[T] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._cause: Exception | None = None
+        self._cause: BaseException | None = None
         self._dropped = 0
 
     @property
@@ -76,7 +76,7 @@ class FrameQueue(Generic[T]):
                 raise EndOfStream from self._cause
             return None
 
-    def close(self, cause: Exception | None = None, *, discard: bool = False) -> None:
+    def close(self, cause: BaseException | None = None, *, discard: bool = False) -> None:
         """Accept no more samples; waiting ones can still be taken.
 
         Args:

@@ -23,6 +23,15 @@ class Losses:
     corrupt: int = 0
     refused: int = 0
 
+    def __add__(self, other: Losses) -> Losses:
+        """Return the sums by cause."""
+        return Losses(
+            queue=self.queue + other.queue,
+            skipped=self.skipped + other.skipped,
+            corrupt=self.corrupt + other.corrupt,
+            refused=self.refused + other.refused,
+        )
+
     @property
     def total(self) -> int:
         """Return the sum over all causes."""

@@ -236,7 +236,7 @@ class Reader:
     def _run(self) -> None:
         try:
             self._read()
-        except Exception as failure:  # noqa: BLE001 - a bug or a failing callback; raised where frames are taken
+        except BaseException as failure:  # noqa: BLE001 - a bug or a failing callback; raised where frames are taken
             self._queue.close(failure)
 
     def _read(self) -> None:

@@ -206,7 +206,7 @@ def test_full_queue_blocks_the_caller(backbone: GatedBackbone) -> None:
 
 
 def test_engine_error_is_raised_by_every_request_of_the_call(backbone: GatedBackbone) -> None:
-    """All requests of a failed call raise its error; the next call succeeds."""
+    """If the backbone fails for every request, all raise its error; the next call succeeds."""
     with Batcher(backbone) as batcher:
         first = backbone.occupy(batcher)
         waiting = [batcher.submit(crops_of(value)) for value in (1, 2)]
@@ -217,6 +217,28 @@ def test_engine_error_is_raised_by_every_request_of_the_call(backbone: GatedBack
                 future.result(TIMEOUT_S)
         backbone.error = None
         assert batcher.features(crops_of(5)).tolist() == [[5]]
+
+
+def test_crops_that_the_backbone_fails_on_cost_the_others_nothing() -> None:
+    """A shared call that fails is repeated for each request alone; only the culprit raises the error."""
+    called, may_continue = threading.Event(), threading.Event()
+
+    def backbone(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        called.set()
+        assert may_continue.wait(TIMEOUT_S)
+        if (crops == 13).any():
+            raise RuntimeError("not finite")
+        return crops[:, :1, 0, 0].astype(np.float32)
+
+    with Batcher(backbone) as batcher:
+        first = batcher.submit(crops_of(0))
+        assert called.wait(TIMEOUT_S)
+        good, bad, other = (batcher.submit(crops_of(value)) for value in (1, 13, 2))
+        may_continue.set()
+        results = [future.result(TIMEOUT_S).tolist() for future in (first, good, other)]
+        assert results == [[[0]], [[1]], [[2]]]
+        with pytest.raises(RuntimeError, match="not finite"):
+            bad.result(TIMEOUT_S)
 
 
 def test_crops_of_another_size_run_in_their_own_call(backbone: GatedBackbone) -> None:
