@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import msgspec
 
 from runtime.messages import HEARTBEAT_S, BroadcastMessage, StreamHealth, VerdictMessage
-from runtime.pipeline.restart import RestartPolicy
 from runtime.pipeline.stream_analysis import FaceVerdict, StreamAnalysis
-from runtime.pipeline.stream_state import Messages, StreamStateMachine, stall_timeout_s
+from runtime.pipeline.stream_state import Messages, RestartPolicy, StreamStateMachine, stall_timeout_s
 from streams.errors import EndOfStream, SourceError
 from streams.input.capture.interface import Timeouts
 from streams.input.events import (

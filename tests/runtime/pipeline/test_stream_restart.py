@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.pipeline.restart import Restart, RestartPolicy
+from runtime.pipeline.stream_state import Restart, RestartPolicy
 from streams.input.reader import Backoff
 from streams.input.source import parse_source
 
