@@ -34,6 +34,7 @@ from runtime.model.bundle import Bundle, load_bundle, write_manifest
 from runtime.model.calibration import Calibration
 from runtime.model.manifest import BACKBONE_FILE, HEAD_FILE, MANIFEST_FILE, Manifest, Weights
 from runtime.model.temporal_classifier import TEMPORAL_FILE
+from streams.text import printable
 from train.models.checkpoint import load_checkpoint
 
 # Limit of the user's clips; every other one is for the rounding, the rest for the gates.
@@ -79,7 +80,7 @@ def export_bundle(
     trained = load_checkpoint(checkpoint)
     model, config = trained.model, trained.model.config
     manifest = Manifest(
-        name=name or checkpoint.resolve().name,
+        name=name or printable(checkpoint.resolve().name),
         input_size=config.input_size,
         crop_margin=config.crop_margin,
         sample_hz=config.sample_hz,

@@ -19,6 +19,7 @@ import msgspec
 from runtime.errors import BundleInvalid, BundleUnsupported
 from runtime.model.calibration import Calibration
 from runtime.model.temporal_classifier import TEMPORAL_FILE, TemporalClassifier
+from streams.text import printable
 
 FORMAT_VERSION = 3
 """The only format version that is written and read."""
@@ -74,8 +75,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     temporal: TemporalClassifier | None = None
 
     def __post_init__(self) -> None:
-        if not self.name:
-            raise ValueError("name must not be empty")
+        # It is shown in pages, metrics and logs.
+        if not self.name or self.name != printable(self.name):
+            raise ValueError("name must be one line of printable characters and not empty")
         if self.input_size < 32:
             raise ValueError(f"input_size must be at least 32, not {self.input_size}")
         if not (math.isfinite(self.crop_margin) and self.crop_margin > 0):

@@ -187,6 +187,7 @@ def test_missing_keys_are_named(bundle: Path) -> None:
         (lambda d: d["features"].update(shape=["N", "T"]), "features.shape"),
         (lambda d: d.update(weights="int4"), "weights"),
         (lambda d: d.update(name=""), "name"),
+        (lambda d: d.update(name="a\x1b[31m\nb"), "name"),
         (lambda d: d.update(files=[]), "files"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from streams.errors import SourceError
 from streams.input.address import network_address
 from streams.input.source import parse_source
 
+ROOT = Path(__file__).parents[3]
 SECRETS = ("s3cr3t", "s3", "cr3t", "ada", "K3Y")
 
 
@@ -51,6 +53,20 @@ def test_network_addresses(text: str, shown: str) -> None:
         assert not any(secret in form.lower() for secret in (*SECRETS, "k3y"))
     for again in (copy.deepcopy(address), pickle.loads(pickle.dumps(address))):
         assert (again, hash(again), str(again)) == (address, hash(address), shown)
+
+
+def test_only_what_opens_a_source_asks_for_the_whole_address() -> None:
+    """`reveal` is called where FFmpeg opens a source, and by benchmarks, which open files of their own."""
+    callers = {
+        str(path.relative_to(ROOT))
+        for package in ("streams", "runtime", "train", "export", "benchmarks")
+        for path in (ROOT / package).rglob("*.py")
+        if ".reveal()" in path.read_text(encoding="utf-8")
+    }
+    assert {caller for caller in callers if not caller.startswith("benchmarks/")} == {
+        "streams/input/capture/ffmpeg.py",
+        "streams/input/source.py",
+    }
 
 
 @pytest.mark.parametrize(
