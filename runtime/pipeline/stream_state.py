@@ -288,10 +288,9 @@ class RestartPolicy:
         )
 
     def _traceback(self, error: BaseException) -> str:
-        text = "".join(traceback.format_exception(error))
-        secret, shown = self._source.address.reveal(), str(self._source.address)
+        text = self._source.address.hide_in("".join(traceback.format_exception(error)))
         # Not `printable` for the whole: it makes one line of it.
-        lines = text.replace(secret, shown).splitlines()
+        lines = text.splitlines()
         return "\n".join(line[: len(line) - len(line.lstrip())] + printable(line) for line in lines)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from pathlib import Path
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from streams.errors import SourceInvalid
 from streams.text import printable
@@ -23,6 +23,7 @@ __all__ = ["HIDDEN", "Address", "file_address", "network_address", "shown_path",
 HIDDEN = "[hidden, as it may contain a password]"
 """Shown instead of a text that is not an address and may contain a password."""
 
+MIN_SECRET = 4
 _HOST = re.compile(r"[\w.-]+|[0-9a-f:.]+(%[\w.-]+)?")
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):(?!\\)")
 _WORDS = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt", "rtp", "udp", "tcp"})
@@ -50,6 +51,20 @@ class Address:
     def reveal(self) -> str:
         """Return the whole address. It may contain a password: hand it to FFmpeg and to nothing else."""
         return self._secret
+
+    def hide_in(self, text: str) -> str:
+        """Return a text of others, such as a traceback, without this network address and its secret parts."""
+        if not self.scheme:
+            return text
+        text = text.replace(self._secret, self.shown)
+        parts = urlsplit(self._secret)
+        query = f"?{parts.query}" if parts.query else ""
+        secrets = {self._secret.partition("://")[2], parts.netloc.rpartition("@")[0], parts.password or ""}
+        secrets |= {unquote(parts.password or ""), parts.path + query, parts.path.strip("/"), parts.query}
+        # Shorter ones occur in other words too, and are no password.
+        for secret in sorted((secret for secret in secrets if len(secret) >= MIN_SECRET), key=len)[::-1]:
+            text = text.replace(secret, "…")
+        return text
 
     def __str__(self) -> str:
         return self.shown

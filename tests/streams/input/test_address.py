@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from streams.errors import SourceError
-from streams.input.address import network_address
+from streams.input.address import file_address, network_address
 from streams.input.source import parse_source
 
 ROOT = Path(__file__).parents[3]
@@ -53,6 +53,23 @@ def test_network_addresses(text: str, shown: str) -> None:
         assert not any(secret in form.lower() for secret in (*SECRETS, "k3y"))
     for again in (copy.deepcopy(address), pickle.loads(pickle.dumps(address))):
         assert (again, hash(again), str(again)) == (address, hash(address), shown)
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("open rtsp://ada:s3cr3t@host:554/live/K3Y?t=1 failed", "open rtsp://host:554 failed"),
+        ("ada:s3cr3t was refused", "… was refused"),
+        ("password s3cr3t", "password …"),
+        ("GET /live/K3Y?t=1", "GET …"),
+        ("stream live/K3Y", "stream …"),
+        ("another text", "another text"),
+    ],
+)
+def test_texts_of_others_lose_the_address(text: str, hidden: str) -> None:
+    """A traceback may quote the address, or a part of it."""
+    assert network_address("rtsp://ada:s3cr3t@host:554/live/K3Y?t=1").hide_in(text) == hidden
+    assert file_address(Path("/live/K3Y")).hide_in(text) == text
 
 
 def test_only_what_opens_a_source_asks_for_the_whole_address() -> None:
