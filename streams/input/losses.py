@@ -73,3 +73,22 @@ class LossMeter:
         by_skipping = min(lost, skipped - last[3])
         self.skipped += by_skipping
         self.corrupt += min(lost - by_skipping, corrupt - last[4])
+
+    def ended(self, elapsed_s: float, *, skipped: int, corrupt: int) -> None:
+        """Count the samples lost between the last one and the end of a connection.
+
+        Args:
+            elapsed_s: Seconds since the last sample.
+            skipped: Packets skipped so far in this connection.
+            corrupt: Frames lost to damaged data so far in this connection.
+        """
+        if self._last is not None:
+            connection, timeline, last_s, *_ = self._last
+            self.sampled(
+                last_s + elapsed_s,
+                connection=connection,
+                timeline=timeline,
+                skipped=skipped,
+                corrupt=corrupt,
+            )
+        self._last = None

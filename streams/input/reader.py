@@ -147,6 +147,7 @@ class Reader:
         self._continuity = Continuity(sample_hz)  # used by the consumer's thread only
         self._loss_meter = LossMeter(sample_hz)
         self._refused = 0
+        self._sampled_s = 0.0
         self._stop = threading.Event()
         self._error: SourceError | None = None
         self._corrupt = 0
@@ -298,6 +299,9 @@ class Reader:
                     return
         finally:
             self._corrupt = corrupt_before + capture.corrupt
+            if self.source.live:
+                elapsed_s = self._clock() - self._sampled_s
+                self._loss_meter.ended(elapsed_s, skipped=capture.skipped, corrupt=capture.corrupt)
             capture.close()
         if not connected and not self._stop.is_set():
             raise SourceNotVideo(self.source.spec, "no frame in it can be decoded")
@@ -315,6 +319,7 @@ class Reader:
             self._emit(FastEnough(fps) if was_too_slow else TooSlow(fps, min_fps))
         if not due:
             return
+        self._sampled_s = self._clock()
         self._loss_meter.sampled(
             time_s,
             connection=self._connections,

@@ -210,14 +210,14 @@ class FFmpegCapture:
         """Add the times of a decoded frame; None if it is damaged or its time is unknown."""
         nominal = round(1 / (self._time_base * Fraction(self.fps or 25)))
         pts = self._presentation.present(image.pts, duration=image.duration or nominal)
+        captured_s = None
+        if pts is not None and self._source.live:  # damaged frames show a change of the clock too
+            captured_s = self._capture_clock.present(float(pts * self._time_base))
         if image.is_corrupt:
             self.corrupt += 1
             return None
         if pts is None:  # the first frame of an RTP stream can arrive before its clock is known
             return None
-        captured_s = None
-        if self._source.live:
-            captured_s = self._capture_clock.present(float(pts * self._time_base))
         return DecodedFrame(
             image=image,
             pts=pts,

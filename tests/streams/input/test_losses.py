@@ -40,3 +40,14 @@ def test_nothing_is_lost_across_connections_and_jumps() -> None:
     meter.sampled(20.0, connection=2, timeline=0, skipped=9, corrupt=9)
     meter.sampled(30.0, connection=2, timeline=1, skipped=99, corrupt=99)
     assert (meter.skipped, meter.corrupt) == (0, 0)
+
+
+def test_a_connection_that_ends_in_damaged_data_counts_it() -> None:
+    """Nothing follows the last sample; the time since then counts, once."""
+    meter = LossMeter(8.0)
+    meter.ended(10.0, skipped=9, corrupt=9)
+    assert (meter.skipped, meter.corrupt) == (0, 0)
+    meter.sampled(10.0, connection=1, timeline=0, skipped=0, corrupt=1)
+    meter.ended(10.0, skipped=0, corrupt=251)
+    meter.ended(10.0, skipped=0, corrupt=251)
+    assert (meter.skipped, meter.corrupt) == (0, 79)
