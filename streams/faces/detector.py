@@ -36,7 +36,7 @@ OUTPUTS = ("537", "538", "539")
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """One detected face: its box in pixels of the full frame, and the confidence of the network, 0..1."""
+    """One detected face: its box in pixels of the full frame, and the network's confidence, 0..1."""
 
     box: Box
     score: float

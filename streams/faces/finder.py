@@ -4,8 +4,8 @@
     for face in finder.find(frame):
         crop = crop_face(frame.image, face.box, size=112, margin=1.3)
 
-A track continues only while optical flow measures its motion reliably, which it does not across a cut from
-one face to another. So an id never passes to another face. All tracks end where a new segment begins, see
+A track continues only while optical flow measures its motion reliably. Across a cut from one face to another
+it does not, so an id never passes to another face. All tracks end where a new segment begins; see
 `streams.input.continuity`.
 """
 
@@ -73,7 +73,7 @@ class Finder(Protocol):
 
 
 class FaceFinder:
-    """Detects and follows the faces of one stream; one thread, frames in order.
+    """Detection and tracking of the faces of one stream; for one thread, frames in order.
 
     A face is reported where the detector found it, and then where optical flow moved it, until the detector
     runs again. A face that this detection misses is not reported. It keeps its id if the next detection, one
@@ -115,8 +115,8 @@ class FaceFinder:
         self._follow(image)
         tracks = self._tracker.tracks
         self._until_detection -= 1
-        unsure = len(tracks) < known or any(track.missed for track in tracks) or self._tracker.crowded
-        detected = self._until_detection <= 0 or unsure
+        lost = len(tracks) < known or any(track.missed for track in tracks)
+        detected = self._until_detection <= 0 or lost or self._tracker.has_overlap
         if detected:
             self._tracker.confirm(self._detector.detect(image, self._long_side(image)))
             self._until_detection = self._schedule.every

@@ -43,8 +43,8 @@ class FaceMotion:
             boxes: Track id -> face box in the previous frame, in pixels.
 
         Returns:
-            Track id -> motion (right, down) in pixels. A face whose motion is unreliable is left out, and so
-            are all faces of the first frame.
+            Track id -> motion (right, down) in pixels, without faces whose motion is unreliable; empty for
+            the first frame.
         """
         scale = min(1.0, FLOW_SIDE / max(image.width, image.height))
         previous, current = self._previous, self._grey(image, scale)

@@ -1,9 +1,9 @@
 """Assignment of track ids to face boxes from frame to frame; no pixels and no I/O.
 
-A track continues only with evidence: a measured motion between two frames (`move`), and a detection at the
-place it moved to (`confirm`). If tracks and detections can be matched in more than one way, those tracks end
-and the detections start new ones, because a history that continues on the wrong face is worse than a new
-start. Ids count up and are never reused.
+A track continues only with a measured motion between two frames (`move`) and a detection at the place it
+moved to (`confirm`). If tracks and detections can be matched in more than one way, those tracks end and the
+detections start new ones: a window with samples of two faces is worse than a new window. Ids count up and are
+never reused.
 """
 
 from collections.abc import Mapping, Sequence
@@ -56,12 +56,12 @@ class Tracker:
 
     @property
     def tracks(self) -> tuple[Track, ...]:
-        """The current tracks, oldest first."""
+        """Return the current tracks, oldest first."""
         return tuple(self._tracks)
 
     @property
-    def crowded(self) -> bool:
-        """Whether any two tracks overlap, so that optical flow may soon confuse them."""
+    def has_overlap(self) -> bool:
+        """Return whether any two tracks overlap, so that optical flow may soon confuse them."""
         boxes = _boxes([track.box for track in self._tracks])
         overlaps = _iou(boxes, boxes)
         return any(overlaps[a, b] > 0 for a, b in combinations(range(len(boxes)), 2))

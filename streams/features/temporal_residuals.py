@@ -1,4 +1,4 @@
-"""Temporal residuals: what changes in a face from crop to crop after its motion is removed.
+"""Temporal residuals: the change of a face from crop to crop after its motion is removed.
 
 Most deepfakes are synthesised frame by frame, so light, colour and shape of the synthesised region vary in
 time where those of a real face do not. Each crop is compared with the crops one and two samples before it:

@@ -1,1 +1,1 @@
-"""Sources of frames: parsing, opening, decoding, sampling and handing frames over between threads."""
+"""Sources of frames: parsing, opening, decoding, sampling, and the queue between reader and analysis."""

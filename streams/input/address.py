@@ -1,11 +1,11 @@
-"""Addresses of sources, which show only what is known to be no secret.
+"""Addresses of sources. Their text contains only parts that cannot be secret.
 
     address = network_address("rtsp://ada:s3cr3t@10.0.0.7/user=ada&password=s3cr3t&channel=1")
     str(address)      # "rtsp://10.0.0.7"
     address.name      # "10.0.0.7"
 
-Shown are scheme, host and port of a network address; names of files and devices. User names, passwords, paths
-and queries are not: keys of streams are part of paths too, and no pattern can tell them from other names.
+Scheme, host and port of a network address are shown, and names of files and devices. User names, passwords,
+paths and queries are not: a path may contain a stream key, which no pattern can tell from other names.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from streams.text import printable
 __all__ = ["HIDDEN", "Address", "file_address", "network_address", "shown_path", "shown_text"]
 
 HIDDEN = "[hidden, as it may contain a password]"
-"""Shown instead of a text that is not an address and may contain a password."""
+"""Replacement for a text that is not an address and may contain a password."""
 
 MIN_SECRET = 4
 _HOST = re.compile(r"[\w.-]+|[0-9a-f:.]+(%[\w.-]+)?")
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):(?!\\)")
-_WORDS = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt", "rtp", "udp", "tcp"})
+_SCHEME_NAMES = frozenset({"rtsp", "rtsps", "rtmp", "rtmps", "http", "https", "srt", "rtp", "udp", "tcp"})
 _ENCODE = "write special characters of a user name, password or path as %XX"
 
 
 class Address:
-    """Address that FFmpeg opens; text made of it shows only `shown`.
+    """Address that FFmpeg opens; `str` and `repr` contain only `shown`.
 
     Args:
         secret: The whole address, which may contain a password.
-        shown: What may be shown of it.
-        name: Short name to show; not unique.
+        shown: The parts that may be shown.
+        name: Short display name; not unique.
         scheme: Scheme of a network address in lower case; empty for any other.
     """
 
@@ -49,7 +49,7 @@ class Address:
         self.scheme = scheme
 
     def reveal(self) -> str:
-        """Return the whole address. It may contain a password: hand it to FFmpeg and to nothing else."""
+        """Return the whole address. It may contain a password: pass it to FFmpeg only."""
         return self._secret
 
     def hide_in(self, text: str) -> str:
@@ -84,7 +84,7 @@ def file_address(path: Path, *, shown: str | None = None) -> Address:
 
     Args:
         path: The file.
-        shown: What to show; None for the path.
+        shown: Text to show instead of the path; None for the path.
     """
     # The prefix keeps FFmpeg from parsing a colon in the file name as a protocol.
     return Address(f"file:{path}", shown=str(path) if shown is None else shown, name=path.name)
@@ -97,7 +97,7 @@ def network_address(text: str) -> Address:
         text: Address as a user types it.
 
     Raises:
-        SourceInvalid: The address is malformed; the message contains no more of it than the scheme.
+        SourceInvalid: The address is malformed. Of the address, the message contains the scheme only.
     """
     scheme = text.partition(":")[0].lower()
     masked = f"{scheme}://…"
@@ -106,11 +106,11 @@ def network_address(text: str) -> Address:
     parts = _split(text)
     if parts is None or not (parts.hostname is None or _HOST.fullmatch(parts.hostname)):
         raise SourceInvalid(masked, "not a well-formed address", _ENCODE)
-    certain = _host_is_certain(parts)
-    if not certain and "@" in parts.netloc:
-        # FFmpeg would ask name servers for a part of the password.
+    unambiguous = _host_is_unambiguous(parts)
+    if not unambiguous and "@" in parts.netloc:
+        # FFmpeg would look up a part of the password as a host name.
         raise SourceInvalid(masked, "it is unclear where the password ends", _ENCODE)
-    if not certain:
+    if not unambiguous:
         return Address(text, shown=masked, name=scheme, scheme=scheme)
     host = parts.hostname or ""
     authority = f"[{host}]" if ":" in host else host
@@ -119,19 +119,23 @@ def network_address(text: str) -> Address:
 
 
 def shown_path(path: Path) -> str:
-    """Return a path for output; hidden if it is an address that a user has given instead of a file."""
+    """Return a path as it may be shown; `HIDDEN` if it may be an address given by mistake."""
     text = str(path)
     return text if path.is_absolute() or not _SCHEME.match(text) else shown_text(text)
 
 
 def shown_text(text: str) -> str:
-    """Return what may be shown of a text that names no source: all of it only if it looks like a path.
+    """Return what may be shown of a text that is not a source: all of it only if it looks like a path.
 
     Args:
         text: Text that a user gave as a source. It may be an address with a mistake in its scheme.
     """
     first = text.partition("/")[0]
-    if any(character in text for character in "@=?&") or text.startswith("//") or first.lower() in _WORDS:
+    if (
+        any(character in text for character in "@=?&")
+        or text.startswith("//")
+        or first.lower() in _SCHEME_NAMES
+    ):
         return HIDDEN
     if text.startswith("webcam:"):
         return printable(text)
@@ -145,17 +149,17 @@ def _split(text: str) -> SplitResult | None:
         parts = urlsplit(text)
         _ = parts.port  # raises ValueError if invalid
     except ValueError:
-        # The error is not kept: it may quote a part of the password.
+        # The error is discarded, because its text may quote a part of the password.
         return None
     return parts
 
 
-def _host_is_certain(parts: SplitResult) -> bool:
+def _host_is_unambiguous(parts: SplitResult) -> bool:
     """Return whether the host cannot be a part of a user name or password.
 
     An unescaped "/", "?" or "#" in a password ends the authority early: `user:pa/ss@host`.
     """
-    if "@" not in parts.path and ("@" not in parts.query + parts.fragment or not _has_colon_or_user(parts)):
+    if "@" not in parts.path and ("@" not in parts.query + parts.fragment or not _may_have_user(parts)):
         return True
     try:
         ipaddress.ip_address(parts.hostname or "")
@@ -164,5 +168,5 @@ def _host_is_certain(parts: SplitResult) -> bool:
     return True
 
 
-def _has_colon_or_user(parts: SplitResult) -> bool:
+def _may_have_user(parts: SplitResult) -> bool:
     return ":" in parts.netloc or "@" in parts.netloc

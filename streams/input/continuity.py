@@ -1,15 +1,15 @@
 """Continuity of one stream: which samples follow each other, as a segment number that each frame carries.
 
-Pure: times and facts are passed in, a number is returned.
+No I/O and no clock: times and frame properties are passed in, a number is returned.
 
     continuity = Continuity(sample_hz=8.0)
     segment = continuity.deliver(frame.pts_s, origin)
     if segment != last_segment:
         window.clear()
 
-The samples of one segment may share a window. A consumer that sees another segment than its last one starts
-again, even if it was never given the frame that began the segment: a number is not lost with a frame, as a
-flag would be.
+The samples of one segment may share a window. A consumer starts again when the number differs from that of
+its last frame. A number rather than a flag on the first frame of a segment, because that frame may be
+dropped.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Spacing:
 
 
 class Chain:
-    """Sequence of sample times; each new one either follows the last or breaks the sequence.
+    """Sequence of sample times; each new time either follows the last one or breaks the sequence.
 
     An interval with one missing sample is bridged, unless the interval before it was bridged too. Otherwise
     a stream at half the sample rate would be scored as if it had the full one.
@@ -133,8 +133,8 @@ class Continuity:
     """Segment numbers of one stream's samples, in the order in which its consumer takes them.
 
     A new segment begins when a property in `Origin` changes, when media time does not advance, and after an
-    interval that may not be bridged. Samples that were never taken, or were refused, only lengthen the
-    interval; the causes (queue, skipped packets, damaged data, a hole in the source) are not distinguished.
+    interval that may not be bridged. A sample that is missing, for whatever cause (queue, skipped packets,
+    damaged data, a gap in the source, refusal), lengthens the interval between its neighbours.
 
     Args:
         sample_hz: Nominal rate in samples per second of media time.

@@ -70,7 +70,7 @@ class FastEnough:
 
 @dataclass(frozen=True, slots=True)
 class WrongClock:
-    """Time stamps of a live source that cannot be used; the times of arrival are used in their place."""
+    """Unusable time stamps of a live source; arrival times are used instead."""
 
     reason: str
     """What is wrong with them, in a few words."""

@@ -1,4 +1,4 @@
-"""The video file suffixes that the whole project knows, and the search for video files below a directory."""
+"""Suffixes of video files, and the search for video files below a directory."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ VIDEO_SUFFIXES = frozenset({
 def video_files(directory: Path, *, on_error: Callable[[OSError], None] = lambda _: None) -> Iterator[Path]:
     """Find the video files below a directory by their suffix, at any depth, in the order of their paths.
 
-    Files and directories whose name starts with a dot are left out; macOS writes `._name.mp4` files that are
-    no videos. Symbolic links to directories are followed, each directory once. A directory that does not
-    exist has no files.
+    Files and directories whose name starts with a dot are skipped, such as the `._name.mp4` files of macOS,
+    which are not videos. Symbolic links to directories are followed, each directory once. A directory that
+    does not exist has no files.
 
     Args:
         directory: Where to search.
@@ -38,7 +38,7 @@ def video_files(directory: Path, *, on_error: Callable[[OSError], None] = lambda
     known = {os.path.realpath(directory)}
     for folder, subfolders, names in os.walk(directory, onerror=on_error, followlinks=True):
         visible = [name for name in subfolders if not name.startswith(".")]
-        subfolders[:] = _new(folder, visible, known)
+        subfolders[:] = _unvisited(folder, visible, known)
         found += [
             Path(folder, name)
             for name in names
@@ -47,8 +47,8 @@ def video_files(directory: Path, *, on_error: Callable[[OSError], None] = lambda
     yield from sorted(found)
 
 
-def _new(folder: str, subfolders: list[str], known: set[str]) -> Iterator[str]:
-    """Yield the subfolders whose directory has not been seen yet, real ones before links."""
+def _unvisited(folder: str, subfolders: list[str], known: set[str]) -> Iterator[str]:
+    """Yield the subfolders whose real directory is not in `known`, links last, and add them to it."""
     for name in sorted(subfolders, key=lambda name: os.path.islink(os.path.join(folder, name))):
         real = os.path.realpath(os.path.join(folder, name))
         if real not in known:

@@ -1,4 +1,4 @@
-"""One due sample of a source: the decoded frame with its times, on the way to the face detector."""
+"""One due sample of a source: a decoded frame with its times and its segment."""
 
 from __future__ import annotations
 

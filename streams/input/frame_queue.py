@@ -1,8 +1,8 @@
 """Queue of samples between the reader's thread and the analysis: newest wins, or the reader waits.
 
-The queue of a live source has room for two samples. A detection now and then takes longer than one sample
-interval, and the next frame makes up for it. A sample taken from the queue is therefore at most one sample
-older than the newest.
+The queue of a live source has room for two samples, because the analysis of a frame on which the face
+detector runs can take longer than one sample interval, and that of the next frame takes less. A sample taken
+from the queue is at most one sample older than the newest.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Counts of due samples that were not analysed, by cause. Pure."""
+"""Counts of due samples that were not analysed, by cause. No I/O and no clock."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class LossMeter:
         if last is None or last[:2] != (connection, timeline):
             return
         lost = max(0, round((time_s - last[2]) * self._sample_hz) - 1)
-        # At most one sample per packet or frame: the rest of the interval is a hole in the source.
+        # At most one sample per packet or frame; the rest of the interval is a gap in the source itself.
         by_skipping = min(lost, skipped - last[3])
         self.skipped += by_skipping
         self.corrupt += min(lost - by_skipping, corrupt - last[4])

@@ -44,7 +44,7 @@ from streams.input.source import Source
 __all__ = ["Backoff", "Reader", "open_reader"]
 
 _STOP_S = 1.8  # a little longer than the longest read timeout
-_STOP_OPENING_S = 0.5  # a connection attempt cannot be interrupted; its thread is left to end by itself
+_STOP_OPENING_S = 0.5  # a connection attempt cannot be interrupted, so its thread is not waited for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class Backoff:
     Args:
         first_s: First wait; it doubles with every failure.
         max_s: Longest wait.
-        jitter: Largest share of a wait that is taken off at random, so that many readers do not reconnect at
+        jitter: Largest share of a wait that is subtracted at random, so that many readers do not reconnect at
             the same time.
 
     Raises:
@@ -78,7 +78,7 @@ class Backoff:
             failures: At least 1.
             chance: A random number in [0, 1).
         """
-        doublings = min(failures - 1, 32)  # reaches any max_s, and keeps the number finite
+        doublings = min(failures - 1, 32)  # enough for any max_s, without an overflow
         return min(self.max_s, self.first_s * 2.0**doublings) * (1 - self.jitter * chance)
 
 
@@ -209,7 +209,7 @@ class Reader:
         return replace(frame, segment=self._continuity.deliver(frame.pts_s, origin))
 
     def refuse(self) -> None:
-        """Count the sample last taken as lost; for a consumer that does not use it."""
+        """Count the sample last taken as lost, because its consumer did not analyse it."""
         self._refused += 1
         self._continuity.refuse()
 

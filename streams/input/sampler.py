@@ -1,6 +1,6 @@
 """Choice of the frames that are analysed: one in every 1 / `sample_hz` seconds of media time.
 
-Pure: it decides by the times it is given and has no clock.
+No I/O and no clock: it decides by the media times of the frames.
 
     sampler = Sampler(8.0)
     for frame in decoded:
@@ -20,13 +20,13 @@ __all__ = ["MIN_STEP", "Sampler"]
 MIN_STEP = 0.7
 """Shortest interval between two samples that the model accepts, in nominal intervals."""
 
-_CHOSEN_STEP = 1.5  # no frame is passed over if the interval would then be longer than this
-_TOLERANCE = 1e-6  # seconds; absorbs rounding of times
+_MAX_CHOSEN_STEP = 1.5  # a frame is not skipped if the interval to the next one would exceed this
+_TOLERANCE_S = 1e-6  # absorbs rounding of times
 # Odd, so that the median of two alternating intervals is one of them and not their mean.
 _INTERVALS_KEPT = 15
 _INTERVALS_NEEDED = 5
-# A source that breaks off three times within nine samples never fills the shortest window. It has recovered
-# after four samples without a break.
+# A source with three breaks within nine samples never fills the shortest window. It has recovered after four
+# samples without a break.
 _STEPS_KEPT = 9
 _BREAKS_TOO_SLOW = 3
 _STEPS_RECOVERED = 4
@@ -68,14 +68,17 @@ class Sampler:
 
     @property
     def fps(self) -> float | None:
-        """Return the frame rate: of the breaks while too slow, else the measured one, else the given one."""
+        """Return the measured frame rate, or the given one before it is measured; None if neither is known.
+
+        While the source is too slow, it is the median rate over the intervals that broke the sequence.
+        """
         breaks = [interval_s for interval_s, is_break in self._steps if is_break]
         if self.too_slow and breaks:
             return 1 / statistics.median(breaks)
         return 1 / self._interval_s if self._interval_s else None
 
     def restart(self) -> None:
-        """Begin another time line: the times of the next frames cannot be compared with those before."""
+        """Start a new timeline, because the next times cannot be compared with the previous ones."""
         self.timeline += 1
         self._frame_s = self._sample_s = None
 
@@ -95,7 +98,7 @@ class Sampler:
         if self._spacing.is_jump_back(interval_s):
             self.restart()
             return self.offer(pts_s)
-        if interval_s <= _TOLERANCE:
+        if interval_s <= _TOLERANCE_S:
             return False  # a duplicate
         self._frame_s = pts_s
         self._intervals_s.append(interval_s)
@@ -103,13 +106,13 @@ class Sampler:
             self._interval_s = statistics.median(self._intervals_s)
 
         elapsed_s = pts_s - self._sample_s
-        if elapsed_s < MIN_STEP * self._step_s - _TOLERANCE:
+        if elapsed_s < MIN_STEP * self._step_s - _TOLERANCE_S:
             return False
-        longest_s = _CHOSEN_STEP * self._step_s + _TOLERANCE
-        nearest = pts_s >= self._due_s - self._interval_s / 2 - _TOLERANCE
+        longest_s = _MAX_CHOSEN_STEP * self._step_s + _TOLERANCE_S
+        nearest = pts_s >= self._due_s - self._interval_s / 2 - _TOLERANCE_S
         if not nearest and elapsed_s + self._interval_s <= longest_s:
             return False
-        self._note_step(elapsed_s, follows=self._chain.append(pts_s))
+        self._update_too_slow(elapsed_s, follows=self._chain.append(pts_s))
         return self._take(pts_s, restart=elapsed_s > longest_s)
 
     def _take(self, pts_s: float, *, restart: bool) -> bool:
@@ -117,13 +120,13 @@ class Sampler:
         next_s = pts_s + self._step_s
         if not restart:
             # The grid continues, but stays within half a frame interval of the samples taken. Otherwise it
-            # would run away from a frame rate that cannot follow it, and be caught up later at a wrong rate.
+            # would fall behind at a frame rate below the sample rate, and later samples would be too close.
             slack_s = self._interval_s / 2
             next_s = min(max(self._due_s + self._step_s, next_s - slack_s), next_s + slack_s)
         self._due_s = next_s
         return True
 
-    def _note_step(self, elapsed_s: float, *, follows: bool) -> None:
+    def _update_too_slow(self, elapsed_s: float, *, follows: bool) -> None:
         """Update `too_slow` with the interval between two samples."""
         self._steps.append((elapsed_s, not follows))
         if not self.too_slow:

@@ -48,13 +48,13 @@ def _no_options() -> Mapping[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Source of frames. Its text contains no secret: that is in `address` alone."""
+    """Source of frames. Only `address` may contain a password; its text does not show it."""
 
     address: Address
     """Address that FFmpeg opens."""
 
     name: str = ""
-    """Name to show: printable, at most `MAX_NAME` characters, not unique. Empty for that of the address."""
+    """Display name: printable, at most `MAX_NAME` characters, not unique; by default that of the address."""
 
     format: str | None = None
     """FFmpeg's input format; None to let FFmpeg detect it."""
@@ -68,7 +68,7 @@ class Source:
     kind: Kind
 
     def __post_init__(self) -> None:
-        # The one place where names are made printable: they go to logs, messages, labels and pages.
+        # Made printable here once, because names appear in logs, messages, metric labels and pages.
         for name in (self.name, self.address.name, self.kind):
             if shown := printable(name, MAX_NAME):
                 object.__setattr__(self, "name", shown)
@@ -76,7 +76,7 @@ class Source:
 
     @property
     def spec(self) -> str:
-        """The source as it is shown in messages: the shown part of its address, after a name of its own."""
+        """Return the text for errors and logs: the shown part of the address, or `NAME (ADDRESS)`."""
         shown = str(self.address)
         derived = printable(self.address.name, MAX_NAME)
         return shown if self.name in (derived, shown) else f"{self.name} ({shown})"
@@ -115,17 +115,17 @@ _RTSP_SCHEMES = frozenset({"rtsp", "rtsps"})
 _LIVE_SCHEMES = frozenset({"rtmp", "rtmps", "rtmpt", "rtmpts", "rtp", "srt", "tcp", "udp"})
 _WEB_SCHEMES = frozenset({"http", "https", "ftp"})
 
-# A web resource with one of these suffixes has an end, or is a playlist that FFmpeg fetches in parts. Any
-# other resource is taken for a camera that pushes frames, as is one of MJPEG, which has no end.
+# A web resource with one of these suffixes is finite, or is a playlist that FFmpeg fetches in parts. Any
+# other resource, MJPEG included, is assumed to be a camera that sends frames without end.
 _FINITE_SUFFIXES = VIDEO_SUFFIXES - {".mjpeg", ".mjpg"} | {".m3u8", ".mpd"}
-# A session description names the ports on which RTP arrives. FFmpeg opens no network address from a file
-# unless it is told that it may.
+# A session description (SDP) names the ports on which RTP arrives. FFmpeg opens network addresses named in a
+# file only for the protocols in this list.
 _SESSION_PROTOCOLS = "file,crypto,data,rtp,srtp,udp,tcp"
 
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
 _WEBCAM = re.compile(r"webcam(?::(?P<index>\d{1,3}))?")
 _VIDEO_DEVICE = re.compile(r"/dev/video(?P<index>\d{1,3})")
-# Links that udev keeps to cameras, by model and serial number or by USB port.
+# Links to cameras that udev creates, by model and serial number or by USB port.
 _STABLE_DEVICE = re.compile(r"/dev/v4l/by-[a-z]+/(?P<name>[^/]+)")
 _LOOKS_LIKE_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(?!\\)")
 _NAMED = re.compile(r"(?P<name>[^=/\\:?&@#]+)=(?P<source>.+)", re.DOTALL)
@@ -144,8 +144,8 @@ def parse_source(
     Args:
         text: `rtsp://...`, `rtsps://...`, `webcam`, `webcam:N`, the path of a file, a URL, or `demo`; any of
             them after `NAME=`.
-        name: Name to show; None for `NAME`, or one made of the address.
-        rtsp_transport: Transport of the RTP packets; TCP loses none, UDP must be allowed by the network.
+        name: Display name; None for `NAME`, else the host or file name of the address.
+        rtsp_transport: Transport of the RTP packets. TCP loses none; UDP must be allowed by the network.
         live: Whether a URL is live; None to decide by its scheme and suffix. Ignored for other kinds.
         platform: Operating system as in `sys.platform`; selects the FFmpeg input of webcams.
 
@@ -233,7 +233,7 @@ def _address(text: str, rtsp_transport: str, live: bool | None) -> Source:
     if scheme in _RTSP_SCHEMES:
         # Audio is not requested: its packets would hide that a camera sends no video. The frame rate is not
         # probed, because that delays the first frame by about 20 frames. The rate that the camera states is
-        # good enough to start with, and the sampler measures it.
+        # used at first, and the sampler measures it.
         options = {"rtsp_transport": rtsp_transport, "allowed_media_types": "video", "fpsprobesize": "0"}
         return Source(
             address=address, format="rtsp", options=MappingProxyType(options), live=True, kind="rtsp"

@@ -86,7 +86,7 @@ class FakeParameters:
     colour_scale: float
 
     def jitter(self, rng: np.random.Generator, amount: float = 1.0) -> FakeParameters:
-        """Return slightly different parameters, as those of a generator that treats every frame separately.
+        """Return slightly different parameters, as of a generator that processes each frame separately.
 
         Args:
             rng: Random generator.

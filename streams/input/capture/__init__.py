@@ -1,1 +1,1 @@
-"""Connections to sources: opening, decoding, capture times and translation of errors."""
+"""Connections to sources: opening, decoding, capture times, rotation and translation of FFmpeg's errors."""

@@ -1,4 +1,4 @@
-"""Capture times of live frames, and catching up after a delay; no I/O and no clock of its own."""
+"""Capture times of live frames, and the choice of packets to skip after a delay. No I/O and no clock."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class CaptureClock:
     """Mapping from a live source's media time to the reader's clock.
 
     The offset is the smallest difference between arrival and media time since the connection was opened. A
-    reader or network that falls behind therefore shows as latency. The offset may rise by 100 parts per
-    million, because the latency of a camera with a slow clock would otherwise seem to grow, and by as much as
-    the source's clock was set back.
+    reader or network that falls behind therefore shows as latency. The offset rises in two cases: by up to
+    100 parts per million, because the latency of a camera with a slow clock would otherwise seem to grow; and
+    by the amount by which the source's clock was set back.
 
-    Packets come in decoding order, in which media time also steps back for reordered frames. Only decoded
-    frames, which come in the order of presentation, show how far the clock was set back.
+    How far it was set back is measured on decoded frames, which come in presentation order. Packets come in
+    decoding order, in which media time steps back for reordered frames too.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class CaptureClock:
         self._offset_s, self._arrival_s, self._pts_s = offset_s, arrival_s, pts_s
 
     def present(self, pts_s: float) -> float | None:
-        """Return the capture time of the next decoded frame; call it for every frame.
+        """Return the capture time of the next decoded frame. Must be called for every frame.
 
         Args:
             pts_s: Media time in seconds.
@@ -60,7 +60,7 @@ class CaptureClock:
         elif last_s is not None and pts_s < last_s:
             # Without the correction, the frame would have come one interval after the last one.
             interval_s = statistics.median(self._intervals_s) if self._intervals_s else 0.0
-            # Packets before it may already have shown the same; the next packet lowers the offset again.
+            # If earlier packets have already raised the offset, the next packet lowers it again.
             self._offset_s += last_s - pts_s + interval_s
         return min(self._offset_s + pts_s, self._arrival_s)
 
@@ -77,8 +77,8 @@ class CatchUp:
 
     Args:
         limit_s: Lag beyond which packets are skipped.
-        patience_s: Longest search for a keyframe with little lag. After that the next keyframe is taken and
-            its lag accepted: the delay is in the network, and skipping does not reduce it.
+        patience_s: Longest search for a keyframe with little lag. After that the next keyframe is decoded and
+            its lag accepted, because the delay is in the network and skipping does not reduce it.
     """
 
     def __init__(self, *, limit_s: float = 1.0, patience_s: float = 3.0) -> None:
@@ -105,7 +105,7 @@ class CatchUp:
             self._skipping_since_s = now_s
         waited_s = now_s - self._skipping_since_s
         fresh = lag_s <= self._accepted_lag_s + self._limit_s / 2
-        # A stream with gradual refresh has no keyframes; after twice the patience it is joined anywhere.
+        # A stream with gradual refresh has no keyframes; after twice the patience decoding starts anywhere.
         if (keyframe and (fresh or waited_s > self._patience_s)) or waited_s > 2 * self._patience_s:
             self._skipping_since_s = None
             if not fresh:

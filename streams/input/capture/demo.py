@@ -51,7 +51,8 @@ class DemoCapture:
             image = av.VideoFrame.from_ndarray(rgb, format="rgb24")
             drawn_s = self._clock()
             due_s = float(pts * time_base)
-            # On a machine too slow to draw every frame in time the frame rate falls; the delay does not grow.
+            # On a machine too slow to draw every frame in time, the frame rate falls instead of the delay
+            # growing.
             start_s = drawn_s - due_s if start_s is None else max(start_s, drawn_s - due_s)
             if self._stop.wait(max(0.0, start_s + due_s - drawn_s)):
                 return

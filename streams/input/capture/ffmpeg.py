@@ -23,15 +23,15 @@ from streams.input.source import Source, device_url, format_available
 
 __all__ = ["FFmpegCapture"]
 
-# PyAV keeps FFmpeg's log off the terminal by default; this restores it where another library has changed it.
-# No information is lost: errors arrive as exceptions.
+# PyAV's default, which keeps FFmpeg's log off the terminal; restored in case another library has changed it.
+# Errors arrive as exceptions.
 av.logging.set_level(None)
 
 _UNDECODABLE_S = 10.0
 _FILE_THREADS = 2
 _PLAUSIBLE_FPS = (1, 240)
 
-# These formats carry no times: FFmpeg counts frames at an assumed rate, which a live camera does not keep.
+# These formats contain no times: FFmpeg counts frames at an assumed rate, which may differ from the camera's.
 _UNTIMED_FORMATS = frozenset({"mpjpeg", "mjpeg", "h264", "hevc"})
 _ARRIVAL_TIME_BASE = Fraction(1, 90000)
 # Senders of these protocols send in real time.
@@ -177,13 +177,13 @@ class FFmpegCapture:
             context.thread_count = _FILE_THREADS
 
     def _check_clock(self, packet: VideoPacket, arrival_s: float) -> None:
-        """Change to arrival times if the source's clock is wrong."""
+        """Switch to arrival times if the source's clock is wrong."""
         if self._clock_check is None or self._untimed or packet.pts is None:
             return
         self.wrong_clock = self._clock_check.observe(arrival_s, float(packet.pts * self._time_base))
         if self.wrong_clock is not None:
             self._untimed, self._time_base = True, _ARRIVAL_TIME_BASE
-            # Packets that are being skipped, because of a lag that was none, are skipped up to a keyframe.
+            # `CatchUp` keeps its state: if the wrong clock has made it skip packets, it skips to a keyframe.
             self._capture_clock = CaptureClock()
             self._presentation = PresentationTimes(None)
 

@@ -36,7 +36,7 @@ UNSEEKABLE = (
     "the index of the MP4 is at its end, and the server cannot seek",
     "download the file first, or write it with `ffmpeg -movflags faststart`",
 )
-"""Reason and advice for an MP4 that FFmpeg can open and not read."""
+"""Reason and advice for an MP4 that FFmpeg can open but not read."""
 _DOWNLOAD_NOT_VIDEO = _Rule(SourceNotVideo, "not a video FFmpeg can read, or cut short", "check the address")
 
 # The same error means different things for a file, a webcam and a network address: the rules of the source's

@@ -1,4 +1,4 @@
-"""Contract of an open source: decoded frames with their times, and the timeouts for opening and reading."""
+"""Interface of an open source: decoded frames with their times, and the timeouts for opening and reading."""
 
 from __future__ import annotations
 

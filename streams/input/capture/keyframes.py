@@ -23,8 +23,8 @@ def join_keyframes(packets: Iterator[TimedPacket]) -> Iterator[TimedPacket]:
 
     GStreamer's `rtph264pay config-interval=-1` repeats the parameter sets before every slice, and FFmpeg
     takes each repetition for the start of a frame. With `x264enc tune=zerolatency`, which encodes several
-    slices per frame, it would decode half a frame each time. The slices of a frame arrive
-    together, unlike the packets of a camera whose time stamps do not advance.
+    slices per frame, it would decode half a frame each time. Packets are joined only if they arrive together,
+    because a camera whose time stamps do not advance also sends packets of the same time.
     """
     pending: TimedPacket | None = None
     for packet, arrival_s in packets:

@@ -1,6 +1,6 @@
-"""Media times that can be relied on: presentation times of decoded frames, and a check of a source's clock.
+"""Repair of media times: presentation times of decoded frames, and a check of a live source's clock.
 
-Pure: no I/O and no clock.
+No I/O and no clock.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _MAX_DELAY = 64  # packets; decoders return a frame within 16, and within one mo
 class PresentationTimes:
     """Presentation times of decoded frames, also where time stamps are in decoding order or missing.
 
-    Some containers store no presentation times: AVI has only the order of decoding, a raw stream has nothing.
-    A frame then has the time stamp of another frame, or none. The decoder returns frames in the right order
-    all the same. So once a time stamp has stepped back, each frame takes the smallest time stamp of the
-    packets that have no frame yet. Without any, it follows the last frame by its duration.
+    Some containers store no presentation times: AVI has decoding times only, a raw stream has none at all. A
+    frame then has the time stamp of another frame, or none, although the decoder returns frames in the right
+    order. So once a time stamp has stepped back, each frame gets the smallest time stamp among the packets
+    that have no frame yet. Without such a packet, the frame follows the last one by its duration.
 
     FFmpeg's best-effort time stamps, which PyAV does not expose, serve the same purpose, but fail where the
     decoding times that FFmpeg guesses step back too, as for MPEG-4 in Matroska.
@@ -34,15 +34,14 @@ class PresentationTimes:
         self._last_pts: int | None = None
         self._sorts = False
         self._packets = 0
-        self._pending: list[
-            tuple[int, int]
-        ] = []  # (time stamp, number of the packet), without a frame so far
+        # Time stamp and number of each packet that has no frame yet.
+        self._pending: list[tuple[int, int]] = []
 
     def feed(self, pts: int | None) -> None:
-        """Note the time stamp of the next packet that is decoded.
+        """Record the time stamp of the next packet to decode.
 
         Args:
-            pts: Presentation time stamp, in place of a missing one the decoding time stamp.
+            pts: Presentation time stamp, or the decoding time stamp if it is missing; None without either.
         """
         self._packets += 1
         self._pending = [entry for entry in self._pending if entry[1] > self._packets - _MAX_DELAY]
@@ -65,7 +64,7 @@ class PresentationTimes:
         time = pts
         if self._pending and (self._sorts or pts is None):
             time = min(self._pending)[0]
-        # All of them: the slices of one frame can come in several packets.
+        # All equal ones, because the slices of one frame can come in several packets.
         self._pending = [entry for entry in self._pending if entry[0] != time]
         if time is None:
             time = self._next
@@ -86,8 +85,9 @@ _CONSTANT_RATIO = 0.01
 class ClockCheck:
     """Comparison of a live source's clock with the arrival of its packets.
 
-    The source must send in real time. A clock is wrong if its rate is off by a factor of four or more in
-    three consecutive seconds, or in the same direction by a quarter or more in twenty.
+    The source must send in real time. Its clock is wrong if, compared with arrival, it runs at more than 4
+    times or less than 1/4 of the rate in three consecutive seconds; or always at more than 1.25 times or
+    always at less than 0.8 times the rate in twenty consecutive seconds.
     """
 
     def __init__(self) -> None:
@@ -103,7 +103,7 @@ class ClockCheck:
             pts_s: Media time in seconds.
 
         Returns:
-            What is wrong with the clock, in a few words; None if nothing is, or it is not known yet.
+            The fault of the clock, in a few words; None if there is none, or it is not known yet.
         """
         if self._start is None:
             self._start = arrival_s, pts_s

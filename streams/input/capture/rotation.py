@@ -1,4 +1,4 @@
-"""Rotation of frames by the orientation that a camera stores beside them."""
+"""Rotation of frames by the orientation in their metadata."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FILTERS = {
 
 
 class UprightRotation:
-    """Filter that turns the frames of a phone held sideways upright; keeps the pixel format."""
+    """Filter that turns frames upright by the rotation in their metadata; the pixel format stays the same."""
 
     def __init__(self) -> None:
         self._graph: av.filter.Graph | None = None

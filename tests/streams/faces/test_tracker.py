@@ -94,7 +94,7 @@ def test_one_detection_for_two_tracks_starts_a_new_one() -> None:
     tracker = Tracker()
     tracker.confirm(detections(FACE_A, shifted(FACE_A, 200)))
     tracker.move({1: (90, 0), 2: (-90, 0)})
-    assert tracker.crowded
+    assert tracker.has_overlap
     tracker.confirm(detections(shifted(FACE_A, 100)))
     assert ids(tracker) == [3]
 
@@ -148,11 +148,11 @@ def test_crossing_faces_never_swap_ids(speed: int) -> None:
     assert {owner[track.id] for track in tracker.tracks} == {"front", "behind"}
 
 
-def test_crowded_means_overlapping_tracks() -> None:
-    """No track, or tracks side by side, are not crowded."""
+def test_has_overlap() -> None:
+    """No track, or tracks side by side, do not overlap."""
     tracker = Tracker()
-    assert not tracker.crowded
+    assert not tracker.has_overlap
     tracker.confirm(detections(FACE_A, FACE_B))
-    assert not tracker.crowded
+    assert not tracker.has_overlap
     tracker.move({1: (0, 0), 2: (-230, 0)})
-    assert tracker.crowded
+    assert tracker.has_overlap
