@@ -8,7 +8,6 @@ ExportError
  ├─ ParityFailed             a parity gate failed; no bundle was written
  ├─ EnginesDiffer            an engine differs from torch by more than the limit
  ├─ RecordedOutputsForeign   recorded outputs are of another model or of other crops
- ├─ CheckpointUnusable       the checkpoint or its calibration cannot be read
  └─ SourceUnclear            the source and the options do not fit together
 """
 
@@ -176,18 +175,3 @@ class SourceUnclear(ExportError, ValueError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}; {self.advice}"
-
-
-class CheckpointUnusable(ExportError, ValueError):
-    """Checkpoint that cannot be read, or whose calibration cannot be read.
-
-    Args:
-        error: The error of the training package, which says what to do.
-    """
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(error)
-        self.error = error
-
-    def __str__(self) -> str:
-        return str(self.error)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.errors import CheckpointUnusable, SourceUnclear
+from export.errors import SourceUnclear
 from runtime.engines.tensorrt.onnx_rewrite import Precision
 from runtime.model.bundle import Bundle, load_bundle
 from runtime.model.manifest import MANIFEST_FILE, Weights
@@ -104,19 +104,15 @@ def _export_checkpoint(options: ExportOptions, *, say: Report, step: Report) -> 
             "give --out to export a checkpoint, or a model that is one",
         )
     from export.bundle_writer import export_bundle
-    from train.models.checkpoint import CheckpointError
 
-    try:
-        bundle = export_bundle(
-            options.source,
-            options.out,
-            weights=options.weights,
-            crops=options.crops,
-            name=options.name,
-            step=step,
-        )
-    except CheckpointError as error:
-        raise CheckpointUnusable(error) from error
+    bundle = export_bundle(
+        options.source,
+        options.out,
+        weights=options.weights,
+        crops=options.crops,
+        name=options.name,
+        step=step,
+    )
     say(f"written to {options.out}: {bundle.name}, {options.weights}")
     return bundle
 

@@ -1,4 +1,4 @@
-"""Imports point one way: between packages, between the folders inside them, and without torch below training."""
+"""Import rules: packages and folders import downwards only, and nothing below training needs torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,16 @@ LAYERS = {
         "outputs",
         "commands",
     ),
-    "train": ("data", "sampling", "models", "scoring", "fitting", "evaluation", ("recipes", "commands")),
+    "train": (
+        "errors",
+        "data",
+        "sampling",
+        "models",
+        "scoring",
+        "fitting",
+        "evaluation",
+        ("recipes", "commands"),
+    ),
     "export": ("errors", "onnx_graph", "parity", "bundle_writer", "run", "commands"),
     "benchmarks": ("hardware", "harness", "helpers", "suites", "commands"),
 }

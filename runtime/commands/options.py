@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -16,20 +14,11 @@ Model = Annotated[
     Path | None,
     typer.Option(help="Directory of a model that `unmask export` wrote.", show_default="the bundled one"),
 ]
-Engine = Annotated[str, typer.Option(metavar="auto|onnxruntime|tensorrt", help="What runs the model.")]
+Engine = Annotated[str, typer.Option(metavar="auto|onnxruntime|tensorrt", help="Inference engine.")]
 
 
 class UserError(Exception):
     """Mistake of the user: each argument is printed as one line, and the program exits with code 2."""
-
-
-@contextmanager
-def explained(*errors: type[Exception]) -> Iterator[None]:
-    """Convert errors of the given types into a `UserError` with the same text."""
-    try:
-        yield
-    except errors as error:
-        raise UserError(str(error)) from error
 
 
 def whole_numbers(option: str, text: str) -> list[int]:

@@ -27,12 +27,13 @@ from numpy.typing import NDArray
 
 from train.data.crops import decode_image
 from train.data.published import DFDC_NOTE
+from train.errors import TrainError
 
 MARGINS = {"clips.csv": 1.3, "labels.csv": 1.02}
 """Index file -> crop margin of a set without `prepared.json`."""
 
 
-class ClipSetError(ValueError):
+class ClipSetError(TrainError):
     """A set of clips that cannot be read.
 
     Args:
@@ -159,6 +160,8 @@ def read_clip_set(folder: Path) -> ClipSet:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             entries = tuple(_entry(row, margin, stills=stills) for row in csv.DictReader(file))
+    except OSError as error:
+        raise ClipSetError(path, f"cannot be read ({error.strerror})") from error
     except (KeyError, ValueError) as error:
         raise ClipSetError(path, f"a line cannot be read ({error})") from error
     if not entries:

@@ -29,6 +29,7 @@ from typing import Any, BinaryIO, Self
 from runtime.files import write_atomically
 from train.data.clip_cutter import FaceClip
 from train.data.videos import Video
+from train.errors import TrainError
 
 JOURNAL = "progress.jsonl"
 COLUMNS = (
@@ -46,7 +47,7 @@ COLUMNS = (
 )
 
 
-class PrepareError(ValueError):
+class PrepareError(TrainError):
     """A data set that cannot be prepared or resumed; the message is one line that says what to do."""
 
 

@@ -15,6 +15,8 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from train.errors import TrainError
+
 Split = Literal["train", "val", "test", "unused"]
 
 SPLIT_NAMES: Mapping[str, Split] = {
@@ -30,7 +32,7 @@ SPLIT_NAMES: Mapping[str, Split] = {
 SPLIT_SHARES: Mapping[Split, float] = {"train": 0.8, "val": 0.1, "test": 0.1}
 
 
-class SplitLeak(ValueError):
+class SplitLeak(TrainError):
     """A group with videos in more than one split.
 
     Args:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from train.data.splits import Split
+from train.errors import TrainError
 
 
-class LayoutError(ValueError):
+class LayoutError(TrainError):
     """A data set that is not laid out as expected.
 
     Args:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from train.errors import TrainError
+
 LEVELS = (("video", "Videos"), ("window", "Windows"), ("frame", "Frames"))
 ESTIMATES = (
     ("auc", "AUC"),
@@ -23,7 +25,7 @@ SHARES = (
 )
 
 
-class ReportError(ValueError):
+class ReportError(TrainError):
     """A report that cannot be written; `str()` is one line that says what to do."""
 
 

@@ -94,7 +94,7 @@ def fit_backbone(
         The layer from features to a frame's logit that the backbone was trained with.
 
     Raises:
-        ValueError: The directory holds the state of a run with another configuration.
+        ConfigInvalid: The directory holds the state of a run with another configuration.
     """
     batches = Batches(
         pools, config.sampling, seed=config.seed, rank=fabric.global_rank, processes=fabric.world_size

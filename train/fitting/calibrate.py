@@ -13,11 +13,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from runtime.errors import BundleError
 from runtime.model.bundle import change_manifest
 from runtime.model.calibration import Calibration
 from runtime.model.manifest import MANIFEST_FILE
 from runtime.model.temporal_classifier import TemporalClassifier
 from train.data.clip_set import read_clip_set
+from train.errors import TrainError
 from train.fitting.platt_scaling import CalibrationError, fit_platt, with_thresholds
 from train.fitting.temporal_classifier import fit_temporal_classifier
 from train.fitting.temporal_examples import TemporalClassifierError, clip_examples
@@ -27,6 +29,24 @@ from train.scoring.held_out import held_out_entries, held_out_sets, score_held_o
 from train.scoring.score_table import video_weights, window_scores
 from train.scoring.scorer import Scorer, open_scorer
 from train.scoring.selection import overlaps_training
+
+
+class ModelNotWritten(TrainError):
+    """Model that the fitted classifier and calibration cannot be written into.
+
+    Args:
+        path: Directory of the model.
+        cause: Error of the system.
+    """
+
+    def __init__(self, path: Path, cause: OSError) -> None:
+        super().__init__(path, cause)
+        self.path = path
+        self.cause = cause
+
+    def __str__(self) -> str:
+        reason = self.cause.strerror or type(self.cause).__name__
+        return f"{self.path}: cannot be written ({reason}); make it writable, or copy the model"
 
 
 def calibrate_checkpoint(
@@ -104,6 +124,7 @@ def refit_temporal(
         CalibrationError: The network's scores of the held-out clips do not separate real from fake.
         ClipSetError: A clip set cannot be read, or has no clip of a split.
         CheckpointError, BundleError: The model cannot be read.
+        ModelNotWritten: The model cannot be written.
     """
     console = console or Console(stderr=True)
     with open_scorer(model, temporal=False) as scorer:
@@ -116,12 +137,17 @@ def refit_temporal(
             console=console,
         )
         temporal, calibration = _fit_both(scorer, data, held_out, groups, seed, console)
-    if (model / MANIFEST_FILE).is_file():
-        renamed = {} if name is None else {"name": name}
-        change_manifest(model, temporal=temporal, calibration=calibration, metrics={}, **renamed)
-    else:
-        save_temporal(model, temporal)
-        save_calibration(model, calibration)
+    try:
+        if (model / MANIFEST_FILE).is_file():
+            renamed = {} if name is None else {"name": name}
+            change_manifest(model, temporal=temporal, calibration=calibration, metrics={}, **renamed)
+        else:
+            save_temporal(model, temporal)
+            save_calibration(model, calibration)
+    except BundleError:
+        raise
+    except OSError as error:
+        raise ModelNotWritten(model, error) from error
     return temporal
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from train.errors import ConfigInvalid, TrainError
 from train.models.config import ModelConfig
 from train.sampling.config import SamplingConfig
 
 
-class RunUnreadable(ValueError):
+class RunConfigUnreadable(TrainError):
     """A file that does not describe a training run.
 
     Args:
@@ -60,7 +61,7 @@ class FitConfig:
         seed: Seed of every random draw.
 
     Raises:
-        ValueError: A value is out of its range, values disagree, or the run would train nothing.
+        ConfigInvalid: A value is out of its range, values disagree, or the run would train nothing.
     """
 
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -90,10 +91,10 @@ class FitConfig:
     def __post_init__(self) -> None:
         for name in ("warmup_steps", "clip_passes", "head_steps", "nodes"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+                raise ConfigInvalid(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in ("lr", "head_lr", "max_grad_norm"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
+                raise ConfigInvalid(f"{name} must be above 0, not {getattr(self, name)}")
         for name in (
             "pair_weight",
             "region_weight",
@@ -106,11 +107,11 @@ class FitConfig:
             "devices",
         ):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be below 0, but is {getattr(self, name)}")
+                raise ConfigInvalid(f"{name} must not be below 0, but is {getattr(self, name)}")
         if not 0 <= self.distill_weight <= 1:
-            raise ValueError(f"distill_weight must be within 0..1, not {self.distill_weight}")
+            raise ConfigInvalid(f"distill_weight must be within 0..1, not {self.distill_weight}")
         if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay must be within 0..1 and below 1, not {self.ema_decay}")
+            raise ConfigInvalid(f"ema_decay must be within 0..1 and below 1, not {self.ema_decay}")
         # With all devices of a node their number is known only once the run is launched.
         self.sampling.steps(max(1, self.devices) * self.nodes)
 
@@ -126,7 +127,7 @@ def read_run(path: Path) -> tuple[ModelConfig, FitConfig]:
         Sizes of the detector, and settings of the run.
 
     Raises:
-        RunUnreadable: The file cannot be read, has an unknown setting or an impossible value.
+        RunConfigUnreadable: The file cannot be read, has an unknown setting or an impossible value.
     """
     try:
         stated = json.loads(path.read_text(encoding="utf-8"))
@@ -136,9 +137,9 @@ def read_run(path: Path) -> tuple[ModelConfig, FitConfig]:
         model = ModelConfig(**_known(ModelConfig, stated.get("model", {})))
         return model, FitConfig(**_known(FitConfig, fit))
     except OSError as error:
-        raise RunUnreadable(path, str(error.strerror).lower()) from error
+        raise RunConfigUnreadable(path, str(error.strerror).lower()) from error
     except (ValueError, TypeError, AttributeError) as error:
-        raise RunUnreadable(path, str(error)) from error
+        raise RunConfigUnreadable(path, str(error)) from error
 
 
 def _known(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from streams.synthesis.fakes import make_fake, sample_fake_parameters
+from train.errors import ConfigInvalid
 from train.fitting.config import FitConfig
 from train.models.detector import Head, ResNeXtLSTM
 from train.sampling.augmentation import augment_clip
@@ -78,7 +79,7 @@ def fit_head(
         console: Console of the progress lines.
 
     Raises:
-        ValueError: There are no clips of both classes.
+        ConfigInvalid: There are no clips of both classes.
     """
     rng = np.random.default_rng((config.seed, 0x4EAD))
     model.to(fabric.device).eval()
@@ -123,7 +124,9 @@ def _features(
                 labels.append(float(fake))
             console.log(f"head: features of {len(features)} clips, pass {turn + 1}/{config.clip_passes}")
     if len(set(labels)) < 2:
-        raise ValueError(f"no clips of {window} frames of both classes; give a set of clips, or pseudo_clips")
+        raise ConfigInvalid(
+            f"no clips of {window} frames of both classes; give a set of clips, or pseudo_clips"
+        )
     return torch.stack(features), torch.tensor(labels)
 
 

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import LogisticRegression
 
 from runtime.model.calibration import Calibration
+from train.errors import TrainError
 
 MIN_FOR_FPR1 = 100
 """Real scores that a threshold at 1 % FPR needs: with fewer, 1 % of them is less than one score."""
@@ -23,7 +24,7 @@ SCALES = (0.05, 50.0)
 that any scale fits (low)."""
 
 
-class CalibrationError(ValueError):
+class CalibrationError(TrainError):
     """Scores that cannot be calibrated; `str()` is one line that says what to do."""
 
 

@@ -18,6 +18,7 @@ import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 
+from train.errors import ConfigInvalid
 from train.fitting.backbone import fit_backbone
 from train.fitting.calibrate import calibrate_checkpoint
 from train.fitting.config import FitConfig
@@ -65,11 +66,11 @@ def fit(
         ClipSetError: A data set cannot be read.
         InitialWeightsError, CheckpointError, BundleError: `init` cannot be used.
         TeacherError: `teacher` cannot be used.
-        ValueError: The configurations disagree, or a data set has no real clip to train on.
+        ConfigInvalid: The configurations disagree, or a data set has no real clip to train on.
     """
     model_config, config = model_config or ModelConfig(), config or FitConfig()
     if config.sampling.sizes[-1] != model_config.input_size:
-        raise ValueError(
+        raise ConfigInvalid(
             f"the last stage is at {config.sampling.sizes[-1]} px, the model at {model_config.input_size}"
         )
     loaded_teacher = load_teacher(teacher) if teacher else None
@@ -121,7 +122,7 @@ def fit_teacher(
     Raises:
         ClipSetError: A data set cannot be read.
         TeacherError: There is no such network, or `init` is not of it.
-        ValueError: The configuration does not suit the data sets, or one of them has no real clip to train
+        ConfigInvalid: The configuration does not suit the data sets, or one of them has no real clip to train
             on.
     """
     config = config or FitConfig()
@@ -179,7 +180,7 @@ def _read_pools(
         ("min_synthetic_share", config.sampling.min_synthetic_share),
     ):
         if values and len(values) != len(data):
-            raise ValueError(f"{name} has {len(values)} values for {len(data)} sets")
+            raise ConfigInvalid(f"{name} has {len(values)} values for {len(data)} sets")
     pools, validation_pools = [], []
     for folder in data:
         pool = read_pool(folder, config.val_groups, margin)
@@ -189,7 +190,7 @@ def _read_pools(
         if regions:
             console.log(f"{folder.name}: the fake region is known in {np.mean(regions):.0%} of the frames")
         if not real:
-            raise ValueError(f"{folder} has no real clip to train on")
+            raise ConfigInvalid(f"{folder} has no real clip to train on")
         pools.append(pool)
         if config.validate_every:
             validation_pools.append(read_pool(folder, config.val_groups, margin, validation=True))

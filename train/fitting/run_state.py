@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from runtime.files import atomic_path
+from train.errors import ConfigInvalid
 from train.fitting.config import FitConfig
 
 RESUME_FILE = "resume.pt"
@@ -99,13 +100,13 @@ class RunState:
         """Restore the saved state; return whether there was one.
 
         Raises:
-            ValueError: It is the state of a run with another configuration.
+            ConfigInvalid: It is the state of a run with another configuration.
         """
         if not self._path.exists():
             return False
         state = torch.load(self._path, weights_only=True, map_location="cpu")
         if state["config"] != self._fixed():
-            raise ValueError(
+            raise ConfigInvalid(
                 f"{self._path} is of a run with another configuration; give another folder or remove it"
             )
         for name, part in self._parts.items():

@@ -28,6 +28,7 @@ from runtime.model.temporal_classifier import (
     read_temporal_classifier,
     write_temporal_classifier,
 )
+from train.errors import TrainError
 from train.models.config import ModelConfig
 from train.models.detector import ResNeXtLSTM
 
@@ -36,7 +37,7 @@ CONFIG_FILE = "config.json"
 CALIBRATION_FILE = "calibration.json"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(TrainError):
     """A directory that holds no usable checkpoint.
 
     Args:
@@ -129,7 +130,7 @@ def load_checkpoint(folder: Path, *, temporal: bool = True) -> Checkpoint:
         model = ResNeXtLSTM(config)
         model.load_state_dict(load_file(folder / WEIGHTS_FILE))
         training = dict(about["training"])
-    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(folder, f"cannot be read ({type(error).__name__})") from error
     return Checkpoint(
         model=model.eval(),

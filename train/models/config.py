@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from train.errors import ConfigInvalid
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -20,7 +22,7 @@ class ModelConfig:
         dropout: Dropout rate of the pooled LSTM state, 0..1.
 
     Raises:
-        ValueError: A value is out of its range.
+        ConfigInvalid: A value is out of its range.
     """
 
     input_size: int = 160
@@ -34,11 +36,11 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.input_size < 32:
-            raise ValueError(f"input_size must be at least 32, not {self.input_size}")
+            raise ConfigInvalid(f"input_size must be at least 32, not {self.input_size}")
         if not 1 <= self.min_frames <= self.window:
-            raise ValueError(f"min_frames must be within 1..window, not {self.min_frames}")
+            raise ConfigInvalid(f"min_frames must be within 1..window, not {self.min_frames}")
         if self.hidden < 1 or self.layers < 1 or not 0 <= self.dropout < 1:
-            raise ValueError("hidden and layers must be positive, dropout within 0..1")
+            raise ConfigInvalid("hidden and layers must be positive, dropout within 0..1")
 
 
 ORIGINAL = ModelConfig(input_size=112, window=80, min_frames=10, hidden=2048, dropout=0.4)

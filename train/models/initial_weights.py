@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from runtime.model.bundle import load_bundle
 from runtime.model.manifest import MANIFEST_FILE
+from train.errors import TrainError
 from train.models.checkpoint import is_checkpoint, load_checkpoint
 from train.models.detector import Backbone
 
 
-class InitialWeightsError(ValueError):
+class InitialWeightsError(TrainError):
     """Weights that cannot be loaded into the backbone.
 
     Args:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from runtime.files import atomic_path, write_atomically
+from train.errors import TrainError
 from train.models.initial_weights import SORTED_SUFFIX, WEIGHTS_ERRORS, read_state
 
 WEIGHTS_FILE = "teacher.safetensors"
@@ -34,7 +35,7 @@ REDUCTIONS = (8, 16)
 """Input size over map size of the maps used beside the last one, as of a ResNet's middle stages."""
 
 
-class TeacherError(ValueError):
+class TeacherError(TrainError):
     """A teacher that cannot be built or read.
 
     Args:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from train.errors import ConfigInvalid
+
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
@@ -24,7 +26,7 @@ class SamplingConfig:
         strength: Strength of the synthetic fakes at the first and at the last step.
 
     Raises:
-        ValueError: A value is out of its range, values disagree, or a stage has fewer crops than one batch.
+        ConfigInvalid: A value is out of its range, or a stage has fewer crops than one batch.
     """
 
     sizes: tuple[int, ...] = (96, 160)
@@ -38,27 +40,27 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         if not self.sizes or len(self.sizes) != len(self.crops):
-            raise ValueError("sizes and crops must be given for the same number of stages")
+            raise ConfigInvalid("sizes and crops must be given for the same number of stages")
         if self.batch_size < 8 or self.batch_size % 4:
-            raise ValueError(f"batch_size must be a multiple of 4 and at least 8, not {self.batch_size}")
+            raise ConfigInvalid(f"batch_size must be a multiple of 4 and at least 8, not {self.batch_size}")
         if any(weight <= 0 for weight in self.set_weights):
-            raise ValueError(f"set_weights must be above 0, not {self.set_weights}")
+            raise ConfigInvalid(f"set_weights must be above 0, not {self.set_weights}")
         for name in ("synthetic_share", "min_synthetic_share"):
             if not all(0 <= share <= 1 for share in getattr(self, name)):
-                raise ValueError(f"{name} must be within 0..1, not {getattr(self, name)}")
+                raise ConfigInvalid(f"{name} must be within 0..1, not {getattr(self, name)}")
         self.steps()
 
     def steps(self, processes: int = 1) -> list[int]:
         """Return the crop size of every training step, for each of a number of processes.
 
         Raises:
-            ValueError: A stage has fewer crops than one batch of every process.
+            ConfigInvalid: A stage has fewer crops than one batch of every process.
         """
         together = self.batch_size * processes
         sizes = []
         for size, crops in zip(self.sizes, self.crops, strict=True):
             if crops < together:
-                raise ValueError(
+                raise ConfigInvalid(
                     f"the stage of {size} px has {crops} crops and would train nothing; give it at least "
                     f"{together} (batch_size {self.batch_size} x {processes} processes)"
                 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from train.fitting.config import FitConfig, RunUnreadable, read_run
+from train.fitting.config import FitConfig, RunConfigUnreadable, read_run
 from train.models.config import ModelConfig
 from train.sampling.config import SamplingConfig
 
@@ -38,7 +38,7 @@ def test_a_wrong_file_is_refused(tmp_path: Path, text: str, reason: str) -> None
     """The error names the file and what is wrong in it."""
     path = tmp_path / "run.json"
     path.write_text(text)
-    with pytest.raises(RunUnreadable, match=f"(?s)run.json.*{reason}"):
+    with pytest.raises(RunConfigUnreadable, match=f"(?s)run.json.*{reason}"):
         read_run(path)
-    with pytest.raises(RunUnreadable, match="no such file"):
+    with pytest.raises(RunConfigUnreadable, match="no such file"):
         read_run(tmp_path / "missing.json")

@@ -1,0 +1,29 @@
+"""Base class of the errors of training, which are defined where they are raised, and `ConfigInvalid`.
+
+TrainError
+ ├─ ConfigInvalid              settings are out of range or contradict each other
+ ├─ RunConfigUnreadable        a file does not describe a training run
+ ├─ LayoutError                a data set is not laid out as expected
+ ├─ SplitLeak                  a group has videos in more than one split
+ ├─ PrepareError               a data set cannot be prepared or resumed
+ ├─ ClipSetError               a set of clips cannot be read
+ ├─ CheckpointError            a checkpoint cannot be read
+ ├─ InitialWeightsError        weights cannot be loaded into the backbone
+ ├─ TeacherError               a teacher cannot be built or read
+ ├─ CalibrationError           scores cannot be calibrated
+ │   └─ TemporalClassifierError   a temporal classifier cannot be fitted
+ ├─ ModelNotWritten            a fitted calibration cannot be written into a model
+ └─ ReportError                a report cannot be written
+"""
+
+from __future__ import annotations
+
+from runtime.errors import UnmaskError
+
+
+class TrainError(UnmaskError, ValueError):
+    """Base class of the errors of training; `str()` is one line that says what to do."""
+
+
+class ConfigInvalid(TrainError):
+    """Settings of a model or a run that are out of range or contradict each other."""
