@@ -7,6 +7,8 @@ import random
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from streams.input.capture.media_time import ClockCheck, PresentationTimes
 
@@ -48,6 +50,17 @@ def test_time_stamps_are_sorted_once_one_steps_back(
 ) -> None:
     """Each frame has its own time stamp as long as they advance, then the smallest one without a frame."""
     assert times(stamps, delay=delay) == expected
+
+
+@pytest.mark.fuzz
+@given(st.lists(st.permutations(range(4)), min_size=1, max_size=20), st.integers(4, 16))
+def test_any_reordering_is_undone(groups: list[list[int]], delay: int) -> None:
+    """After the first step back, times advance by one from frame to frame, but for those already given."""
+    stamps = [4 * number + place for number, group in enumerate(groups) for place in group]
+    presented = times(stamps, delay=min(delay, len(stamps)))
+    back = next((i for i in range(1, len(stamps)) if stamps[i] < stamps[i - 1]), len(stamps))
+    assert sorted(time for time in presented if time is not None) == sorted(stamps)
+    assert presented[back:] == sorted(set(stamps) - set(stamps[:back]))
 
 
 def test_packets_without_a_frame_do_not_delay_later_times() -> None:
