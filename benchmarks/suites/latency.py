@@ -25,7 +25,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -254,8 +254,9 @@ class _Outlet:
 
 def _frames(source: Source, sample_hz: float, collected: StageLatencies) -> Iterator[Frame]:
     """Yield the samples of a source; a file is repeated as long as some of its samples are scored."""
+    segments = 0
     while True:
-        before, slow = collected.scored, False
+        before, slow, last_segment = collected.scored, False, segments
 
         def listen(event: Event) -> None:
             nonlocal slow
@@ -272,7 +273,11 @@ def _frames(source: Source, sample_hz: float, collected: StageLatencies) -> Iter
                         raise end.__cause__ from None
                     break
                 if frame is not None:
+                    # Each reader counts from the start; a repetition is another segment.
+                    frame = replace(frame, segment=segments + frame.segment)
+                    last_segment = frame.segment
                     yield frame
+        segments = last_segment + 1
         if collected.scored == before:
             reason = "too few frames a second" if slow else "no face that could be scored"
             raise NothingMeasured(source.spec, reason)
