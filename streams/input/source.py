@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Literal
 from urllib.parse import urlsplit
@@ -23,6 +23,7 @@ import av
 
 from streams.errors import SourceError, SourceInvalid, SourceMissing, SourceNotVideo, SourceUnauthorized
 from streams.input.address import Address, file_address, network_address, shown_text
+from streams.input.files import VIDEO_SUFFIXES
 from streams.text import printable
 
 __all__ = [
@@ -73,6 +74,13 @@ class Source:
             if shown := printable(name, MAX_NAME):
                 object.__setattr__(self, "name", shown)
                 return
+
+    @property
+    def is_named_as_file(self) -> bool:
+        """Whether a web address ends like that of a video file; what it is, only the server's answer tells."""
+        if self.kind != "url" or self.live is not None:
+            return False
+        return PurePosixPath(urlsplit(self.address.reveal()).path).suffix.lower() in VIDEO_SUFFIXES
 
     @property
     def spec(self) -> str:

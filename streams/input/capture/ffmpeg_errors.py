@@ -5,10 +5,8 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import av
 
@@ -20,7 +18,6 @@ from streams.errors import (
     SourceUnauthorized,
     SourceUnavailable,
 )
-from streams.input.files import VIDEO_SUFFIXES
 from streams.input.source import Source
 
 __all__ = ["UNSEEKABLE", "source_error"]
@@ -141,7 +138,7 @@ def source_error(failure: Exception, source: Source, *, connected: bool = False)
         The error, not raised. Raise it outside the `except` block: the original exception must not become
         its context, because it contains the full address.
     """
-    kind = "download" if not connected and _is_named_as_file(source) else source.kind
+    kind = "download" if not connected and source.is_named_as_file else source.kind
     rule = (
         _by_type(failure, _TYPE_RULES_BY_KIND.get(kind, {}))
         or _by_type(failure, _TYPE_RULES)
@@ -153,13 +150,6 @@ def source_error(failure: Exception, source: Source, *, connected: bool = False)
         reason = os.strerror(number) if number in errno.errorcode else type(failure).__name__
         rule = _Rule(SourceUnavailable, f"cannot be read ({reason})", "check the source")
     return rule.error(source.spec, rule.reason.replace("{scheme}", source.address.scheme), rule.advice)
-
-
-def _is_named_as_file(source: Source) -> bool:
-    """Return whether an address looks like that of a video file; whether it is one, only its answer tells."""
-    if source.kind != "url" or source.live is not None:
-        return False
-    return PurePosixPath(urlsplit(source.address.reveal()).path).suffix.lower() in VIDEO_SUFFIXES
 
 
 def _by_type(failure: Exception, rules: Mapping[type[Exception], _Rule]) -> _Rule | None:
