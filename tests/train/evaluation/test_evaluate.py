@@ -151,7 +151,7 @@ def test_single_crops_are_measured_by_frame_only(tmp_path: Path, clips: Path, da
     assert found["frame"]["auc"]["value"] == 1.0
     assert found["frame"]["kind"] == "diagnosis: each crop repeated 8 times"
     text = (tmp_path / "out" / "report.md").read_text()
-    assert "says nothing about live verdicts" in text
+    assert "does not predict live verdicts" in text
     assert "larger faces here than live" in text
     assert "## Methods" not in text
     for plot in PLOTS:
