@@ -28,7 +28,11 @@ PROTOCOL_VERSION: Final = 2
 HEARTBEAT_S = 1.0
 
 FaceState = Literal["warming", "real", "uncertain", "fake", "stale"]
-StreamState = Literal["connecting", "live", "no_face", "too_slow", "stalled", "offline", "ended"]
+StreamState = Literal[
+    "connecting", "live", "no_face", "too_slow", "stalled", "overloaded", "offline", "ended"
+]
+
+UncertainReason = Literal["no_motion", "turned"]
 
 FACE_STATES: frozenset[str] = frozenset(get_args(FaceState))
 SCORED_STATES: frozenset[str] = frozenset({"real", "uncertain", "fake"})
@@ -117,9 +121,12 @@ class VerdictMessage(_Message, frozen=True, kw_only=True, tag="verdict"):
         pts_s: Media time of the frame in seconds.
         captured: Unix seconds at which a live frame was captured; None for a file.
         latency_ms: Time spent on the frame; None only for `stale`, which no frame caused.
+        reason: Why the image is the cause of `uncertain`: `no_motion` (a still image, for which temporal
+            evidence does not exist) or `turned` (a face on its side or upside down); None if the score is.
 
     Raises:
-        ValueError: A value is out of range or not finite, or `p_fake` or `latency_ms` contradicts the state.
+        ValueError: A value is out of range or not finite, or `p_fake`, `latency_ms` or `reason` contradicts
+            the state.
     """
 
     stream: str
@@ -131,6 +138,7 @@ class VerdictMessage(_Message, frozen=True, kw_only=True, tag="verdict"):
     pts_s: Seconds
     captured: Seconds | None = None
     latency_ms: Latency | None = None
+    reason: UncertainReason | None = None
 
     def __post_init__(self) -> None:
         _Message.__post_init__(self)
@@ -138,6 +146,8 @@ class VerdictMessage(_Message, frozen=True, kw_only=True, tag="verdict"):
             raise ValueError(f"a verdict in the state {self.state!r} cannot have p_fake {self.p_fake}")
         if self.latency_ms is None and self.state != "stale":
             raise ValueError(f"a verdict in the state {self.state!r} needs latency_ms")
+        if self.reason is not None and self.state != "uncertain":
+            raise ValueError(f"a verdict in the state {self.state!r} cannot have the reason {self.reason!r}")
 
 
 class StreamMessage(_Message, frozen=True, kw_only=True, tag="stream"):
@@ -145,8 +155,8 @@ class StreamMessage(_Message, frozen=True, kw_only=True, tag="stream"):
 
     Args:
         stream: Name of the stream.
-        state: `connecting`, `live`, `no_face`, `too_slow`, `stalled`, `offline` or `ended`. Faces have
-            verdicts only while their stream is `live`.
+        state: `connecting`, `live`, `no_face`, `too_slow`, `stalled`, `overloaded`, `offline` or `ended`.
+            Faces have verdicts only while their stream is `live`.
         reason: Cause in one line without credentials; None where the state needs no explanation.
 
     Raises:
@@ -166,6 +176,7 @@ class DroppedBy(_Checked, frozen=True, kw_only=True):
         skipped: Within packets that were skipped to catch up with the source.
         corrupt: Within damaged data.
         refused: Not analysed, because the source was too slow or had just disconnected.
+        repeated: Repetitions of the picture before them, which show nothing new.
 
     Raises:
         ValueError: A count is negative.
@@ -175,6 +186,7 @@ class DroppedBy(_Checked, frozen=True, kw_only=True):
     skipped: Count = 0
     corrupt: Count = 0
     refused: Count = 0
+    repeated: Count = 0
 
 
 class StreamHealth(_Checked, frozen=True, kw_only=True):

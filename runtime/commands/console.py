@@ -30,6 +30,7 @@ STREAM_STYLES: dict[StreamState, str] = {
     "no_face": "dim",
     "too_slow": "yellow",
     "stalled": "yellow",
+    "overloaded": "yellow",
     "offline": "red",
     "ended": "dim",
 }
@@ -109,6 +110,8 @@ def _rows(
 
 def _score(verdict: VerdictMessage) -> Text:
     p_fake = verdict.p_fake
+    if verdict.reason is not None:
+        return Text(verdict.reason, "dim")
     if p_fake is None:
         return Text("")
     filled = round(BAR_CELLS * p_fake)
@@ -140,6 +143,8 @@ class EventLog:
                 return
             if state == "stale":
                 logger.info("%s: face %d is gone", *face)
+            elif message.reason is not None:
+                logger.info("%s: face %d is %s (%s)", *face, state, message.reason)
             elif message.p_fake is None:
                 logger.info("%s: face %d is %s", *face, state)
             else:

@@ -8,7 +8,7 @@ No I/O and no clock: scores and times are passed in, decisions are returned.
 
 from __future__ import annotations
 
-from runtime.messages import FaceState
+from runtime.messages import FaceState, UncertainReason
 from runtime.model.calibration import Calibration
 
 
@@ -38,13 +38,21 @@ class FaceDecision:
         self._state: FaceState = "warming"
         self._sampled_at: float | None = None
 
-    def update(self, p_fake: float | None, window_fill: float, now: float) -> FaceState:
+    def update(
+        self,
+        p_fake: float | None,
+        window_fill: float,
+        now: float,
+        *,
+        reason: UncertainReason | None = None,
+    ) -> FaceState:
         """Return the state after a new sample.
 
         Args:
             p_fake: Calibrated probability of a fake, 0..1; None while the window is too short for a score.
             window_fill: Share of the window that holds samples, 0..1.
             now: Time of the sample.
+            reason: Why the image does not allow a decision, whatever the score; None if it does.
 
         Returns:
             `warming` without a score or below `min_fill`, else `real`, `uncertain` or `fake`.
@@ -54,6 +62,8 @@ class FaceDecision:
         # With a tolerance, since the fill is a quotient: 5/16 of a window must count as 5 samples.
         if p_fake is None or window_fill < self.min_fill - 1e-9:
             self._state = "warming"
+        elif reason is not None:
+            self._state = "uncertain"
         else:
             self._state = self._decide(p_fake, previous)
         self._sampled_at = now

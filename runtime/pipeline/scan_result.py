@@ -14,7 +14,7 @@ from runtime.pipeline.stream_analysis import FaceVerdict, ObservedFrame
 MAX_INTERVAL_S = 1.0
 """Longest interval between two samples, in seconds, that counts as analysed; more is a discontinuity."""
 
-ScanState: TypeAlias = Literal["scored", "no_face", "too_short", "too_slow", "unreadable"]
+ScanState: TypeAlias = Literal["scored", "no_face", "no_motion", "too_short", "too_slow", "unreadable"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,8 @@ class ScanResult:
 
     Args:
         file: Path as given by the user.
-        state: `scored`; `no_face`; `too_short` (no face in `min_frames` consecutive samples); `too_slow`
+        state: `scored`; `no_face`; `no_motion` (still images: no face moves, or the picture does not change);
+            `too_short` (no face in `min_frames` consecutive samples); `too_slow`
             (frame rate too low for the model); `unreadable`. Only `scored` has a score.
         p_fake: Calibrated probability of a fake, 0..1; see `runtime.model.video_score`.
         faces: Scores of all faces, ordered by id.
@@ -102,6 +103,9 @@ class ScanAccumulator:
         self._frames = 0
         self._seconds = 0.0
         self._last_s: float | None = None
+        # Windows without a verdict because the face is a still image, and repeated pictures.
+        self._still = 0
+        self._repeated = 0
 
     @property
     def seconds(self) -> float:
@@ -116,11 +120,16 @@ class ScanAccumulator:
             self._seconds += pts_s - self._last_s - step_s
         self._seconds += step_s
         self._last_s = pts_s
+        if observed.repeated:
+            self._repeated += 1
+            return
         self._frames += 1
         for face in observed.faces:
             self._faces.setdefault(face.id, _FaceHistory()).heights.append(face.box[3])
         for verdict in verdicts:
-            if verdict.logit is not None:
+            if verdict.reason is not None:
+                self._still += verdict.reason == "no_motion"
+            elif verdict.logit is not None:
                 self._faces[verdict.face].logits.append(verdict.logit)
 
     def result(self, file: str) -> ScanResult:
@@ -160,6 +169,8 @@ class ScanAccumulator:
     def _state(self, p_fake: float | None) -> ScanState:
         if p_fake is not None:
             return "scored"
+        if self._still or self._repeated > self._frames:
+            return "no_motion"
         if self.too_slow:
             return "too_slow"
         if self._frames < self._bundle.min_frames:

@@ -22,12 +22,20 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.messages import SCORED_STATES, FaceState, Latency, VerdictMessage, relative_box
+from runtime.messages import (
+    SCORED_STATES,
+    FaceState,
+    Latency,
+    UncertainReason,
+    VerdictMessage,
+    relative_box,
+)
 from runtime.model.bundle import Bundle
 from runtime.pipeline.analysed_faces import AnalysedFace, AnalysedFaces
 from runtime.pipeline.decision import VerdictRate
-from streams.faces.crop import Box, crop_face
+from streams.faces.crop import Box, crop_face, square
 from streams.faces.finder import Face, Finder
+from streams.features.repeats import Repeats
 from streams.input.frame import Frame
 
 
@@ -72,6 +80,7 @@ class FaceVerdict:
         pts_s: Media time of the frame in seconds.
         captured: Unix seconds at which a live frame was captured; None for a file.
         latency: Time spent on the frame, per stage; None for a face that is gone.
+        reason: Why the image does not allow a decision; see `VerdictMessage`.
     """
 
     face: int
@@ -84,6 +93,7 @@ class FaceVerdict:
     pts_s: float
     captured: float | None
     latency: Latency | None
+    reason: UncertainReason | None = None
 
     def message(self, stream: str) -> VerdictMessage:
         """Return the message to publish, with the box in shares of the frame.
@@ -101,6 +111,7 @@ class FaceVerdict:
             pts_s=self.pts_s,
             captured=self.captured,
             latency_ms=self.latency,
+            reason=self.reason,
         )
 
 
@@ -115,6 +126,7 @@ class ObservedFrame:
         started: Time in seconds at which the analysis of the frame began.
         detect_ms: Time spent on detecting and tracking, in milliseconds.
         crop_ms: Time spent on cropping, in milliseconds.
+        repeated: Whether the frame repeats the picture before it; it has no faces then.
     """
 
     frame: Frame
@@ -123,6 +135,7 @@ class ObservedFrame:
     started: float
     detect_ms: float
     crop_ms: float
+    repeated: bool = False
 
 
 class StreamAnalysis:
@@ -161,6 +174,8 @@ class StreamAnalysis:
         self._features = features
         self._announce = features.announce if isinstance(features, SharedFeatureExtractor) else nullcontext
         self._finder = finder
+        self._repeats = Repeats()
+        self._repeated = False
         self._clock = clock
         self._wall = wall
         self._faces = AnalysedFaces(bundle, max_faces=max_faces, expiry_s=expiry_s)
@@ -172,6 +187,11 @@ class StreamAnalysis:
     def faces(self) -> Collection[int]:
         """Track ids of the faces being analysed."""
         return self._faces.ids
+
+    @property
+    def repeated(self) -> bool:
+        """Whether the last frame repeated the picture before it, and was not analysed."""
+        return self._repeated
 
     def analyse(self, frame: Frame) -> list[FaceVerdict]:
         """Return the verdicts on the faces of the next frame.
@@ -201,6 +221,17 @@ class StreamAnalysis:
             Crops for the backbone, to be passed on to `score` with their features.
         """
         started = self._clock()
+        self._repeated = self._repeats.is_repeat(frame.image)
+        if self._repeated:
+            return ObservedFrame(
+                frame=frame,
+                faces=(),
+                crops=np.empty((0, self._bundle.input_size, self._bundle.input_size, 3), np.uint8),
+                started=started,
+                detect_ms=0.0,
+                crop_ms=0.0,
+                repeated=True,
+            )
         faces = self._faces.select(self._finder.find(frame))
         detected = self._clock()
         size = self._bundle.input_size
@@ -229,16 +260,24 @@ class StreamAnalysis:
 
         Returns:
             A verdict on each face in the frame if one is due, and a `stale` one on each face that is gone.
+            None on a repeated picture, which shows nothing new.
 
         Raises:
             EngineFailed: The engine failed; there is no verdict then.
         """
+        if observed.repeated:
+            return []
         started = self._clock()
         frame = observed.frame
         present, gone = self._faces.update(observed.faces, time_s=frame.pts_s, segment=frame.segment)
         for row, face in enumerate(present):
             assert features is not None
-            face.window.push(frame.pts_s, observed.crops[row], features[row])
+            face.window.push(
+                frame.pts_s,
+                observed.crops[row],
+                features[row],
+                square=square(face.box, self._bundle.crop_margin),
+            )
         verdicts: list[FaceVerdict] = []
         if self._verdict_rate is None or self._verdict_rate.due(frame.pts_s):
             verdicts += self._verdicts(observed, present, backbone_ms, started)
@@ -277,26 +316,33 @@ class StreamAnalysis:
         for face in faces:
             logit = logits.get(face.id)
             p_fake = None if logit is None else self._bundle.calibration.p_fake(logit)
-            state = face.decision.update(p_fake, face.window.fill, observed.started)
+            reason: UncertainReason | None = "no_motion" if face.window.still else None
+            state = face.decision.update(p_fake, face.window.fill, observed.started, reason=reason)
             if state in SCORED_STATES:
                 # A score on a frame that took too long to analyse has expired before it is sent.
                 state = face.decision.current(now)
-            verdicts.append(_verdict(face, frame, state, logit=logit, p_fake=p_fake, latency=latency))
+            verdicts.append(
+                _verdict(face, frame, state, logit=logit, p_fake=p_fake, latency=latency, reason=reason)
+            )
         return verdicts
 
     def _logits(self, faces: Sequence[AnalysedFace]) -> dict[int, float]:
-        """Return the logits of the faces with enough samples; windows of equal length share a call."""
+        """Return the logits of the faces with enough samples; windows of equal length share a call.
+
+        A short window without motion gets none yet; a longer one gets none from the temporal classifier.
+        """
         by_length: dict[int, list[AnalysedFace]] = {}
         for face in faces:
-            if len(face.window) >= self._bundle.min_frames:
+            if len(face.window) >= self._bundle.min_frames and face.window.still is not None:
                 by_length.setdefault(len(face.window), []).append(face)
         logits: dict[int, float] = {}
         for group in by_length.values():
             values = self._head.logits(np.stack([face.window.window_features() for face in group]))
             if self._bundle.temporal is not None:
-                values = values + self._bundle.temporal.logits(
+                temporal = self._bundle.temporal.logits(
                     np.stack([face.window.window_residuals() for face in group])
                 )
+                values = values + np.where([bool(face.window.still) for face in group], 0, temporal)
             logits.update(zip((face.id for face in group), values.tolist(), strict=True))
         return logits
 
@@ -309,6 +355,7 @@ def _verdict(
     logit: float | None = None,
     p_fake: float | None = None,
     latency: Latency | None = None,
+    reason: UncertainReason | None = None,
 ) -> FaceVerdict:
     return FaceVerdict(
         face=face.id,
@@ -321,4 +368,5 @@ def _verdict(
         pts_s=frame.pts_s,
         captured=frame.captured,
         latency=latency,
+        reason=reason if state == "uncertain" else None,
     )

@@ -30,6 +30,11 @@ from streams.text import printable
 
 Messages = list[BroadcastMessage]
 
+# Consecutive frames in time after which a stream is live again. With one, a source or a machine at its limit
+# would change its state several times a second.
+RECOVERY_FRAMES = 3
+INTERRUPTED_STATES = frozenset({"stalled", "overloaded"})
+
 # A file begins again with its first frame. One that fails again and again must come to an end.
 MAX_FILE_FAILURES = 3
 
@@ -54,7 +59,7 @@ class StreamStateMachine:
 
     Args:
         stream: Name of the stream.
-        stall_timeout_s: Time in seconds without a frame after which the stream is `stalled`.
+        stall_timeout_s: Time in seconds without a frame after which the stream is `stalled` or `overloaded`.
     """
 
     def __init__(self, stream: str, *, stall_timeout_s: float) -> None:
@@ -68,9 +73,13 @@ class StreamStateMachine:
         self._too_slow = False
         self._wrong_clock: str | None = None
         self._frame_at: float | None = None
+        self._repeat_at: float | None = None
+        self._recovered = 0
+        self._losses_then = 0
         # Last verdict of every face that has not been published as stale.
         self._verdicts: dict[int, VerdictMessage] = {}
         self._analysed = 0
+        self._repeated = 0
         self._disconnects = 0
 
     def current(self) -> Messages:
@@ -155,19 +164,39 @@ class StreamStateMachine:
         """
         return self._connected and not self._too_slow and connection == self.connection
 
-    def frame_analysed(self, verdicts: Sequence[VerdictMessage], *, faces: int, now: float) -> Messages:
+    def frame_analysed(
+        self,
+        verdicts: Sequence[VerdictMessage],
+        *,
+        faces: int,
+        now: float,
+        done: float | None = None,
+        losses: Losses | None = None,
+    ) -> Messages:
         """Handle the result of one frame of the present connection.
 
         Args:
             verdicts: Verdicts to publish; empty if none is due.
             faces: Number of faces being tracked.
             now: Time in seconds at which the analysis of the frame began.
+            done: Time in seconds at which it ended; None if it took no time.
+            losses: Due samples that were not analysed so far.
 
         Returns:
-            The verdicts, after the change to `live` or before the change to `no_face`.
+            The verdicts, after the change to `live` or before the change to `no_face`. Nothing after an
+            interruption, until `RECOVERY_FRAMES` frames have come in time.
         """
         self._analysed += 1
+        interval_s = 0.0 if self._frame_at is None else now - self._frame_at
+        took_s = 0.0 if done is None else done - now
         self._frame_at = now
+        self._losses_then = _overload(losses)
+        if self.state in INTERRUPTED_STATES:
+            in_time = max(interval_s, took_s) <= self.stall_timeout_s
+            self._recovered = self._recovered + 1 if in_time else 0
+            if self._recovered < RECOVERY_FRAMES:
+                return []
+        self._recovered = 0
         messages: Messages = []
         if faces:
             messages += self._change("live")
@@ -182,17 +211,35 @@ class StreamStateMachine:
             messages += self._change("no_face")
         return messages
 
-    def tick(self, now: float) -> Messages:
-        """Handle the passing of time; the stream becomes `stalled` if no frame was analysed for too long.
+    def frame_repeated(self, now: float) -> None:
+        """Handle a frame that repeats the picture before it. It is no new frame, so the stream may stall.
 
         Args:
             now: Time in seconds on the clock of `frame_analysed`.
+        """
+        self._repeated += 1
+        self._repeat_at = now
+
+    def tick(self, now: float, *, analysing: bool = False, losses: Losses | None = None) -> Messages:
+        """Handle the passing of time; the stream is interrupted if no frame was analysed for too long.
+
+        It is `overloaded` if there were frames but the machine was too slow for them, else `stalled`.
+
+        Args:
+            now: Time in seconds on the clock of `frame_analysed`.
+            analysing: Whether a frame is being analysed.
+            losses: Due samples that were not analysed so far.
         """
         if self._frame_at is None or now - self._frame_at <= self.stall_timeout_s:
             return []
         if self.state not in ("live", "no_face"):
             return []
-        return self._change("stalled", f"no frame for more than {self.stall_timeout_s:.2g} s")
+        limit = f"for more than {self.stall_timeout_s:.2g} s"
+        if analysing or _overload(losses) > self._losses_then:
+            return self._change("overloaded", f"this machine is too slow: no frame was analysed {limit}")
+        if self._repeat_at is not None and self._repeat_at > self._frame_at:
+            return self._change("stalled", f"the picture has not changed {limit}")
+        return self._change("stalled", f"no frame {limit}")
 
     def health(self, losses: Losses) -> StreamHealth:
         """Return the counters since the start.
@@ -204,12 +251,13 @@ class StreamStateMachine:
             stream=self.stream,
             state=self.state,
             analysed=self._analysed,
-            dropped=losses.total,
+            dropped=losses.total + self._repeated,
             dropped_by=DroppedBy(
                 queue=losses.queue,
                 skipped=losses.skipped,
                 corrupt=losses.corrupt,
                 refused=losses.refused,
+                repeated=self._repeated,
             ),
             reconnects=self._disconnects,
         )
@@ -224,7 +272,7 @@ class StreamStateMachine:
         if state != "live":
             # `pts_s` and `captured` stay those of the frame on which the last verdict was based.
             messages += [
-                replace(verdict, state="stale", p_fake=None, latency_ms=None)
+                replace(verdict, state="stale", p_fake=None, latency_ms=None, reason=None)
                 for verdict in self._verdicts.values()
             ]
             self._verdicts.clear()
@@ -263,20 +311,20 @@ class RestartPolicy:
         self._failures = 0
         self._last: list[tuple[str, int | None]] | None = None
 
-    def failed(self, error: BaseException, *, ran_s: float, finite: bool, chance: float) -> Restart:
+    def failed(self, error: BaseException, *, ran_s: float, chance: float) -> Restart:
         """Decide on a failure.
 
         Args:
             error: The unexpected error.
             ran_s: Time in seconds since the start, or the last restart.
-            finite: Whether the source has an end, as a file does.
             chance: A random number in [0, 1), for the jitter of the delay.
         """
-        if not finite and ran_s > self._backoff.max_s:
+        live = self._source.live
+        if live and ran_s > self._backoff.max_s:
             self._failures = 0
         self._failures += 1
         delay_s = self._backoff.delay_s(self._failures, chance)
-        final = finite and self._failures >= MAX_FILE_FAILURES
+        final = not live and self._failures >= MAX_FILE_FAILURES
         last, self._last = self._last, _place(error)
         kind = type(error).__name__
         outcome = "not trying again" if final else f"starting again in {delay_s:.1f} s"
@@ -298,3 +346,8 @@ def _place(error: BaseException) -> list[tuple[str, int | None]]:
     """Return the type of an error and the lines of code that led to it."""
     frames = traceback.extract_tb(error.__traceback__)
     return [(type(error).__name__, None), *((frame.filename, frame.lineno) for frame in frames)]
+
+
+def _overload(losses: Losses | None) -> int:
+    """Return the number of samples that were lost because this machine was too slow."""
+    return 0 if losses is None else losses.queue + losses.skipped

@@ -121,6 +121,7 @@ class StreamThread:
         self._past_losses = Losses()
         self._past_faces = self._max_face = 0
         self._tick_failed = False
+        self._analysing = False
 
     def publish_state(self) -> None:
         """Publish the stream's present state."""
@@ -129,7 +130,11 @@ class StreamThread:
     def tick(self) -> None:
         """Publish that the stream has stalled, if it has; an unexpected error is logged once."""
         try:
-            self._send(lambda: self._state.tick(self._timing.clock()))
+            self._send(
+                lambda: self._state.tick(
+                    self._timing.clock(), analysing=self._analysing, losses=self._losses()
+                )
+            )
         except Exception:
             if not self._tick_failed:
                 self._tick_failed = True
@@ -137,9 +142,12 @@ class StreamThread:
 
     def health(self) -> StreamHealth:
         """Return the stream's counters."""
-        reader = self._reader
         with self._lock:
-            return self._state.health(self._past_losses + (Losses() if reader is None else reader.losses))
+            return self._state.health(self._losses())
+
+    def _losses(self) -> Losses:
+        reader = self._reader
+        return self._past_losses + (Losses() if reader is None else reader.losses)
 
     def request_stop(self) -> None:
         """Interrupt the reader; the thread ends once `stopping` is set."""
@@ -178,7 +186,7 @@ class StreamThread:
             self.engine_failure = engine_failure
             return False
         ran_s = self._timing.clock() - started_s
-        restart = self._restarts.failed(error, ran_s=ran_s, finite=self._is_finite(), chance=random.random())
+        restart = self._restarts.failed(error, ran_s=ran_s, chance=random.random())
         logger.error("%s", restart.log)
         self._carry_over()
         self._send(lambda: self._state.restarting(restart.reason))
@@ -187,9 +195,6 @@ class StreamThread:
             self.failed = True
             return False
         return not self._stopping.wait(restart.delay_s)
-
-    def _is_finite(self) -> bool:
-        return self.source.live is False if self._reader is None else self._reader.finite
 
     def _carry_over(self) -> None:
         with self._lock:
@@ -200,7 +205,7 @@ class StreamThread:
 
     def _read_and_analyse(self) -> None:
         analysis = self._analysis = self._new_analysis()
-        playback = Playback()
+        playback = None if self.source.live else Playback()
         segment = 0
         with open_reader(
             self.source,
@@ -220,7 +225,7 @@ class StreamThread:
                     return
                 if frame is None:
                     continue
-                if not reader.real_time:
+                if playback is not None:
                     restart, segment = frame.segment != segment, frame.segment
                     delay_s = playback.delay_s(frame.pts_s, self._timing.clock(), restart=restart)
                     self._stopping.wait(delay_s)
@@ -231,13 +236,26 @@ class StreamThread:
 
     def _analyse(self, analysis: StreamAnalysis, frame: Frame) -> None:
         started = self._timing.clock()
-        verdicts = [self._message(verdict) for verdict in analysis.analyse(frame)]
+        self._analysing = True
+        try:
+            verdicts = [self._message(verdict) for verdict in analysis.analyse(frame)]
+        finally:
+            self._analysing = False
 
         def decide() -> Messages:
             # Checked again under the lock: the source may have been lost during the analysis.
             if not self._state.accepts(frame.connection) or self._stopping.is_set():
                 return []
-            return self._state.frame_analysed(verdicts, faces=len(analysis.faces), now=started)
+            if analysis.repeated:
+                self._state.frame_repeated(started)
+                return []
+            return self._state.frame_analysed(
+                verdicts,
+                faces=len(analysis.faces),
+                now=started,
+                done=self._timing.clock(),
+                losses=self._losses(),
+            )
 
         self._send(decide)
 

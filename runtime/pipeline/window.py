@@ -1,4 +1,4 @@
-"""Rolling window of one face: the features and temporal residuals of its newest samples."""
+"""Rolling window of one face: the features, temporal residuals and motion of its newest samples."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
+from streams.features.face_motion import MotionMeter, Square, moves
 from streams.features.temporal_residuals import ResidualMeter, Residuals
+
+# Share of the window that must be filled before a face can be found to be still: a person may hold still for
+# half a second.
+MIN_STILL_FILL = 0.5
 
 
 class FaceWindow:
@@ -36,6 +41,8 @@ class FaceWindow:
         self._newest_pts_s: float | None = None
         self._meter = meter
         self._residuals: deque[Residuals] = deque(maxlen=window)
+        self._motion_meter = MotionMeter()
+        self._motion: deque[float] = deque(maxlen=window)
 
     def __len__(self) -> int:
         """Return the number of buffered samples, 0..window."""
@@ -46,13 +53,31 @@ class FaceWindow:
         """Filled share of the window, 0..1."""
         return len(self) / self.window
 
-    def push(self, pts_s: float, crop: NDArray[np.uint8], feature: NDArray[np.float32]) -> None:
+    @property
+    def still(self) -> bool | None:
+        """Whether the face is a still image, for which temporal evidence does not exist.
+
+        None while the window is too short to tell. False if the model has no temporal classifier.
+        """
+        if self._meter is None or (len(self) > 1 and moves(self._motion)):
+            return False
+        return True if self.fill >= MIN_STILL_FILL else None
+
+    def push(
+        self,
+        pts_s: float,
+        crop: NDArray[np.uint8],
+        feature: NDArray[np.float32],
+        *,
+        square: Square | None = None,
+    ) -> None:
         """Append a sample; the oldest one is dropped if the window is full.
 
         Args:
             pts_s: Media time in seconds, later than that of the previous sample.
             crop: uint8 RGB `(H, W, 3)`; measured for temporal residuals, not kept.
             feature: float32 `(feature_dim,)`; copied.
+            square: Part of the frame that the crop shows; None if it is the same for all crops.
 
         Raises:
             ValueError: The time does not advance (clear the window on a gap), or a shape is wrong.
@@ -71,12 +96,15 @@ class FaceWindow:
         self._newest_pts_s = pts_s
         if self._meter is not None:
             self._residuals.append(self._meter.measure(crop))
+            self._motion.append(self._motion_meter.measure(crop, square or (0, 0, crop.shape[0])))
 
     def clear(self) -> None:
         """Drop all samples, for example after a gap in the stream."""
         self._pushed = 0
         self._newest_pts_s = None
         self._residuals.clear()
+        self._motion.clear()
+        self._motion_meter.clear()
         if self._meter is not None:
             self._meter.clear()
 

@@ -244,6 +244,7 @@ def test_the_json_of_a_verdict() -> None:
         "pts_s": 12.5,
         "captured": 1735689600.29,
         "latency_ms": msgspec.structs.asdict(LATENCY),
+        "reason": None,
     }
 
 
@@ -263,3 +264,10 @@ def test_a_box_in_pixels_becomes_shares_of_the_frame(
     relative = relative_box(box, 160, 90)
     assert relative == pytest.approx(expected, abs=1e-4)
     assert isinstance(verdict(box=relative), VerdictMessage)
+
+
+def test_only_an_uncertain_verdict_has_a_reason() -> None:
+    """A reason says why the image does not allow a decision; a decision has none."""
+    assert verdict(state="uncertain", p_fake=0.5, reason="no_motion").reason == "no_motion"
+    with pytest.raises(ValueError, match="cannot have the reason 'no_motion'"):
+        verdict(state="real", p_fake=0.1, reason="no_motion")

@@ -1,7 +1,7 @@
 // Dashboard: one card per stream, one row per face. All text is set as text, never as HTML.
 
 import {
-  FACE_HELP, FACE_LABELS, Feed, STREAM_LABELS, announcement, element, icon, percent, setText, webSocketUrl,
+  FACE_HELP, FACE_LABELS, Feed, REASON_LABELS, STREAM_LABELS, announcement, element, icon, percent, setText, webSocketUrl,
 } from "./overlay.js";
 
 const HISTORY_S = 60;
@@ -56,7 +56,9 @@ class FaceRow {
       this.badge.replaceChildren(icon(verdict.state), element("span", "", FACE_LABELS[verdict.state]));
       this.badge.title = FACE_HELP[verdict.state] ?? "";
     }
-    setText(this.score, SCORED.has(verdict.state) ? `${percent(verdict.p_fake)} fake` : "");
+    const score = SCORED.has(verdict.state) ? `${percent(verdict.p_fake)} fake` : "";
+    // A score that does not lead to a verdict would be read as one.
+    setText(this.score, verdict.reason ? REASON_LABELS[verdict.reason] ?? verdict.reason : score);
     setText(this.windowFill, percent(verdict.window_fill));
     this.progress.value = verdict.window_fill;
     const [x, y, w, h] = verdict.box;

@@ -42,12 +42,19 @@ export const FACE_HELP = {
   fake: "The score is above the threshold for fake. This is not proof.",
 };
 
+/** Why the image does not allow a decision, for a verdict `uncertain` with a `reason`. */
+export const REASON_LABELS = {
+  no_motion: "no motion in the face",
+  turned: "face turned or upside down",
+};
+
 export const STREAM_LABELS = {
   connecting: "connecting to the source",
   live: "live",
   no_face: "no face in view",
   too_slow: "frame rate too low",
-  stalled: "no new frames",
+  stalled: "no new picture",
+  overloaded: "this machine is too slow",
   offline: "source offline",
   ended: "video ended",
 };
@@ -507,9 +514,10 @@ export class UnmaskVerdict extends HTMLElement {
         badges.push({
           key: JSON.stringify([stream, face.face]),
           state: face.state,
-          detail: `${prefix}face ${face.face}`,
-          score: percent(scored ? face.p_fake : face.window_fill),
-          unit: scored ? "fake" : "ready",
+          detail: `${prefix}face ${face.face}${face.reason ? ` · ${REASON_LABELS[face.reason] ?? face.reason}` : ""}`,
+          // A score that does not lead to a verdict would be read as one.
+          score: face.reason ? "" : percent(scored ? face.p_fake : face.window_fill),
+          unit: face.reason ? "" : scored ? "fake" : "ready",
         });
       }
     }

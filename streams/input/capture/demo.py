@@ -8,7 +8,6 @@ from fractions import Fraction
 
 import av
 
-from streams.input.capture.delivery import Delivery
 from streams.input.capture.interface import DecodedFrame
 
 __all__ = ["DemoCapture"]
@@ -28,7 +27,6 @@ class DemoCapture:
         self._stop = stop
         self._clock = clock
         self.fps: float | None = float(_FPS)
-        self.delivery = Delivery(real_time=True, finite=False)
         self.corrupt = 0
         self.skipped = 0
         self.wrong_clock: str | None = None

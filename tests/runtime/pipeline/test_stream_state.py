@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from runtime.messages import BroadcastMessage, DroppedBy, FaceState, Latency, StreamMessage, VerdictMessage
-from runtime.pipeline.stream_state import StreamStateMachine
+from runtime.pipeline.stream_state import RECOVERY_FRAMES, StreamStateMachine
 from streams.input.losses import Losses
 
 LATENCY = Latency(decode=1.0, detect=2.0, crop=0.5, backbone=3.0, head=4.0, total=20.0)
@@ -44,6 +44,14 @@ def go_live(stream: StreamStateMachine, *, faces: int = 1, now: float = 0.0) -> 
     stream.frame_analysed([verdict(face) for face in range(faces)], faces=faces, now=now)
 
 
+def recover(
+    stream: StreamStateMachine, verdicts: list[VerdictMessage], *, now: float
+) -> list[list[str | tuple[int, str]]]:
+    """Analyse a frame after an interruption and the frames in time that make the stream live again."""
+    times = [now + 0.125 * i for i in range(RECOVERY_FRAMES + 1)]
+    return [states(stream.frame_analysed(verdicts, faces=1, now=time)) for time in times]
+
+
 def test_stream_is_live_after_the_first_analysed_frame(stream: StreamStateMachine) -> None:
     """An opened source is still `connecting`; `live` comes once, before the first verdict."""
     assert states(stream.current()) == ["connecting"]
@@ -68,7 +76,7 @@ def test_faces_become_stale_when_frames_stop(stream: StreamStateMachine) -> None
     assert states(messages) == [(0, "stale"), (1, "stale"), "stalled"]
     assert all(message.p_fake is None for message in messages if isinstance(message, VerdictMessage))
     assert stream.tick(9.0) == []
-    assert states(stream.frame_analysed([verdict()], faces=1, now=9.1)) == ["live", (0, "real")]
+    assert recover(stream, [verdict()], now=9.1) == [[], [], [], ["live", (0, "real")]]
 
 
 def test_disconnected_source_is_offline_with_its_reason(stream: StreamStateMachine) -> None:
@@ -123,7 +131,7 @@ def test_face_becomes_stale_once(stream: StreamStateMachine) -> None:
     go_live(stream)
     stream.tick(1.0)
     gone = verdict(state="stale", p_fake=None)
-    assert states(stream.frame_analysed([gone, verdict(1)], faces=1, now=1.1)) == ["live", (1, "real")]
+    assert recover(stream, [gone, verdict(1)], now=1.1)[-1] == ["live", (1, "real")]
 
 
 def test_health_counters(stream: StreamStateMachine) -> None:
@@ -150,3 +158,46 @@ def test_wrong_clock_is_the_reason_of_later_states(stream: StreamStateMachine) -
     stream.connected()
     message, _ = stream.frame_analysed([verdict()], faces=1, now=0.3)
     assert message == StreamMessage(stream="cam", state="live")
+
+
+def test_repeated_pictures_stall_the_stream(stream: StreamStateMachine) -> None:
+    """A source that sends the same picture again and again is stalled, with a reason of its own."""
+    go_live(stream)
+    for i in range(1, 6):
+        stream.frame_repeated(0.125 * i)
+    messages = stream.tick(0.63)
+    assert states(messages) == [(0, "stale"), "stalled"]
+    assert messages[-1].reason == "the picture has not changed for more than 0.5 s"  # type: ignore[union-attr]
+    health = stream.health(Losses(queue=1))
+    assert (health.analysed, health.dropped, health.dropped_by.repeated) == (1, 6, 5)
+
+
+@pytest.mark.parametrize(
+    ("analysing", "losses"), [(True, Losses()), (False, Losses(queue=1)), (False, Losses(skipped=1))]
+)
+def test_slow_machine_is_overloaded_and_not_a_dead_camera(
+    stream: StreamStateMachine, analysing: bool, losses: Losses
+) -> None:
+    """A frame in analysis, or frames dropped meanwhile, tell an overload from a source that stops."""
+    go_live(stream)
+    messages = stream.tick(0.51, analysing=analysing, losses=losses)
+    assert states(messages) == [(0, "stale"), "overloaded"]
+    assert "this machine is too slow" in messages[-1].reason  # type: ignore[union-attr, operator]
+
+
+def test_earlier_losses_are_no_overload(stream: StreamStateMachine) -> None:
+    """Samples that were lost before the last frame do not explain why no other one came."""
+    stream.connected()
+    stream.frame_analysed([verdict()], faces=1, now=0.0, losses=Losses(queue=3))
+    assert states(stream.tick(0.51, losses=Losses(queue=3, corrupt=4))) == [(0, "stale"), "stalled"]
+
+
+def test_interrupted_stream_does_not_flap(stream: StreamStateMachine) -> None:
+    """Frames that are slow to come, or to be analysed, leave the stream interrupted."""
+    go_live(stream)
+    stream.tick(0.6, analysing=True)
+    for i in range(1, 20):
+        late = stream.frame_analysed([verdict()], faces=1, now=float(i), done=i + 0.7)
+        assert states([*late, *stream.tick(i + 0.6)]) == []
+    assert stream.state == "overloaded"
+    assert recover(stream, [verdict()], now=30.0)[-1] == ["live", (0, "real")]
