@@ -1,6 +1,6 @@
-"""Steps of `unmask export`: write a bundle, build TensorRT engines, compare engines with torch.
+"""The work of `unmask export`: write a bundle, build TensorRT engines, compare engines with torch.
 
-Each step imports its own libraries, so that engines can be built without torch.
+Each step imports what it needs: engines are built without torch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from runtime.model.manifest import MANIFEST_FILE, Weights
 if TYPE_CHECKING:
     from export.parity.engine_check import CheckOptions
 
-ReportLine = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class ExportOptions:
         source: Checkpoint to export, or bundle to build engines for or to check.
         out: Directory of the bundle to write.
         weights: Stored type of its weights.
-        crops: Face crops to fit the rounding, for the gates and for the check.
+        crops: Face crops for the rounding, the gates and the check.
         name: Name of the model; None for that of the checkpoint.
         tensorrt: Whether to build TensorRT engines.
         precision: Precision of the TensorRT engines.
@@ -54,34 +54,34 @@ class ExportOptions:
     json_out: Path | None = None
 
 
-def run_export(options: ExportOptions, *, report_result: ReportLine, report_step: ReportLine) -> int:
+def run_export(options: ExportOptions, *, say: Report, step: Report) -> int:
     """Run `unmask export`.
 
     Args:
         options: Options of the command.
-        report_result: Called with a line for each result.
-        report_step: Called with a description of each step.
+        say: Called with a line for each result.
+        step: Called with a description of each step.
 
     Returns:
         The exit code.
 
     Raises:
-        SourceUnclear: The source and the options do not fit together.
+        SourceUnclear: The options do not fit the source.
         UnmaskError: A file cannot be read or written, a gate failed, or an engine differs from torch.
     """
     from_checkpoint = not (options.source / MANIFEST_FILE).is_file()
     if from_checkpoint:
-        bundle = _export_checkpoint(options, report_result=report_result, report_step=report_step)
+        bundle = _export_checkpoint(options, say=say, step=step)
     elif options.out is not None:
-        raise SourceUnclear(options.source, "is already an exported model", "leave out --out")
+        raise SourceUnclear(options.source, "is an exported model already", "leave out --out")
     elif not (options.tensorrt or options.check):
         raise SourceUnclear(
-            options.source, "is already an exported model", "add --tensorrt or --check, or give a checkpoint"
+            options.source, "is an exported model already", "add --tensorrt or --check, or give a checkpoint"
         )
     else:
         bundle = load_bundle(options.source)
     if options.tensorrt:
-        _build_engines(bundle, options, report_result=report_result, report_step=report_step)
+        _build_engines(bundle, options, say=say, step=step)
     if options.check:
         from export.parity.engine_check import run_check
         from export.parity.torch_detector import TorchDetector
@@ -92,15 +92,17 @@ def run_export(options: ExportOptions, *, report_result: ReportLine, report_step
 
             model = load_checkpoint(options.source).model
             trained = TorchDetector(model.backbone, model.head)
-        run_check(bundle, _check_options(options), trained=trained, step=report_step)
+        run_check(bundle, _check_options(options), trained=trained, step=step)
     return 0
 
 
-def _export_checkpoint(
-    options: ExportOptions, *, report_result: ReportLine, report_step: ReportLine
-) -> Bundle:
+def _export_checkpoint(options: ExportOptions, *, say: Report, step: Report) -> Bundle:
     if options.out is None:
-        raise SourceUnclear(options.source, "is not an exported model", "give --out to export a checkpoint")
+        raise SourceUnclear(
+            options.source,
+            "is no exported model",
+            "give --out to export a checkpoint, or a model that is one",
+        )
     from export.bundle_writer import export_bundle
 
     bundle = export_bundle(
@@ -109,25 +111,23 @@ def _export_checkpoint(
         weights=options.weights,
         crops=options.crops,
         name=options.name,
-        step=report_step,
+        step=step,
     )
-    report_result(f"written to {options.out}: {bundle.name}, {options.weights}")
+    say(f"written to {options.out}: {bundle.name}, {options.weights}")
     return bundle
 
 
-def _build_engines(
-    bundle: Bundle, options: ExportOptions, *, report_result: ReportLine, report_step: ReportLine
-) -> None:
+def _build_engines(bundle: Bundle, options: ExportOptions, *, say: Report, step: Report) -> None:
     from runtime.engines.tensorrt.builder import load_or_build_engines
     from runtime.engines.tensorrt.engine_cache import EngineCache
     from runtime.engines.tensorrt.prepared import write_prepared
 
     cache = EngineCache()
-    report_step(f"preparing the graphs for TensorRT, {options.precision}")
-    # Written first, as another machine can build the engines from a copy of them.
+    step(f"preparing the graphs for TensorRT, {options.precision}")
+    # Written first: they can be copied to a machine that can build the engines.
     folder = write_prepared(bundle, options.precision, cache)
-    report_result(f"graphs for TensorRT in {options.precision}: {folder}")
-    report_step("building the engines")
+    say(f"graphs for TensorRT in {options.precision}: {folder}")
+    step("building the engines")
     engines = load_or_build_engines(
         bundle,
         precision=options.precision,
@@ -136,7 +136,7 @@ def _build_engines(
         rebuild=True,
     )
     for part, (key, engine) in engines.items():
-        report_result(f"{part}: {len(engine) / 1e6:.1f} MB, {key.library}, {key.target}: {cache.path(key)}")
+        say(f"{part}: {len(engine) / 1e6:.1f} MB, {key.library}, {key.target}: {cache.path(key)}")
 
 
 def _check_options(options: ExportOptions) -> CheckOptions:

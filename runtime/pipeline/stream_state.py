@@ -311,20 +311,20 @@ class RestartPolicy:
         self._failures = 0
         self._last: list[tuple[str, int | None]] | None = None
 
-    def failed(self, error: BaseException, *, ran_s: float, chance: float) -> Restart:
+    def failed(self, error: BaseException, *, ran_s: float, finite: bool, chance: float) -> Restart:
         """Decide on a failure.
 
         Args:
             error: The unexpected error.
             ran_s: Time in seconds since the start, or the last restart.
+            finite: Whether the source has an end, as a file does.
             chance: A random number in [0, 1), for the jitter of the delay.
         """
-        live = self._source.live
-        if live and ran_s > self._backoff.max_s:
+        if not finite and ran_s > self._backoff.max_s:
             self._failures = 0
         self._failures += 1
         delay_s = self._backoff.delay_s(self._failures, chance)
-        final = not live and self._failures >= MAX_FILE_FAILURES
+        final = finite and self._failures >= MAX_FILE_FAILURES
         last, self._last = self._last, _place(error)
         kind = type(error).__name__
         outcome = "not trying again" if final else f"starting again in {delay_s:.1f} s"

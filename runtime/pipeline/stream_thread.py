@@ -186,7 +186,7 @@ class StreamThread:
             self.engine_failure = engine_failure
             return False
         ran_s = self._timing.clock() - started_s
-        restart = self._restarts.failed(error, ran_s=ran_s, chance=random.random())
+        restart = self._restarts.failed(error, ran_s=ran_s, finite=self._is_finite(), chance=random.random())
         logger.error("%s", restart.log)
         self._carry_over()
         self._send(lambda: self._state.restarting(restart.reason))
@@ -195,6 +195,9 @@ class StreamThread:
             self.failed = True
             return False
         return not self._stopping.wait(restart.delay_s)
+
+    def _is_finite(self) -> bool:
+        return self.source.live is False if self._reader is None else self._reader.finite
 
     def _carry_over(self) -> None:
         with self._lock:
@@ -205,7 +208,7 @@ class StreamThread:
 
     def _read_and_analyse(self) -> None:
         analysis = self._analysis = self._new_analysis()
-        playback = None if self.source.live else Playback()
+        playback = Playback()
         segment = 0
         with open_reader(
             self.source,
@@ -225,7 +228,7 @@ class StreamThread:
                     return
                 if frame is None:
                     continue
-                if playback is not None:
+                if not reader.real_time:
                     restart, segment = frame.segment != segment, frame.segment
                     delay_s = playback.delay_s(frame.pts_s, self._timing.clock(), restart=restart)
                     self._stopping.wait(delay_s)

@@ -29,12 +29,19 @@ class FrameQueue(Generic[T]):
 
     def __init__(self, *, newest_wins: bool, room: int | None = None) -> None:
         self._newest_wins = newest_wins
-        self._room = room or (2 if newest_wins else 4)
+        self._room = room or _room(newest_wins)
         self._samples: deque[T] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._cause: BaseException | None = None
         self._dropped = 0
+
+    def set_newest_wins(self, newest_wins: bool) -> None:
+        """Set what happens when the queue is full, once it is known how the source delivers its samples."""
+        with self._changed:
+            if newest_wins != self._newest_wins:
+                self._newest_wins, self._room = newest_wins, _room(newest_wins)
+                self._changed.notify_all()
 
     @property
     def dropped(self) -> int:
@@ -89,3 +96,7 @@ class FrameQueue(Generic[T]):
             if discard:
                 self._samples.clear()
             self._changed.notify_all()
+
+
+def _room(newest_wins: bool) -> int:
+    return 2 if newest_wins else 4

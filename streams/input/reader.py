@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
-from streams.errors import SourceError, SourceMissing, SourceNotVideo
+from streams.errors import SourceError, SourceMissing, SourceNotVideo, SourceUnavailable
+from streams.input.capture.delivery import Delivery, PacketHistory
 from streams.input.capture.factory import open_capture
 from streams.input.capture.interface import Capture, DecodedFrame, Timeouts
 from streams.input.capture.rotation import UprightRotation
@@ -101,7 +102,7 @@ def open_reader(
         on_event: Called on the reader's thread with each event, in order.
         timeouts: Longest silence of the source.
         backoff: Waiting times between attempts to connect.
-        retry: Whether to reconnect after a temporary failure; None to do so for live sources only.
+        retry: Whether to reconnect after a temporary failure; None to do so unless the source has an end.
         wall: Clock in Unix seconds.
         clock: Monotonic clock in seconds.
 
@@ -114,7 +115,7 @@ def open_reader(
         on_event=on_event,
         timeouts=timeouts or Timeouts(),
         backoff=backoff or Backoff(),
-        retry=source.live if retry is None else retry,
+        retry=retry,
         wall=wall,
         clock=clock,
     )
@@ -131,7 +132,7 @@ class Reader:
         on_event: Callable[[Event], None],
         timeouts: Timeouts,
         backoff: Backoff,
-        retry: bool,
+        retry: bool | None,
         wall: Callable[[], float],
         clock: Callable[[], float],
     ) -> None:
@@ -143,11 +144,13 @@ class Reader:
         self._retry = retry
         self._wall = wall
         self._clock = clock
-        self._queue: FrameQueue[tuple[Frame, Origin]] = FrameQueue(newest_wins=source.live)
+        self._queue: FrameQueue[tuple[Frame, Origin]] = FrameQueue(newest_wins=source.live is not False)
         self._continuity = Continuity(sample_hz)  # used by the consumer's thread only
         self._loss_meter = LossMeter(sample_hz)
         self._refused = 0
         self._sampled_s = 0.0
+        self._delivery: Delivery | None = None
+        self._history = PacketHistory()
         self._stop = threading.Event()
         self._error: SourceError | None = None
         self._corrupt = 0
@@ -169,6 +172,16 @@ class Reader:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
+
+    @property
+    def real_time(self) -> bool:
+        """Return whether frames arrive as they are captured; of a source not yet open, whether it is live."""
+        return self.source.live is True if self._delivery is None else self._delivery.real_time
+
+    @property
+    def finite(self) -> bool:
+        """Return whether the source has an end; of a source not yet open, whether it is a file."""
+        return self.source.live is False if self._delivery is None else self._delivery.finite
 
     @property
     def losses(self) -> Losses:
@@ -258,7 +271,7 @@ class Reader:
                 return
 
     def _may_retry(self, error: SourceError) -> bool:
-        if not self._retry:
+        if self.finite if self._retry is None else not self._retry:
             return False
         # After a successful connection a missing camera may be plugged in again, and a server may start
         # before its streams. Refused credentials are never retried, because that can lock an account.
@@ -274,9 +287,26 @@ class Reader:
         """Open the source and read it until it ends, fails or is stopped."""
         self._opening = True
         try:
-            capture = open_capture(self.source, timeouts=self._timeouts, stop=self._stop, clock=self._clock)
+            capture = open_capture(
+                self.source,
+                timeouts=self._timeouts,
+                stop=self._stop,
+                clock=self._clock,
+                history=self._history,
+            )
         finally:
             self._opening = False
+        try:
+            self._read_capture(capture)
+        finally:
+            capture.close()
+
+    def _read_capture(self, capture: Capture) -> None:
+        if self._delivery is not None and capture.delivery.finite and not self._delivery.finite:
+            # What is left of a broadcast must not be taken for a film of its own.
+            raise SourceUnavailable(self.source.spec, "the broadcast has ended", "start it again")
+        self._delivery = capture.delivery
+        self._queue.set_newest_wins(capture.delivery.real_time)
         sampler = Sampler(self._sample_hz, fps=capture.fps)
         rotation = UprightRotation()
         corrupt_before = self._corrupt
@@ -299,10 +329,9 @@ class Reader:
                     return
         finally:
             self._corrupt = corrupt_before + capture.corrupt
-            if self.source.live:
+            if capture.delivery.real_time:
                 elapsed_s = self._clock() - self._sampled_s
                 self._loss_meter.ended(elapsed_s, skipped=capture.skipped, corrupt=capture.corrupt)
-            capture.close()
         if not connected and not self._stop.is_set():
             raise SourceNotVideo(self.source.spec, "no frame in it can be decoded")
 

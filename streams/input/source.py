@@ -62,8 +62,9 @@ class Source:
     options: Mapping[str, str] = field(default_factory=_no_options, hash=False, repr=False)
     """FFmpeg options for opening the source."""
 
-    live: bool
-    """Whether frames arrive in real time and newer ones replace older ones; a finite source waits instead."""
+    live: bool | None
+    """Whether frames arrive in real time and newer ones replace older ones; a finite source waits instead.
+    None for a web address: only its container tells, once it is open: `streams.input.capture.delivery`."""
 
     kind: Kind
 
@@ -73,6 +74,13 @@ class Source:
             if shown := printable(name, MAX_NAME):
                 object.__setattr__(self, "name", shown)
                 return
+
+    @property
+    def is_named_as_file(self) -> bool:
+        """Whether a web address ends like that of a video file; what it is, only the server's answer tells."""
+        if self.kind != "url" or self.live is not None:
+            return False
+        return PurePosixPath(urlsplit(self.address.reveal()).path).suffix.lower() in VIDEO_SUFFIXES
 
     @property
     def spec(self) -> str:
@@ -115,9 +123,6 @@ _RTSP_SCHEMES = frozenset({"rtsp", "rtsps"})
 _LIVE_SCHEMES = frozenset({"rtmp", "rtmps", "rtmpt", "rtmpts", "rtp", "srt", "tcp", "udp"})
 _WEB_SCHEMES = frozenset({"http", "https", "ftp"})
 
-# A web resource with one of these suffixes is finite, or is a playlist that FFmpeg fetches in parts. Any
-# other resource, MJPEG included, is assumed to be a camera that sends frames without end.
-_FINITE_SUFFIXES = VIDEO_SUFFIXES - {".mjpeg", ".mjpg"} | {".m3u8", ".mpd"}
 # A session description (SDP) names the ports on which RTP arrives. FFmpeg opens network addresses named in a
 # file only for the protocols in this list.
 _SESSION_PROTOCOLS = "file,crypto,data,rtp,srtp,udp,tcp"
@@ -146,7 +151,8 @@ def parse_source(
             them after `NAME=`.
         name: Display name; None for `NAME`, else the host or file name of the address.
         rtsp_transport: Transport of the RTP packets. TCP loses none; UDP must be allowed by the network.
-        live: Whether a URL is live; None to decide by its scheme and suffix. Ignored for other kinds.
+        live: Whether a URL is live; None to decide by its scheme, or by what a web server sends. Ignored for
+            other kinds.
         platform: Operating system as in `sys.platform`; selects the FFmpeg input of webcams.
 
     Returns:
@@ -238,8 +244,8 @@ def _address(text: str, rtsp_transport: str, live: bool | None) -> Source:
         return Source(
             address=address, format="rtsp", options=MappingProxyType(options), live=True, kind="rtsp"
         )
-    if live is None:
-        live = scheme in _LIVE_SCHEMES or PurePosixPath(parts.path).suffix.lower() not in _FINITE_SUFFIXES
+    if live is None and scheme in _LIVE_SCHEMES:
+        live = True
     return Source(address=address, live=live, kind="url")
 
 

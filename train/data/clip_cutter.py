@@ -40,10 +40,10 @@ class ClipSpec:
         margin: Side of the crop as a multiple of the face box height.
         sample_hz: Samples per second of media time.
         frames: Samples per clip.
-        min_frames: Minimum length of a shorter clip, which is cut only if a video has no clip of `frames`.
+        min_frames: Minimum samples of a shorter clip, which is cut only if a video has no clip of `frames`.
         per_video: Maximum number of clips, spread over the video; None for all that fit without overlap.
-        max_faces: Maximum number of faces at any moment, the most prominent ones. Data sets do not state
-            which face of a video is fake, and a second one is often real.
+        max_faces: Maximum number of faces at any moment; the most prominent ones are used. Data sets do not
+            state which face of a video is fake, and a second face is often real.
         max_seconds: Media time to read from the start of a video; None for the whole video.
         jpeg_quality: Quality of the JPEG files, 1..100.
 
@@ -132,7 +132,7 @@ def cut_clips(path: Path, spec: ClipSpec, finder: Finder) -> list[FaceClip]:
     faces: dict[int, list[FaceSample]] = defaultdict(list)
     number = analysed = segment = 0
     last_s = 0.0
-    # No sample is missing within a clip: an interval that a live stream may bridge separates two clips.
+    # No sample is missing within a clip: an interval that a live stream would bridge separates two clips.
     spacing = Spacing(spec.sample_hz)
     start_s: float | None = None
     source = file_source(path)
@@ -141,7 +141,7 @@ def cut_clips(path: Path, spec: ClipSpec, finder: Finder) -> list[FaceClip]:
             try:
                 frame = reader.next(READ_TIMEOUT_S)
             except EndOfStream as end:
-                # Frames before a broken part of the file are used; a bug of ours is raised in any case.
+                # Frames before a broken part of the file are used; errors other than SourceError are bugs.
                 if end.__cause__ is not None and not (analysed and isinstance(end.__cause__, SourceError)):
                     raise end.__cause__ from None
                 break
@@ -216,7 +216,7 @@ def choose_windows(faces: Mapping[int, Sequence[FaceSample]], spec: ClipSpec) ->
     return windows
 
 
-def _prominent(faces: Mapping[int, Sequence[FaceSample]], at_once: int) -> list[Sequence[FaceSample]]:
+def _prominent(faces: Mapping[int, Sequence[FaceSample]], max_faces: int) -> list[Sequence[FaceSample]]:
     def height(samples: Iterable[FaceSample]) -> float:
         return statistics.median(sample.height for sample in samples)
 
@@ -225,7 +225,7 @@ def _prominent(faces: Mapping[int, Sequence[FaceSample]], at_once: int) -> list[
     for samples in ranked:
         first, last = samples[0].sample, samples[-1].sample
         overlapping = sum(other[0].sample <= last and first <= other[-1].sample for other in kept)
-        if overlapping < at_once and (not kept or 2 * height(samples) >= height(kept[0])):
+        if overlapping < max_faces and (not kept or 2 * height(samples) >= height(kept[0])):
             kept.append(samples)
     return kept
 

@@ -87,7 +87,7 @@ class ClipSet:
         folder: Folder of the set.
         entries: One entry per clip.
         margin: Side of the crops as a multiple of the face box height.
-        notes: Facts to know when reading results on this set.
+        notes: Notes for the reader of results on this set.
     """
 
     folder: Path
@@ -126,7 +126,7 @@ class LabelledClip:
 
 
 def is_clip_set(folder: Path) -> bool:
-    """Return whether a folder holds a set of clips, that is, one of the two indices."""
+    """Return whether a folder contains a set of clips, that is, one of the two indices."""
     return any((folder / index).is_file() for index in MARGINS)
 
 
@@ -144,7 +144,7 @@ def read_clip_set(folder: Path) -> ClipSet:
     """
     index = next((name for name in MARGINS if (folder / name).is_file()), None)
     if index is None:
-        raise ClipSetError(folder, f"holds no {' or '.join(MARGINS)}")
+        raise ClipSetError(folder, f"contains no {' or '.join(MARGINS)}")
     path, margin = folder / index, MARGINS[index]
     notes: tuple[str, ...] = ()
     about = folder / "prepared.json"
@@ -156,23 +156,23 @@ def read_clip_set(folder: Path) -> ClipSet:
             raise ClipSetError(about, f"is not what `prepare` writes ({type(error).__name__})") from error
     elif "dfdc" in folder.resolve().name.lower():
         notes = (DFDC_NOTE,)
-    stills = index == "labels.csv"
+    single_crops = index == "labels.csv"
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            entries = tuple(_entry(row, margin, stills=stills) for row in csv.DictReader(file))
+            entries = tuple(_entry(row, margin, single_crops=single_crops) for row in csv.DictReader(file))
     except OSError as error:
         raise ClipSetError(path, f"cannot be read ({error.strerror})") from error
     except (KeyError, ValueError) as error:
         raise ClipSetError(path, f"a line cannot be read ({error})") from error
     if not entries:
-        raise ClipSetError(path, "names no clip")
+        raise ClipSetError(path, "lists no clips")
     return ClipSet(folder=folder, entries=entries, margin=margin, notes=notes)
 
 
-def _entry(row: Mapping[str, str], margin: float, *, stills: bool) -> Entry:
+def _entry(row: Mapping[str, str], margin: float, *, single_crops: bool) -> Entry:
     if row["fake"] not in ("0", "1"):
         raise ValueError(f"fake is {row['fake']!r}, not 0 or 1")
-    if stills:
+    if single_crops:
         stem = Path(row["file"]).stem
         return Entry(
             shard=row["shard"],

@@ -1,4 +1,4 @@
-"""Operations on face crops that were cut before: change of margin and size, and JPEG."""
+"""Operations on stored face crops: change of margin and size, and JPEG coding."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class VideoSet:
     Args:
         layout: Detected layout.
         videos: The videos, in the order of their paths.
-        notes: Facts to know when reading results on this data set, one line each.
+        notes: Notes for the reader of results on this data set, one line each.
         has_official_split: Whether the data set states the split of at least some videos.
     """
 
@@ -90,7 +90,7 @@ def find_videos(
         LayoutError: The layout is unknown, or lists of the data set contradict each other.
     """
     if not root.exists():
-        raise LayoutError(root, "there is no such file or folder", "check the path")
+        raise LayoutError(root, "no such file or folder", "check the path")
     found: Layout = _detect_layout(root) if layout == "auto" else layout
     if (found == "manifest") != root.is_file():
         raise LayoutError(
@@ -105,7 +105,7 @@ def find_videos(
     }
     videos, notes = readers[found]()
     if not videos:
-        raise LayoutError(root, f"no video in it (read as {found})", "check the path or name another layout")
+        raise LayoutError(root, f"no video found (read as {found})", "check the path or name another layout")
     videos = _named(sorted(videos, key=lambda video: video.path), root)
     if split == "group":
         videos = [replace(video, split=None) for video in videos]
@@ -144,12 +144,12 @@ def _with_splits(videos: list[Video], notes: list[str], *, seed: int) -> list[Vi
     # A video without a split gets the split of its group.
     known = {video.group: video.split for video in videos if video.split not in (None, "unused")}
     official = [video.split or known.get(video.group) for video in videos]
-    open_ = [i for i, split in enumerate(official) if split is None]
-    divided = split_groups([groups[i] for i in open_], [videos[i].fake for i in open_], seed=seed)
+    undecided = [i for i, split in enumerate(official) if split is None]
+    divided = split_groups([groups[i] for i in undecided], [videos[i].fake for i in undecided], seed=seed)
     stated: list[Split] = [split or divided[group] for group, split in zip(groups, official, strict=True)]
     splits = exclude_leaks(groups, stated)
     if excluded := sum(a != b for a, b in zip(splits, stated, strict=True)):
-        notes.append(f"{excluded} videos are excluded: they share a group with the test or validation set")
+        notes.append(f"{excluded} videos are excluded: they share a group with the test or validation split")
     if "train" in known.values() and "val" not in splits:
         training = [i for i, split in enumerate(splits) if split == "train"]
         shares: dict[Split, float] = {"train": 0.9, "val": 0.1}
@@ -158,7 +158,7 @@ def _with_splits(videos: list[Video], notes: list[str], *, seed: int) -> list[Vi
         )
         for i in training:
             splits[i] = divided[groups[i]]
-        notes.append("no validation set is stated: a tenth of the training groups is used for it")
+        notes.append("the data set has no validation split: a tenth of the training groups is used for it")
     return [replace(video, split=split) for video, split in zip(videos, splits, strict=True)]
 
 
@@ -213,8 +213,8 @@ def _read_folder(root: Path) -> tuple[list[Video], list[str]]:
     notes = []
     if not links and not originals & fakes:
         notes.append(
-            "no fake is named like an original (name.mp4 or name_other.mp4), so each video counts as "
-            "a group of its own; if some show the same original or person, use a manifest with groups"
+            "no fake has the name of an original (name.mp4 or name_other.mp4), so each video is a "
+            "group of its own; if some videos show the same original or person, use a manifest with groups"
         )
     return [replace(video, group=group[video.group]) for video in videos], notes
 

@@ -1,9 +1,9 @@
-"""Preparation of a data set: face clips of all its videos in tar shards, as `unmask train prepare` does it.
+"""Preparation of a data set, as by `unmask train prepare`: face clips of all its videos in tar shards.
 
     prepared = prepare(Path("FaceForensics++"), Path("clips"), workers=8)
     print(prepared.clips, "clips,", prepared.skipped, "videos skipped")
 
-A run that was killed is resumed by the next one. A run after a complete one tries unreadable videos again.
+An interrupted run is resumed by the next one. After a complete run, the next one retries unreadable videos.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Prepared:
         videos: Number of videos.
         clips: Number of clips.
         skipped: Number of videos without a clip, listed in `skipped.csv`.
-        notes: Facts to know when reading results on this data set.
+        notes: Notes for the reader of results on this data set.
     """
 
     folder: Path
@@ -142,7 +142,7 @@ def prepare(
             if record is not None and record.label != label(video):
                 raise PrepareError(
                     f"{names[video.name]} was prepared with another label, group or split: the data set has "
-                    f"changed; delete {out} and prepare it anew"
+                    f"changed; delete {out} and prepare it again"
                 )
             if record is None or record.retry:
                 todo.append(video)
@@ -223,13 +223,13 @@ def _alone(path: Path, spec: ClipSpec) -> Outcome:
 def _pool(workers: int, spec: ClipSpec) -> Iterator[ProcessPoolExecutor]:
     # Spawned, not forked: threads of FFmpeg and onnxruntime do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    lifeline, held = context.Pipe(duplex=False)
+    lifeline, parent_end = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(spec, lifeline))
     try:
         yield pool
     finally:
         # Closing the lifeline ends workers that are still busy with a video.
-        held.close()
+        parent_end.close()
         pool.shutdown(cancel_futures=True)
         lifeline.close()
 

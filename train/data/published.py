@@ -1,6 +1,6 @@
-"""Readers of published data sets, in the folders that their authors' download scripts create.
+"""Readers of published data sets, in the folder layout of their download scripts.
 
-Each reader returns the videos with groups and official splits, and notes to know when reading results.
+Each reader returns the videos with groups and official splits, and notes for the reader of results.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _ffpp_pairs(root: Path) -> dict[tuple[str, str], Split]:
         for split in splits:
             if split not in present:
                 advice = "copy all three split JSONs from the FaceForensics++ repository"
-                raise LayoutError(files[split], "is missing beside the others", advice)
+                raise LayoutError(files[split], "is missing, but the other splits are there", advice)
         pairs: dict[tuple[str, str], Split] = {}
         for split, path in present.items():
             for pair in _json(path):
@@ -177,7 +177,7 @@ def read_celeb_df(root: Path) -> tuple[list[Video], list[str]]:
     if not listed:
         notes.append(f"no {CELEB_DF_LIST} was found: this is not the official split")
     elif absent := len(listed.keys() - found):
-        notes.append(f"{absent} videos of the official test list are not here")
+        notes.append(f"{absent} videos of the official test list are missing")
     return [replace(video, group=group[video.group]) for video in videos], notes
 
 

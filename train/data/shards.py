@@ -9,7 +9,7 @@ A prepared data set is a folder with these files:
     progress.jsonl    journal: one line per finished video, written after its clips are on disk
 
 Each line of the journal states how long every shard was at that time. When a run is resumed, anything behind
-that point is cut off.
+that point is truncated.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ COLUMNS = (
 
 
 class PrepareError(TrainError):
-    """A data set that cannot be prepared or resumed; the message is one line that says what to do."""
+    """A data set that cannot be prepared or resumed; the message is one line with advice."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """Line of the journal: the result of one video.
+    """Line of the journal with the result of one video.
 
     Args:
         video: Path of the video, relative to the data set if inside it.
@@ -138,7 +138,9 @@ class ShardWriter:
         file = self._path.open("r+b" if length else "wb")
         if length and file.seek(0, io.SEEK_END) < length:
             file.close()
-            raise PrepareError(f"{self._path} is shorter than it was; delete the folder and prepare it anew")
+            raise PrepareError(
+                f"{self._path} is shorter than the journal states; delete the folder and prepare it again"
+            )
         file.truncate(length)
         file.seek(length)
         return file
@@ -173,7 +175,7 @@ class PreparedWriter:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise PrepareError(
-                f"{self.folder} cannot be made ({error.strerror}); give another --out"
+                f"{self.folder} cannot be created ({error.strerror}); give another --out"
             ) from error
         path = self.folder / JOURNAL
         if not path.exists() and any(self.folder.iterdir()):
@@ -293,7 +295,7 @@ class PreparedWriter:
         elif (before := lines[0].get("settings")) != self._settings:
             changed = sorted(key for key in self._settings if self._settings[key] != before.get(key))
             raise PrepareError(
-                f"{self.folder} was begun with another {', '.join(changed) or 'version'}; "
+                f"{self.folder} was started with another {', '.join(changed) or 'version'}; "
                 "use the same settings or give another --out"
             )
         for line in lines[1:]:
@@ -311,5 +313,5 @@ class PreparedWriter:
 
 
 def label(video: Video) -> list[Any]:
-    """Return what must not change while a data set is being prepared: label, group and split of a video."""
+    """Return label, group and split of a video, which must not change while a data set is being prepared."""
     return [video.fake, video.group, video.split]

@@ -1,7 +1,8 @@
 """Groups of videos that belong together, and their division into train, val and test without leaks.
 
 A fake shows the scene of its original and the face of its source. A detector that was trained on one of them
-recognises the others, so they must be in the same split; otherwise results on the test split are too good.
+recognises the others, so they must be in the same split; otherwise results on the test split are
+optimistic.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def split_groups(
         groups: Group of each video, `(N,)`.
         fake: Whether each video is fake, `(N,)`.
         seed: Seed of the division.
-        shares: Split -> its share of the videos; ties go to the first.
+        shares: Split -> its share of the videos; of equally suitable splits the first is taken.
 
     Returns:
         Group -> split.

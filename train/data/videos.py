@@ -1,4 +1,4 @@
-"""Facts that a data set states about each of its videos: file, label, method, group and split."""
+"""Videos of a data set, with label, method, group and split, and the error of an unknown layout."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class LayoutError(TrainError):
 
 @dataclass(frozen=True, kw_only=True)
 class Video:
-    """Facts about one video of a data set.
+    """Video of a data set.
 
     Args:
-        path: The file; it may turn out to be missing or unreadable.
+        path: The file, which has not been opened yet.
         name: Name, unique within the data set, of letters, digits, `_` and `-`; clip names start with it.
         fake: Whether it is fake.
         method: Method that made the fake; of a real video, the part of the data set that it comes from.

@@ -43,12 +43,12 @@ class EvaluationConfig:
     Args:
         split: Split to evaluate on; `auto` takes `test`, else `val`, else everything. Of a data set of videos
             that states no split, `auto` takes everything.
-        groups: Groups to evaluate on, from whatever split; None for all.
+        groups: Groups to evaluate on; with `auto` from every split. None for all.
         layout: Layout of a data set of videos.
         compression: Compression of FaceForensics++: `raw`, `c23` or `c40`.
         robustness: Whether to evaluate on corrupted clips too. Each of the 18 corruptions takes as long as
             one clip of every video.
-        robustness_videos: Maximum number of videos for that, half of them real; one clip of each.
+        robustness_videos: Maximum number of videos for the robustness, half of them real; one clip of each.
         engine: Engine of a bundle: `auto`, `onnxruntime` or `tensorrt`.
         workers: Processes that prepare videos; None for one per core.
         bootstrap: Number and seed of the bootstrap draws. The seed also selects and corrupts clips.
@@ -140,22 +140,22 @@ def evaluate(
 
 
 def _check_writable(out: Path) -> None:
-    # Checked first, so that an hour of scoring is not lost to a directory that cannot be written.
+    # Checked before the scoring, which may take an hour.
     existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise ReportError(f"nothing can be written to {out}; give another --out")
+        raise ReportError(f"{out} cannot be written; give another --out")
 
 
 def _clip_set(
     data: Path, out: Path, config: EvaluationConfig, scorer: Scorer, console: Console
 ) -> tuple[ClipSet, Literal[Split, "all"]]:
-    """Read the clip set, prepared from videos if need be, and choose the split."""
+    """Read the clip set, prepared from videos if necessary, and choose the split."""
     if is_clip_set(data):
         clip_set = read_clip_set(data)
         return clip_set, choose_split(config.split, clip_set.splits(), config.groups)
     seed = config.bootstrap.seed
     videos = find_videos(data, layout=config.layout, compression=config.compression, seed=seed)
-    # A split that unmask drew itself is not one that the model's training respected.
+    # A split that unmask draws here is not the one that the model was trained with.
     stated = {str(video.split) for video in videos.videos} if videos.has_official_split else set()
     split = choose_split(config.split, stated, config.groups)
     prepare(

@@ -92,7 +92,7 @@ def measure_summary(
 
 
 def cross_validated_calibration(scores: Sequence[ClipScores]) -> dict[str, float]:
-    """Compute the calibration error that Platt scaling reaches on groups that it was not fitted on.
+    """Compute the calibration error of Platt scaling, cross-validated by group.
 
     It is fitted on full windows of four fifths of the groups and applied to the other fifth.
 
@@ -109,7 +109,7 @@ def cross_validated_calibration(scores: Sequence[ClipScores]) -> dict[str, float
     short = window_scores(scores, Calibration(), "short_window")
     folds = min(FOLDS, len(set(windows.groups)))
     if folds < 2:
-        raise CalibrationError("fewer than two groups: nothing to fit on; give a larger set")
+        raise CalibrationError("fewer than two groups, too few to cross-validate; give a larger set")
     fitted = []
     calibrated = {"window": np.full(len(windows), np.nan), "min_frames": np.full(len(short), np.nan)}
     splits = GroupKFold(folds).split(windows.logit, groups=np.asarray(windows.groups))
@@ -131,13 +131,13 @@ def cross_validated_calibration(scores: Sequence[ClipScores]) -> dict[str, float
 
 
 def to_json(value: Any) -> Any:
-    """Convert metrics to what strict JSON can represent.
+    """Convert metrics to values that strict JSON can represent.
 
     Args:
         value: Nested mappings and sequences of metrics, with `Estimate` and numpy numbers among them.
 
     Returns:
-        The same in plain types; None for what is not a finite number.
+        The same in plain types; None for numbers that are not finite.
     """
     if isinstance(value, Estimate):
         return to_json(asdict(value))

@@ -1,4 +1,4 @@
-"""Notes of a report: what its reader should know about the clips and the model."""
+"""Notes of a report on the clips and the model: overlap with the training, few groups, other sample rates."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def notes(
         )
     if clip_set.margin < MIN_MARGIN_RATIO * scorer.crop_margin:
         found.append(
-            f"crops are {clip_set.margin:g} face heights wide, live ones {scorer.crop_margin:g}: "
+            f"crops are {clip_set.margin:g} face heights wide, live crops {scorer.crop_margin:g}: "
             "the model sees larger faces here than live"
         )
     if scorer.temporal is not None and not counts["videos_scored"]:
@@ -55,12 +55,12 @@ def _short_clips(scorer: Scorer, counts: Mapping[str, int]) -> list[str]:
     if not counts["videos_scored"]:
         return [
             f"no clip has the {scorer.min_frames} samples that the model needs: only single frames are "
-            "scored, which says nothing about live verdicts"
+            "scored, which does not predict live verdicts"
         ]
     if counts["clips_too_short"]:
         without = counts["videos"] - counts["videos_scored"]
         return [
             f"{counts['clips_too_short']} clips are too short for a window of {scorer.min_frames} samples; "
-            f"{without} of {counts['videos']} videos have no score and count in the frame metrics only"
+            f"{without} of {counts['videos']} videos have no score and are in the frame metrics only"
         ]
     return []

@@ -23,7 +23,7 @@ def plot_roc(table: ScoreTable, path: Path, *, level: str) -> None:
     Args:
         table: The scores.
         path: The PNG to write.
-        level: What one score belongs to: `video`, `window` or `frame`.
+        level: Unit that one score belongs to: `video`, `window` or `frame`.
     """
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.add_subplot()
@@ -53,7 +53,7 @@ def plot_histogram(table: ScoreTable, calibration: Calibration, path: Path, *, l
         table: The scores.
         calibration: Calibration with the thresholds.
         path: The PNG to write.
-        level: What one score belongs to: `video`, `window` or `frame`.
+        level: Unit that one score belongs to: `video`, `window` or `frame`.
     """
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.add_subplot()
@@ -80,7 +80,7 @@ def plot_reliability(tables: Mapping[str, ScoreTable], path: Path, *, level: str
     Args:
         tables: Label -> the scores.
         path: The PNG to write.
-        level: What one score belongs to: `video`, `window` or `frame`.
+        level: Unit that one score belongs to: `video`, `window` or `frame`.
     """
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.add_subplot()
@@ -100,6 +100,6 @@ def plot_reliability(tables: Mapping[str, ScoreTable], path: Path, *, level: str
 
 
 def _save(figure: Figure, path: Path) -> None:
-    # An own canvas instead of pyplot: no window system, and no state shared with the caller.
+    # Without pyplot: it needs a window system and shares state with the caller.
     FigureCanvasAgg(figure)
     figure.savefig(path, format="png", metadata={"Software": None})

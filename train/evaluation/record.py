@@ -1,4 +1,4 @@
-"""Metrics of an evaluation, written into the manifest of the evaluated bundle."""
+"""Record of an evaluation's metrics in the manifest of the evaluated bundle."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ RECORDED = (
 
 
 def record(bundle: Path, metrics: Mapping[str, Any]) -> None:
-    """Write the metrics of an evaluation into a bundle's manifest, beside those on other data sets.
+    """Write the metrics of an evaluation into a bundle's manifest, next to the metrics on other data sets.
 
     Args:
         bundle: Directory of the bundle.
-        metrics: What `evaluate` returned for it.
+        metrics: Result of `evaluate` for this bundle.
 
     Raises:
-        BundleError: The directory holds no bundle.
+        BundleError: The directory is not a valid bundle.
     """
     recorded = {**load_bundle(bundle).metrics, metrics["data"]["name"]: _summary(metrics)}
     change_manifest(bundle, metrics=recorded)

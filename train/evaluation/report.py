@@ -26,7 +26,7 @@ SHARES = (
 
 
 class ReportError(TrainError):
-    """A report that cannot be written; `str()` is one line that says what to do."""
+    """A report that cannot be written; the message is one line with advice."""
 
 
 def report(metrics: Mapping[str, Any]) -> str:

@@ -53,7 +53,7 @@ def measure_robustness(
     """Evaluate a model on the same clips without corruption and with each corruption.
 
     Args:
-        score: Scores the clips, given a title for the progress bar and a transform of the frames.
+        score: Function that scores the clips, with a title for the progress bar and a transform of frames.
         calibration: Calibration of the logits.
         config: Number and seed of the bootstrap draws; the seed also draws the corruptions.
 

@@ -1,7 +1,7 @@
 """Training of the backbone on single crops.
 
-The backbone learns from dataset fakes and from synthetic fakes made of the real crops, strong ones first. A
-teacher is trained in the same way.
+The backbone learns from dataset fakes and from synthetic fakes made from the real crops. Synthetic fakes are
+obvious at first and become subtle. A teacher is trained in the same way.
 
     build -> train stage by stage (one crop size each) -> validate -> save the state -> best weights
 
@@ -38,8 +38,8 @@ from train.sampling.batches import Batch, Batches
 from train.sampling.pools import Clip, Pool
 from train.scoring.metrics import auc
 
-SHOW_S, SAVE_S = 15.0, 240.0
-"""Seconds between two lines of progress, and between two saved states."""
+PROGRESS_S, SAVE_S = 15.0, 240.0
+"""Seconds between two progress lines, and between two saved states."""
 VALIDATION_CLIPS, VALIDATION_FRAMES = 600, 4
 """Maximum number of clips of each data set, and of frames of each clip, in a validation."""
 LOSSES = ("loss", "region", "feature")
@@ -47,7 +47,7 @@ LOSSES = ("loss", "region", "feature")
 
 @dataclass(kw_only=True)
 class _Training:
-    """Everything that the steps of a run share."""
+    """State of a run that its steps share."""
 
     fabric: Fabric
     config: FitConfig
@@ -64,7 +64,7 @@ class _Training:
     log: SummaryWriter | None
     losses: NDArray[np.float64] = field(default_factory=lambda: np.zeros(len(LOSSES)))
     steps_here: int = 0
-    shown: float = field(default_factory=time.monotonic)
+    reported: float = field(default_factory=time.monotonic)
     saved: float = field(default_factory=time.monotonic)
 
 
@@ -78,7 +78,7 @@ def fit_backbone(
     console: Console,
     teacher: TrainedTeacher | None = None,
 ) -> nn.Linear:
-    """Train the backbone in place; it ends with the averaged weights of the best validation.
+    """Train a backbone in place, and load the averaged weights of the best validation.
 
     Args:
         fabric: Fabric, launched.
@@ -106,7 +106,7 @@ def fit_backbone(
             _train_stage(run, size, Subset(batches, remaining))
     if run.log:
         run.log.close()
-    # Only the first process has validated.
+    # Only the first process validates and has the best weights.
     run.task.load_state_dict(fabric.broadcast(run.state.best_weights() if fabric.is_global_zero else {}))
     frame_logit: nn.Linear = run.task.logit
     return frame_logit
@@ -123,7 +123,7 @@ def learning_rate_schedule(
         total_steps: Steps of the run.
     """
     warmup = LinearLR(optimizer, start_factor=1 / warmup_steps, total_iters=warmup_steps - 1)
-    # Chained, not sequential: the factors of both apply from the first step on.
+    # ChainedScheduler multiplies both factors in every step; SequentialLR would run one after the other.
     return ChainedScheduler([warmup, CosineAnnealingLR(optimizer, T_max=total_steps)])
 
 
@@ -195,7 +195,7 @@ def _train_stage(run: _Training, size: int, batches: Subset[Batch]) -> None:
         last = run.state.step == run.total_steps
         if every and (run.state.step % every == 0 or last):
             _validate(run, size)
-        _show(run, size)
+        _report_progress(run, size)
         _save(run, now=last or run.state.stopped)
         if run.state.stopped:
             return
@@ -204,11 +204,11 @@ def _train_stage(run: _Training, size: int, batches: Subset[Batch]) -> None:
 def _train_step(run: _Training, batch: Batch) -> None:
     batch = Batch(*(value.to(run.fabric.device) for value in batch))
     outputs = run.model(batch.crops)
-    taught = None
+    from_teacher = None
     if run.teacher:
         with run.fabric.autocast():
-            taught = teacher_outputs(run.teacher, batch.crops)
-    losses = frame_losses(outputs, batch, taught, run.config)
+            from_teacher = teacher_outputs(run.teacher, batch.crops)
+    losses = frame_losses(outputs, batch, from_teacher, run.config)
     run.fabric.backward(losses.total(run.config))
     run.fabric.clip_gradients(run.model, run.optimizer, max_norm=run.config.max_grad_norm)
     run.optimizer.step()
@@ -255,32 +255,32 @@ def validation_aucs(fabric: Fabric, task: nn.Module, pools: Sequence[Pool], size
         clips = clips[:: max(1, len(clips) // VALIDATION_CLIPS)]
         labels, scores = [], []
         for start in range(0, len(clips), 16):
-            some = clips[start : start + 16]
-            frames = [_spread(clip) for clip, _ in some]
+            batch = clips[start : start + 16]
+            frames = [_spread_frames(clip) for clip, _ in batch]
             crops = recrop(np.concatenate(frames), margin=1, to_margin=1, size=size)
             with fabric.autocast():
                 logits = task(torch.from_numpy(crops).to(fabric.device)).logits
             parts = torch.split(logits.float().cpu(), [len(part) for part in frames])
             scores += [part.mean().item() for part in parts]
-            labels += [fake for _, fake in some]
+            labels += [fake for _, fake in batch]
         if len(set(labels)) == 2:
             aucs[pool.name] = auc(labels, scores)
     task.train()
     return aucs
 
 
-def _spread(clip: Clip) -> Clip:
+def _spread_frames(clip: Clip) -> Clip:
     """Return a few frames spread over a clip."""
     chosen = np.unique(np.linspace(0, len(clip) - 1, VALIDATION_FRAMES).round().astype(int))
     return np.asarray(clip[chosen], np.uint8)
 
 
-def _show(run: _Training, size: int) -> None:
-    if time.monotonic() - run.shown <= SHOW_S:
+def _report_progress(run: _Training, size: int) -> None:
+    if time.monotonic() - run.reported <= PROGRESS_S:
         return
-    run.shown = time.monotonic()
-    shown = LOSSES if run.teacher else LOSSES[:2]
-    text = ", ".join(f"{name} {value:.3f}" for name, value in zip(shown, run.losses, strict=False))
+    run.reported = time.monotonic()
+    names = LOSSES if run.teacher else LOSSES[:2]
+    text = ", ".join(f"{name} {value:.3f}" for name, value in zip(names, run.losses, strict=False))
     run.console.log(f"backbone {run.state.step}/{run.total_steps}, {size} px, {text}")
     if run.log:
         values = (*run.losses, run.schedule.get_last_lr()[0])

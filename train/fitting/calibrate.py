@@ -57,9 +57,9 @@ def calibrate_checkpoint(
     seed: int = 0,
     console: Console | None = None,
 ) -> None:
-    """Fit the temporal classifier and the calibration of a new checkpoint, as far as its clips allow.
+    """Fit the temporal classifier and the calibration of a new checkpoint.
 
-    What cannot be fitted is left out and logged: the temporal classifier, or the calibration too.
+    With too few clips the temporal classifier, or the calibration too, is left out; the reason is logged.
 
     Args:
         checkpoint: Directory of the checkpoint.
@@ -108,8 +108,8 @@ def refit_temporal(
     Args:
         model: Directory of a checkpoint or a bundle. The metrics in a bundle's manifest are removed, because
             they were measured with another temporal classifier.
-        data: Clip sets. Their training splits are fitted on; the network is weighed and the whole model is
-            calibrated on their held-out clips.
+        data: Clip sets. Their training splits are fitted on; the scale of the network's logit and the
+            calibration are fitted on their held-out clips.
         val_groups: Groups held out of clip sets that state no split; empty for those that the model's own
             training held out.
         seed: Seed of the augmentation.
@@ -191,7 +191,7 @@ def _unseen_sets(data: Sequence[Path], groups: Collection[str], scorer: Scorer) 
     held_out = held_out_sets(data, groups)
     if not held_out:
         raise TemporalClassifierError(
-            "no clip is held out to weigh the network on; give --val-groups that the sets have"
+            "no clips are held out to calibrate with; give --val-groups that the sets have"
         )
     for folder in held_out:
         clip_set = read_clip_set(folder)

@@ -40,13 +40,13 @@ class FitConfig:
         weight_decay: Weight decay of AdamW.
         max_grad_norm: Norm that gradients are clipped to.
         region_weight: Weight of the loss on the predicted fake region.
-        pair_weight: Weight of the ranking loss on each pair of a real crop and its fake. It only asks that
-            the fake scores higher, so it does not depend on what the camera adds to both.
+        pair_weight: Weight of the ranking loss on each pair of a real crop and its fake. It only
+            requires that the fake scores higher, so effects of the camera on both do not matter.
         distill_weight: Share of the teacher's prediction in the target, 0..1; the rest is the label. Used
             only with a teacher.
         feature_weight: Weight of the loss on the teacher's feature maps.
-        ema_decay: Decay per step of the moving average of the weights, which is what is kept, 0..1.
-        validate_every: Steps between two validations, of which the best is kept; 0 for none.
+        ema_decay: Decay per step of the moving average of the weights, which the model ends with, 0..1.
+        validate_every: Steps between two validations; the weights of the best one are kept. 0 for none.
         patience: Validations without improvement after which the backbone's training stops; 0 for no limit.
         clip_passes: Differently augmented versions of each clip in the head's training set.
         pseudo_clips: Clips made of still images in each of those passes.
@@ -56,7 +56,7 @@ class FitConfig:
         compile: Whether to use torch.compile for the backbone.
         workers: Processes that prepare batches; 0 prepares them in the training process.
         devices: Accelerators per node; 0 for all.
-        nodes: Nodes that torchrun started.
+        nodes: Number of nodes started by torchrun.
         val_groups: Groups held out of data sets that state no split.
         seed: Seed of every random draw.
 
@@ -107,7 +107,7 @@ class FitConfig:
             "devices",
         ):
             if getattr(self, name) < 0:
-                raise ConfigInvalid(f"{name} must not be below 0, but is {getattr(self, name)}")
+                raise ConfigInvalid(f"{name} must be at least 0, not {getattr(self, name)}")
         if not 0 <= self.distill_weight <= 1:
             raise ConfigInvalid(f"distill_weight must be within 0..1, not {self.distill_weight}")
         if not 0 <= self.ema_decay < 1:
@@ -117,7 +117,7 @@ class FitConfig:
 
 
 def read_run(path: Path) -> tuple[ModelConfig, FitConfig]:
-    """Read a run's settings from the file that its checkpoint keeps, to repeat or change the run.
+    """Read the settings of a run from the `config.json` of its checkpoint, to repeat or change the run.
 
     Args:
         path: JSON with `model` and `fit`, each optional and with any subset of its values; `fit` may stand
@@ -144,5 +144,5 @@ def read_run(path: Path) -> tuple[ModelConfig, FitConfig]:
 
 def _known(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:
     if unknown := values.keys() - {field.name for field in fields(kind)}:
-        raise ValueError(f"{', '.join(sorted(unknown))} is no setting of {kind.__name__}")
+        raise ValueError(f"{', '.join(sorted(unknown))} is not a setting of {kind.__name__}")
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}

@@ -1,8 +1,8 @@
 """Training task of the backbone: outputs and losses on single crops.
 
-The backbone learns the label of each crop and, where it is known, the region that was faked: many targets per
-crop instead of one. With a teacher, it also learns the teacher's prediction and feature maps. The layers that
-predict regions and feature maps are used in training only.
+The backbone learns the label of each crop and, where it is known, the faked region, which gives many targets
+per crop instead of one. With a teacher, it also learns the teacher's prediction and feature maps. The layers
+that predict regions and feature maps are used in training only.
 
 Source: Li et al., "Face X-ray", CVPR 2020 (the region); Burges et al., "Learning to rank using gradient
 descent", ICML 2005 (the ranking loss); Hinton et al., "Distilling the Knowledge in a Neural Network", 2015
@@ -55,7 +55,7 @@ class FrameTask(nn.Module):
         self.logit = nn.Linear(backbone.features, 1)
         self.regions = nn.ModuleList(nn.Conv2d(width, 1, 1) for width in backbone.widths[:2])
         self.teacher_maps = nn.ModuleList(
-            nn.Conv2d(own, theirs, 1) for own, theirs in zip(backbone.widths, teacher_widths, strict=False)
+            nn.Conv2d(own, target, 1) for own, target in zip(backbone.widths, teacher_widths, strict=False)
         )
 
     def forward(self, crops: Tensor) -> FrameOutputs:
@@ -94,21 +94,21 @@ def teacher_outputs(teacher: TrainedTeacher, crops: Tensor) -> TeacherOutputs:
 
 
 def frame_losses(
-    outputs: FrameOutputs, batch: Batch, taught: TeacherOutputs | None, config: FitConfig
+    outputs: FrameOutputs, batch: Batch, teacher: TeacherOutputs | None, config: FitConfig
 ) -> FrameLosses:
     """Compute the losses of a batch.
 
     Args:
         outputs: Outputs for its crops.
         batch: The batch, on the device of the outputs.
-        taught: The teacher's outputs for its crops; None without a teacher.
+        teacher: The teacher's outputs for its crops; None without a teacher.
         config: The run.
     """
     labels = batch.labels
     feature = torch.zeros((), device=labels.device)
-    if taught is not None:
-        labels = (1 - config.distill_weight) * labels + config.distill_weight * taught.p_fake
-        pairs = zip(outputs.teacher_maps, taught.maps, strict=True)
+    if teacher is not None:
+        labels = (1 - config.distill_weight) * labels + config.distill_weight * teacher.p_fake
+        pairs = zip(outputs.teacher_maps, teacher.maps, strict=True)
         feature = torch.stack([_feature_loss(predicted, target) for predicted, target in pairs]).mean()
     logits = outputs.logits.float()
     label = F.binary_cross_entropy_with_logits(logits, labels)

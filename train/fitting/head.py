@@ -1,8 +1,8 @@
 """Training of the LSTM head on clips of the trained backbone's features.
 
-The head starts as the mean of the frames' logits and learns what time adds to it. Because real clips are few,
-single crops are made into pseudo clips too: moved along a smooth camera path, with noise and compression of
-their own in each frame, and for a fake with a blend that varies from frame to frame.
+The head starts as the mean of the frames' logits and learns from there how frames depend on each other. Real
+clips are few, so pseudo clips are made from single crops: the crop moves along a smooth camera path, each
+frame has its own noise and compression, and the blend of a fake varies from frame to frame.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from train.sampling.pools import Clip, Pool
 BATCH = 32
 WEIGHT_DECAY = 0.1
 CARRIER_STEP = 8
-"""Every eighth unit of the LSTM starts by carrying the frame's logit."""
+"""Every eighth unit of the LSTM initially outputs the frame's logit."""
 CARRIER_SCALE = 0.1
 """Scale of the carried logit, so that it lies where tanh is nearly linear."""
 OPEN_GATE = 4.0
-"""Bias that holds a gate open; its negative holds the gate shut."""
+"""Bias that opens a gate; its negative closes the gate."""
 
 
 @torch.no_grad()
 def initialise_as_mean(head: Head, frame_logit: nn.Linear) -> None:
     """Initialise a head so that it returns about the mean over time of a frame's logit.
 
-    Some units carry each frame's logit: input and output gates open, forget gate shut. The other units keep
-    their random weights, with output weights of 0.
+    Some units output each frame's logit: input and output gates are open, the forget gate is closed. The
+    other units keep their random weights, and their output weights are 0.
 
     Args:
         head: A head of one layer, changed in place.
@@ -158,8 +158,8 @@ def pseudo_clip(
     Args:
         face: The crop, RGB uint8 `(H, H, 3)`.
         frames: Number of frames.
-        rng: Source of all random draws.
-        strength: Strength of a synthetic fake that varies from frame to frame; None for a real clip.
+        rng: Random generator.
+        strength: Strength of the synthetic fake, which varies from frame to frame; None for a real clip.
 
     Returns:
         RGB uint8 `(frames, H, H, 3)`.

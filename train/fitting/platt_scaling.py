@@ -18,21 +18,21 @@ from runtime.model.calibration import Calibration
 from train.errors import TrainError
 
 MIN_FOR_FPR1 = 100
-"""Real scores that a threshold at 1 % FPR needs: with fewer, 1 % of them is less than one score."""
+"""Minimum number of real scores for a threshold at 1 % FPR: 1 % of fewer is less than one score."""
 SCALES = (0.05, 50.0)
-"""Range of the scale. Beyond it the scores carry no information (high), or separate so few examples
-that any scale fits (low)."""
+"""Range of the scale. A larger one means scores without information, a smaller one so few examples that any
+scale fits."""
 
 
 class CalibrationError(TrainError):
-    """Scores that cannot be calibrated; `str()` is one line that says what to do."""
+    """Scores that cannot be calibrated; the message is one line with advice."""
 
 
 def fit_platt(logits: ArrayLike, fake: ArrayLike, weight: ArrayLike | None = None) -> Calibration:
     """Fit scale and offset to held-out scores by maximum likelihood, with equal weight of both classes.
 
-    The targets are smoothed as Platt did, by one example of the other class in each class. So a small set
-    that happens to be separable does not lead to a scale near 0.
+    As in Platt's method, the targets are smoothed by one example of the other class in each class, so that a
+    small separable set does not lead to a scale near 0.
 
     Args:
         logits: Uncalibrated logits `(N,)`, finite, of videos that were not trained on.
@@ -53,7 +53,7 @@ def fit_platt(logits: ArrayLike, fake: ArrayLike, weight: ArrayLike | None = Non
     spread = float(np.sqrt(np.average((z - centre) ** 2, weights=w)))
     if spread == 0:
         raise CalibrationError(
-            "all scores are the same, there is nothing to calibrate; train the model first"
+            "all scores are equal, so there is nothing to calibrate; train the model first"
         )
     # Standardised, so that the solver's tolerance does not depend on the scale of the logits.
     unit = ((z - centre) / spread)[:, None]
@@ -69,7 +69,7 @@ def fit_platt(logits: ArrayLike, fake: ArrayLike, weight: ArrayLike | None = Non
     slope, intercept = float(regression.coef_[0, 0]), float(regression.intercept_[0])
     if slope <= 0:
         raise CalibrationError(
-            "higher logits do not mean fakes here, no scaling fits; train longer or check the labels"
+            "fakes do not have higher logits than real videos; train longer or check the labels"
         )
     scale = float(np.clip(spread / slope, *SCALES))
     return Calibration(scale=scale, offset=intercept * spread / slope - centre)
@@ -143,10 +143,10 @@ def _checked(
         )
     if not np.isfinite(z).all():
         raise CalibrationError(
-            "a logit is not a finite number; the model has diverged, go back to an earlier checkpoint"
+            "a logit is not a finite number; the model has diverged, use an earlier checkpoint"
         )
     if not y.any() or y.all():
-        raise CalibrationError("only one class is there; give a set with real and fake videos")
+        raise CalibrationError("only one class is present; give a set with real and fake videos")
     if not (w > 0).all():
         raise ValueError("weights must be above 0")
     return z, y, w

@@ -33,7 +33,7 @@ from train.sampling.pools import Pool, read_pool
 from train.scoring.held_out import held_out_sets
 
 STATISTICS_CROPS = 128
-"""Crops that the normalisation statistics of an exported model are computed from."""
+"""Number of crops that restore the batch normalisation statistics of a bundle given as `init`."""
 
 
 def fit(
@@ -76,7 +76,7 @@ def fit(
     loaded_teacher = load_teacher(teacher) if teacher else None
     fabric, console = _launch(config, console)
     if not held_out_sets(data, config.val_groups):
-        console.log("no clip is held out to calibrate the model on; see --val-groups")
+        console.log("no clips are held out to calibrate the model with; see --val-groups")
     pools, validation_pools = _read_pools(data, model_config.crop_margin, config, console)
     model = ResNeXtLSTM(model_config)
     if init is not None:
@@ -87,8 +87,8 @@ def fit(
     initialise_as_mean(model.head, frame_logit)
     fit_head(fabric, model, pools, config, console)
     if fabric.is_global_zero:
-        taught_by = None if teacher is None else teacher.resolve().name
-        save_checkpoint(out, model.cpu().eval(), {**_training(data, config, init), "teacher": taught_by})
+        teacher_name = None if teacher is None else teacher.resolve().name
+        save_checkpoint(out, model.cpu().eval(), {**_training(data, config, init), "teacher": teacher_name})
     fabric.barrier()
     if fabric.is_global_zero:
         calibrate_checkpoint(out, data, val_groups=config.val_groups, seed=config.seed, console=console)
@@ -186,7 +186,12 @@ def _read_pools(
         pool = read_pool(folder, config.val_groups, margin)
         real = sum(map(len, pool.real.values()))
         console.log(f"{folder.name}: {real} real, {sum(map(len, pool.fake.values()))} fake clips")
-        regions = [o.region is not None for found in pool.origins.values() for clip in found for o in clip]
+        regions = [
+            original.region is not None
+            for clips in pool.original_frames.values()
+            for clip in clips
+            for original in clip
+        ]
         if regions:
             console.log(f"{folder.name}: the fake region is known in {np.mean(regions):.0%} of the frames")
         if not real:

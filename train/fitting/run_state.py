@@ -83,7 +83,7 @@ class RunState:
         return self._best or self._average.module.state_dict()
 
     def save(self) -> None:
-        """Write the state; a run that is interrupted meanwhile keeps the previous one."""
+        """Write the state atomically; an interruption leaves the previous one."""
         state: dict[str, Any] = {name: part.state_dict() for name, part in self._parts.items()}
         state |= {
             "config": self._fixed(),
@@ -107,7 +107,8 @@ class RunState:
         state = torch.load(self._path, weights_only=True, map_location="cpu")
         if state["config"] != self._fixed():
             raise ConfigInvalid(
-                f"{self._path} is of a run with another configuration; give another folder or remove it"
+                f"{self._path} belongs to a run with another configuration; "
+                "give another --out or delete the file"
             )
         for name, part in self._parts.items():
             part.load_state_dict(state[name])

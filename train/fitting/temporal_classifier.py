@@ -1,8 +1,8 @@
 """Fit of the temporal classifier, a logistic regression on temporal residuals.
 
-It has few parameters, so few clips suffice. The network has seen the training clips and is over-confident on
-them. So both logits are scaled by what they are worth on videos that each has not seen: the classifier's by
-cross-validation, the network's on held-out videos.
+It has few parameters, so few clips suffice. Its logit is added to that of the network, which is
+over-confident on its training clips. Both logits are therefore scaled by Platt scaling on unseen videos: the
+classifier's by cross-validation, the network's on held-out videos.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from train.scoring.score_table import video_scores
 INVERSE_PENALTY = 0.3
 """`C` of scikit-learn's LogisticRegression."""
 MIN_SPREAD = 1e-3
-"""Lower bound of a standard deviation that is divided by: a constant measure carries no information."""
+"""Lower bound of standard deviations, so that a constant feature does not divide by zero."""
 MAX_LOG_ODDS, UNLIMITED = 4.0, 1e6
-"""Limit of the classifier's log-odds, because few videos support no more; and a limit that has no effect."""
+"""Limit of the classifier's log-odds, as few videos support no higher confidence; limit without effect."""
 NETWORK_SHARE = 0.5
-"""Share of the network's held-out log-odds that is trusted: its weights were selected on the same clips."""
+"""Factor on the network's log-odds, which are too high: its weights were selected on the held-out clips."""
 FOLDS = 10
 
 
@@ -54,7 +54,7 @@ def fit_temporal_classifier(
         raise TemporalClassifierError(
             "temporal residuals do not separate real from fake clips that were not fitted on; give more clips"
         ) from error
-    # By video: the network errs on a face throughout a video, the temporal classifier in single windows.
+    # By video: the network's errors persist throughout a video, those of the temporal classifier do not.
     network = video_scores(held_out, Calibration(), "network")
     scale = fit_platt(network.logit, network.fake).scale / own.scale / NETWORK_SHARE
     return replace(
@@ -66,13 +66,13 @@ def fit_temporal_classifier(
 
 
 def _fit(examples: Examples, window: int) -> TemporalClassifier:
-    """Fit a classifier whose logits are as confident as its training examples suggest."""
+    """Fit a classifier without scaling its logits by their confidence on unseen clips."""
     windows, fake = examples.windows, examples.fake
     centre = np.asarray(np.nanmean(windows, axis=(0, 1), dtype=np.float64))
     scale = np.maximum(np.nanstd(windows, axis=(0, 1), dtype=np.float64), MIN_SPREAD)
     features = temporal_features(windows, centre, scale)
     mean, spread = features.mean(0), np.maximum(features.std(0), MIN_SPREAD)
-    # Both classes weigh the same, and together as much as there are clips.
+    # Both classes have the same total weight; the sum of all weights is the number of clips.
     balance = np.where(fake, 0.5 / examples.weight[fake].sum(), 0.5 / examples.weight[~fake].sum())
     regression = LogisticRegression(C=INVERSE_PENALTY, max_iter=2000)
     regression.fit((features - mean) / spread, fake, balance * examples.weight * examples.weight.sum())

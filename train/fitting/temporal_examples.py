@@ -1,6 +1,6 @@
 """Training examples of the temporal classifier.
 
-They are the temporal residuals of each training clip: as it is, augmented and corrupted.
+They are the temporal residuals of each training clip, unchanged, augmented and corrupted.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from train.scoring.scorer import Scorer
 from train.scoring.selection import sample_rate_differs
 
 AUGMENTED, CORRUPTED = 3, ("h264", "blur", "resize", "noise")
-"""Versions of each clip beside the clip itself: augmented ones, and two corrupted ones, by H.264 and by one
-of the named corruptions. What cameras and calls do to a face must not be mistaken for a fake."""
+"""Further versions of each clip: augmented ones, and two corrupted ones, by H.264 and by one of the named
+corruptions. The artefacts of cameras and calls must not count as signs of a fake."""
 VERSIONS = 1 + AUGMENTED + 2
 PSEUDO_WEIGHT, PSEUDO_STRENGTH = 0.3, 0.7
-"""Weight of pseudo clips, which add faces that hardly move, and strength of the fakes among them."""
+"""Weight of pseudo clips, which are examples of faces that hardly move, and strength of their fakes."""
 MAX_CLIPS = 2000
-"""Maximum number of clips of each data set: for so few parameters, more only take time."""
+"""Maximum number of clips of each data set; the few parameters do not benefit from more."""
 
 
 class TemporalClassifierError(CalibrationError):
-    """A temporal classifier that cannot be fitted; `str()` is one line that says what to do."""
+    """A temporal classifier that cannot be fitted; the message is one line with advice."""
 
 
 @dataclass(frozen=True, kw_only=True)

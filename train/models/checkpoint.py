@@ -38,7 +38,7 @@ CALIBRATION_FILE = "calibration.json"
 
 
 class CheckpointError(TrainError):
-    """A directory that holds no usable checkpoint.
+    """Checkpoint directory that cannot be read.
 
     Args:
         path: The directory or the file at fault.
@@ -76,7 +76,7 @@ class Checkpoint:
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Return whether a directory holds a checkpoint."""
+    """Return whether a directory contains a checkpoint."""
     return (folder / CONFIG_FILE).is_file() and (folder / WEIGHTS_FILE).is_file()
 
 
@@ -114,7 +114,7 @@ def load_checkpoint(folder: Path, *, temporal: bool = True) -> Checkpoint:
 
     Args:
         folder: Directory that `save_checkpoint` wrote.
-        temporal: Whether to read the temporal classifier; without it, one that is broken can be replaced.
+        temporal: Whether to read the temporal classifier; False if a broken one is to be replaced.
 
     Returns:
         Its content.
@@ -123,7 +123,7 @@ def load_checkpoint(folder: Path, *, temporal: bool = True) -> Checkpoint:
         CheckpointError: A file is missing or is not what this module writes.
     """
     if not is_checkpoint(folder):
-        raise CheckpointError(folder, f"holds no {CONFIG_FILE} and {WEIGHTS_FILE}")
+        raise CheckpointError(folder, f"contains no {CONFIG_FILE} and {WEIGHTS_FILE}")
     try:
         about = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         config = ModelConfig(**{field.name: about["model"][field.name] for field in fields(ModelConfig)})

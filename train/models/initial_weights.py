@@ -1,7 +1,8 @@
 """Initial weights of the backbone: from a torchvision state dict, a checkpoint, or a bundle.
 
 The batch normalisations of a bundle are folded into its convolutions. For further training they are restored:
-each one takes the statistics of given crops, and an affine part that cancels them, so outputs stay the same.
+each one gets the statistics of the given crops and an affine part that cancels them, so that outputs do not
+change.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ def load_initial(backbone: Backbone, path: Path, crops: Tensor) -> None:
     elif path.is_file():
         _load_state(backbone, path)
     else:
-        raise InitialWeightsError(path, "holds no weights" if path.exists() else "no such file or directory")
+        raise InitialWeightsError(
+            path, "contains no weights" if path.exists() else "no such file or directory"
+        )
 
 
 WEIGHTS_ERRORS = (
@@ -78,7 +81,7 @@ WEIGHTS_ERRORS = (
     EOFError,
     pickle.UnpicklingError,
 )
-"""Exceptions of reading a file that holds no weights, and of loading weights that do not fit."""
+"""Exceptions of reading a file that is no state dict, and of loading weights that do not fit."""
 
 
 SORTED_SUFFIX = ".safetensors"

@@ -32,7 +32,7 @@ from train.models.initial_weights import SORTED_SUFFIX, WEIGHTS_ERRORS, read_sta
 WEIGHTS_FILE = "teacher.safetensors"
 ABOUT_FILE = "teacher.json"
 REDUCTIONS = (8, 16)
-"""Input size over map size of the maps used beside the last one, as of a ResNet's middle stages."""
+"""Ratios of input size to map size of the maps used besides the last one, as of a ResNet's middle stages."""
 
 
 class TeacherError(TrainError):
@@ -78,11 +78,11 @@ class Teacher(nn.Module):
         try:
             self.network = timm.create_model(name, pretrained=False, num_classes=0)
         except RuntimeError as error:
-            advice = "take one of `timm.list_models()`"
+            advice = "use one of `timm.list_models()`"
             raise TeacherError(name, "timm has no such network", advice) from error
         levels = {level["reduction"]: at for at, level in enumerate(self.network.feature_info)}
         if not set(REDUCTIONS) <= levels.keys() or not hasattr(self.network, "forward_intermediates"):
-            advice = "take a convolutional one, such as tf_efficientnet_lite0"
+            advice = "use a convolutional network, such as tf_efficientnet_lite0"
             raise TeacherError(name, "has no maps at an eighth and a sixteenth of its input", advice)
         self.name = name
         self._levels = [levels[reduction] for reduction in REDUCTIONS]
@@ -116,7 +116,7 @@ class Teacher(nn.Module):
 
     @torch.inference_mode()
     def _border_px(self) -> int:
-        """Return the border that makes up for convolutions without padding, so that maps align."""
+        """Return the input border that compensates for convolutions without padding, so that maps align."""
         cells = 24
         side = cells * REDUCTIONS[0]
         _, (seen, _) = self.network.eval().forward_intermediates(
@@ -190,11 +190,11 @@ def load_teacher(folder: Path) -> tuple[Teacher, nn.Linear]:
         The network and its logit layer, frozen and in evaluation mode.
 
     Raises:
-        TeacherError: A file is missing or is not what `save_teacher` writes.
+        TeacherError: A file is missing or unreadable.
     """
     advice = "give the directory that `unmask train teacher` wrote"
     if not ((folder / ABOUT_FILE).is_file() and (folder / WEIGHTS_FILE).is_file()):
-        raise TeacherError(folder, f"holds no {ABOUT_FILE} and {WEIGHTS_FILE}", advice)
+        raise TeacherError(folder, f"contains no {ABOUT_FILE} and {WEIGHTS_FILE}", advice)
     try:
         teacher = Teacher(json.loads((folder / ABOUT_FILE).read_text(encoding="utf-8"))["network"])
         logit = nn.Linear(teacher.features, 1)

@@ -1,6 +1,6 @@
-"""Write the backbone of an interrupted run as a state dict that `--init` reads.
+"""Script that writes the backbone of an interrupted run as a state dict for `--init`.
 
-It takes the moving average of the weights, or with `--last` those of the last step.
+The weights are the moving average, or with `--last` those of the last step.
 
 python -m train.recipes.averaged_backbone runs/01/resume.pt weights.safetensors
 python -m train.recipes.averaged_backbone runs/04/resume.pt weights.safetensors --last
@@ -16,10 +16,14 @@ from safetensors.torch import save_file
 
 def main() -> None:
     """Read a resume state and write the backbone's weights with torchvision's names."""
-    parser = argparse.ArgumentParser(description="Write the backbone of an interrupted run for --init.")
+    parser = argparse.ArgumentParser(
+        description="Write the backbone of an interrupted run as a state dict for --init."
+    )
     parser.add_argument("resume", help="The run's resume.pt.")
     parser.add_argument("out", help="The safetensors file to write.")
-    parser.add_argument("--last", action="store_true", help="Take the weights of the last step.")
+    parser.add_argument(
+        "--last", action="store_true", help="Write the weights of the last step, not the average."
+    )
     arguments = parser.parse_args()
     part, prefix = ("task", "") if arguments.last else ("average", "module.")
     prefix += "backbone.trunk."

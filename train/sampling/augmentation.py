@@ -21,7 +21,7 @@ from train.data.crops import jpeg_roundtrip
 Image = NDArray[np.uint8]
 
 SHADING_GRID = 5
-"""Grid points per side at which shading is drawn; finer structure would alter the face, not its lighting."""
+"""Grid points per side at which shading is drawn; a finer grid would alter the face, not its lighting."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Augmentation:
         shading: Brightness factors `(5, 5, 3)` on a grid over the result; None for none.
         colour: Colour matrix `(3, 3)`; None for none.
         blur: Standard deviation of the Gaussian blur in pixels of the result; 0 for none.
-        sharpen: Weight of unsharp masking, as cameras and broadcasters apply it; 0 for none.
+        sharpen: Weight of unsharp masking, which cameras and broadcasters apply; 0 for none.
         downscale: Factor by which the result is scaled down and up again, 0..1; 1 for none.
         noise: Standard deviation of the noise in grey levels; 0 for none.
         noise_seed: Seed of the noise.

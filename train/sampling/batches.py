@@ -4,8 +4,7 @@
     crops, labels, regions, known = batches[0]
 
 A fake is either a dataset fake, paired with the frame it was made from, or a synthetic fake, made here from
-the real crop. The two crops of a pair differ only in what was faked, and for most pairs the changed region is
-known.
+the real crop. The two crops of a pair differ only in the faked region, which is known for most pairs.
 """
 
 from __future__ import annotations
@@ -29,19 +28,19 @@ from streams.synthesis.fakes import (
 )
 from train.sampling.augmentation import Augmentation, draw_augmentation
 from train.sampling.config import SamplingConfig
-from train.sampling.pairing import Origin, grey_thumbnail
-from train.sampling.pools import POOL_PX, Frame, Pool
+from train.sampling.pairing import OriginalFrame, grey_thumbnail
+from train.sampling.pools import POOL_PX, Crop, Pool
 
 PARTIAL_SHARE = 0.75
 """Share of the registered dataset fakes of which only a part is blended into the original."""
 SWAP_SHARE, REENACTMENT_SHARE = 0.3, 0.2
-"""Shares of the synthetic fakes that take the face of another person, and that move mouth or brows."""
+"""Shares of face swaps and of reenactments (moved mouth or brows) among the synthetic fakes."""
 DONORS, DONOR_PX = 6, 12
-"""Number of candidates that the donor of a face swap is chosen from, and the size they are compared at."""
+"""Number of candidate donors for a face swap, and the size in pixels at which they are compared."""
 MIN_REGION_SHARE = 0.03
 """Smallest share of the crop that a partial fake may cover."""
 
-Pair = tuple[Frame, Frame, NDArray[np.float32]]
+Pair = tuple[Crop, Crop, NDArray[np.float32]]
 """Real crop, fake crop and changed region of the fake crop."""
 
 
@@ -62,7 +61,7 @@ class Batch(NamedTuple):
 
 
 class Batches(Dataset[Batch]):
-    """Batch of every training step; a step always has the same batch, also in a resumed run.
+    """Batches by training step. A step always has the same batch, also in a resumed run.
 
     Args:
         pools: Training splits of the data sets.
@@ -147,9 +146,9 @@ def draw_batch(
         share = max(synthetic_share, min_synthetic_share[number] if min_synthetic_share else 0.0)
         augmentation = draw_augmentation(POOL_PX, size, rng, zoom=zoom)
         if pool.fake and rng.random() >= share:
-            real, fake, origin = pool.dataset_pair(rng)
-            known[index + 1] = origin is not None and origin.region is not None
-            pair = _dataset_pair(real, fake, origin, augmentation, rng)
+            real, fake, original = pool.dataset_pair(rng)
+            known[index + 1] = original is not None and original.region is not None
+            pair = _dataset_pair(real, fake, original, augmentation, rng)
         else:
             pair = _synthetic_pair(pool, strength, augmentation, rng)
         crops[index], crops[index + 1] = augmentation.adjust(pair[0]), augmentation.adjust(pair[1])
@@ -175,10 +174,10 @@ def _synthetic_pair(
     return augmentation.warp(real), augmentation.warp(fake), augmentation.warp_region(region)
 
 
-def _most_similar(face: Frame, donors: Sequence[Frame]) -> Frame:
+def _most_similar(face: Crop, donors: Sequence[Crop]) -> Crop:
     """Return the donor whose pose and features match the face best."""
 
-    def thumbnail(frame: Frame) -> NDArray[np.float32]:
+    def thumbnail(frame: Crop) -> NDArray[np.float32]:
         small = grey_thumbnail(frame, DONOR_PX).astype(np.float32)
         return np.asarray((small - small.mean()) / (small.std() + 1), np.float32)
 
@@ -187,16 +186,20 @@ def _most_similar(face: Frame, donors: Sequence[Frame]) -> Frame:
 
 
 def _dataset_pair(
-    real: Frame, fake: Frame, origin: Origin | None, augmentation: Augmentation, rng: np.random.Generator
+    real: Crop,
+    fake: Crop,
+    original: OriginalFrame | None,
+    augmentation: Augmentation,
+    rng: np.random.Generator,
 ) -> Pair:
-    """Align a dataset fake and its original; of some, blend only a part of the fake into the original."""
-    if origin is None or origin.region is None or origin.transform is None:
+    """Align a dataset fake and its original; for some pairs, blend only a part of the fake into it."""
+    if original is None or original.region is None or original.transform is None:
         unknown = np.zeros((augmentation.size, augmentation.size), np.float32)
         return augmentation.warp(real), augmentation.warp(fake), unknown
-    onto_real = origin.transform * np.array([1, 1, POOL_PX], np.float32)
-    region = np.asarray(cv2.resize(origin.region, (POOL_PX, POOL_PX)), np.float32) / np.float32(255)
-    # Alignment replicates a border on the frame that it moves. Moving either one at random keeps the model
-    # from telling real and fake apart by that border.
+    onto_real = original.transform * np.array([1, 1, POOL_PX], np.float32)
+    region = np.asarray(cv2.resize(original.region, (POOL_PX, POOL_PX)), np.float32) / np.float32(255)
+    # Alignment replicates a border on the frame that it moves. Either frame is moved, at random, so that the
+    # border is no hint to the label.
     if rng.random() < 0.5:
         onto_fake = np.asarray(cv2.invertAffineTransform(onto_real), np.float32)
         real, fake = augmentation.warp(real, onto_fake), augmentation.warp(fake)

@@ -13,7 +13,7 @@ class SamplingConfig:
 
     Args:
         sizes: Crop size in pixels of each training stage, in order; the last one is the detector's. In
-            earlier stages a crop shows anything from the whole face to a part of it at the detector's scale.
+            earlier stages a crop shows the whole face, or a part of it at up to the detector's scale.
         crops: Number of crops of each stage, over all processes.
         batch_size: Crops per step and process.
         max_zoom: Largest random enlargement of a crop in the last stage; 1 for none.
@@ -61,7 +61,7 @@ class SamplingConfig:
         for size, crops in zip(self.sizes, self.crops, strict=True):
             if crops < together:
                 raise ConfigInvalid(
-                    f"the stage of {size} px has {crops} crops and would train nothing; give it at least "
+                    f"the stage of {size} px has {crops} crops and would train nothing; use at least "
                     f"{together} (batch_size {self.batch_size} x {processes} processes)"
                 )
             sizes += [size] * (crops // together)

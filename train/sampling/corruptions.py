@@ -1,6 +1,6 @@
-"""Corruptions of face clips as cameras, calls and uploads cause them, to measure how robust a detector is.
+"""Corruptions of face clips, as by cameras, calls and uploads, to measure the robustness of a detector.
 
-    damaged = corrupt(frames, "jpeg", severity=2)
+    corrupted = corrupt(frames, "jpeg", severity=2)
 
 Corruptions apply to the crop, not to the frame it was cut from: face detection and tracking are not measured.
 """
@@ -27,7 +27,7 @@ class Corruption:
     """Kind of corruption, with the strengths at which it is measured.
 
     Attributes:
-        template: Text for a strength, as `str.format` takes it.
+        template: Format string for a strength.
         strengths: Strengths from mild to severe.
         apply: Function from a clip, a strength and a random generator to the corrupted clip.
     """

@@ -1,7 +1,7 @@
 """Search for the real frame that a fake frame was made from, and for the region that was changed.
 
 Most data sets contain the original of each fake, cropped independently. The most similar real frame of the
-same group is registered on the fake one. Where the two still differ, the face was changed.
+same group is registered on the fake one. Where the registered frames differ, the face was changed.
 
 Source: Evangelidis & Psarakis, "Parametric Image Alignment Using Enhanced Correlation Coefficient
 Maximization", PAMI 2008 (the registration, OpenCV's).
@@ -29,14 +29,14 @@ UNCHANGED_LEVEL, CHANGED_LEVEL = 3.0, 9.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Origin:
-    """Real frame that a fake frame was made from.
+class OriginalFrame:
+    """Real frame that a fake frame was made from, and where the two differ.
 
     Attributes:
         clip: Index of the real clip.
         frame: Index of the frame in it.
-        region: Changed region of the fake frame, uint8 `(72, 72)`, 255 where certain; None if the frames
-            could not be registered.
+        region: Changed region of the fake frame, uint8 `(72, 72)`, 255 where it certainly changed; None if
+            the frames could not be registered.
         transform: Affine map `(2, 3)` from the fake frame to the real one, in units of the frame's side;
             None if the frames could not be registered.
     """
@@ -47,25 +47,25 @@ class Origin:
     transform: NDArray[np.float32] | None
 
 
-def find_origins(fake: NDArray[np.uint8], reals: Sequence[NDArray[np.uint8]]) -> list[Origin]:
-    """Find the origin of every frame of a fake clip.
+def find_original_frames(fake: NDArray[np.uint8], reals: Sequence[NDArray[np.uint8]]) -> list[OriginalFrame]:
+    """Find the original of every frame of a fake clip.
 
     Args:
         fake: RGB uint8 `(T, H, H, 3)`.
         reals: Real clips of the same group and form, at least one.
 
     Returns:
-        One origin per frame.
+        One original frame per fake frame.
     """
     positions = [(number, frame) for number, clip in enumerate(reals) for frame in range(len(clip))]
     thumbnails = np.stack([grey_thumbnail(frame, THUMBNAIL_PX) for clip in reals for frame in clip])
-    origins = []
+    found = []
     for frame in fake:
         distance = np.abs(thumbnails.astype(np.float32) - grey_thumbnail(frame, THUMBNAIL_PX)).mean((1, 2))
         clip, index = positions[int(distance.argmin())]
         region, transform = changed_region(reals[clip][index], frame)
-        origins.append(Origin(clip=clip, frame=index, region=region, transform=transform))
-    return origins
+        found.append(OriginalFrame(clip=clip, frame=index, region=region, transform=transform))
+    return found
 
 
 def changed_region(
@@ -78,7 +78,7 @@ def changed_region(
         fake: RGB uint8 `(H, H, 3)`.
 
     Returns:
-        Region and transform, as in `Origin`; twice None if the frames cannot be registered.
+        Region and transform, as in `OriginalFrame`; both None if the frames cannot be registered.
     """
     identity = np.eye(2, 3, dtype=np.float32)
     stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 25, 1e-4)

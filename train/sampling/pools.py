@@ -1,7 +1,7 @@
-"""Clips of a data set, held in memory to draw training crops from.
+"""Clips of a data set in memory, from which training crops are drawn.
 
 pool = read_pool(Path("clips"), val_groups=("035-036",), margin=1.02)
-real, fake, origin = pool.dataset_pair(rng)
+real, fake, original = pool.dataset_pair(rng)
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 
 from train.data.clip_set import Entry, load_clips, read_clip_set
 from train.data.crops import recrop
-from train.sampling.pairing import Origin, find_origins
+from train.sampling.pairing import OriginalFrame, find_original_frames
 
 POOL_PX = 192
-"""Side at which crops are held, in pixels: larger than any input size, smaller than the 224 of the files."""
+"""Side of the crops in memory, in pixels: larger than any input size, smaller than the 224 of the files."""
 
 Clip = NDArray[np.uint8]
-"""RGB uint8 `(T, H, H, 3)`."""
-Frame = NDArray[np.uint8]
-"""RGB uint8 `(H, H, 3)`."""
+"""Crops of one face in order of time, RGB uint8 `(T, H, H, 3)`."""
+Crop = NDArray[np.uint8]
+"""Face crop, RGB uint8 `(H, H, 3)`."""
 
 
 @dataclass(frozen=True)
@@ -41,22 +41,22 @@ class Pool:
     real: dict[str, tuple[Clip, ...]]
     fake: dict[str, tuple[tuple[str, Clip], ...]]
 
-    def real_frame(self, rng: np.random.Generator) -> Frame:
+    def real_frame(self, rng: np.random.Generator) -> Crop:
         """Draw a frame of a real clip; every group is equally likely."""
         clips = self.real[self.groups[int(rng.integers(len(self.groups)))]]
         clip = clips[int(rng.integers(len(clips)))]
-        frame: Frame = clip[int(rng.integers(len(clip)))]
+        frame: Crop = clip[int(rng.integers(len(clip)))]
         return frame
 
-    def dataset_pair(self, rng: np.random.Generator) -> tuple[Frame, Frame, Origin | None]:
+    def dataset_pair(self, rng: np.random.Generator) -> tuple[Crop, Crop, OriginalFrame | None]:
         """Draw a dataset fake and the real frame that it was made from.
 
         The probability of a method is proportional to the square root of its number of clips, so that rare
         methods are seen more often than they occur.
 
         Returns:
-            The real frame, the fake frame, and the origin that connects them; any real frame and None if the
-            group of the fake has no real clip.
+            The real frame, the fake frame, and how they differ. If the group of the fake has no real clip:
+            any real frame, the fake frame, and None.
         """
         methods = sorted(self.fake)
         weight = np.sqrt([len(self.fake[method]) for method in methods])
@@ -66,15 +66,16 @@ class Pool:
         index = int(rng.integers(len(clip)))
         if group not in self.real:
             return self.real_frame(rng), clip[index], None
-        origin = self.origins[method][number][index]
-        return self.real[group][origin.clip][origin.frame], clip[index], origin
+        original = self.original_frames[method][number][index]
+        return self.real[group][original.clip][original.frame], clip[index], original
 
     @cached_property
-    def origins(self) -> dict[str, list[list[Origin]]]:
-        """Origin of every fake frame, by method and clip; empty for groups without a real clip."""
+    def original_frames(self) -> dict[str, list[list[OriginalFrame]]]:
+        """Original of every fake frame, by method and clip; empty for groups without a real clip."""
         return {
             method: [
-                find_origins(clip, self.real[group]) if group in self.real else [] for group, clip in clips
+                find_original_frames(clip, self.real[group]) if group in self.real else []
+                for group, clip in clips
             ]
             for method, clips in self.fake.items()
         }
@@ -90,9 +91,9 @@ class Pool:
         return real + [(clip, True) for clips in self.fake.values() for _, clip in clips]
 
 
-def in_training(entry: Entry, stated: bool, val_groups: Sequence[str]) -> bool:
+def in_training(entry: Entry, has_splits: bool, val_groups: Sequence[str]) -> bool:
     """Return whether a clip is for training: by split if the data set states splits, otherwise by group."""
-    return entry.split == "train" if stated else entry.group not in val_groups
+    return entry.split == "train" if has_splits else entry.group not in val_groups
 
 
 def read_pool(folder: Path, val_groups: Sequence[str], margin: float, *, validation: bool = False) -> Pool:
@@ -111,11 +112,11 @@ def read_pool(folder: Path, val_groups: Sequence[str], margin: float, *, validat
         ClipSetError: The data set cannot be read.
     """
     clip_set = read_clip_set(folder)
-    stated = bool(clip_set.splits())
-    if validation and stated:
+    has_splits = bool(clip_set.splits())
+    if validation and has_splits:
         entries = [entry for entry in clip_set.entries if entry.split == "val"]
     else:
-        entries = [e for e in clip_set.entries if in_training(e, stated, val_groups) is not validation]
+        entries = [e for e in clip_set.entries if in_training(e, has_splits, val_groups) is not validation]
     real: dict[str, list[Clip]] = {}
     fake: dict[str, list[tuple[str, Clip]]] = {}
     for clip in load_clips(clip_set, entries):

@@ -1,7 +1,7 @@
 """Bootstrap intervals of metrics, drawn by group.
 
-A group is an original video with all of its fakes. Clips of one group fail together, so an interval that
-draws single clips would be too narrow.
+A group is an original video with all of its fakes. Errors within a group are correlated, so an
+interval from draws of single clips would be too narrow.
 
     estimate = bootstrap(auc, fake, logits, groups, replicates=1000, seed=0)
     print(estimate)                                       # 0.972 [0.943, 1.000]
@@ -126,7 +126,7 @@ def bootstrap_difference(
 ) -> Estimate:
     """Compute the difference of a metric between two sets of scores of the same clips.
 
-    Both are measured on the same draws, so effects of a group on both cancel.
+    Both are measured on the same draws, so that effects of a group on both cancel out.
 
     Args:
         metric: The metric.

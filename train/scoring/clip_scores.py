@@ -38,14 +38,14 @@ class ClipScores:
         clip: Name of the clip.
         video: Name of its video.
         fake: Label.
-        method: How the fake was made; for a real clip, where it comes from.
-        group: Name shared by an original video and its fakes.
+        method: Method that made the fake; of a real clip, the part of the data set that it comes from.
+        group: Group of the video; see `train.data.splits`.
         height: Face box height in pixels of the video.
         samples: Number of crops.
-        window_logits: One per window of the model's length, or of the clip's length if that is shorter.
-        network_logits: The same windows without the temporal classifier.
-        short_window_logits: One per window of `min_frames`.
-        frame_logits: One per crop (see `score_clips`).
+        window_logits: Logit of each window of the model's length, or of the clip's length if it is shorter.
+        network_logits: Logits of the same windows without the temporal classifier.
+        short_window_logits: Logit of each window of `min_frames`.
+        frame_logits: Logit of each crop (see `score_clips`).
         residuals: Temporal residuals float32 `(samples, RESIDUALS)` if they were asked for and the clip has a
             window; None otherwise.
     """
@@ -74,7 +74,7 @@ def score_clips(
     """Score clips.
 
     A single frame is scored as the head's logit of a window of one, if the model takes those; otherwise as
-    its logit of a window that repeats the crop. Such windows do not occur live: they only help to diagnose
+    its logit of a window that repeats the crop. Such windows do not occur live and serve only to diagnose
     the backbone. A single frame has no temporal residuals.
 
     Args:

@@ -16,10 +16,11 @@ from train.scoring.selection import choose_entries
 
 
 def held_out_sets(data: Sequence[Path], groups: Collection[str]) -> list[Path]:
-    """Return the clip sets of which clips of video were held out of the training.
+    """Return the sets of video clips of which some were held out of the training.
 
     Args:
-        data: Sets of clips or of single crops. Single crops have no window and cannot calibrate.
+        data: Sets of clips or of single crops. Sets of single crops are left out: without windows they
+            cannot calibrate.
         groups: Groups held out of clip sets that state no split.
 
     Raises:

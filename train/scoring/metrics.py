@@ -184,7 +184,7 @@ def expected_calibration_error(
 ) -> float:
     """Compute the expected calibration error (ECE): the mean gap between predictions and observed shares.
 
-    With few scores per bin it is biased upwards: a perfectly calibrated model does not reach 0.
+    With few scores per bin it is biased upwards; even a perfectly calibrated model does not reach 0.
 
     Args:
         fake: Labels `(N,)`, true for a fake.

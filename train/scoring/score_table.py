@@ -1,4 +1,4 @@
-"""Scores gathered per video, per window or per frame, beside their labels.
+"""Tables of scores and labels, per video, per window or per frame.
 
 videos = video_scores(clip_scores, calibration)
 print(auc(videos.fake, videos.logit))
@@ -19,7 +19,7 @@ from runtime.model.video_score import FaceLogits, video_p_fake
 from train.scoring.clip_scores import ClipScores
 
 LogitKind = Literal["window", "network", "short_window", "frame_mean"]
-"""Which logits of a clip: of full windows, of the same without the temporal classifier, of windows of
+"""Kind of a clip's logits: of full windows, of full windows without the temporal classifier, of windows of
 `min_frames`, or the mean over its frames."""
 
 
@@ -32,8 +32,8 @@ class ScoreTable:
         fake: Labels `(N,)`.
         logit: Uncalibrated logits `(N,)`.
         p_fake: Calibrated probabilities `(N,)`, 0..1.
-        groups: Groups `(N,)`: an original video and its fakes share one.
-        methods: How each fake was made `(N,)`.
+        groups: Groups `(N,)`; an original video and its fakes are one group.
+        methods: Method of each fake `(N,)`.
     """
 
     videos: tuple[str, ...]
@@ -94,7 +94,7 @@ def window_scores(
     calibration: Calibration,
     kind: Literal["window", "short_window"] = "window",
 ) -> ScoreTable:
-    """Return one row per window: what live verdicts are made of.
+    """Return one row per window, as live verdicts are made from one window.
 
     Args:
         scores: Scores of clips.
@@ -135,7 +135,7 @@ def video_or_frame_scores(
 
 
 def video_weights(videos: Sequence[str]) -> NDArray[np.float64]:
-    """Return weights of windows `(N,)` with which every video counts the same, whatever its length.
+    """Return weights of windows `(N,)` that give every video the same total weight, whatever its length.
 
     Args:
         videos: Name of the video of each window, `(N,)`.
@@ -146,7 +146,7 @@ def video_weights(videos: Sequence[str]) -> NDArray[np.float64]:
 
 def _logits(clip: ClipScores, kind: LogitKind) -> tuple[float, ...]:
     if kind == "frame_mean":
-        # Only of clips that have a window, so that both are compared on the same videos.
+        # Only for clips that have a window, so that frame means and windows cover the same videos.
         return (float(np.mean(clip.frame_logits)),) if clip.window_logits else ()
     by_kind = {
         "window": clip.window_logits,

@@ -49,18 +49,18 @@ def choose_entries(
         if split in ("all", entry.split) and (groups is None or entry.group in groups)
     ]
     if not kept:
-        given = "" if groups is None else " and the groups given"
-        raise ClipSetError(clip_set.folder, f"holds no clip of the split {split}{given}")
+        given = "" if groups is None else " and the given groups"
+        raise ClipSetError(clip_set.folder, f"contains no clip of the split {split}{given}")
     return sorted(kept, key=lambda entry: (entry.shard, entry.clip))
 
 
 def overlaps_training(clip_set: ClipSet, entries: Sequence[Entry], training: Mapping[str, Any]) -> bool:
-    """Return whether a model states that it was trained on some of the clips.
+    """Return whether a model was trained on some of the clips, according to its training facts.
 
     Args:
         clip_set: The clip set.
         entries: The clips.
-        training: The model's statement: `sets`, and `fit` with the `val_groups` that were held out.
+        training: Training facts of the model: `sets`, and `fit` with the held-out `val_groups`.
     """
     if clip_set.folder.resolve().name not in training.get("sets", ()):
         return False
@@ -70,14 +70,14 @@ def overlaps_training(clip_set: ClipSet, entries: Sequence[Entry], training: Map
 
 
 def sample_rate_differs(entry: Entry, scorer: Scorer) -> bool:
-    """Return whether a clip is known to have another sample rate than the model takes."""
+    """Return whether a clip is known to have another sample rate than the model."""
     if not entry.sample_hz:
         return False
     return not MIN_STEP <= scorer.sample_hz / entry.sample_hz <= MAX_STEP
 
 
 def evaluation_spec(scorer: Scorer) -> ClipSpec:
-    """Return how to prepare videos for the evaluation of a model: whole videos, in adjacent windows."""
+    """Return the clip spec for evaluating a model: whole videos, in adjacent windows."""
     return ClipSpec(
         size=max(224, scorer.input_size),
         margin=scorer.crop_margin,

@@ -1,4 +1,4 @@
-"""Measurement of monitors on live streams: verdicts, latency, CPU load and memory."""
+"""Run real monitors on live streams and measure verdicts, latency, CPU load and memory."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ THREAD_PARTS = {
 
 
 class MonitoredLoad:
-    """Measurement of monitors on a number of live streams.
+    """Real monitors on a number of live streams, measured for a while.
 
     Args:
         bundle: Model bundle.

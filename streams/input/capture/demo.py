@@ -8,6 +8,7 @@ from fractions import Fraction
 
 import av
 
+from streams.input.capture.delivery import Delivery
 from streams.input.capture.interface import DecodedFrame
 
 __all__ = ["DemoCapture"]
@@ -27,6 +28,7 @@ class DemoCapture:
         self._stop = stop
         self._clock = clock
         self.fps: float | None = float(_FPS)
+        self.delivery = Delivery(real_time=True, finite=False)
         self.corrupt = 0
         self.skipped = 0
         self.wrong_clock: str | None = None

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from streams.input.capture.delivery import PacketHistory
 from streams.input.capture.demo import DemoCapture
 from streams.input.capture.ffmpeg import FFmpegCapture
 from streams.input.capture.interface import Capture, Timeouts
@@ -20,6 +21,7 @@ def open_capture(
     timeouts: Timeouts,
     stop: threading.Event,
     clock: Callable[[], float] = time.monotonic,
+    history: PacketHistory | None = None,
 ) -> Capture:
     """Open a source.
 
@@ -28,6 +30,7 @@ def open_capture(
         timeouts: Longest silence while opening and reading.
         stop: Ends `Capture.frames` once it is set.
         clock: Monotonic seconds.
+        history: Packets of earlier connections to the same source, which are not decoded again.
 
     Returns:
         The open capture; the caller closes it.
@@ -37,4 +40,5 @@ def open_capture(
     """
     if source.kind == "demo":
         return DemoCapture(stop=stop, clock=clock)
-    return FFmpegCapture(source, timeouts=timeouts, stop=stop, clock=clock)
+    history = history or PacketHistory()
+    return FFmpegCapture(source, timeouts=timeouts, stop=stop, clock=clock, history=history)

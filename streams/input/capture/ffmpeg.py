@@ -15,6 +15,7 @@ from av.stream import Discard, Disposition
 
 from streams.errors import SourceError, SourceInvalid, SourceNotVideo, SourceUnavailable
 from streams.input.capture.clock import CaptureClock, CatchUp
+from streams.input.capture.delivery import Delivery, PacketHistory, delivery_of
 from streams.input.capture.ffmpeg_errors import UNSEEKABLE, source_error
 from streams.input.capture.interface import DecodedFrame, Timeouts
 from streams.input.capture.keyframes import TimedPacket, VideoPacket, join_keyframes
@@ -37,6 +38,9 @@ _ARRIVAL_TIME_BASE = Fraction(1, 90000)
 # Senders of these protocols send in real time.
 _REAL_TIME_SCHEMES = frozenset({"rtmp", "rtmps", "rtmpt", "rtmpts", "rtp", "srt", "udp"})
 
+# FFmpeg looks for a new segment this long after it last did, at most.
+_SEGMENT_POLL_S = 0.2
+
 # FFmpeg's demuxers for ANSI art accept any text file as a video of a terminal.
 _TEXT_FORMATS = frozenset({"tty", "bin", "xbin", "idf", "adf"})
 
@@ -49,13 +53,20 @@ class FFmpegCapture:
         timeouts: Longest silence while opening and reading.
         stop: Ends `frames` once it is set.
         clock: Monotonic seconds.
+        history: Packets of earlier connections to the same source, which are not decoded again.
 
     Raises:
         SourceError: The source cannot be opened or contains no video.
     """
 
     def __init__(
-        self, source: Source, *, timeouts: Timeouts, stop: threading.Event, clock: Callable[[], float]
+        self,
+        source: Source,
+        *,
+        timeouts: Timeouts,
+        stop: threading.Event,
+        clock: Callable[[], float],
+        history: PacketHistory,
     ) -> None:
         self._source = source
         self._timeouts = timeouts
@@ -63,19 +74,25 @@ class FFmpegCapture:
         self._clock = clock
         self._capture_clock = CaptureClock()
         self._catch_up = CatchUp()
-        self._presentation = PresentationTimes(None if source.live else 0)
         self._clock_check = ClockCheck() if _sends_in_real_time(source) else None
         self._received = False
+        self._history = history
         self.corrupt = 0
         self.skipped = 0
         self.wrong_clock: str | None = None
-        self._container = self._open()
+        self._container = self._open(timeouts.read_s)
+        self.delivery = self._delivery()
+        if self.delivery.segmented and not self.delivery.finite:
+            # PyAV takes the timeout when it opens. One that ends during a segment would cost the segment.
+            self._container.close()
+            self._container = self._open(timeouts.segment_s)
         try:
             self._stream = self._find_video()
         except SourceError:
             self._container.close()
             raise
-        self._untimed = source.live and self._container.format.name in _UNTIMED_FORMATS
+        self._presentation = PresentationTimes(None if self.delivery.real_time else 0)
+        self._untimed = self.delivery.real_time and self._container.format.name in _UNTIMED_FORMATS
         self._time_base = _ARRIVAL_TIME_BASE if self._untimed else self._stream.time_base or Fraction(1, 1000)
         self._set_threads()
         rate = self._stream.average_rate or self._stream.guessed_rate
@@ -95,8 +112,8 @@ class FFmpegCapture:
         Raises:
             SourceError: Reading failed, or a live source was silent for too long.
         """
-        live = self._source.live
-        packets = self._packets()
+        real_time, finite = self.delivery.real_time, self.delivery.finite
+        packets = self._new_packets() if self.delivery.segmented and not finite else self._packets()
         if self._source.kind == "rtsp" and self._stream.codec_context.name in ("h264", "hevc"):
             packets = join_keyframes(packets)
         last_image_s = self._clock()
@@ -104,7 +121,7 @@ class FFmpegCapture:
             self._check_clock(packet, arrival_s)
             if self._untimed:
                 packet.pts = packet.dts = round(arrival_s / self._time_base)
-            if live and not self._keeps_up(packet, arrival_s):
+            if real_time and not self._keeps_up(packet, arrival_s):
                 self.skipped += 1
                 continue
             self._presentation.feed(packet.dts if packet.pts is None else packet.pts)
@@ -117,11 +134,20 @@ class FFmpegCapture:
                     yield frame
             if images:
                 last_image_s = decoded_s
-            elif live and decoded_s - last_image_s > _UNDECODABLE_S:
+            elif not finite and decoded_s - last_image_s > _UNDECODABLE_S:
                 reason, advice = "its data cannot be decoded", "check the camera's settings"
                 raise SourceUnavailable(self._source.spec, reason, advice)
 
-    def _open(self) -> av.container.InputContainer:
+    def _delivery(self) -> Delivery:
+        source, container = self._source, self._container
+        return delivery_of(
+            live=source.live,
+            formats=container.format.name,
+            duration=container.duration,
+            size=-1 if source.kind == "file" else container.size,
+        )
+
+    def _open(self, read_s: float) -> av.container.InputContainer:
         source, timeouts = self._source, self._timeouts
         if source.format and not format_available(source.format):
             reason = f"this system's FFmpeg cannot read {source.format}"
@@ -135,7 +161,7 @@ class FFmpegCapture:
                 format=source.format,
                 options=dict(source.options),
                 metadata_errors="replace",
-                timeout=None if source.kind == "file" else (timeouts.open_s, timeouts.read_s),
+                timeout=None if source.kind == "file" else (timeouts.open_s, read_s),
             )
         except (av.FFmpegError, OSError) as raised:
             failure: Exception = raised
@@ -152,6 +178,8 @@ class FFmpegCapture:
         spec, container = self._source.spec, self._container
         if set(container.format.name.split(",")) & _TEXT_FORMATS:
             raise SourceNotVideo(spec, "is text, not video")
+        if not container.streams and not self.delivery.finite:
+            raise SourceUnavailable(spec, "it has no segment yet", "start its publisher")
         videos = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         if not videos:
             reason = "it has sound only" if container.streams.audio else "it has no video stream"
@@ -168,7 +196,7 @@ class FFmpegCapture:
 
     def _set_threads(self) -> None:
         context = self._stream.codec_context
-        if self._source.live:
+        if self.delivery.real_time:
             # Frame threads add latency. Slice threads switch off error concealment, and with it the flag that
             # marks damaged frames.
             context.thread_count = 1
@@ -211,7 +239,7 @@ class FFmpegCapture:
         nominal = round(1 / (self._time_base * Fraction(self.fps or 25)))
         pts = self._presentation.present(image.pts, duration=image.duration or nominal)
         captured_s = None
-        if pts is not None and self._source.live:  # damaged frames show a change of the clock too
+        if pts is not None and self.delivery.real_time:  # damaged frames show a change of the clock too
             captured_s = self._capture_clock.present(float(pts * self._time_base))
         if image.is_corrupt:
             self.corrupt += 1
@@ -228,7 +256,7 @@ class FFmpegCapture:
 
     def _packets(self) -> Iterator[TimedPacket]:
         """Demux the packets of the video stream until the source ends or is stopped."""
-        source, live, read_s = self._source, self._source.live, self._timeouts.read_s
+        source, read_s = self._source, self._timeouts.read_s
         failure: Exception | None = None
         packets = self._container.demux()
         last_packet_s = self._clock()
@@ -241,18 +269,53 @@ class FFmpegCapture:
             if packet is None:
                 break
             now_s = self._clock()
-            if live and now_s - last_packet_s >= read_s:
+            if self.delivery.real_time and now_s - last_packet_s >= read_s:
                 # After its timeout FFmpeg first returns the packets that it had buffered.
                 raise SourceUnavailable(source.spec, f"no frame for {read_s:g} s")
             if packet.stream_index != self._stream.index:
                 continue
-            if live and not packet.size:
+            if not self.delivery.finite and not packet.size:
                 break  # the flush packet: a server that closes the stream causes no error
             self._received = True
             yield cast("VideoPacket", packet), now_s
             last_packet_s = self._clock()
         if not self._stop.is_set():
             yield from self._end_of_packets(failure)
+
+    def _new_packets(self) -> Iterator[TimedPacket]:
+        """Demux a broadcast in segments: wait for each, and leave out those of earlier connections."""
+        source, segment_s = self._source, self._timeouts.segment_s
+        failure: Exception | None = None
+        repeated = False
+        last_packet_s = self._clock()
+        while not self._stop.is_set() and failure is None:
+            try:
+                for packet in self._container.demux(self._stream):
+                    if self._stop.is_set():
+                        return
+                    if packet.size:
+                        # The new part begins with a keyframe.
+                        is_new = self._history.add(packet.pts, bytes(packet))
+                        repeated = not is_new or (repeated and not packet.is_keyframe)
+                        if not repeated:
+                            yield packet, self._clock()
+                            last_packet_s = self._clock()
+            except (av.FFmpegError, OSError) as raised:
+                failure = raised
+                continue
+            # FFmpeg gives up early on a playlist that stays as it is.
+            if self._clock() - last_packet_s >= segment_s:
+                raise SourceUnavailable(source.spec, f"no new segment for {segment_s:g} s")
+            self._stop.wait(_SEGMENT_POLL_S)
+        if isinstance(failure, av.error.ExitError):
+            raise SourceUnavailable(source.spec, f"no new segment for {segment_s:g} s")
+        if failure is not None:
+            raise source_error(failure, source, connected=True)
+
+    def _needs_seeking(self) -> bool:
+        """Return whether the source is an MP4 on a server, whose frames may be before its index."""
+        mp4 = "mp4" in self._container.format.name.split(",")
+        return self._source.kind == "url" and self.delivery.finite and mp4
 
     def _end_of_packets(self, failure: Exception | None) -> Iterator[TimedPacket]:
         """Raise the error that ended the packets; after damage in a file, flush the decoder instead."""
@@ -261,24 +324,19 @@ class FFmpegCapture:
             # The rest of the file is damaged or missing; everything before it is still decoded.
             self.corrupt += 1
             yield cast("VideoPacket", Packet(0)), self._clock()
-        elif failure is not None and not self._received and _needs_seeking(source, self._container):
+        elif failure is not None and not self._received and self._needs_seeking():
             raise SourceNotVideo(source.spec, *UNSEEKABLE)
         elif isinstance(failure, av.error.ExitError):
             raise SourceUnavailable(source.spec, f"no data for {self._timeouts.read_s:g} s")
         elif failure is not None:
             raise source_error(failure, source, connected=True)
-        elif source.live:
+        elif not self.delivery.finite:
             raise SourceUnavailable(source.spec, "the stream stopped")
 
 
 def _sends_in_real_time(source: Source) -> bool:
     """Return whether packets arrive as they are captured; a web server may send a recording at any rate."""
     return source.kind in ("rtsp", "webcam") or source.address.scheme in _REAL_TIME_SCHEMES
-
-
-def _needs_seeking(source: Source, container: av.container.InputContainer) -> bool:
-    """Return whether the source is an MP4 on a server, whose frames may be before its index."""
-    return source.kind == "url" and not source.live and "mp4" in container.format.name.split(",")
 
 
 def _is_empty(source: Source) -> bool:

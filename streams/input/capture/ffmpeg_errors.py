@@ -138,7 +138,7 @@ def source_error(failure: Exception, source: Source, *, connected: bool = False)
         The error, not raised. Raise it outside the `except` block: the original exception must not become
         its context, because it contains the full address.
     """
-    kind = "download" if source.kind == "url" and not (source.live or connected) else source.kind
+    kind = "download" if not connected and source.is_named_as_file else source.kind
     rule = (
         _by_type(failure, _TYPE_RULES_BY_KIND.get(kind, {}))
         or _by_type(failure, _TYPE_RULES)

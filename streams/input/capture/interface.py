@@ -9,6 +9,8 @@ from typing import Protocol
 
 import av
 
+from streams.input.capture.delivery import Delivery
+
 __all__ = ["Capture", "DecodedFrame", "Timeouts"]
 
 
@@ -20,6 +22,7 @@ class Timeouts:
         open_s: While connecting: for the response, and again for the first data.
         read_s: Between two packets, at most 1.5: FFmpeg can only be interrupted by its own timeout, and
             `Reader.stop` must return within two seconds.
+        segment_s: Between two packets of a broadcast in segments, such as HLS.
 
     Raises:
         ValueError: A value is out of its range.
@@ -27,10 +30,13 @@ class Timeouts:
 
     open_s: float = 5.0
     read_s: float = 1.5
+    segment_s: float = 15.0
 
     def __post_init__(self) -> None:
         if not self.open_s > 0:
             raise ValueError(f"open_s must be positive, not {self.open_s}")
+        if not self.segment_s > 0:
+            raise ValueError(f"segment_s must be positive, not {self.segment_s}")
         if not 0 < self.read_s <= 1.5:
             raise ValueError(f"read_s must be in (0, 1.5], not {self.read_s}")
 
@@ -57,6 +63,9 @@ class Capture(Protocol):
 
     fps: float | None
     """Frame rate that the source states; None if it states none."""
+
+    delivery: Delivery
+    """How the source delivers its frames, and whether it has an end."""
 
     corrupt: int
     """Number of frames lost so far because of damaged data."""

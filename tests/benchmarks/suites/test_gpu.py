@@ -67,7 +67,7 @@ def test_torch_that_does_not_reach_the_gpu_is_told_apart(
     monkeypatch.setattr(gpu, "probe", lambda: fake_gpu.GPU)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert unmask.run(["bench", "gpu"]) == 2
-    assert "PyTorch cannot use the GPU" in capfd.readouterr().err
+    assert "PyTorch does not reach the GPU" in capfd.readouterr().err
     assert unmask.run(["bench", "gpu", "--batch", "8,none"]) == 2
     assert "--batch" in capfd.readouterr().err
 
@@ -121,7 +121,7 @@ def test_a_worker_that_fails_is_a_reason(bundle: Bundle, tmp_path: Path, python:
         console=Console(stderr=True),
     )
     assert recorded is None
-    assert "exited with code 1" in timings["failed"] or "No such file" in timings["failed"]
+    assert "ended with 1" in timings["failed"] or "No such file" in timings["failed"]
 
 
 @pytest.fixture(autouse=True)

@@ -22,8 +22,8 @@ def failure(text: str) -> ValueError:
         return error
 
 
-def fail(policy: RestartPolicy, error: BaseException, ran_s: float = 0.0) -> Restart:
-    return policy.failed(error, ran_s=ran_s, chance=0.0)
+def fail(policy: RestartPolicy, error: BaseException, ran_s: float = 0.0, *, finite: bool = False) -> Restart:
+    return policy.failed(error, ran_s=ran_s, finite=finite, chance=0.0)
 
 
 def test_a_camera_starts_again_for_ever_with_backoff() -> None:
@@ -36,7 +36,7 @@ def test_a_camera_starts_again_for_ever_with_backoff() -> None:
 def test_a_file_is_given_up(clip: Path) -> None:
     """A file that fails every time ends the stream, so that the program can end."""
     policy = RestartPolicy(parse_source(str(clip)), BACKOFF)
-    restarts = [fail(policy, failure("x")) for _ in range(3)]
+    restarts = [fail(policy, failure("x"), finite=True) for _ in range(3)]
     assert [restart.delay_s for restart in restarts] == [0.5, 1, None]
     assert "not trying again" in restarts[-1].log
 

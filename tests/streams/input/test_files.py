@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from streams.input.files import VIDEO_SUFFIXES, video_files
-from streams.input.source import parse_source
+from streams.input.files import video_files
 
 
 def test_video_files_are_found_at_any_depth_in_order(tmp_path: Path) -> None:
@@ -67,9 +66,3 @@ def test_files_of_every_common_suffix_are_found(suffix: str, tmp_path: Path) -> 
 def test_a_missing_directory_has_no_video_files(tmp_path: Path) -> None:
     """The caller decides whether a missing directory is an error."""
     assert list(video_files(tmp_path / "nowhere")) == []
-
-
-@pytest.mark.parametrize("suffix", sorted(VIDEO_SUFFIXES - {".mjpeg", ".mjpg"}))
-def test_a_video_file_on_a_web_server_is_finite(suffix: str) -> None:
-    """A URL with a video suffix is read to its end, not as a live camera."""
-    assert not parse_source(f"http://host/clip{suffix}").live

@@ -250,14 +250,14 @@ def test_a_program_can_exit_during_a_connection_attempt() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_a_finite_source_is_not_retried() -> None:
-    """A refused connection to a finite source is final, unless `retry` is set."""
+def test_retry_is_a_choice() -> None:
+    """A refused connection is tried again, unless `retry` forbids it."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     url = f"http://127.0.0.1:{port}/clip.mp4"
-    error = failure_of(url)
+    error = failure_of(url, retry=False)
     assert isinstance(error, SourceUnavailable)
     assert "refused" in str(error)
-    with reading(url, retry=True) as (_, events):
+    with reading(url) as (_, events):
         events.wait_for(Disconnected)
         events.wait_for(Disconnected)

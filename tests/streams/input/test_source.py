@@ -102,17 +102,19 @@ def test_directshow_cameras_are_found_by_number() -> None:
 @pytest.mark.parametrize(
     ("text", "live", "name"),
     [
-        ("http://host/films/clip.MP4", False, "host"),
-        ("https://host/master.m3u8?token=abc", False, "host"),
-        ("http://phone:8080/video", True, "phone"),
-        ("http://host", True, "host"),
+        ("http://host/films/clip.MP4", None, "host"),
+        ("https://host/master.m3u8?token=abc", None, "host"),
+        ("http://phone:8080/video", None, "phone"),
+        ("http://host", None, "host"),
         ("rtmp://host/app/stream", True, "host"),
         ("udp://@:1234", True, "udp"),
         ("srt://host:9000", True, "host"),
     ],
 )
-def test_urls_are_live_or_finite(text: str, live: bool, name: str) -> None:
-    """Files and playlists on a web server are finite; other URLs are live."""
+def test_only_the_answer_of_a_web_server_tells_whether_it_is_live(
+    text: str, live: bool | None, name: str
+) -> None:
+    """Protocols of cameras are live; what a web server has may be a film, a broadcast or a camera."""
     source = parse_source(text)
     assert (source.kind, source.live, source.name) == ("url", live, name)
     assert parse_source(text, live=not live).live is not live

@@ -96,7 +96,7 @@ def test_single_crops_are_clips_of_one_frame(tmp_path: Path) -> None:
         ("shard,clip\na.tar,x", "a line cannot be read"),
         (f"{COLUMNS}\na.tar,x_0,yes,real,x,,x,1,8,90", "fake is 'yes'"),
         (f"{COLUMNS}\na.tar,x_0,0,real,x,,x,many,8,90", "a line cannot be read"),
-        (COLUMNS, "names no clip"),
+        (COLUMNS, "lists no clips"),
     ],
 )
 def test_a_broken_index_is_reported(tmp_path: Path, index: str, message: str) -> None:
@@ -110,7 +110,7 @@ def test_a_broken_index_is_reported(tmp_path: Path, index: str, message: str) ->
 
 def test_broken_shards_are_reported(tmp_path: Path) -> None:
     """Missing index, missing shard, broken shard, missing frame and broken frame each have an error."""
-    with pytest.raises(ClipSetError, match=r"holds no clips\.csv or labels\.csv"):
+    with pytest.raises(ClipSetError, match=r"contains no clips\.csv or labels\.csv"):
         read_clip_set(tmp_path)
     (tmp_path / "clips.csv").write_text(f"{COLUMNS}\na.tar,x_0,0,real,x,,x,2,8,90\n")
     found = read_clip_set(tmp_path)

@@ -206,7 +206,7 @@ def test_ffpp_errors(ffpp: Path) -> None:
         find_videos(ffpp, compression="raw")
     write_splits(ffpp / "splits")
     (ffpp / "splits" / "val.json").unlink()
-    with pytest.raises(LayoutError, match=r"val\.json: is missing beside the others"):
+    with pytest.raises(LayoutError, match=r"val\.json: is missing, but the other splits are there"):
         find_videos(ffpp)
     (ffpp / "splits" / "val.json").write_text("[[")
     with pytest.raises(LayoutError, match="cannot be read as JSON"):
@@ -246,7 +246,7 @@ def test_celeb_df_excludes_people_of_the_test_list_from_training(celeb_df: Path)
     assert videos["Celeb-real_id10_0000"].split in ("train", "val")
     swap = videos["Celeb-synthesis_id1_id0_0000"]
     assert (swap.fake, swap.target, swap.source, swap.group) == (True, "id1_0000", "id0", "id0+2")
-    assert any("1 videos of the official test list are not here" in note for note in found.notes)
+    assert any("1 videos of the official test list are missing" in note for note in found.notes)
     assert any("excluded" in note for note in found.notes)
 
 
@@ -305,5 +305,5 @@ def test_unknown_layouts_are_refused(tmp_path: Path) -> None:
     with pytest.raises(LayoutError, match="cannot be read as manifest"):
         find_videos(tmp_path, layout="manifest")
     touch(tmp_path, "real/readme.txt")
-    with pytest.raises(LayoutError, match="no video in it"):
+    with pytest.raises(LayoutError, match="no video found"):
         find_videos(tmp_path)

@@ -284,7 +284,7 @@ def test_a_changed_data_set_is_not_resumed(tmp_path: Path) -> None:
     manifest.write_text("path,label,group,split\na.mp4,real,g,test\n")
     with pytest.raises(PrepareError, match=r"a\.mp4 was prepared with another label, group or split"):
         prepare(manifest, out, workers=1)
-    with pytest.raises(PrepareError, match="begun with another spec"):
+    with pytest.raises(PrepareError, match="started with another spec"):
         prepare(manifest, out, workers=1, spec=SPEC)
 
 
@@ -299,5 +299,5 @@ def test_errors_leave_no_files(tmp_path: Path) -> None:
             prepare(tmp_path, tmp_path / "out", **wrong)  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
     (tmp_path / "file").touch()
-    with pytest.raises(PrepareError, match="cannot be made"):
+    with pytest.raises(PrepareError, match="cannot be created"):
         prepare(tmp_path, tmp_path / "file" / "out")

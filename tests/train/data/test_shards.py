@@ -141,7 +141,7 @@ def test_other_settings_other_content_and_a_second_writer_are_refused(tmp_path: 
     """Data sets are not mixed, and files of the user are not changed."""
     write_all(tmp_path / "set")
     with (
-        pytest.raises(PrepareError, match="begun with another spec"),
+        pytest.raises(PrepareError, match="started with another spec"),
         PreparedWriter(tmp_path / "set", {**SETTINGS, "spec": {"size": 96}}, max_bytes=6000),
     ):
         pass
@@ -168,7 +168,7 @@ def test_a_truncated_shard_is_not_resumed(tmp_path: Path) -> None:
     with (tmp_path / "train-001.tar").open("r+b") as file:
         file.truncate(100)
     with (
-        pytest.raises(PrepareError, match="shorter than it was"),
+        pytest.raises(PrepareError, match="shorter than the journal states"),
         PreparedWriter(tmp_path, SETTINGS, max_bytes=6000),
     ):
         pass

@@ -112,7 +112,7 @@ def test_split_and_groups_can_be_chosen(tmp_path: Path, clips: Path, dark_bundle
     )
     assert chosen["counts"]["groups"] == 2
     assert chosen["data"]["groups"] == ["0", "2"]
-    with pytest.raises(ClipSetError, match="holds no clip of the split all and the groups given"):
+    with pytest.raises(ClipSetError, match="contains no clip of the split all and the given groups"):
         evaluate(dark_bundle, clips, tmp_path / "none", EvaluationConfig(groups={"nobody"}))
     assert not (tmp_path / "none").exists()
 
@@ -151,7 +151,7 @@ def test_single_crops_are_measured_by_frame_only(tmp_path: Path, clips: Path, da
     assert found["frame"]["auc"]["value"] == 1.0
     assert found["frame"]["kind"] == "diagnosis: each crop repeated 8 times"
     text = (tmp_path / "out" / "report.md").read_text()
-    assert "says nothing about live verdicts" in text
+    assert "does not predict live verdicts" in text
     assert "larger faces here than live" in text
     assert "## Methods" not in text
     for plot in PLOTS:
@@ -165,6 +165,6 @@ def test_errors_are_raised_before_anything_is_written(tmp_path: Path, clips: Pat
     with pytest.raises(LayoutError, match="no such file"):
         evaluate(dark_bundle, tmp_path / "nowhere", tmp_path / "out")
     (tmp_path / "file").touch()
-    with pytest.raises(ReportError, match="nothing can be written"):
+    with pytest.raises(ReportError, match="cannot be written"):
         evaluate(dark_bundle, clips, tmp_path / "file" / "out")
     assert not (tmp_path / "out").exists()

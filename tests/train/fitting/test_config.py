@@ -26,11 +26,11 @@ def test_a_run_is_read_back(tmp_path: Path) -> None:
     ("text", "reason"),
     [
         ("{", "Expecting"),
-        ('{"fit": {"learning": 1}}', "learning is no setting of FitConfig"),
+        ('{"fit": {"learning": 1}}', "learning is not a setting of FitConfig"),
         ('{"fit": {"sampling": {"batch_size": 3}}}', "batch_size must be"),
         ('{"fit": {"warmup_steps": 0}}', "warmup_steps must be at least 1"),
         ('{"fit": {"sampling": {"crops": [16, 16]}}}', "would train nothing"),
-        ('{"fit": {"sampling": {"zoom": 2}}}', "zoom is no setting of SamplingConfig"),
+        ('{"fit": {"sampling": {"zoom": 2}}}', "zoom is not a setting of SamplingConfig"),
         ("[]", "attribute"),
     ],
 )

@@ -80,8 +80,8 @@ def test_scores_that_cannot_be_calibrated_are_errors() -> None:
     for logits, fake, message in (
         ([1.0, 2.0], [1, 1], "only one class"),
         ([1.0, math.nan], [0, 1], "not a finite number"),
-        ([1.0, 1.0], [0, 1], "all scores are the same"),
-        ([1.0, -1.0, 2.0, -2.0], [0, 1, 0, 1], "higher logits do not mean fakes"),
+        ([1.0, 1.0], [0, 1], "all scores are equal"),
+        ([1.0, -1.0, 2.0, -2.0], [0, 1, 0, 1], "fakes do not have higher logits"),
     ):
         with pytest.raises(CalibrationError, match=message) as caught:
             fit_platt(logits, fake)

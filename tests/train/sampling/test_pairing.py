@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.data import astronaut
 
-from train.sampling.pairing import REGION_PX, changed_region, find_origins
+from train.sampling.pairing import REGION_PX, changed_region, find_original_frames
 
 FACE = np.ascontiguousarray(astronaut()[20:180, 140:300])  # type: ignore[no-untyped-call]
 
@@ -63,6 +63,6 @@ def test_the_most_similar_frame_is_the_origin() -> None:
     """The frame of the same moment is found among all real clips of the group."""
     reals = [np.stack([shifted(FACE, 6 * i + 30 * clip, 2 * i) for i in range(4)]) for clip in range(2)]
     fake = np.stack([recoloured(reals[1][i]) for i in (1, 2, 3)])
-    origins = find_origins(fake, reals)
-    assert [(origin.clip, origin.frame) for origin in origins] == [(1, 1), (1, 2), (1, 3)]
-    assert all(origin.region is not None for origin in origins)
+    original_frames = find_original_frames(fake, reals)
+    assert [(original.clip, original.frame) for original in original_frames] == [(1, 1), (1, 2), (1, 3)]
+    assert all(original.region is not None for original in original_frames)
