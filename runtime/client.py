@@ -8,12 +8,12 @@
 
 Messages are dictionaries as they were sent, so that fields of later versions are kept. `runtime/messages.py`
 defines them; `msgspec.convert(message, runtime.messages.Message)` returns the struct of any message. Every
-connection begins with a `hello` and a `snapshot` of the current state. A lost connection is made again for as
-long as the loop runs. A program that takes its messages slowly receives the newest.
+connection begins with a `hello` and a `snapshot` of the current state. After a lost connection the client
+reconnects, for as long as the loop runs. For a slow program, outdated messages are dropped.
 
 WatchError
  ├─ AddressInvalid     the URL cannot be the address of a server
- ├─ NotUnmask          another program answers there
+ ├─ NotUnmask          another program listens there
  ├─ AccessRefused      the server does not accept this client or host name
  ├─ ProtocolMismatch   the server uses another version of the messages
  └─ ServerUnreachable  no connection within the allowed time
@@ -48,7 +48,7 @@ MessageDict: TypeAlias = dict[str, Any]
 
 DEFAULT_PORT = 8765
 SCHEMES = {"ws": "ws", "http": "ws", "wss": "wss", "https": "wss"}
-# Several heartbeats. A server that is silent for longer is gone, even if the network reports no error.
+# Several heartbeats. After a longer silence the connection is dead, even if the network reports no error.
 SILENCE_S = 10.0
 OPEN_TIMEOUT_S = 5.0
 MIN_DELAY_S = 0.25
@@ -64,7 +64,7 @@ NEEDED_FIELDS = {
     "verdict": (("stream", str), ("face", int)),
     "stream": (("stream", str), ("state", str)),
 }
-# A snapshot holds every stream and face, about 300 bytes each.
+# A snapshot contains every stream and face, about 300 bytes each.
 MAX_MESSAGE_BYTES = 8 * 2**20
 
 
@@ -96,7 +96,7 @@ class AddressInvalid(WatchError, ValueError):
 
 
 class NotUnmask(WatchError, ConnectionError):
-    """Another program answers at the URL."""
+    """Another program listens at the URL."""
 
     advice = "give the address that `unmask monitor` printed"
 
@@ -104,7 +104,7 @@ class NotUnmask(WatchError, ConnectionError):
 class AccessRefused(WatchError, PermissionError):
     """The server does not accept this client or host name."""
 
-    advice = "use its IP address, or start it with --allow-origin"
+    advice = "connect to its IP address, or start `unmask monitor` with --allow-origin"
 
 
 class ProtocolMismatch(WatchError, ConnectionError):
@@ -120,14 +120,14 @@ class ServerUnreachable(WatchError, ConnectionError):
 class Watch:
     """Asynchronous iterator over the messages of a running unmask, returned by `watch`.
 
-    The connection is read by a task of its own. A program that takes its messages slowly, or blocks the event
-    loop, receives the newest: outdated messages are dropped and counted in `lost`. Cancelling the wait for a
-    message, as `asyncio.timeout` does, leaves the iterator as it was.
+    The connection is read by a task of its own. If the program is slow or blocks the event loop, outdated
+    messages are dropped and counted in `lost`. Cancelling the wait for a message, as `asyncio.timeout` does,
+    does not end the iteration.
     """
 
     def __init__(self, receiver: _Receiver) -> None:
-        # The task refers to the receiver only: when the last reference to this object goes, as after a
-        # `break`, the task is cancelled and closes the connection.
+        # The task refers to the receiver only, so that this object is collected once nothing else refers to
+        # it, as after a `break`. The task is then cancelled and closes the connection.
         self._receiver = receiver
         self._task: asyncio.Task[None] | None = None
         self._last: _Received | None = None
@@ -168,7 +168,7 @@ class Watch:
 
     @property
     def hello(self) -> MessageDict | None:
-        """Last `hello` that arrived; None before the first."""
+        """Last `hello` received; None before the first."""
         return self._receiver.hello
 
     @property
@@ -178,18 +178,19 @@ class Watch:
 
     @property
     def lost(self) -> int:
-        """Number of broadcast messages that this program did not get.
+        """Number of broadcast messages that this program did not receive.
 
-        Dropped by the server, from gaps in `seq` within a session, or here because the program was slow.
+        The sum of those that the server dropped, known from gaps in `seq` within a session, and those dropped
+        by this client because the program was slow.
         """
         return self._receiver.lost
 
     @property
     def age_s(self) -> float:
-        """Seconds, up to now, since the server sent the message that was returned last; 0 before the first.
+        """Age in seconds, at present, of the message that was returned last; 0 before the first.
 
-        Relative to the fastest message of the connection: the offset between the clocks is estimated, see
-        `runtime.message_delay`.
+        It is counted from the time of sending. The offset between the two clocks is estimated from the
+        fastest message of the connection; see `runtime.message_delay`.
         """
         return 0.0 if self._last is None else self._last.age_s
 
@@ -261,7 +262,7 @@ class _Receiver:
             WatchError: The connection failed for good.
             StopAsyncIteration: The iteration has ended.
         """
-        await self._take_in()
+        await self._drain_socket()
         while not self._ended:
             if (received := self._pop()) is not None:
                 return received
@@ -292,14 +293,14 @@ class _Receiver:
             return self._opening.popleft()
         return self._queue.pop(asyncio.get_running_loop().time())
 
-    async def _take_in(self) -> None:
-        """Queue all messages that wait in the socket, where they would grow old.
+    async def _drain_socket(self) -> None:
+        """Queue all messages that wait in the socket, so that the queue can drop the outdated ones.
 
-        A program that blocks the event loop between two messages leaves no other time for it.
+        If the program blocks the event loop between two messages, the receiving task runs only here.
         """
         loop = asyncio.get_running_loop()
         deadline, idle = loop.time() + MAX_WAIT_S, 0
-        # From readiness of the socket to a queued message it takes up to three passes of the event loop.
+        # A message takes up to three passes of the event loop from the socket to the queue.
         while idle < 4 and loop.time() < deadline:
             arrived = self._arrived
             await asyncio.sleep(0)
@@ -307,8 +308,7 @@ class _Receiver:
 
     async def _receive(self) -> None:
         self._disconnected_at = asyncio.get_running_loop().time()
-        # A generator, though it is declared as an iterator: it must be closed for the connection to be
-        # closed.
+        # websockets declares an iterator but returns a generator; closing it closes the connection.
         connections = cast(AsyncGenerator[ClientConnection, None], aiter(self._connect()))
         async with aclosing(connections):
             async for connection in connections:
@@ -329,7 +329,7 @@ class _Receiver:
     def _connect(self) -> connect:
         options: dict[str, Any] = {"compression": None, "max_size": MAX_MESSAGE_BYTES}
         if _is_loopback(self.url):
-            # A proxy of the system would look for the server on its own machine.
+            # A proxy configured in the system would resolve a loopback address to itself.
             options["proxy"] = None
         return connect(
             self.url,
@@ -341,7 +341,7 @@ class _Receiver:
         )
 
     def _delays(self) -> Generator[float, None, None]:
-        """Yield growing delays; randomised, so that clients of one server do not return all at once."""
+        """Yield growing delays; randomised, so that the clients of a server do not reconnect all at once."""
         while True:
             delay_s = self._delay_s * random.uniform(0.8, 1.2)
             self._delay_s = min(2 * self._delay_s, MAX_DELAY_S)
@@ -394,7 +394,7 @@ class _Receiver:
             now = loop.time()
             received = _Received(message, now - delay.measure(message["time"], now), loop.time)
             if message["type"] == "hello":
-                self._greet(message)
+                self._start_session(message)
                 self._opening.append(received)
             elif message["type"] == "snapshot":
                 self._opening.append(received)
@@ -416,10 +416,10 @@ class _Receiver:
                 return message
         except (ValueError, KeyError, TypeError, RecursionError):
             pass
-        raise NotUnmask(self.url, "it sends something that is no message of unmask")
+        raise NotUnmask(self.url, "it sent something that is not a message of unmask")
 
     def _check_first(self, message: MessageDict) -> None:
-        # Before anything else: another version of the messages may have other fields.
+        # Checked before the fields, because another version of the messages may have other fields.
         if message["type"] != "hello" or message.get("software") != "unmask":
             raise NotUnmask(self.url, "the first message is not the hello of unmask")
         if message["protocol"] != PROTOCOL_VERSION:
@@ -427,12 +427,12 @@ class _Receiver:
                 self.url, f"the server uses protocol {message['protocol']}, this client {PROTOCOL_VERSION}"
             )
 
-    def _greet(self, hello: MessageDict) -> None:
+    def _start_session(self, hello: MessageDict) -> None:
         if self.hello is not None and self.hello["session"] == hello["session"]:
-            # The same run of the program: messages sent during the disconnection were missed.
+            # The program was not restarted: messages sent during the disconnection were missed.
             self._missed += max(hello["seq"] - self._seq, 0)
         self.hello = hello
-        # The snapshot that follows replaces all messages of the last connection.
+        # The snapshot that follows replaces all messages of the previous connection.
         self._opening.clear()
         self._queue.clear()
 
@@ -443,11 +443,11 @@ class _Receiver:
             if status in {403, 421}:
                 return AccessRefused(self.url, f"the server refused (HTTP {status})")
             if status < 500:
-                return NotUnmask(self.url, f"it is no WebSocket (HTTP {status})")
+                return NotUnmask(self.url, f"it is not a WebSocket (HTTP {status})")
             return f"the server is not ready (HTTP {status})"
         if isinstance(error, InvalidMessage) and isinstance(error.__cause__, EOFError):
             return "the connection was closed"
-        return NotUnmask(self.url, f"it is no WebSocket ({error})")
+        return NotUnmask(self.url, f"it is not a WebSocket ({error})")
 
 
 def watch(
@@ -494,7 +494,7 @@ def websocket_url(text: str) -> str:
     try:
         parts = urllib.parse.urlsplit(f"ws://{text}" if without_scheme else text.strip())
         port = parts.port
-        # Names that no name server can look up fail here, not at every attempt to connect.
+        # An impossible host name fails here, not at every attempt to connect.
         host = (parts.hostname or "").encode("idna").decode("ascii")
     except ValueError as error:
         raise AddressInvalid("the address", "it is malformed") from error
@@ -514,7 +514,7 @@ def websocket_url(text: str) -> str:
 
 
 def _cancel(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:
-    """Cancel a task from any thread, as a garbage collector may run on any."""
+    """Cancel a task from any thread: the garbage collector may run on another one than the event loop."""
     if not loop.is_closed():
         loop.call_soon_threadsafe(task.cancel)
 

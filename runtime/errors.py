@@ -1,4 +1,4 @@
-"""Errors of the runtime: facts in fields, and a message in one line that says what to do next.
+"""Errors of the runtime, with facts in fields and a message of one line with advice.
 
 UnmaskError
  ├─ BundleError
@@ -77,7 +77,7 @@ class BundleUnsupported(BundleError, ValueError):
     """
 
     def __init__(self, path: Path, version: object, known: int) -> None:
-        super().__init__(path, f"format version {version!r} is not known here, only {known} is")
+        super().__init__(path, f"its format version is {version!r}, this program reads {known}")
         self.version = version
         self.known = known
         newer = isinstance(version, int) and version > known
@@ -89,7 +89,7 @@ class EngineError(UnmaskError):
 
 
 class EngineUnknown(EngineError, ValueError):
-    """There is no engine of this name.
+    """Name of an engine that does not exist.
 
     Args:
         choice: Requested name.
@@ -185,7 +185,7 @@ class PortBusy(ServerError):
 
     def __str__(self) -> str:
         return (
-            f"port {self.port} on {self.host} is taken; stop the other program or choose another with --port"
+            f"port {self.port} on {self.host} is in use; stop the other program or choose another with --port"
         )
 
 
@@ -264,4 +264,4 @@ class NoVideos(UnmaskError, ValueError):
         self.path = path
 
     def __str__(self) -> str:
-        return f"{self.path}: no video files in this directory; name another one, or a file"
+        return f"{self.path}: no video files in this directory; give another directory, or a file"

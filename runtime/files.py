@@ -1,4 +1,4 @@
-"""Files that are replaced in one step, so that no reader and no interrupted run leaves half of one.
+"""Atomic replacement of files: readers see the old or the new content, also after an interrupted write.
 
 write_atomically(path, "text or bytes")
 with atomic_path(path) as draft:              # for libraries that take a path
@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all; another process sees the old content or the new one.
+    """Write a file atomically.
 
     Args:
         path: Target in an existing folder. A symbolic link is followed; a device or pipe is written directly.

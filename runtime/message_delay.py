@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 
-# Drift between two clocks that is followed: 20 to 50 ppm of a usual quartz, 500 ppm while NTP corrects it.
-# A constant delay is therefore forgotten at 1 ms a second.
+# Largest drift between two clocks: 20 to 50 ppm for usual quartz clocks, 500 ppm while NTP corrects one. The
+# estimated delay of a connection that has become slower therefore decreases by 1 ms per second.
 MAX_DRIFT = 1e-3
 
 
@@ -19,9 +19,9 @@ class MessageDelay:
     """Delay of each message of one sender, relative to the fastest one.
 
     The difference between the time of receipt and the time of sending is the delay plus the offset between
-    the two clocks. The smallest difference so far is taken for the offset. This estimate ages: it may rise
-    by `MAX_DRIFT`, so that clocks may drift apart. A time of sending before that of the last message, which
-    no delay can cause, shows that the sender's clock was set back: the estimate starts again.
+    the two clocks. The offset is estimated as the smallest difference so far, which rises by `MAX_DRIFT` over
+    time, because clocks may drift apart. If a message was sent before the last one by the sender's clock,
+    that clock was set back, and the estimate starts again.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The messages that unmask publishes: one struct each, checked when it is made, and their JSON form.
+"""The messages that unmask publishes: one struct each, checked on construction, and their JSON form.
 
     message = StreamMessage(stream="cam", state="live").stamp(seq=1, time=1735689600.25)
     encode(message)  # b'{"type":"stream","seq":1,"time":1735689600.25,"stream":"cam",…'
@@ -24,7 +24,7 @@ from msgspec import Meta
 
 # 2: `fill` became `window_fill`; `latency_ms` has `crop`, which was part of `backbone`.
 PROTOCOL_VERSION: Final = 2
-# Clients take a connection for dead after several intervals without a message.
+# Clients treat a connection as dead after several intervals without a message.
 HEARTBEAT_S = 1.0
 
 FaceState = Literal["warming", "real", "uncertain", "fake", "stale"]
@@ -62,7 +62,7 @@ class _Checked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Message(_Checked, frozen=True, kw_only=True, tag_field="type"):
-    """Fields that every message has."""
+    """Fields of every message."""
 
     # 0 until the message is published.
     seq: Count = 0
@@ -89,7 +89,7 @@ class Latency(_Checked, frozen=True, kw_only=True):
     Args:
         decode: From packet to frame.
         detect: Detecting and tracking the faces.
-        crop: Cutting the faces out.
+        crop: Cropping the faces.
         backbone: From crops to features, including the wait for crops of other streams in the same batch.
         head: From features to logits, for all faces: temporal residuals and both classifiers.
         total: From capture to verdict for a live source; all time spent on the frame for a file.
@@ -111,9 +111,8 @@ class VerdictMessage(_Message, frozen=True, kw_only=True, tag="verdict"):
 
     Args:
         stream: Name of the stream.
-        face: Track id within the stream; never reused.
-        state: `warming`, `real`, `uncertain`, `fake` or `stale`; no further message follows for a `stale`
-            face.
+        face: Track id within the stream; never reused. state: `warming`, `real`, `uncertain`, `fake` or
+            `stale`. After `stale` the previous verdict is not valid.
         p_fake: Calibrated probability of a fake at equal priors, 0..1; None exactly when the state is
             `warming` or `stale`.
         box: `(x, y, w, h)` in shares of the frame, 0..1; see `relative_box`.
@@ -198,7 +197,7 @@ class StreamHealth(_Checked, frozen=True, kw_only=True):
         analysed: Due samples that were analysed.
         dropped: Due samples without a verdict, whatever the cause.
         dropped_by: The same by cause.
-        reconnects: Times the source was lost.
+        reconnects: Number of times that the source was lost.
 
     Raises:
         ValueError: The state is unknown or a count is negative.
@@ -213,7 +212,7 @@ class StreamHealth(_Checked, frozen=True, kw_only=True):
 
 
 class HeartbeatMessage(_Message, frozen=True, kw_only=True, tag="heartbeat"):
-    """Sign of life, sent every `HEARTBEAT_S`.
+    """Message sent every `HEARTBEAT_S`, with the counters of all streams.
 
     Args:
         uptime_s: Seconds since the program started.
@@ -300,7 +299,7 @@ def relative_box(box: tuple[float, float, float, float], width: int, height: int
 
 @cache
 def _unchecked_twin(kind: type[_Checked]) -> tuple[type[msgspec.Struct], dict[str, int | None]]:
-    """Return a struct with the same fields and no check of its own, and the decimals of every field."""
+    """Return a struct with the same fields but without `__post_init__`, and the decimals of every field."""
     fields = msgspec.structs.fields(kind)
     twin = msgspec.defstruct(kind.__name__, [(field.name, field.type) for field in fields])
     return twin, {field.name: _decimals(field.type) for field in fields}

@@ -1,1 +1,1 @@
-"""The commands `unmask monitor` and `unmask scan`, and what a person sees of them."""
+"""The commands `unmask monitor` and `unmask scan`, and their output in a terminal."""

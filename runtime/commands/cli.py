@@ -1,4 +1,4 @@
-"""Commands `unmask monitor` and `unmask scan`: their options. The work is in `monitor.py` and `scan.py`."""
+"""Options of the commands `unmask monitor` and `unmask scan`, which `monitor.py` and `scan.py` run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def monitor(
         list[str],
         typer.Argument(
             metavar="SOURCE",
-            help="rtsp://..., webcam, webcam:N, a video file, a URL, or demo; NAME=SOURCE names it.",
+            help="rtsp://..., webcam, webcam:N, a video file, a URL, or demo; NAME=SOURCE sets its name.",
             show_default=False,
         ),
     ],
@@ -37,7 +37,7 @@ def monitor(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="Name of a stream, for the sources in their order. Repeatable.",
+            help="Name of a stream; the first one is for the first source. Repeatable.",
             show_default="host of an address, name of a file",
         ),
     ] = None,
@@ -57,7 +57,7 @@ def monitor(
         list[str] | None,
         typer.Option(
             metavar="ORIGIN",
-            help="Let web pages of this origin connect (https://example.org, null, *). Repeatable.",
+            help="Accept web pages of this origin (https://example.org, null, *). Repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -66,7 +66,7 @@ def monitor(
         typer.Option(
             min=1,
             metavar="N",
-            help="Most WebSocket clients; further ones get HTTP 503.",
+            help="Maximum number of WebSocket clients; further ones get HTTP 503.",
             show_default="1000, or what the limit on open files allows",
         ),
     ] = None,
@@ -110,7 +110,8 @@ def monitor(
 
 
 def _handle_signals_while_loading() -> None:
-    # SIGTERM ends the program cleanly, and a log rotation does not end it, also while the engine is loading.
+    # Also while the engine is loading, SIGTERM ends the program cleanly and the SIGHUP of a log rotation is
+    # ignored.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if sys.platform != "win32":
         on_terminal = os.isatty(2)
@@ -139,7 +140,7 @@ def scan(
     and at least half as tall as the tallest. If a file cannot be read the others are still scored, and
     the exit code is 2.
     """
-    # SIGTERM prints what is done, as Ctrl-C does.
+    # On SIGTERM the results so far are printed, as on Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         from runtime.commands.scan import run_scan

@@ -1,4 +1,4 @@
-"""Broadcast messages for a person: a live table in a terminal, or a log line for each change."""
+"""Display of broadcast messages: a live table in a terminal, or a log line for each change."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class LiveConsole:
                 self._health = {health.stream: health for health in message.streams}
 
     def __rich__(self) -> Table:
-        """Render the present state."""
+        """Render the current state."""
         table = Table(box=None, pad_edge=False, header_style="dim")
         for column in ("stream", "state", "face", "verdict", "p_fake", "window"):
             table.add_column(column, no_wrap=True)

@@ -1,6 +1,7 @@
 """The command `unmask monitor`: engine, batcher, terminal, recording, server and monitor in nested contexts.
 
-A signal, the end of all sources, the end of `--duration` or an error leaves the contexts in order.
+A signal, the end of all sources, the end of `--duration` or an error ends the run; the contexts are then left
+in reverse order.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ from streams.faces.detector import Detector
 from streams.faces.finder import FaceFinder
 from streams.input.source import Source
 
-# Longest wait for the first source before the URLs are printed; if no source can be read, they never are.
+# Longest wait for the first source before the URLs are printed. They are not printed if no source can be
+# read.
 SETTLE_TIMEOUT_S = 1.0
 # Longest wait at the end until the recording is written: after Ctrl-C, and otherwise.
 INTERRUPTED_TIMEOUT_S = 0.3

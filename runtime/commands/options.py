@@ -29,14 +29,14 @@ def whole_numbers(option: str, text: str) -> list[int]:
         text: Its value.
 
     Raises:
-        UserError: The text is anything else.
+        UserError: The text has another form.
     """
     try:
         numbers = [int(number) for number in text.split(",")]
     except ValueError:
         numbers = []
     if not numbers or min(numbers) < 1:
-        raise UserError(f"{option} {text}: give whole numbers from 1 on, with commas between")
+        raise UserError(f"{option} {text}: give whole numbers from 1 on, separated by commas")
     return numbers
 
 

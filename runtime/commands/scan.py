@@ -51,7 +51,7 @@ def run_scan(
     except KeyboardInterrupt:
         complain(f"interrupted: {len(results)} of {len(files)} files were scanned")
     finally:
-        # What is done is shown, also if an engine failed meanwhile.
+        # The results so far are shown, also if the engine has failed.
         if results and not as_json:
             Console(highlight=False).print(_table(results, bundle.calibration))
     return 2 if any(result.state == "unreadable" for result in results) else 0

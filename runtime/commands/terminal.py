@@ -23,16 +23,16 @@ logger = logging.getLogger(__name__)
 # Loggers whose messages are shown from INFO on; all others are shown from WARNING on.
 INFO_LOGGERS = ("runtime.commands.terminal", "runtime.commands.console", "runtime.pipeline.stream_thread")
 REFRESH_HZ = 5
-# Messages that may wait to be logged, and the longest wait at the end until they are.
+# Messages that may wait to be logged, and the longest wait for them at the end.
 LOG_CAPACITY = 1000
 LOG_TIMEOUT_S = 0.3
 
 
 class Terminal:
-    """Context that shows log messages and, if asked for, a live table.
+    """Context that shows log messages and, if requested, a live table.
 
     Args:
-        output: Where they are shown; it holds up nobody.
+        output: Where they are shown; writing to it never blocks.
         table: Whether to show a live table; otherwise each change is logged.
     """
 
@@ -41,7 +41,7 @@ class Terminal:
         self._console = Console(file=cast("IO[str]", output))
         self._live: Live | None = None
         self._table = LiveConsole() if table else None
-        # Logging happens on a thread of its own: other handlers than ours may block.
+        # Changes are logged on a thread of their own, because logging handlers of other libraries may block.
         self._log: BackgroundWriter[EncodedMessage] | None = (
             None if table else BackgroundWriter("event log", EventLog(), capacity=LOG_CAPACITY)
         )
@@ -56,7 +56,7 @@ class Terminal:
             self._handler = logging.StreamHandler(output)
             self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
         self._handler.setLevel(logging.WARNING)
-        # Messages below WARNING are kept back until `start`, and dropped if it is never called.
+        # Messages below WARNING are buffered until `start`, and dropped if it is never called.
         self._early = MemoryHandler(
             1000, flushLevel=logging.CRITICAL + 1, target=self._handler, flushOnClose=False
         )
@@ -85,7 +85,7 @@ class Terminal:
             logging.getLogger(name).setLevel(logging.NOTSET)
 
     def start(self, urls: Urls, engine: str) -> None:
-        """Show the URLs and the messages so far, and from now on all messages and the table.
+        """Show the messages so far and the URLs, and from now on every message and the table.
 
         Args:
             urls: URLs of the server.
@@ -103,7 +103,7 @@ class Terminal:
         logging.getLogger().removeHandler(self._early)
         self._handler.setLevel(logging.INFO)
         if self._table is not None:
-            self._live = _Table(
+            self._live = _LiveDisplay(
                 self._output,
                 self._table,
                 console=self._console,
@@ -118,14 +118,14 @@ class Terminal:
         self._log.put(encoded)
 
 
-class _Table(Live):
-    """Live table that is drawn only once the terminal has taken everything before, such as the last table."""
+class _LiveDisplay(Live):
+    """Live table that skips a refresh while the terminal has not taken the output before it."""
 
     def __init__(self, output: StandardError, *arguments: Any, **options: Any) -> None:
         self._output = output
         super().__init__(*arguments, **options)
 
     def refresh(self) -> None:
-        """Draw the table, unless the terminal is stopped or slow."""
+        """Draw the table, unless the terminal is paused or slow."""
         if self._output.idle:
             super().refresh()

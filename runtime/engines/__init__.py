@@ -1,1 +1,1 @@
-"""Inference engines: their choice, their interface, and the CPU and GPU implementations."""
+"""Inference engines: interface, choice, cache, and the implementations for CPU and GPU."""

@@ -1,4 +1,4 @@
-"""The user's cache folder, where engines keep what they have prepared for this machine."""
+"""The user's cache folder for compiled engines and optimised graphs, and the check of its permissions."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def cache_folder() -> Path:
     """Return `$UNMASK_CACHE`, else the platform's cache folder for unmask, such as `~/.cache/unmask`."""
     if chosen := os.environ.get(CACHE_VARIABLE):
         return Path(chosen)
-    # Imported late: the machines that only build TensorRT engines name their folder and lack the package.
+    # Imported late: machines that only run TensorRT lack the package, and set the variable.
     import platformdirs
 
     return platformdirs.user_cache_path("unmask", appauthor=False)
 
 
 def make_private(folder: Path) -> None:
-    """Create a folder, and the folders above it that are missing, for this user alone.
+    """Create a folder and its missing parents, accessible to this user only.
 
     Raises:
         OSError: A folder cannot be created.
@@ -32,21 +32,21 @@ def make_private(folder: Path) -> None:
 
 
 def exposed_part(path: Path) -> Path | None:
-    """Return the file or folder that lets another user decide what is at a path; None if there is none.
+    """Return the part of a path through which another user could replace its content; None if there is none.
 
-    Files and folders must belong to this user or to root. Only these may write to the file and to its folder,
-    or to the folder and the one above it. Further up, a sticky folder such as `/tmp` and the user's own group
-    are accepted too. Windows has other permissions; nothing is checked there.
+    Every part must belong to this user or to root. The last two parts must be writable by their owner only,
+    the parts above by the user's own group at most. Sticky folders such as `/tmp` are accepted anywhere.
+    Nothing is checked on Windows, whose permissions differ.
 
     Args:
-        path: File or folder; what does not exist yet is not checked.
+        path: File or folder; parts that do not exist are not checked.
 
     Raises:
         OSError: A folder on the way cannot be searched.
     """
     if not hasattr(os, "getuid"):
         return None
-    # Both ways: a link in a folder of others can be replaced, and so can what it points to.
+    # The path as given and its target, because both a link and the file that it points to can be replaced.
     for whole in (path.absolute(), path.resolve()):
         for part in (whole, *whole.parents):
             try:
@@ -72,7 +72,7 @@ def _is_exposed(status: os.stat_result, *, strict: bool) -> bool:
 
 
 def _is_own_group(group_id: int) -> bool:
-    """Return whether a group is the one that many systems create for each user, without other members."""
+    """Return whether a group is the user's private one, which many systems create, without other members."""
     import grp
     import pwd
 

@@ -1,4 +1,4 @@
-"""Number of CPU cores that this process may keep busy; see also `docs/decisions/cpu-cores.md`."""
+"""Number of CPU cores that this process may use; see `docs/decisions/cpu-cores.md`."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def open_engine(
     # Imported late: `unmask --help` and the error for a wrong name need no inference library.
     from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
 
-    _known(choice)
+    _check_choice(choice)
     if choice == "onnxruntime":
         return OnnxRuntimeEngine(bundle, threads=threads)
 
@@ -52,7 +52,7 @@ def open_engine(
 
     if choice == "tensorrt":
         return TensorRTEngine(bundle, precision=precision)
-    # Made first, so that a wrong number of threads is refused on machines with a GPU too.
+    # Created first, so that a wrong number of threads is an error on machines with a GPU too.
     on_cpu = OnnxRuntimeEngine(bundle, threads=threads)
     try:
         on_gpu = TensorRTEngine(bundle, precision=precision)
@@ -61,15 +61,15 @@ def open_engine(
         return on_cpu
     from runtime.engines.fallback import FallbackEngine
 
-    _log.info("engine: %s (auto: a GPU and TensorRT are there)", on_gpu.describe())
+    _log.info("engine: %s (auto: a GPU and TensorRT are available)", on_gpu.describe())
     return FallbackEngine(on_gpu, lambda: on_cpu)
 
 
 def detector_infer(choice: str = "auto", *, threads: int | None = None) -> Infer:
     """Load the face detector's network.
 
-    It always runs on the CPU: it takes frames of any size, one at a time and rarely, and building an engine
-    for each size would cost more than it saves.
+    It always runs on the CPU. Its input has the size of the frame, and a TensorRT engine for each size would
+    take longer to build than it saves.
 
     Args:
         choice: As for `open_engine`; an engine that cannot run is refused before anything is loaded.
@@ -86,7 +86,7 @@ def detector_infer(choice: str = "auto", *, threads: int | None = None) -> Infer
     from runtime.engines.onnx_cpu.engine import session_infer
     from streams.faces.detector import centerface_model
 
-    _known(choice)
+    _check_choice(choice)
     if choice == "tensorrt":
         from runtime.engines.tensorrt.driver import probe
         from runtime.engines.tensorrt.library import load_tensorrt
@@ -96,6 +96,6 @@ def detector_infer(choice: str = "auto", *, threads: int | None = None) -> Infer
     return session_infer(centerface_model(), threads=threads)
 
 
-def _known(choice: str) -> None:
+def _check_choice(choice: str) -> None:
     if choice not in CHOICES:
         raise EngineUnknown(choice, CHOICES)

@@ -1,4 +1,4 @@
-"""Engine of the choice `auto` on machines with a GPU: TensorRT until it fails, then onnxruntime."""
+"""Engine for the choice `auto` on machines with a GPU: TensorRT until it fails, then onnxruntime."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class FallbackEngine:
 
     Args:
         first: Preferred engine.
-        make_second: Function that returns the other engine; called when the first has failed.
+        make_second: Factory of the other engine; called when the first has failed.
     """
 
     def __init__(self, first: Engine, make_second: Callable[[], Engine]) -> None:
@@ -50,7 +50,7 @@ class FallbackEngine:
             try:
                 self._running = self._first.__enter__()
             except EngineError as error:
-                self._running = self._second(error)
+                self._running = self._start_second(error)
         return self
 
     def __exit__(
@@ -69,14 +69,14 @@ class FallbackEngine:
         try:
             return running.features(crops)
         except EngineError as error:
-            return self._after(running, error).features(crops)
+            return self._replacement(running, error).features(crops)
 
     def logits(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
         running = self._open()
         try:
             return running.logits(windows)
         except EngineError as error:
-            return self._after(running, error).logits(windows)
+            return self._replacement(running, error).logits(windows)
 
     def describe(self) -> str:
         return (self._running or self._first).describe()
@@ -87,18 +87,18 @@ class FallbackEngine:
             raise RuntimeError("this engine is closed; use it inside `with`")
         return running
 
-    def _after(self, broken: Engine, error: EngineError) -> Engine:
-        """Return the engine to use instead of a failed one, or raise the failure."""
+    def _replacement(self, broken: Engine, error: EngineError) -> Engine:
+        """Return the engine to use instead of a failed one; raise its error if there is none."""
         with self._switching:
             if self._running is None or (broken is self._running and broken is not self._first):
                 raise error
             if broken is self._running:
-                self._running = self._second(error)
-                # Closed on exit only: another thread may still be in a call to it.
+                self._running = self._start_second(error)
+                # Closed on exit only, because another thread may still be in a call to it.
                 self._replaced = broken
             return self._running
 
-    def _second(self, error: EngineError) -> Engine:
+    def _start_second(self, error: EngineError) -> Engine:
         second = self._make_second().__enter__()
         reason = error.reason if isinstance(error, EngineUnavailable) else str(error)
         _log.warning("engine: %s from now on (%s)", second.describe(), reason)
@@ -109,5 +109,5 @@ class FallbackEngine:
         try:
             engine.__exit__(None, None, None)
         except EngineError as error:
-            # It had failed already, so an error on closing adds nothing for the user.
+            # Its failure has been logged; an error on closing tells the user nothing more.
             _log.debug("%s", error)

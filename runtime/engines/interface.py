@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Engine(Protocol):
-    """Backbone and head of a bundle, loaded inside a `with` block; memory and threads are held only there.
+    """Backbone and head of a bundle, with memory and threads allocated inside a `with` block only.
 
-    Both calls may come from any thread, also at the same time.
+    `features` and `logits` may be called from any thread, also at the same time.
     """
 
     @property
@@ -68,7 +68,7 @@ class Engine(Protocol):
 
 
 class Model(Protocol):
-    """The facts about a bundle that an engine needs; `runtime.model.bundle.Bundle` has them."""
+    """Properties of a bundle that an engine needs; implemented by `runtime.model.bundle.Bundle`."""
 
     @property
     def name(self) -> str: ...

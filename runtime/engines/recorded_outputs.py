@@ -1,4 +1,4 @@
-"""Record what one engine outputs for saved face crops, for a comparison in another process.
+"""Recording of an engine's outputs for saved face crops, to be compared in another process.
 
     python -m runtime.engines.recorded_outputs CROPS.npz RECORDED.npz --prepared FOLDER --precision fp16
 
@@ -85,7 +85,7 @@ def load_recorded_outputs(path: Path) -> RecordedOutputs:
     except (OSError, ValueError, KeyError) as error:
         raise EngineUnavailable(
             NAME,
-            f"{path} holds no recorded outputs ({error})",
+            f"{path} contains no recorded outputs ({error})",
             "make it with `python -m runtime.engines.recorded_outputs`",
         ) from error
 
@@ -119,7 +119,7 @@ def record_outputs(
 
 
 def window_logits(engine: Engine, features: NDArray[np.float32], min_frames: int) -> NDArray[np.float32]:
-    """Score every window that starts a clip: all clips at `min_frames`, then at one frame more, up to T.
+    """Score the windows at the start of each clip: those of `min_frames` first, then longer ones, up to T.
 
     Args:
         engine: Open engine.

@@ -1,1 +1,1 @@
-"""Model bundle: manifest, calibration, temporal classifier, score of a video, and the bundled model."""
+"""Model bundle: manifest, calibration, temporal classifier, video score, and the bundled model."""

@@ -1,10 +1,10 @@
-"""Model bundle on disk: two ONNX graphs, a manifest with all that is needed to run them, and their hashes.
+"""Model bundle on disk: two ONNX graphs, and a manifest with their parameters and hashes.
 
 A model with a classifier of temporal residuals has a fourth file, `temporal.json`.
 
     bundle = load_bundle()                    # the one that ships with unmask
-    bundle.window, bundle.sample_hz           # the windows of its training data
-    bundle.calibration.p_fake(logit)          # from its logit to a probability
+    bundle.window, bundle.sample_hz           # samples in a window, and per second
+    bundle.calibration.p_fake(logit)          # probability of a fake
 
 Loading checks the format version, every key, every hash and the inputs and outputs of the graphs.
 """
@@ -41,12 +41,12 @@ DEFAULT_BUNDLE = Path(__file__).parent / "default"
 
 
 class Bundle(Manifest, frozen=True, kw_only=True):
-    """Checked bundle on disk: the facts of its manifest, and the paths of its files.
+    """Checked bundle on disk: the fields of its manifest, and the paths of its files.
 
     Args:
         path: Directory of the bundle.
-        digest: SHA-256 of the manifest in hexadecimal. It identifies the whole bundle, as the manifest holds
-            the hash of each file.
+        digest: SHA-256 of the manifest in hexadecimal. It identifies the whole bundle, because the manifest
+            contains the hash of each file.
         backbone: ONNX graph from crops to features.
         head: ONNX graph from features to logit.
     """
@@ -62,7 +62,7 @@ def write_manifest(directory: Path, manifest: Manifest) -> Path:
 
     Args:
         directory: Directory with `backbone.onnx` and `head.onnx`.
-        manifest: Facts about them; of a `Bundle`, those of its manifest.
+        manifest: The manifest, or a `Bundle`, of which only the fields of the manifest are written.
 
     Returns:
         The path of the manifest.
@@ -89,7 +89,7 @@ def write_manifest(directory: Path, manifest: Manifest) -> Path:
 
 
 def change_manifest(directory: Path, **changes: Any) -> Bundle:
-    """Replace facts in the manifest of a bundle.
+    """Replace fields in the manifest of a bundle.
 
     Args:
         directory: Directory of the bundle.
@@ -99,7 +99,7 @@ def change_manifest(directory: Path, **changes: Any) -> Bundle:
         The bundle, loaded again.
 
     Raises:
-        BundleError: The directory holds no valid bundle.
+        BundleError: The directory contains no valid bundle.
         ValueError: A value is out of its range.
     """
     write_manifest(directory, msgspec.structs.replace(load_bundle(directory), **changes))
@@ -113,13 +113,13 @@ def load_bundle(path: Path | None = None) -> Bundle:
         path: Directory of the bundle; None for the one that ships with unmask.
 
     Returns:
-        The bundle, every file of it verified.
+        The bundle, with every file verified.
 
     Raises:
         BundleMissing: The directory, its manifest or a file does not exist.
         BundleUnsupported: The format version is not the one that this version reads.
-        BundleInvalid: The manifest is not JSON, lacks a key or holds an impossible value.
-        BundleMismatch: A file is not the one that the manifest describes.
+        BundleInvalid: The manifest is not JSON, lacks a key or has an impossible value.
+        BundleMismatch: A file differs from its description in the manifest.
     """
     directory = DEFAULT_BUNDLE if path is None else Path(path)
     if not directory.is_dir():
@@ -151,7 +151,7 @@ def _read_manifest(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise BundleMissing(path, "no such file, so this is no model bundle") from None
+        raise BundleMissing(path, "no such file, so this is not a model bundle") from None
     except OSError as error:
         raise BundleMissing(path, f"cannot be read ({error.strerror})") from error
 
@@ -165,11 +165,13 @@ def _check_hash(path: Path, expected: str) -> None:
     try:
         found = _sha256(path)
     except FileNotFoundError:
-        raise BundleMissing(path, "no such file, but the manifest names it") from None
+        raise BundleMissing(path, "no such file, although it is in the manifest") from None
     except OSError as error:
         raise BundleMissing(path, f"cannot be read ({error.strerror})") from error
     if found != expected:
-        raise BundleMismatch(path, f"its SHA-256 begins with {found[:12]}, the manifest says {expected[:12]}")
+        raise BundleMismatch(
+            path, f"its SHA-256 begins with {found[:12]}, that in the manifest with {expected[:12]}"
+        )
 
 
 def _check_graph(
@@ -180,7 +182,7 @@ def _check_graph(
     try:
         graph = onnx.load(path, load_external_data=False).graph
     except DecodeError as error:
-        raise BundleMismatch(path, f"it is no ONNX graph ({error})") from error
+        raise BundleMismatch(path, f"it is not an ONNX graph ({error})") from error
     expected = {**inputs, **{name: ("FLOAT", shape) for name, shape in outputs.items()}}
     found = {
         value.name: (

@@ -18,7 +18,7 @@ class Calibration:
         offset: Added to the logit before the division.
         threshold_fake: Lowest `p_fake` of the state `fake`, 0..1.
         threshold_real: Highest `p_fake` of the state `real`, 0..1; in between the state is `uncertain`.
-        hysteresis: How far beyond its threshold `p_fake` must return before a state is left, 0..0.1.
+        hysteresis: Distance from the threshold, on its other side, at which a state is left, 0..0.1.
         threshold_fpr1: `p_fake` at a false positive rate of 1 % in calibration; None if not measured.
 
     Raises:
@@ -68,6 +68,6 @@ class Calibration:
             ValueError: The logit is not finite.
         """
         if not math.isfinite(logit):
-            raise ValueError(f"no score in a logit of {logit}")
+            raise ValueError(f"the logit must be finite, not {logit}")
         # Written with tanh because exp overflows for the large logits of a saturated model.
         return 0.5 * (1.0 + math.tanh(0.5 * self.calibrated(logit)))

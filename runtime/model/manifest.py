@@ -1,4 +1,4 @@
-"""Manifest of a model bundle: what its graphs take and return, and how it is read from and written to JSON.
+"""Manifest of a model bundle: inputs, outputs and calibration of its graphs, and its JSON form.
 
 text = encode_manifest(manifest, {"backbone.onnx": FileEntry(sha256=..., bytes=...), ...})
 manifest, files = decode_manifest(path, text.encode())
@@ -48,8 +48,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         window: Largest number of samples in a window.
         min_frames: Smallest number of samples in a window.
         feature_dim: Length of a feature vector.
-        calibration: From logit to `p_fake` and state.
-        weights: How the weights are stored.
+        calibration: Mapping from the logit to `p_fake` and state.
+        weights: Stored type of the weights.
         training: Data, recipe and provenance, as JSON values.
         metrics: Figures on held-out data, as JSON values.
         parity: Figures and limits of the parity gates at export, as JSON values.
@@ -75,7 +75,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     temporal: TemporalClassifier | None = None
 
     def __post_init__(self) -> None:
-        # It is shown in pages, metrics and logs.
+        # The name is shown in pages, metrics and logs.
         if not self.name or self.name != printable(self.name):
             raise ValueError("name must be one line of printable characters and not empty")
         if self.input_size < 32:
@@ -181,7 +181,7 @@ def encode_manifest(manifest: Manifest, files: Mapping[str, FileEntry]) -> str:
     """Return a manifest as JSON text.
 
     Args:
-        manifest: Facts about the model; `temporal` is only named among the files.
+        manifest: The manifest. The content of `temporal` is not included, only the entry of its file.
         files: Entries by file name, `backbone.onnx` and `head.onnx` at least.
 
     Raises:
@@ -217,15 +217,15 @@ def decode_manifest(path: Path, content: bytes) -> tuple[Manifest, dict[str, Fil
     """Read and check the JSON of a manifest.
 
     Args:
-        path: Its file, for error messages.
+        path: Path of the manifest, for error messages.
         content: JSON text in UTF-8.
 
     Returns:
-        The manifest, its `temporal` not loaded, and the entries of the bundle's files by name.
+        The manifest, with `temporal` None in any case, and the entries of the bundle's files by name.
 
     Raises:
         BundleUnsupported: The format version is not `FORMAT_VERSION`.
-        BundleInvalid: It is not JSON, lacks a key or holds an impossible value; the message names the key.
+        BundleInvalid: It is not JSON, lacks a key or has an impossible value; the message names the key.
     """
     version = _decode(path, content, _Version).format_version
     if version != FORMAT_VERSION:

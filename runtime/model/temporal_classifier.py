@@ -3,8 +3,8 @@
     classifier = read_temporal_classifier(Path("bundle/temporal.json"))
     logit = network_logit + classifier.logits(residuals)[0]
 
-The network scores each crop by itself; temporal residuals (`streams.features.temporal_residuals`) measure
-what changes between crops. The features of a window are three quantiles over time of each residual.
+The network's features are of single crops; temporal residuals (`streams.features.temporal_residuals`) measure
+the change between crops. The features of a window are three quantiles over time of each residual.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ QUANTILES = (0.15, 0.5, 0.85)
 NUM_FEATURES = len(QUANTILES) * NUM_RESIDUALS
 """Number of features of a window."""
 MAX_DEVIATION = 3.0
-"""Limit of the standardised residuals: larger ones did not occur in training."""
+"""Limit to which standardised residuals are clipped, because larger ones did not occur in training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class TemporalClassifier:
 
         Args:
             windows: Residuals, float32 `(N, T, NUM_RESIDUALS)`, oldest first. Residuals against crops before
-                the window are ignored, so that a score does not depend on where the window was cut from.
+                the window are ignored, so that a score depends on the crops in the window only.
 
         Returns:
             float32 `(N,)`, to be added to the network's logits; 0 for windows shorter than `MIN_SAMPLES`.

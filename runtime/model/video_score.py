@@ -64,7 +64,8 @@ def video_p_fake(faces: Iterable[FaceLogits], calibration: Calibration, *, sampl
     if not lasting:
         longest = max(face.samples for face in scored)
         lasting = [face for face in scored if 2 * face.samples >= longest]
-    # Only these faces set the height limit: a large, short false detection must not exclude the real face.
+    # Only these faces set the height limit, so that a brief, large false detection does not exclude the real
+    # face.
     tallest = max(face.height for face in lasting)
     scores = [face_p_fake(face, calibration) for face in lasting if 2 * face.height >= tallest]
     return max(score for score in scores if score is not None)

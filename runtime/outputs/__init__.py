@@ -1,1 +1,1 @@
-"""Outputs that may block or fail, such as standard error and recordings, each with a thread of its own."""
+"""Outputs that may block or fail, such as standard error and recordings, each on a thread of its own."""

@@ -1,4 +1,4 @@
-"""Bounded queue and thread of one output, so that an output that blocks delays nobody.
+"""Bounded queue and thread of one output, so that its callers do not wait for an output that blocks.
 
 with BackgroundWriter("recording", file.write, capacity=1000) as writer:
     writer.put(b"line")  # returns at once, from any thread
@@ -65,12 +65,12 @@ class BackgroundWriter(Generic[Item]):
 
     @property
     def waiting(self) -> int:
-        """Number of items whose writing has not begun."""
+        """Number of queued items."""
         return len(self._items)
 
     @property
     def lost(self) -> int:
-        """Number of items that were not written: the queue was full, writing failed or the time was up."""
+        """Number of items not written: the queue was full, writing failed, or `close` timed out."""
         return self._lost
 
     def put(self, item: Item) -> None:
@@ -89,7 +89,7 @@ class BackgroundWriter(Generic[Item]):
         """Accept no more items and return at once; the waiting ones are still written.
 
         Returns:
-            Whether all have been written, or have failed.
+            Whether the thread has ended, so that no item waits any more.
         """
         with self._changed:
             self.closing.set()
@@ -97,13 +97,13 @@ class BackgroundWriter(Generic[Item]):
         return not self._thread.is_alive()
 
     def close(self, *, timeout_s: float | None) -> bool:
-        """Write the waiting items and stop; those that are left after the time are lost.
+        """Write the waiting items and stop; those that still wait after the timeout are lost.
 
         Args:
             timeout_s: Longest time to wait for the output; None for no limit.
 
         Returns:
-            Whether all have been written, or have failed.
+            Whether the thread has ended; otherwise it is blocked in a call of `write`.
         """
         self.finish()
         self._thread.join(timeout_s)

@@ -28,17 +28,17 @@ RETRY_S = 0.5
 
 
 class JsonlWriter:
-    """Writer of one line per published message, without delay; a sink of the broadcaster.
+    """Writer of one line per published message; a sink of the broadcaster.
 
     Lines are written by a separate thread, so that a full disk or a paused reader of a pipe delays neither
     the detector nor the clients. Unwritten lines wait in memory, up to `capacity`; then the oldest are lost.
-    What cannot be written is reported once and tried again. An existing file is appended to, on a new line
-    if its last one is incomplete; a `seq` of 1 starts the next run.
+    A line that cannot be written is tried again, and the failure is logged once. An existing file is appended
+    to, on a new line if its last one is incomplete; a `seq` of 1 marks the start of a run.
 
     Args:
         target: Path, or `-` for standard output.
-        on_closed: Called once, on the writing thread, when the reader of standard output has left, as `head`
-            does. A named FIFO waits for its next reader instead.
+        on_closed: Called once, on the writing thread, when the reader of standard output has closed it, as
+            `head` does. With a named FIFO, the writer waits for the next reader instead.
         capacity: Maximum number of waiting lines.
         retry_s: Time in seconds between attempts to write.
 
@@ -58,12 +58,12 @@ class JsonlWriter:
         self.failure: JsonlFailed | None = None
         """Why lines cannot be written at present; None if they can."""
         self.closed = False
-        """Whether the reader of standard output has left."""
+        """Whether the reader of standard output has closed it."""
         self._on_closed = on_closed
         self._retry_s = retry_s
         self._reopening = threading.Event()
         self._reported_lost = 0
-        # Whether the file may end in an incomplete line: one of a killed program, or of a full disk.
+        # Whether the file may end in an incomplete line, after a killed program or a full disk.
         self._end_unknown = True
         try:
             self._descriptor = self._open()
@@ -87,7 +87,7 @@ class JsonlWriter:
 
     @property
     def lost(self) -> int:
-        """Number of lines lost: nobody read them in time, or they could not be written."""
+        """Number of lines lost: the queue was full, or they could not be written."""
         return self._writer.lost
 
     def reopen(self) -> None:
@@ -149,7 +149,7 @@ class JsonlWriter:
         if self._descriptor is None:
             self._descriptor = self._open()
             if self._descriptor is None:
-                raise OSError(errno.ENXIO, "nobody reads it")
+                raise OSError(errno.ENXIO, "no process reads it")
         if self._reopening.is_set():
             self._reopening.clear()
             try:
@@ -163,7 +163,7 @@ class JsonlWriter:
             self._descriptor, self._end_unknown = reopened, True
             logger.info("%s: opened again", self.target)
             if reopened is None:
-                raise OSError(errno.ENXIO, "nobody reads it")
+                raise OSError(errno.ENXIO, "no process reads it")
 
     def _write(self, line: bytes) -> None:
         assert self._descriptor is not None
@@ -176,7 +176,7 @@ class JsonlWriter:
         self._end_unknown = False
 
     def _reader_left(self) -> None:
-        """End if no other reader can come: to standard output, or to a pipe without a name."""
+        """Close the output, unless it is a named FIFO, which another reader may open."""
         if self.target == STDOUT or not os.path.exists(os.path.realpath(self.target)):
             self.closed = True
             self._on_closed()
@@ -192,14 +192,14 @@ class JsonlWriter:
     def _succeed(self) -> None:
         recovered, self.failure = self.failure is not None, None
         lost = self.lost - self._reported_lost
-        # After an interruption, or once the reader has caught up: not for every line of a slow reader.
+        # Logged after a failure, or once the queue is empty, so that a slow reader does not cause many lines.
         if recovered or (lost and self._writer.waiting == 0):
             logger.warning("%s is written again; %d lines are lost", self.target, lost)
             self._reported_lost += lost
 
 
 def _ends_in_line_break(descriptor: int) -> bool:
-    """Return whether a file ends in a line break; True for an empty file, and for what cannot be read."""
+    """Return whether a file ends in a line break; True if it is empty, not a regular file or unreadable."""
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
         return True

@@ -1,4 +1,4 @@
-"""Standard error that never holds up its writers: nobody may read it, its disk may be full, it may be closed.
+"""Standard error that never blocks its writers, even if it is not read, its disk is full or it is closed.
 
 with StandardError() as errors:
     print("to standard error", file=sys.stderr)  # returns at once
@@ -16,20 +16,20 @@ from typing import Self, TextIO, cast
 
 from runtime.outputs.background_writer import BackgroundWriter
 
-# Texts that may wait: as many log lines, or more frames of a live table than are ever drawn ahead.
+# Texts that may wait: log lines, or frames of the live table.
 CAPACITY = 1000
-# Longest wait at the end for a reader.
+# Longest wait for a reader on closing.
 CLOSE_TIMEOUT_S = 0.3
-# Longest wait until a single line can be written.
+# Longest wait until a line of `write_line` can be written.
 LINE_TIMEOUT_S = 1.0
 
 
 class StandardError(io.TextIOBase):
     """Replacement of `sys.stderr` inside a `with` block; a thread writes the text to the real one.
 
-    Text that the reader does not take is lost, the oldest first, and the number of lost texts is written once
-    it continues. The thread writes to the file descriptor: the lock of a Python stream would block the
-    interpreter at its exit.
+    When more than `capacity` texts wait, the oldest are lost; their number is written once the reader
+    continues. The thread writes to the file descriptor, because the lock of a Python stream would block the
+    interpreter on exit.
 
     Args:
         capacity: Maximum number of waiting texts.
@@ -66,7 +66,7 @@ class StandardError(io.TextIOBase):
 
     @property
     def idle(self) -> bool:
-        """Whether the reader has taken all text."""
+        """Whether all text has been written."""
         return self._writer.idle
 
     @property
@@ -107,7 +107,7 @@ class StandardError(io.TextIOBase):
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """Write bytes to a file descriptor, which may be in non-blocking mode; waits for the reader of a pipe.
+    """Write bytes to a file descriptor in blocking or non-blocking mode; wait for the reader of a pipe.
 
     Raises:
         OSError: The bytes cannot be written, or only a part of them.
@@ -116,12 +116,12 @@ def write_all(descriptor: int, data: bytes) -> None:
         try:
             data = data[os.write(descriptor, data) :]
         except BlockingIOError:
-            # Some parent processes pass on a pipe in non-blocking mode.
+            # Some parent processes set their pipes to non-blocking mode.
             select.select([], [descriptor], [])
 
 
 def write_line(text: str) -> None:
-    """Write a line to standard error; it is lost if nobody reads it within a second, or it is closed."""
+    """Write a line to standard error; it is lost if it cannot be written within a second."""
     if sys.stderr is None:
         return
     with contextlib.suppress(OSError):
@@ -138,13 +138,13 @@ def write_line(text: str) -> None:
 def open_standard_streams() -> None:
     """Open the null device in place of standard input, output or error if the parent process closed them.
 
-    Otherwise the next file or socket would get its number, and what a library prints would be written there.
+    Otherwise the next file or socket would get the same number, and printed text would be written to it.
     """
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(descriptor)
         except OSError:
-            # The system gives the lowest free number, and the lower ones are open.
+            # Gets this number: it is the lowest free one, since the lower ones are open by now.
             os.open(os.devnull, os.O_RDWR)
         if getattr(sys, name) is None:
             mode = "w" if descriptor else "r"

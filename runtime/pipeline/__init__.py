@@ -1,1 +1,1 @@
-"""Live analysis: per-face windows and decisions, stream states, batching, and the threads that run them."""
+"""Analysis of streams and files: windows and decisions per face, stream states, batches, threads."""

@@ -1,4 +1,4 @@
-"""Faces of one stream that are being analysed: their selection, their windows and their end. No I/O."""
+"""Faces of one stream that are being analysed: selection, windows and removal. No I/O."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from streams.faces.finder import Face
 from streams.features.temporal_residuals import ResidualMeter
 from streams.input.continuity import Spacing
 
-# A face that is missing from this many consecutive samples is gone, and its window is dropped.
+# A face that is missing from this many consecutive samples is gone, and its window is discarded.
 MAX_MISSES = 2
 
 
@@ -71,7 +71,7 @@ class AnalysedFaces:
             faces: All faces of the frame.
         """
         if len(faces) > self._max_faces:
-            # Exchanging a face for a larger one would leave a gap in the windows of both.
+            # Replacing a face by a larger one would leave a gap in the windows of both.
             recent: set[int] = set().union(*self._selected)
             faces = sorted(faces, key=lambda face: (face.id not in recent, -face.box[3]))[: self._max_faces]
         self._selected.append({face.id for face in faces})
@@ -80,7 +80,7 @@ class AnalysedFaces:
     def update(
         self, faces: Iterable[Face], *, time_s: float, segment: int
     ) -> tuple[list[AnalysedFace], list[AnalysedFace]]:
-        """Take over the selected faces of a frame, and remove those that are gone.
+        """Update with the selected faces of a frame, and remove those that are gone.
 
         In a new segment every face starts again, and a face that is not in its first frame is gone.
 
@@ -100,7 +100,7 @@ class AnalysedFaces:
         for face in list(self._faces.values()):
             if face.id not in visible:
                 face.misses += 1
-                # A lost sample between two frames without the face counts like a frame without it.
+                # A lost sample counts like a frame without the face.
                 lost = not self._spacing.is_regular(time_s - face.seen_s)
                 if begins or lost or face.misses >= MAX_MISSES:
                     gone.append(self._faces.pop(face.id))

@@ -1,4 +1,4 @@
-"""Batching of the face crops of all streams into shared backbone calls, on one thread.
+"""Batches of the face crops of all streams, computed in shared backbone calls on one thread.
 
     with Batcher(engine.features) as batcher:
         with batcher.announce():
@@ -8,7 +8,7 @@
 A request waits for others only while another stream has announced one, and at most `wait_s`. The gain depends
 on the engine. On a GPU, a call on eight crops costs about as much as a call on one. On two CPU cores, a crop
 costs 27 ms of CPU time alone and 25 ms in a batch of four (ResNeXt-50 at 112 pixels). The gain there is
-small, but waiting costs nothing while the other streams are still looking for faces.
+small, but the wait costs nothing while the other streams are still detecting faces.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _Request:
 
 
 class Batcher:
-    """Shared backbone of several streams; requests that wait together are run in one call, in arrival order.
+    """Shared backbone of several streams; waiting requests are run in one call, in order of arrival.
 
     The request of a single stream runs at once. A batch forms from the requests that arrive while the
     backbone is busy, and from those announced with `announce`. A request larger than `max_crops` is split
@@ -205,7 +205,7 @@ class Batcher:
             self._changed.wait(left_s)
 
     def _run(self, batch: list[_Request]) -> None:
-        # Crops of different sizes cannot share a call, and the mistake of one caller must not fail the
+        # Crops of different sizes cannot share a call, and the error of one caller must not affect the
         # others.
         if len({request.crops.shape[1:] for request in batch}) > 1:
             for request in batch:

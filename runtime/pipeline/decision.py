@@ -59,7 +59,7 @@ class FaceDecision:
         """
         # After an expiry the previous state has no influence on the hysteresis.
         previous = self.current(now)
-        # With a tolerance, since the fill is a quotient: 5/16 of a window must count as 5 samples.
+        # The tolerance absorbs rounding of the quotient: 5/16 of a window must count as 5 samples.
         if p_fake is None or window_fill < self.min_fill - 1e-9:
             self._state = "warming"
         elif reason is not None:
@@ -104,7 +104,7 @@ class FaceDecision:
 
 
 class VerdictRate:
-    """Selection of samples whose average rate is the requested verdict rate.
+    """Selection of the samples that get a verdict, at the requested average rate.
 
     For a rate that does not divide the sample rate, such as 5 of 8 Hz, the intervals between verdicts vary by
     one sample.
@@ -124,12 +124,12 @@ class VerdictRate:
         self._due_s = 0.0
 
     def due(self, pts_s: float) -> bool:
-        """Return whether a sample is to get a verdict.
+        """Return whether a sample gets a verdict.
 
         Args:
             pts_s: Media time of the sample in seconds. Call it for every sample, in order.
         """
-        # After the first sample, a jump back or a gap there are no missed verdicts to make up for.
+        # At the first sample, and after a jump back or a gap, the schedule starts again.
         restart = pts_s < self._last_s or pts_s - self._due_s > self._interval_s
         self._last_s = pts_s
         if not restart and pts_s < self._due_s - 1e-6:

@@ -28,7 +28,8 @@ from streams.input.source import Source
 
 logger = logging.getLogger(__name__)
 
-# Ctrl-C may take two seconds in all; this leaves half a second to the rest of the program.
+# Shutdown after Ctrl-C should take at most two seconds; this leaves half a second for the rest of the
+# program.
 STOP_TIMEOUT_S = 1.5
 
 
@@ -129,7 +130,7 @@ class Monitor:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # The threads take their time to end; the event loop goes on meanwhile.
+        # In a thread, because the event loop must continue while the analysis threads end.
         await asyncio.to_thread(self.__exit__, kind, error, trace)
 
     @property
@@ -144,12 +145,12 @@ class Monitor:
 
     @property
     def failure(self) -> BaseException | None:
-        """Error of the engine that all streams share. What breaks in one stream is not such a failure."""
+        """Error of the engine, which all streams share; None if there is none."""
         return self._failure
 
     @property
     def all_failed(self) -> bool:
-        """Whether no source can be read or analysed, and none will be tried again."""
+        """Whether every source has failed and will not be tried again."""
         return all(stream.failed for stream in self._streams)
 
     def wait(self, timeout_s: float | None = None) -> bool:

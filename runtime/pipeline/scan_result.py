@@ -116,7 +116,7 @@ class ScanAccumulator:
         """Add one analysed frame and its verdicts."""
         pts_s, step_s = observed.frame.pts_s, 1 / self._bundle.sample_hz
         if self._last_s is not None and 0 < pts_s - self._last_s <= MAX_INTERVAL_S:
-            # The last sample stands for the time until this one, not for one nominal interval.
+            # The last sample counts for the time until this one instead of one nominal interval.
             self._seconds += pts_s - self._last_s - step_s
         self._seconds += step_s
         self._last_s = pts_s

@@ -70,7 +70,7 @@ class FaceVerdict:
 
     Args:
         face: Track id, never reused within the stream.
-        state: See `runtime.pipeline.decision`; `stale` once, when the face is gone.
+        state: See `runtime.pipeline.decision`; `stale` if the face is gone or its score has expired.
         p_fake: Calibrated probability of a fake, 0..1; None if the state is `warming` or `stale`.
         logit: Output of the head and the temporal classifier from which `p_fake` was computed; None if there
             is no score.
@@ -148,7 +148,7 @@ class StreamAnalysis:
         finder: Face finder of this stream alone.
         verdict_hz: Verdicts per second of media time and face; None for one per frame.
         max_faces: Largest number of faces analysed in one frame: those analysed before, then the largest.
-        expiry_s: Seconds after the start of a frame's analysis from which its score is `stale`.
+        expiry_s: Age in seconds, from the start of a frame's analysis, above which its score is `stale`.
         clock: Monotonic clock in seconds.
         wall: Unix time in seconds, comparable with `Frame.captured`.
     """
@@ -166,8 +166,8 @@ class StreamAnalysis:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        # For the whole process: on crops this small, the threads of OpenCV take twice the CPU time and save
-        # no wall time.
+        # For the whole process: on crops this small, OpenCV's threads double the CPU time and save no wall
+        # time.
         cv2.setNumThreads(1)
         self._bundle = bundle
         self._head = head

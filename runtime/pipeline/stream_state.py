@@ -1,4 +1,4 @@
-"""State of one stream: the end of its verdicts when frames stop, and its restart after an unexpected error.
+"""State of one stream, expiry of its verdicts when frames stop, and restarts after unexpected errors.
 
 No I/O and no clock: events and times are passed in, the messages to publish are returned in their order.
 
@@ -35,14 +35,14 @@ Messages = list[BroadcastMessage]
 RECOVERY_FRAMES = 3
 INTERRUPTED_STATES = frozenset({"stalled", "overloaded"})
 
-# A file begins again with its first frame. One that fails again and again must come to an end.
+# Limited, because a restarted file begins with its first frame and may fail at the same place again.
 MAX_FILE_FAILURES = 3
 
 
 def stall_timeout_s(sample_hz: float) -> float:
     """Return the seconds without a frame after which a stream has stalled: five samples, at least 0.5 s.
 
-    The lower limit is there because frames of an H.264 stream arrive in bursts.
+    Not less, because frames of an H.264 stream arrive in bursts.
 
     Args:
         sample_hz: Sample rate of the model.
@@ -83,7 +83,7 @@ class StreamStateMachine:
         self._disconnects = 0
 
     def current(self) -> Messages:
-        """Return the message with the present state."""
+        """Return the message with the current state."""
         return [self._message()]
 
     def connected(self) -> Messages:
@@ -107,7 +107,7 @@ class StreamStateMachine:
         return self._change("offline", reason)
 
     def restarting(self, reason: str) -> Messages:
-        """Handle an unexpected error; the source is opened anew, or not tried again.
+        """Handle an unexpected error, after which the source is opened again or given up.
 
         Args:
             reason: Cause without credentials.
@@ -148,16 +148,16 @@ class StreamStateMachine:
         return self._change("connecting")
 
     def wrong_clock(self, reason: str) -> Messages:
-        """Handle time stamps that are replaced by the times of arrival; it is the reason of later states.
+        """Handle unusable time stamps, which are replaced by arrival times; the reason of later states.
 
         Args:
             reason: What is wrong with the time stamps.
         """
-        self._wrong_clock = f"{reason}; the times of arrival are used"
+        self._wrong_clock = f"{reason}; arrival times are used instead"
         return self._change(self.state) if self.state in ("live", "no_face") else []
 
     def accepts(self, connection: int) -> bool:
-        """Return whether frames of a connection count at present.
+        """Return whether verdicts on frames of a connection are published at present.
 
         Args:
             connection: Number of the connection that the frame came from, from 1.
@@ -302,7 +302,7 @@ class RestartPolicy:
 
     Args:
         source: Source of the stream; its address is not shown in tracebacks.
-        backoff: Delays between restarts. After a run that was longer than its maximum, it starts again.
+        backoff: Delays between restarts. The delay is reset after a run that lasted longer than the maximum.
     """
 
     def __init__(self, source: Source, backoff: Backoff) -> None:
@@ -325,7 +325,7 @@ class RestartPolicy:
         self._failures += 1
         delay_s = self._backoff.delay_s(self._failures, chance)
         final = finite and self._failures >= MAX_FILE_FAILURES
-        last, self._last = self._last, _place(error)
+        last, self._last = self._last, _origin(error)
         kind = type(error).__name__
         outcome = "not trying again" if final else f"starting again in {delay_s:.1f} s"
         log = f"{self._source.name}: internal error ({kind}), {outcome}; the other streams continue"
@@ -337,12 +337,12 @@ class RestartPolicy:
 
     def _traceback(self, error: BaseException) -> str:
         text = self._source.address.hide_in("".join(traceback.format_exception(error)))
-        # Not `printable` for the whole: it makes one line of it.
+        # Line by line, because `printable` removes line breaks and indentation.
         lines = text.splitlines()
         return "\n".join(line[: len(line) - len(line.lstrip())] + printable(line) for line in lines)
 
 
-def _place(error: BaseException) -> list[tuple[str, int | None]]:
+def _origin(error: BaseException) -> list[tuple[str, int | None]]:
     """Return the type of an error and the lines of code that led to it."""
     frames = traceback.extract_tb(error.__traceback__)
     return [(type(error).__name__, None), *((frame.filename, frame.lineno) for frame in frames)]

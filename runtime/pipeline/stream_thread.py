@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 TICK_S = 0.1
 # Longest wait for a frame before the thread checks whether it should stop.
 FRAME_TIMEOUT_S = 0.2
-# A file that is further behind its own time than this continues from there instead of catching up.
+# When playback of a file is later than this, the schedule is shifted instead of playing faster to catch up.
 MAX_LAG_S = 1.0
 
 
@@ -57,7 +57,7 @@ class MonitorTiming:
     """
 
     timeouts: Timeouts = Timeouts()  # noqa: RUF009  frozen
-    # With a longer maximum, viewers would wait up to 15 s for a camera that is already back.
+    # Less than the default: a viewer should not wait 10 s and more for a camera that is back already.
     backoff: Backoff = Backoff(max_s=5.0)  # noqa: RUF009  frozen
     heartbeat_s: float = HEARTBEAT_S
     tick_s: float = TICK_S
@@ -69,10 +69,10 @@ class MonitorTiming:
 
 
 class StreamThread:
-    """One source, its thread and its outcome.
+    """Thread that reads and analyses one source, restarts after errors, and records how it ended.
 
-    It is one fault domain: an unexpected error makes the stream `offline`, is logged with its traceback, and
-    the stream starts again. Only a failure of the engine that all streams share is passed on.
+    An unexpected error affects this stream only: the stream becomes `offline`, the error is logged with its
+    traceback, and the stream restarts. A failure of the engine, which all streams share, ends the thread.
 
     Args:
         source: Source to read; its name is the stream's name in messages.
@@ -286,7 +286,7 @@ class StreamThread:
             case FastEnough():
                 self._send(self._state.fast_enough)
             case WrongClock(reason=reason):
-                logger.warning("%s: %s; the times of arrival are used", self.source.name, reason)
+                logger.warning("%s: %s; arrival times are used instead", self.source.name, reason)
                 self._send(lambda: self._state.wrong_clock(reason))
             case Connecting() | Ended() | Failed():
                 # Frames read before the end are still to be analysed; `EndOfStream` comes after them.
@@ -312,7 +312,7 @@ class StreamThread:
 
 
 class Playback:
-    """Schedule that plays a file at the rate of its own time stamps, as a camera would deliver it."""
+    """Schedule of a file that is played at the rate of its time stamps, as a camera would deliver it."""
 
     def __init__(self) -> None:
         self._start: float | None = None

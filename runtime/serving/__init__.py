@@ -1,1 +1,1 @@
-"""WebSocket and HTTP server: broadcasting, access rules, metrics, JSON Lines output and web pages."""
+"""WebSocket and HTTP server: broadcaster, client queues, access rules, metrics and web pages."""

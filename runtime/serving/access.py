@@ -22,7 +22,7 @@ from typing import Self
 FILE_ORIGIN = "file://"
 """Origin that some browsers send for a page opened from a file; others send `null`."""
 
-# They decide on access, and programs on the way may read another one of several.
+# Access depends on these. If a request has two of one name, a proxy may have checked the other one.
 _SINGLE_HEADERS = frozenset({"host", "origin"})
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::([0-9]{1,5}))?", re.ASCII)
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(.+)", re.ASCII)
@@ -68,7 +68,7 @@ class Authority:
 
 
 class Access:
-    """Decision which requests are accepted, by their Host and Origin headers.
+    """Rules that decide which requests are accepted, by their Host and Origin headers.
 
     Args:
         allow_origin: Origins of other pages that may connect, `scheme://host[:port]`; `null` or `file://` for
@@ -126,7 +126,7 @@ class Access:
 
 
 def repeated_header(headers: Iterable[tuple[str, str]]) -> str | None:
-    """Return the name of a header that decides on access and occurs more than once; None if there is none.
+    """Return the name of a header that access depends on and that occurs more than once; None without one.
 
     Args:
         headers: Names and values of the headers of a request.
@@ -145,6 +145,6 @@ def _normal_origin(text: str) -> str:
     match = _ORIGIN.fullmatch(origin)
     if match is None or Authority.parse(match[2]) is None:
         raise ValueError(f"{text!r} is not an origin; write scheme://host[:port], null, file:// or *")
-    # Browsers leave the default port out.
+    # Browsers omit the default port.
     default = _DEFAULT_PORTS.get(match[1])
     return origin.removesuffix(f":{default}") if default else origin

@@ -1,4 +1,4 @@
-"""Broadcaster: numbers the messages of all streams and passes each one to sinks and subscriptions.
+"""Numbering of the messages of all streams, and their distribution to sinks and subscriptions.
 
     broadcaster = Broadcaster(HelloMessage(version="0.1.0", session=new_session()), sinks=[metrics])
     broadcaster.publish(StreamMessage(stream="cam", state="live"))  # from any thread
@@ -25,11 +25,11 @@ from runtime.serving.snapshot import SnapshotStore
 
 Sink = Callable[[EncodedMessage], None]
 
-# Messages that may wait between the publishing threads and the event loop, in case the loop hangs.
+# Messages that may wait between the publishing threads and the event loop, which may be blocked.
 UNDISTRIBUTED = 1024
 # Messages that may wait for one client: several about each face of many streams.
 CAPACITY = 256
-# From this time on, a client that takes its messages slowly loses the outdated ones.
+# When a message has waited longer than this, outdated messages to the client are dropped.
 MAX_WAIT_S = 0.5
 
 logger = logging.getLogger(__name__)
@@ -41,9 +41,9 @@ def new_session() -> str:
 
 
 class Subscription:
-    """Asynchronous iterator over the messages published since it was made by `Broadcaster.subscribe`.
+    """Asynchronous iterator over the messages published since the call of `Broadcaster.subscribe`.
 
-    For one coroutine. A slow subscription loses old messages and keeps the newest.
+    For one coroutine. If it is slow, outdated messages are dropped.
 
     Args:
         broadcaster: Broadcaster that it belongs to.
@@ -94,8 +94,7 @@ class Subscription:
 
     def put(self, encoded: EncodedMessage) -> None:
         """Queue a message; called by the broadcaster on the event loop."""
-        # A message published before the subscription but distributed after it is part of the snapshot
-        # already.
+        # A message published before the subscription but distributed after it is already in the snapshot.
         if encoded.seq > self.hello.seq:
             self._queue.push(encoded, self._loop.time())
             self._not_empty.set()
@@ -140,7 +139,7 @@ class Broadcaster:
         self._scheduled_on: asyncio.AbstractEventLoop | None = None
 
     def publish(self, message: BroadcastMessage) -> int:
-        """Publish a message, from any thread, and return the number that it got."""
+        """Publish a message, from any thread, and return its number."""
         with self._lock:
             self._seq += 1
             stamped = message.stamp(self._seq, self._wall())
@@ -196,7 +195,7 @@ class Broadcaster:
 
     @property
     def uptime_s(self) -> float:
-        """Seconds since the broadcaster was made."""
+        """Seconds since the broadcaster was created."""
         return self._clock() - self._started
 
     @property
@@ -218,7 +217,7 @@ class Broadcaster:
     def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._subscriptions and self._loop is not None and not self._loop.is_closed():
             raise RuntimeError("a broadcaster serves the subscriptions of one event loop")
-        # A distribution that was still scheduled on the last event loop never happens.
+        # A distribution that is still scheduled on the previous event loop will not run.
         self._subscriptions.clear()
         self._undistributed.clear()
         self._scheduled_on = None

@@ -1,7 +1,7 @@
 """Bounded queue of messages for one client; newer messages replace older ones about the same subject.
 
-Used on both sides: by the server for each connection, and by `runtime.client` for a program that takes its
-messages slowly. No I/O, no clock: `push` and `pop` decide which messages a slow client loses.
+Used by the server for each connection, and by `runtime.client` for the program that receives the messages. No
+I/O, no clock: `push` and `pop` decide which messages a slow client loses.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ HEARTBEAT: Subject = ("heartbeat",)
 
 
 class Queued(Protocol):
-    """What the queue needs to know of a message."""
+    """Message that can be queued."""
 
     @property
     def subject(self) -> Subject:
@@ -76,13 +76,13 @@ class OutboundQueue(Generic[Item]):
 
     - When the queue is full, the oldest outdated message is dropped; if there is none, the oldest verdict,
       and a stream's state only when no verdict is left.
-    - When the first message has waited for more than `max_wait_s`, outdated messages are skipped until the
-      subject comes first that was delivered the longest ago. No subject therefore starves, and a client of
-      any speed receives messages that are about `max_wait_s` old.
+    - When the first message has waited for more than `max_wait_s`, outdated messages are dropped up to the
+      message whose subject was delivered the longest ago. Every subject therefore gets its turn, and a client
+      of any speed receives messages that are about `max_wait_s` old.
 
     Args:
         capacity: Maximum number of waiting messages, at least 1.
-        max_wait_s: Time in seconds from which a waiting message may be skipped.
+        max_wait_s: Waiting time in seconds from which outdated messages are dropped.
 
     Attributes:
         lost: Number of messages dropped so far.

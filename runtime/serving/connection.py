@@ -1,7 +1,7 @@
-"""Connection of one client: what it sends is bounded, and a request with a body is answered like any other.
+"""Connection of one client, with a limit on what it sends, and responses also to requests with a body.
 
-websockets is made for well-behaved clients: it accepts any number of empty messages, stores a pong for every
-ping even if the client does not read them, and fails on a request with a body or with data after it.
+Without this, websockets accepts any number of empty messages, stores a pong for every ping even if the client
+does not read them, and fails on a request with a body or with data after it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from websockets.protocol import State
 
 logger = logging.getLogger(__name__)
 
-# Clients have nothing to say but pongs, and a closing frame.
+# Clients only need to send pongs and a close frame.
 BURST_BYTES = 16 * 1024
 BYTES_PER_S = 512
-# Time for the closing frame to be sent; the client has filled its buffers, so it may not be.
+# Time for the close frame to be sent, which fails if the client does not read.
 CLOSE_TIMEOUT_S = 0.4
 MAX_HEAD_BYTES = 64 * 1024
 
@@ -29,7 +29,7 @@ _HTTP = re.compile(rb"[^\r\n]* HTTP/1\.[01]\r\n")
 
 
 class IncomingBudget:
-    """Bytes that a client may send: a burst, which fills up again slowly.
+    """Bytes that a client may send: a burst, which is refilled at a constant rate.
 
     Args:
         burst: Bytes that may be sent at once.
@@ -71,8 +71,8 @@ class RequestHead:
         """Add received bytes.
 
         Returns:
-            The head, and what follows it; None while the head is incomplete. Anything but HTTP/1 is returned
-            as it is, for the parser to refuse.
+            The head, and the bytes after it; None while the head is incomplete. Anything but HTTP/1 is
+            returned unchanged, for the parser to refuse.
         """
         self._received += data
         head, end, rest = self._received.partition(b"\r\n\r\n")
@@ -103,7 +103,7 @@ class ClientConnection(ServerConnection):
 
     @property
     def has_body(self) -> bool:
-        """Whether the request has a body, which is never read."""
+        """Whether the request has a body, which is discarded."""
         return self._head.has_body
 
     def data_received(self, data: bytes) -> None:
@@ -114,7 +114,7 @@ class ClientConnection(ServerConnection):
                 data, self._early = head
                 super().data_received(data)
         elif self.protocol.state is State.CONNECTING:
-            # The request is being answered. Only the first frames of a hasty client can be of use.
+            # The request is being answered. A client may send frames before it has the response.
             self._early += data[: BURST_BYTES - len(self._early)]
         elif self.protocol.state is not State.OPEN:
             super().data_received(data)
@@ -131,7 +131,7 @@ class ClientConnection(ServerConnection):
         super().eof_received()
 
     def _refuse(self) -> None:
-        logger.info("a client sent more than a listener has to say and is disconnected")
+        logger.info("a client sent too much data and is disconnected")
         self.transport.pause_reading()
         self.protocol.fail(CloseCode.POLICY_VIOLATION, "too much data")
         self.send_data()

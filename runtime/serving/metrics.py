@@ -1,6 +1,6 @@
 """Prometheus metrics, counted from the published messages.
 
-No label holds a track id: ids are never reused, so their number has no bound.
+Track ids are not used as labels: they are never reused, so their number is unbounded.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Metrics:
         )
         self._refused = Counter(
             "unmask_connections_refused",
-            "Connections refused, by cause: clients, host, origin, proxy.",
+            "Connections refused, by cause: clients, host, origin, proxy, system.",
             ["cause"],
             registry=self.registry,
         )
@@ -79,7 +79,7 @@ class Metrics:
         self._refused.labels(cause).inc()
 
     def watch(self, broadcaster: Broadcaster) -> None:
-        """Export the broadcaster's own figures too: current states, clients, lost messages.
+        """Export the broadcaster's own figures too: current states, clients and lost messages.
 
         Args:
             broadcaster: The broadcaster that has this object as a sink.
@@ -87,11 +87,11 @@ class Metrics:
         self._current.broadcaster = broadcaster
 
     def watch_output(self, name: str, lost: Callable[[], int]) -> None:
-        """Export how much an output has lost.
+        """Export the number of lines that an output has lost.
 
         Args:
             name: Name of the output, as a label.
-            lost: Returns the number of lost lines; called for each scrape.
+            lost: Function that returns the number of lost lines; called for each scrape.
         """
         self._current.outputs[name] = lost
 
@@ -121,7 +121,9 @@ class _CurrentState:
         dropped = CounterMetricFamily(
             "unmask_samples_dropped", "Due samples without a verdict, by cause.", labels=["stream", "cause"]
         )
-        reconnects = CounterMetricFamily("unmask_reconnects", "Times the source was lost.", labels=["stream"])
+        reconnects = CounterMetricFamily(
+            "unmask_reconnects", "Number of times that the source was lost.", labels=["stream"]
+        )
         for health in self.health:
             analysed.add_metric([health.stream], health.analysed)
             for cause, count in msgspec.structs.asdict(health.dropped_by).items():
@@ -130,7 +132,7 @@ class _CurrentState:
         yield from (analysed, dropped, reconnects)
         outputs_lost = CounterMetricFamily(
             "unmask_output_lines_lost",
-            "Lines that an output did not take in time, or could not be written.",
+            "Lines lost because an output was too slow or failed.",
             labels=["output"],
         )
         for name, lost in self.outputs.items():

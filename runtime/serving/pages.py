@@ -16,7 +16,8 @@ from runtime.serving.access import FILE_ORIGIN, Access, Authority, repeated_head
 from runtime.serving.broadcaster import Broadcaster
 from runtime.serving.metrics import Metrics
 
-# Heartbeats are sent every second; without any message for this long, the monitor hangs and needs a restart.
+# Heartbeats are sent every second. After this time without any message, the monitor hangs and needs a
+# restart.
 SILENCE_S = 10.0
 
 _HTML = "text/html; charset=utf-8"
@@ -35,7 +36,7 @@ FILES: Mapping[str, tuple[str, str]] = {
     "/asyncapi.yaml": ("asyncapi.yaml", "application/yaml; charset=utf-8"),
 }
 SOCKET_PATHS = frozenset({"/ws", "/"})
-# Lets a page of any origin show why it may not connect.
+# Lets a page of any origin read, and show, the reason why it is refused.
 READABLE = {"Access-Control-Allow-Origin": "*"}
 # Files that pages of other origins may load.
 SHARED_PATHS = frozenset({"/overlay.js", "/asyncapi.yaml"})
@@ -125,7 +126,7 @@ class Pages:
                 HTTPStatus.METHOD_NOT_ALLOWED, "Only GET and HEAD are allowed.", {"Allow": "GET, HEAD"}
             )
         if path == "/ws":
-            # A page whose WebSocket failed asks for the reason, which no browser passes on.
+            # Browsers hide why a WebSocket was refused, so the page requests the reason with a plain GET.
             (origin,) = parse_qs(query).get("origin", [headers.get("origin")])[:1]
             return self._handshake(path, origin, host) or _no_upgrade(headers)
         if path == "/healthz":
@@ -148,7 +149,7 @@ class Pages:
                 "origin",
                 HTTPStatus.FORBIDDEN,
                 f"Pages of origin {origin!r} may not connect to {host!r}; start unmask with "
-                f"--allow-origin {origin}, or let the proxy in between pass on the Host header.",
+                f"--allow-origin {origin}, or configure the proxy in between to forward the Host header.",
             )
         if self.max_clients is not None and self.broadcaster.clients >= self.max_clients:
             return _refusal("clients", HTTPStatus.SERVICE_UNAVAILABLE, too_many_clients(self.max_clients))
@@ -158,7 +159,7 @@ class Pages:
         silent_s = self.broadcaster.silent_s
         healthy = silent_s <= SILENCE_S
         snapshot = self.broadcaster.snapshot()
-        # An offline camera is no reason to restart the program: only silence makes it unhealthy.
+        # An offline camera does not make the program unhealthy, as a restart would not help.
         body = {
             "status": "ok" if healthy else "silent",
             "version": self.broadcaster.hello.version,
@@ -180,7 +181,7 @@ class Pages:
             {"*"} if "*" in self.access.allow_origin else self.access.allow_origin - {"null", FILE_ORIGIN}
         )
         framers = " ".join(sorted(parents)) if path == "/overlay" and parents else "'none'"
-        # Some browsers do not count a WebSocket of the same host as 'self'.
+        # In some browsers 'self' does not include WebSockets of the same host.
         sockets = f" ws://{host} wss://{host}" if host and Authority.parse(host) else ""
         policy = (
             "default-src 'none'",
@@ -199,7 +200,7 @@ class Pages:
 
 
 def too_many_clients(max_clients: int) -> str:
-    """Return why a client is refused when there are too many."""
+    """Return the reason for which a client is refused when there are too many."""
     return (
         f"{max_clients} clients are connected, which is the maximum; "
         "raise --max-clients, and the limit on open files (ulimit -n) if it is lower."
@@ -211,7 +212,7 @@ def _no_upgrade(headers: Mapping[str, str]) -> HttpResponse:
     if "sec-websocket-key" in headers:
         text = (
             "A WebSocket handshake arrived without its Upgrade header; "
-            "let the proxy in between pass on the headers Upgrade and Connection, by HTTP/1.1."
+            "configure the proxy in between to forward the headers Upgrade and Connection over HTTP/1.1."
         )
         return _refusal("proxy", HTTPStatus.UPGRADE_REQUIRED, text, upgrade)
     text = "This path is a WebSocket; /asyncapi.yaml describes its messages."

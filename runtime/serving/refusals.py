@@ -1,4 +1,4 @@
-"""Connections that the server refuses: how many it accepts, and the log lines on those beyond."""
+"""Maximum number of clients, and a rate-limited log of refused connections."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ except ImportError:  # Windows, which has no such limit
 logger = logging.getLogger(__name__)
 
 DEFAULT_MAX_CLIENTS = 1000
-# Connections besides those of the clients: pages, /healthz, /metrics, and clients that are told the reason.
+# Connections besides those of the clients: pages, /healthz, /metrics, and refused clients until they are
+# closed.
 SPARE_CONNECTIONS = 16
-# Connections that are accepted at once, before the first of them can be refused.
+# Connections that are accepted in one go, before the first of them can be refused.
 BACKLOG = 16
 # Files that the rest of the program may still open: cameras, recordings, the model.
 RESERVED_FILES = 32
@@ -47,19 +48,19 @@ def client_limit(wanted: int | None, files_left: int | None) -> int:
         files_left: Number of files that the process may still open; None for no limit.
 
     Returns:
-        At least 1, at most what is wanted and what the limit on open files leaves room for.
+        The wanted number, lowered to what the limit on open files leaves room for; at least 1.
     """
-    most = DEFAULT_MAX_CLIENTS if wanted is None else wanted
+    limit = DEFAULT_MAX_CLIENTS if wanted is None else wanted
     if files_left is not None:
-        most = min(most, files_left - RESERVED_FILES - BACKLOG - SPARE_CONNECTIONS)
-    return max(most, 1)
+        limit = min(limit, files_left - RESERVED_FILES - BACKLOG - SPARE_CONNECTIONS)
+    return max(limit, 1)
 
 
 class RefusalLog:
     """Log of refused connections: the first of each cause at once, further ones as a count per minute.
 
     Args:
-        call_later: Calls a function after a time in seconds, as that of an event loop.
+        call_later: Function that calls another one after a time in seconds, such as `loop.call_later`.
         on_refusal: Called with the cause of every refusal.
     """
 
@@ -76,8 +77,8 @@ class RefusalLog:
         """Count a refusal.
 
         Args:
-            cause: Kind of the refusal, one of a few.
-            text: What happened and what to do about it, in one line.
+            cause: Cause of the refusal, one of a few words; a label of the metric.
+            text: Reason and advice, in one line.
         """
         self._on_refusal(cause)
         if cause in self._unlogged:

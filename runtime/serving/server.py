@@ -3,7 +3,7 @@
     async with serve(broadcaster, port=8765) as server:
         print(server.urls.dashboard)
 
-I/O only: `pages.py` decides on HTTP requests, `client_queue.py` on the messages that a slow client loses.
+I/O only: `pages.py` decides on HTTP requests, `client_queue.py` on the messages to drop for a slow client.
 """
 
 from __future__ import annotations
@@ -47,15 +47,14 @@ logger = logging.getLogger(__name__)
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8765
 
-# A client that accepts no data for this long is disconnected; it connects again if it is still alive.
+# A client that accepts no data for this long is disconnected; if it is alive, it will reconnect.
 SEND_TIMEOUT_S = 20.0
-# Data in the kernel's buffer cannot be replaced by newer messages, so the buffer is small: a few seconds of
-# messages.
+# Small, a few seconds of messages, because data in the kernel's buffer cannot be replaced by newer messages.
 SEND_BUFFER_BYTES = 32 * 1024
 OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 # Connections that wait in the kernel until they are accepted.
 LISTEN_BACKLOG = 128
-# Clients are not expected to send anything.
+# Messages of clients are ignored, so large ones are refused.
 MAX_INCOMING_BYTES = 1024
 
 
@@ -91,7 +90,7 @@ class Server:
 
     Args:
         host: Host as it was given.
-        port: Actual port, also where 0 was given.
+        port: Actual port, never 0.
     """
 
     host: str
@@ -114,7 +113,7 @@ async def serve(
     max_clients: int | None = None,
     send_timeout_s: float = SEND_TIMEOUT_S,
 ) -> AsyncIterator[Server]:
-    """Run the server while the context lasts; leaving it takes less than a second.
+    """Run the server inside an `async with` block; leaving it takes less than a second.
 
     Args:
         broadcaster: Source of the messages.
@@ -127,7 +126,7 @@ async def serve(
         send_timeout_s: Time in seconds after which a client that accepts no data is disconnected.
 
     Yields:
-        Where the server listens.
+        The running server, with its host and port.
 
     Raises:
         PortBusy: Another program listens there.
@@ -173,7 +172,7 @@ async def serve(
 
 
 class _Connections(set[ServerConnection]):
-    """Open connections; those beyond the limit are refused before anything is read of them."""
+    """Open connections; those beyond the limit are refused before anything is read from them."""
 
     def __init__(self, max_clients: int, refusals: RefusalLog) -> None:
         super().__init__()
@@ -195,12 +194,12 @@ async def _listen(
     respond: Callable[[ServerConnection, Request], Response | None],
     connections: _Connections,
 ) -> WebSocketServer:
-    """Start to listen; `connections` is kept up to date."""
+    """Start to listen; every open connection is in `connections`."""
 
     class TrackedConnection(ClientConnection):
         accepted = False
 
-        # Tracked before the handshake too: an idle spare connection of a browser would delay the shutdown.
+        # Tracked before the handshake too, because an idle connection of a browser would delay the shutdown.
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             self.accepted = connections.accepts()
             if self.accepted:
@@ -227,7 +226,7 @@ async def _listen(
                 super().connection_lost(exc)
 
     if not 0 <= port <= 65535:
-        raise AddressUnusable(host, port, "ports go from 0 to 65535")
+        raise AddressUnusable(host, port, "a port is a number from 0 to 65535")
     try:
         listener = await serve_websockets(
             handle,
@@ -252,15 +251,16 @@ async def _listen(
         reason = (error.strerror or str(error)).lower()
         raise AddressUnusable(host, port, reason) from error
     for listening in listener.sockets:
-        # More may wait than are accepted at once; asyncio has one number for both.
-        with socket.socket(fileno=os.dup(listening.fileno())) as twin:
-            twin.listen(LISTEN_BACKLOG)
+        # asyncio uses its `backlog` both for the kernel's queue and for the connections accepted in one go;
+        # the kernel's queue should be longer.
+        with socket.socket(fileno=os.dup(listening.fileno())) as duplicate:
+            duplicate.listen(LISTEN_BACKLOG)
     return listener
 
 
 @contextmanager
 def _accept_errors(refusals: RefusalLog) -> Iterator[None]:
-    """Log that the system accepts no connection once, not several times a second with a traceback."""
+    """Log once that the system cannot accept connections, instead of a traceback several times a second."""
     loop = asyncio.get_running_loop()
     previous = loop.get_exception_handler()
 
@@ -290,8 +290,8 @@ async def _serve_client(
         async with asyncio.TaskGroup() as tasks:
             sending = tasks.create_task(_send_all(connection, subscription, send_timeout_s))
             try:
-                # Reading detects that a client has left; incoming messages are ignored, fragment by fragment
-                # so that those of an endless message are not collected.
+                # Reading detects that a client has left. Messages are ignored fragment by fragment, so that
+                # an endless message is not collected in memory.
                 while True:
                     async for _ in connection.recv_streaming(decode=False):
                         pass
@@ -330,7 +330,7 @@ async def _close(listener: WebSocketServer, connections: _Connections) -> None:
 
 
 def _listening_options(host: str, port: int) -> dict[str, Any]:
-    """Return the options that make a server listen; on all interfaces, for IPv4 and IPv6 alike."""
+    """Return the options for listening; on all interfaces, both IPv4 and IPv6."""
     if host not in ("", "::") or not socket.has_dualstack_ipv6():
         return {"host": host, "port": port}
     return {"sock": socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)}
@@ -366,7 +366,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _library_logger() -> logging.Logger:
-    """Return a logger for websockets that omits the opening and closing of connections."""
+    """Return a logger for websockets that does not log the opening and closing of connections."""
     library = logging.getLogger(f"{__name__}.websockets")
     library.setLevel(logging.WARNING)
     return library

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from runtime.messages import BroadcastMessage, StreamMessage, VerdictMessage
 
-# Longer than the monitor keeps a verdict; an older one comes from a thread that hangs.
+# Longer than a verdict is valid in the monitor; an older one is from a thread that hangs.
 EXPIRY_S = 5.0
 
 
 class SnapshotStore:
-    """Current state, kept from the published messages.
+    """Current state, updated with each published message.
 
     A verdict is removed when it is `stale`, when its stream is no longer `live`, or when no newer one
     replaced it for `expiry_s`. The store therefore stays small although track ids are never reused.
@@ -57,7 +57,7 @@ class SnapshotStore:
         return list(self._verdicts.values())
 
     def _expire(self, now: float) -> None:
-        # In both directions: after the clock was set back, a verdict would otherwise never expire.
+        # `abs`, because after the clock was set back a verdict would otherwise not expire.
         self._verdicts = {
             face: verdict
             for face, verdict in self._verdicts.items()

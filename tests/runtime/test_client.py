@@ -316,7 +316,7 @@ def test_other_programs_are_an_error() -> None:
 
     async def scenario() -> None:
         async with scripted(["hi"]) as url:
-            await expect(url, NotUnmask, "no message of unmask")
+            await expect(url, NotUnmask, "not a message of unmask")
         async with scripted([json.dumps({"type": "hello", "seq": 1})]) as url:
             await expect(url, NotUnmask, "not the hello of unmask")
         async with scripted(verdicts(1)) as url:
@@ -324,7 +324,7 @@ def test_other_programs_are_an_error() -> None:
         for fields in ({}, {"protocol": 2}, {"protocol": 2, "session": 1}, {"protocol": 2, "session": "a"}):
             hello = {"type": "hello", "seq": "1", "software": "unmask", **fields}
             async with scripted([json.dumps(hello)]) as url:
-                await expect(url, NotUnmask, "no message of unmask")
+                await expect(url, NotUnmask, "not a message of unmask")
         for text in ("[" * 100_000, "[]", "null", "{}", '{"type": null, "seq": 1}'):
             async with scripted([text]) as url:
                 await expect(url, NotUnmask, "of unmask")
@@ -336,10 +336,10 @@ def test_other_programs_are_an_error() -> None:
             lambda _: asyncio.sleep(0), "127.0.0.1", 0, process_request=not_found
         ) as web:
             port = next(iter(web.sockets)).getsockname()[1]
-            await expect(f"127.0.0.1:{port}", NotUnmask, r"no WebSocket \(HTTP 404\)")
+            await expect(f"127.0.0.1:{port}", NotUnmask, r"not a WebSocket \(HTTP 404\)")
         async with await asyncio.start_server(no_http, "127.0.0.1", 0) as other:
             port = other.sockets[0].getsockname()[1]
-            await expect(f"127.0.0.1:{port}", NotUnmask, "it is no WebSocket")
+            await expect(f"127.0.0.1:{port}", NotUnmask, "it is not a WebSocket")
 
     run(scenario)
 

@@ -294,7 +294,7 @@ def test_a_page_that_is_not_allowed_gets_no_verdict(
         broadcaster.publish(verdict())
         reason = (
             f"Pages of origin 'null' may not connect to '127.0.0.1:{server.port}'; start unmask with "
-            "--allow-origin null, or let the proxy in between pass on the Host header."
+            "--allow-origin null, or configure the proxy in between to forward the Host header."
         )
         badge = json.dumps([f"none|No verdict|{reason}|"])
         page.wait_for(f"JSON.stringify({BADGES}) === JSON.stringify({badge})")

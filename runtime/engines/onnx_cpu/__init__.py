@@ -1,1 +1,1 @@
-"""CPU engine on onnxruntime, with its int8 arithmetic and its cache of optimised graphs."""
+"""CPU engine on onnxruntime: int8 arithmetic, wider convolution groups, and a cache of optimised graphs."""

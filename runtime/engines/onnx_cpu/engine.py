@@ -4,7 +4,7 @@ Weights stored as int8 or float16 are converted to float32 once. The backbone is
 int8 if it has activation ranges (`runtime/engines/onnx_cpu/int8.py`) and the CPU computes int8 exactly.
 
 Each thread computes whole crops. Splitting one crop's convolutions between threads is slower: they are small,
-and the threads would wait for each other fifty times per crop, which costs more the busier the machine is.
+and the threads would wait for each other fifty times per crop, for longer on a busy machine.
 Measured with ResNeXt-50 at 112 pixels on two cores with AVX-512, one of which multiplies float32 matrices at
 105 GFLOP/s (milliseconds per crop):
 
@@ -89,7 +89,7 @@ class OnnxRuntimeEngine:
         cache: Cache of optimised graphs; None for the user's.
 
     Raises:
-        EngineUnavailable: int8 was asked for, and the bundle is not calibrated for it, or the CPU does not
+        EngineUnavailable: int8 was requested, but the bundle is not calibrated for it, or the CPU does not
             compute it exactly. Raised on entry.
         ValueError: `threads` is below 1.
     """
@@ -106,7 +106,7 @@ class OnnxRuntimeEngine:
     ) -> None:
         self.bundle = bundle
         self._cache = cache or GraphCache()
-        self._asked = precision
+        self._requested = precision
         self.threads = _threads(threads, MAX_THREADS)
         self._sessions: tuple[Any, Any] | None = None
         self._helpers: ThreadPoolExecutor | None = None
@@ -117,7 +117,7 @@ class OnnxRuntimeEngine:
             if self._sessions is not None:
                 raise RuntimeError("this engine is open already")
             self._sessions = self._load("backbone", self.precision), self._load("head", "fp32")
-            # The caller's thread computes a share too.
+            # One less than `threads`, because the caller's thread computes a share too.
             self._helpers = ThreadPoolExecutor(max(1, self.threads - 1), thread_name_prefix="crops")
         return self
 
@@ -132,19 +132,19 @@ class OnnxRuntimeEngine:
     @cached_property
     def precision(self) -> Precision:
         """Precision of the backbone."""
-        if self._asked == "fp32":
+        if self._requested == "fp32":
             return "fp32"
         content = self.bundle.backbone.read_bytes()
         # Searching the bytes is faster than parsing a graph that has no ranges.
         calibrated = METADATA.encode() in content and activation_ranges(content) is not None
         if calibrated and int8_is_exact():
             return "int8"
-        if self._asked is None:
+        if self._requested is None:
             return "fp32"
         if not calibrated:
             raise EngineUnavailable(
                 NAME,
-                f"{self.bundle.name} has no ranges for int8",
+                f"{self.bundle.name} has no activation ranges for int8",
                 "export it again with faces to calibrate on",
             )
         raise EngineUnavailable(
@@ -156,9 +156,9 @@ class OnnxRuntimeEngine:
         backbone, _, helpers = self._open()
         if len(crops) == 0:
             return np.empty((0, self.bundle.feature_dim), np.float32)
-        mine, *others = np.array_split(crops, min(self.threads, len(crops)))
-        shares = [helpers.submit(_run, backbone, {"crops": share}) for share in others]
-        parts = [_run(backbone, {"crops": mine}), *(share.result() for share in shares)]
+        own, *others = np.array_split(crops, min(self.threads, len(crops)))
+        futures = [helpers.submit(_run, backbone, {"crops": share}) for share in others]
+        parts = [_run(backbone, {"crops": own}), *(future.result() for future in futures)]
         return join_finite(NAME, [part for (part,) in parts])
 
     def logits(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -224,12 +224,12 @@ def session_infer(model: bytes, *, threads: int | None = None) -> Infer:
     return infer
 
 
-def _threads(asked: int | None, most: int) -> int:
-    if asked is None:
-        return min(usable_cores(), most)
-    if asked < 1:
-        raise ValueError(f"threads must be at least 1, not {asked}")
-    return asked
+def _threads(requested: int | None, max_threads: int) -> int:
+    if requested is None:
+        return min(usable_cores(), max_threads)
+    if requested < 1:
+        raise ValueError(f"threads must be at least 1, not {requested}")
+    return requested
 
 
 def _rewritten(source: Path, precision: Precision) -> bytes:
@@ -255,10 +255,10 @@ def _options(threads: int, *, int8: bool = False, optimised: bool = False) -> An
     options.inter_op_num_threads = 1
     level = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_DISABLE_ALL if optimised else level.ORT_ENABLE_ALL
-    # Errors are raised; onnxruntime would print them on the user's terminal as well.
+    # Errors are raised as exceptions; onnxruntime would also print them to the user's terminal.
     onnxruntime.set_default_logger_severity(_FATAL)
     options.log_severity_level = _FATAL
-    # A live process is idle most of the time and its networks take turns, so waiting threads must not spin.
+    # A live process is idle most of the time and runs its networks in turn, so waiting threads must not spin.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     # Otherwise stored int8 weights are converted to float32 in every run instead of once.

@@ -1,4 +1,4 @@
-"""The user's cache of graphs as onnxruntime has optimised them for one CPU.
+"""The user's cache of graphs that onnxruntime has optimised for one CPU.
 
 Optimising unpacks the stored weights and lays them out for the CPU's vectors. It takes a quarter of a second
 at each start and holds every weight in memory twice; a graph from the cache is mapped into memory instead.
@@ -6,10 +6,9 @@ at each start and holds every weight in memory twice; a graph from the cache is 
     cache = GraphCache()
     path = cache.find(key) or cache.store(key, optimise)
 
-A graph for another CPU may fail to load or be slow, and a damaged one gives other numbers. The key holds
-everything that a graph depends on; it is stored beside the graph with the hashes of the files, and both are
-compared before use. A graph that cannot be stored or verified is not used: the cache only saves time and
-memory.
+A graph for another CPU may fail to load or be slow, and a damaged one gives other numbers. Therefore the key,
+which contains everything that a graph depends on, and the hashes of the files are stored beside the graph and
+compared before use. Without a graph that can be stored and verified, the engine optimises in memory.
 """
 
 from __future__ import annotations
@@ -83,7 +82,7 @@ class GraphCache:
         self.root = cache_folder() / "onnxruntime" if root is None else root
 
     def find(self, key: GraphKey) -> Path | None:
-        """Return the path of a graph, its weights beside it, or None if none can be trusted.
+        """Return the path of a graph, with its weights beside it; None if there is none that can be trusted.
 
         Args:
             key: Everything that the graph depends on.
@@ -94,7 +93,7 @@ class GraphCache:
                 return None
             for name in (GRAPH_FILE, WEIGHTS_FILE, METADATA_FILE):
                 if exposed := exposed_part(folder / name):
-                    _log.warning("%s can be written by others, so no graph in it is used", exposed)
+                    _log.warning("%s can be changed by other users, so its graphs are not used", exposed)
                     return None
         except OSError:
             return None
@@ -105,7 +104,7 @@ class GraphCache:
         except (OSError, ValueError):
             intact = False
         if not intact:
-            _log.warning("%s was changed or cut short: making it again", folder)
+            _log.warning("%s was changed or is incomplete, so it is made again", folder)
             self.discard(key)
             return None
         return folder / GRAPH_FILE
@@ -123,7 +122,7 @@ class GraphCache:
         """
         folder = self.root / key.name
         try:
-            # Whoever can write here decides what is computed: only the user may.
+            # Whoever can write here could change the results, so only the user may.
             make_private(self.root)
             draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=self.root))
             try:
@@ -157,8 +156,8 @@ class GraphCache:
 def cpu_name() -> str:
     """Return the machine's architecture with a hash of the vector instructions that this process may use.
 
-    onnxruntime chooses kernels and the layout of weights by these. They are numpy's view, which asks the CPU
-    itself; `/proc/cpuinfo` describes the host even under emulation.
+    onnxruntime chooses kernels and the layout of weights by these. They are read from numpy, which queries
+    the CPU itself; `/proc/cpuinfo` describes the host even under emulation.
     """
     simd = np.show_config(mode="dicts")["SIMD Extensions"]
     words = " ".join(sorted([*simd["baseline"], *simd["found"]]))

@@ -2,8 +2,8 @@
 
 The first stages of ResNeXt have groups of 4 and 8 channels. onnxruntime's blocked kernels take groups of
 whole blocks only (16 channels with AVX-512, 8 with AVX2); for others it runs one small matrix product per
-group and changes the layout twice. Several groups merged into one, with zero weights between them, are a few
-per cent more arithmetic and give the same sums.
+group and changes the layout twice. Several groups merged into one, with zero weights between them, give the
+same sums for a few per cent more arithmetic.
 """
 
 from __future__ import annotations

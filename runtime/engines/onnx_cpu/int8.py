@@ -44,12 +44,12 @@ Ranges = Mapping[str, tuple[float, float]]
 
 @cache
 def int8_is_exact() -> bool:
-    """Return whether int8 convolutions are exact on this CPU and worth using; found out by running two.
+    """Return whether int8 convolutions are exact on this CPU and worth using, by running two of them.
 
     x86 CPUs with VNNI add 8-bit products in 32 bits. Without VNNI, onnxruntime uses `VPMADDUBSW`, which
     saturates the sum of two products at 16 bits, so that large weights and activations give wrong features.
-    The largest possible products show the difference. A list of CPU features would not do: `/proc/cpuinfo`
-    describes the host even under emulation, and exists on Linux only.
+    The two convolutions use the largest possible products. A list of CPU features is not reliable enough:
+    `/proc/cpuinfo` describes the host even under emulation, and exists on Linux only.
 
     Returns:
         False on other architectures as well, where no gain over float32 was measured.
@@ -78,17 +78,17 @@ def add_activation_ranges(model: bytes, crops: NDArray[np.uint8]) -> bytes:
         ValueError: There are no crops, or an activation is not finite.
     """
     if len(crops) == 0:
-        raise ValueError("ranges cannot be measured on no crops")
+        raise ValueError("activation ranges cannot be measured: there are no crops")
     proto = onnx.load_model_from_string(model)
     names = sorted(_activations(proto))
     session = _observed(model, names)
-    found = []
+    measured = []
     for start in range(0, len(crops), _BATCH):
         values = session.run(names, {proto.graph.input[0].name: crops[start : start + _BATCH]})
-        found.append([(value.min(), value.max()) for value in values])
-    extremes = np.array(found)
+        measured.append([(value.min(), value.max()) for value in values])
+    extremes = np.array(measured)
     if not np.isfinite(extremes).all():
-        raise ValueError("the model gives activations that are not finite numbers")
+        raise ValueError("the model has activations that are not finite numbers")
     # The full range is kept: clipping the largest activations moves all logits in the same direction.
     lows, highs = extremes[..., 0].min(axis=0), extremes[..., 1].max(axis=0)
     ranges = {name: [float(low), float(high)] for name, low, high in zip(names, lows, highs, strict=True)}
@@ -199,7 +199,7 @@ class _Quantizer:
         return [f"{name}.per_filter", f"{bias}.per_filter"]
 
     def _int8(self, name: str) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-        """Return weights as int8 with one scale per filter, as stored or rounded here."""
+        """Return weights as int8 with one scale per filter; rounded here unless they are stored as int8."""
         node = self._stored.get(name)
         if node is None:
             return _rounded(self._arrays[name])
@@ -264,7 +264,7 @@ def _ranges(proto: onnx.ModelProto) -> Ranges | None:
 
 
 def _scale(low: float, high: float) -> tuple[float, int]:
-    """Return step and zero point of 8 bits that cover a range and represent zero exactly."""
+    """Return the step and zero point with which 8 bits cover a range and represent zero exactly."""
     low, high = min(low, 0.0), max(high, 0.0)
     step = max((high - low) / 255, 1e-9)
     return step, round(-low / step)

@@ -127,7 +127,7 @@ def test_recorded_outputs_join_the_table(
     with pytest.raises(RecordedOutputsForeign, match="recorded for other crops"):
         run_check(bundle, CheckOptions(recorded=[file]))
     file.write_bytes(b"no outputs")
-    with pytest.raises(EngineUnavailable, match="holds no recorded outputs"):
+    with pytest.raises(EngineUnavailable, match="contains no recorded outputs"):
         run_check(bundle, CheckOptions(recorded=[file]))
     # All verdicts flipped: the check fails.
     replace(outputs, logits=outputs.logits + 1e3 * (1 - 2 * (outputs.logits > 0))).save(file)
@@ -247,7 +247,7 @@ def test_recording_reports_why_it_cannot_run(
         (["nowhere"], ["nowhere", "give --out"]),
         (["nowhere", "--out", "x"], ["nowhere", "unmask train fit"]),
         (["MODEL", "--check", "--crops", "nowhere"], ["nowhere", "no such file"]),
-        (["MODEL", "--check", "--recorded", "nowhere.npz"], ["nowhere.npz", "holds no recorded outputs"]),
+        (["MODEL", "--check", "--recorded", "nowhere.npz"], ["nowhere.npz", "contains no recorded outputs"]),
     ],
 )
 def test_mistakes_are_one_line(

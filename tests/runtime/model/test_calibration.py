@@ -26,7 +26,7 @@ def test_large_logits_are_valid() -> None:
 @pytest.mark.parametrize("logit", [math.nan, math.inf, -math.inf])
 def test_logit_that_is_not_finite_is_an_error(logit: float) -> None:
     """NaN and infinite logits raise an error instead of giving a probability."""
-    with pytest.raises(ValueError, match="no score"):
+    with pytest.raises(ValueError, match="logit must be finite"):
         Calibration().p_fake(logit)
 
 

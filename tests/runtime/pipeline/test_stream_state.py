@@ -149,7 +149,7 @@ def test_wrong_clock_is_the_reason_of_later_states(stream: StreamStateMachine) -
     """It is published at once if the stream is live, kept as the reason, and forgotten when it reconnects."""
     go_live(stream)
     (message,) = stream.wrong_clock("the source's time stamps do not advance")
-    wanted = "the source's time stamps do not advance; the times of arrival are used"
+    wanted = "the source's time stamps do not advance; arrival times are used instead"
     assert message == StreamMessage(stream="cam", state="live", reason=wanted)
     assert stream.frame_analysed([verdict()], faces=1, now=0.1) == [verdict()]
     (_, message) = stream.frame_analysed([verdict(state="stale", p_fake=None)], faces=0, now=0.2)

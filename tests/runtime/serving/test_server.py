@@ -327,7 +327,7 @@ def test_other_protocols_on_the_port_log_nothing(
 def test_a_taken_port_is_an_error(server: Server) -> None:
     """The error names the port and the option to change it."""
     with (
-        pytest.raises(PortBusy, match=f"port {server.port} on 127.0.0.1 is taken; .* --port"),
+        pytest.raises(PortBusy, match=f"port {server.port} on 127.0.0.1 is in use; .* --port"),
         serve_in_thread(make_broadcaster(), port=server.port),
     ):
         pass

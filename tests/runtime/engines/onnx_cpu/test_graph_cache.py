@@ -114,7 +114,7 @@ def test_a_folder_that_others_can_write_is_not_used(
     graphs.root.chmod(0o777)
     with caplog.at_level(logging.WARNING, logger="runtime.engines.onnx_cpu.graph_cache"):
         assert graphs.find(KEY) is None
-    assert "can be written by others" in caplog.text
+    assert "can be changed by other users" in caplog.text
 
 
 def test_the_graphs_used_longest_ago_are_removed(graphs: GraphCache) -> None:

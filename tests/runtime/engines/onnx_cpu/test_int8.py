@@ -199,7 +199,7 @@ def test_the_engine_chooses_int8_only_if_bundle_and_cpu_support_it(
     uncalibrated = load_bundle(small_bundle)
     assert OnnxRuntimeEngine(uncalibrated).precision == "fp32"
     with (
-        pytest.raises(EngineUnavailable, match="no ranges for int8; export it again"),
+        pytest.raises(EngineUnavailable, match="no activation ranges for int8; export it again"),
         OnnxRuntimeEngine(uncalibrated, precision="int8"),
     ):
         pass
