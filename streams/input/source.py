@@ -64,7 +64,7 @@ class Source:
 
     live: bool | None
     """Whether frames arrive in real time and newer ones replace older ones; a finite source waits instead.
-    None for a web address: only its container tells, once it is open: `streams.input.capture.delivery`."""
+    None for a web address, as it is known from the container only; see `streams.input.capture.delivery`."""
 
     kind: Kind
 
@@ -77,7 +77,7 @@ class Source:
 
     @property
     def is_named_as_file(self) -> bool:
-        """Whether a web address ends like that of a video file; what it is, only the server's answer tells."""
+        """Return whether the path of a web address has a video suffix; it may be live all the same."""
         if self.kind != "url" or self.live is not None:
             return False
         return PurePosixPath(urlsplit(self.address.reveal()).path).suffix.lower() in VIDEO_SUFFIXES
