@@ -159,7 +159,7 @@ def test_streams_has_no_engine_and_no_server() -> None:
 
 @pytest.mark.parametrize("package", ["streams", "runtime"])
 def test_lower_packages_import_without_torch(package: str) -> None:
-    """Every module can be imported where nothing of training is installed."""
+    """Every module can be imported without the libraries of training."""
     names = [module.name for module in pkgutil.walk_packages([str(ROOT / package)], prefix=f"{package}.")]
     assert len(names) > 5
     script = BLOCK.format(names=sorted(TRAINING)) + "".join(f"import {name}\n" for name in names)

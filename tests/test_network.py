@@ -1,4 +1,4 @@
-"""No connection but those asked for: the product runs under strace and contacts no other host."""
+"""Network access: under strace the program contacts only the requested hosts."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ timm.create_model("resnet18", pretrained=False, num_classes=0)
     assert contacted(trace.read_text()) == []
 
 
-def test_a_foreign_address_would_be_noticed() -> None:
+def test_the_trace_check_finds_foreign_addresses() -> None:
     """The check of the trace finds name look-ups and connections to other hosts, and passes loopback."""
     loopback = (
         'connect(3, {sa_family=AF_INET, sin_port=htons(8765), sin_addr=inet_addr("127.0.0.1")}, 16) = 0'

@@ -125,7 +125,7 @@ def test_help(run: Callable[..., Outcome], command: str) -> None:
     assert "--help" in text
 
 
-def test_alone_it_helps(run: Callable[..., Outcome]) -> None:
+def test_without_arguments_commands_are_listed(run: Callable[..., Outcome]) -> None:
     """Without arguments the commands are listed."""
     outcome = run()
     assert outcome.code == 0
@@ -170,7 +170,7 @@ def test_a_lower_rate_gives_fewer_verdicts(
     assert 6 <= len(verdicts) <= 10
 
 
-def test_the_end_of_its_time(run: Callable[..., Outcome], clip: Path) -> None:
+def test_duration_ends_the_run(run: Callable[..., Outcome], clip: Path) -> None:
     """`--duration` ends an endless run with exit code 0."""
     outcome = run("monitor", clip, "--port", 0, "--duration", 1.5, "--jsonl", "-")
     assert outcome.code == 0
@@ -189,7 +189,7 @@ def test_streams_are_named_in_their_order(run: Callable[..., Outcome], clip: Pat
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it(
+def test_a_signal_ends_the_program(
     number: signal.Signals, make_face_video: Callable[..., Path], tmp_path: Path
 ) -> None:
     """SIGINT and SIGTERM end the program at once, without an error message."""
@@ -205,7 +205,9 @@ def test_a_signal_ends_it(
     assert "Traceback" not in err
 
 
-def test_a_reader_that_leaves_ends_it(make_face_video: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_closed_standard_output_ends_the_program(
+    make_face_video: Callable[..., Path], tmp_path: Path
+) -> None:
     """A closed standard output, as in `... --jsonl - | head`, ends the run without an error."""
     process = start(
         "monitor", make_face_video(tmp_path / "long.mp4", seconds=30), "--port", 0, "--jsonl", "-"
@@ -221,7 +223,7 @@ def test_a_reader_that_leaves_ends_it(make_face_video: Callable[..., Path], tmp_
     assert "Broken" not in err
 
 
-def test_scan_gives_a_line_for_each_file(
+def test_scan_prints_a_line_for_each_file(
     run: Callable[..., Outcome],
     face_video: Path,
     clip: Path,
@@ -238,7 +240,7 @@ def test_scan_gives_a_line_for_each_file(
     assert [line["p_fake"] is None for line in lines] == [False, True, True]
 
 
-def test_scan_takes_the_videos_of_a_directory(
+def test_scan_finds_the_videos_of_a_directory(
     run: Callable[..., Outcome], clip: Path, face_video: Path, tmp_path: Path
 ) -> None:
     """Files of other types in a directory are ignored."""
@@ -250,7 +252,7 @@ def test_scan_takes_the_videos_of_a_directory(
     assert [Path(json.loads(line)["file"]).name for line in outcome.out] == ["a.MP4", "b.mp4"]
 
 
-# What it says when the user is wrong
+# Errors for mistakes of the user
 
 
 @pytest.mark.parametrize(
@@ -305,7 +307,7 @@ def test_a_file_that_is_no_video(run: Callable[..., Outcome], tmp_path: Path, co
     assert len(outcome.err) == 1
 
 
-def test_a_file_of_sound(run: Callable[..., Outcome], sound: Path) -> None:
+def test_an_audio_file(run: Callable[..., Outcome], sound: Path) -> None:
     """An audio file is distinguished from a video without a face."""
     mistake(run("monitor", sound, "--port", 0), "sound only")
     assert run("scan", sound).code == 2
@@ -400,8 +402,8 @@ def test_a_wrong_path_on_a_camera(
         ["export", "checkpoint", "--out", "bundle"],
     ],
 )
-def test_without_torch_it_says_what_to_install(command: list[str]) -> None:
-    """Commands that need PyTorch say which extra to install."""
+def test_missing_torch_is_reported_with_the_extra(command: list[str]) -> None:
+    """Commands that need PyTorch name the extra to install."""
     script = "import sys; sys.modules['torch'] = None; import unmask; sys.exit(unmask.run(sys.argv[1:]))"
     done = subprocess.run(
         [sys.executable, "-c", script, *command], cwd=ROOT, capture_output=True, text=True, check=False

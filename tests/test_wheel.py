@@ -67,8 +67,8 @@ def elsewhere(tmp_path: Path, *command: object) -> subprocess.CompletedProcess[s
     )
 
 
-def test_what_is_in_it(wheel: Path) -> None:
-    """It contains the command, every module, the web pages, asyncapi.yaml and the model."""
+def test_contents_of_the_wheel(wheel: Path) -> None:
+    """The wheel contains the command, every module, the web pages, asyncapi.yaml and the model."""
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     modules = {str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
@@ -86,8 +86,8 @@ def test_what_is_in_it(wheel: Path) -> None:
     assert names == {"unmask.py", *modules, *data}
 
 
-def test_what_it_says_of_itself(wheel: Path) -> None:
-    """Its metadata state version, licence and one command."""
+def test_metadata_of_the_wheel(wheel: Path) -> None:
+    """The metadata state version, licence and one command."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     with zipfile.ZipFile(wheel) as archive:
         names = {Path(name).name: name for name in archive.namelist() if ".dist-info/" in name}
@@ -99,7 +99,7 @@ def test_what_it_says_of_itself(wheel: Path) -> None:
     assert commands.split() == ["[console_scripts]", "unmask", "=", "unmask:main"]
 
 
-def test_it_scans_without_torch(installed: Path, face_video: Path, tmp_path: Path) -> None:
+def test_scan_works_without_torch(installed: Path, face_video: Path, tmp_path: Path) -> None:
     """The installed command scores a video with the bundled model."""
     probe = "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is not None)"
     assert elsewhere(tmp_path, installed / "python", "-c", probe).returncode == 0
@@ -111,14 +111,14 @@ def test_it_scans_without_torch(installed: Path, face_video: Path, tmp_path: Pat
     assert 0 < line["p_fake"] < 1
 
 
-def test_it_brings_the_client(installed: Path, tmp_path: Path) -> None:
+def test_client_can_be_imported(installed: Path, tmp_path: Path) -> None:
     """`from unmask import watch` works from the wheel."""
     probe = "from unmask import watch; print(watch.__name__)"
     done = elsewhere(tmp_path, installed / "python", "-W", "error", "-c", probe)
     assert (done.returncode, done.stdout) == (0, "watch\n"), done.stderr
 
 
-def test_it_says_what_training_needs(installed: Path, tmp_path: Path) -> None:
+def test_missing_torch_is_reported_with_the_extra(installed: Path, tmp_path: Path) -> None:
     """A command that needs torch names the extra to install, in one line."""
     done = elsewhere(tmp_path, installed / "unmask", "export", "checkpoint", "--out", "bundle")
     assert done.returncode == 2

@@ -147,7 +147,9 @@ def test_a_cpu_without_exact_int8_exports_without_ranges(
     assert activation_ranges(bundle.backbone.read_bytes()) is None
 
 
-def test_a_bundle_that_fails_is_not_written(detector: TorchDetector, written: Path, tmp_path: Path) -> None:
+def test_a_bundle_that_fails_a_gate_is_not_written(
+    detector: TorchDetector, written: Path, tmp_path: Path
+) -> None:
     """Gate B fails on a very steep calibration: the old bundle stays, and no other file is left."""
     out = tmp_path / "bundle"
     shutil.copytree(written, out)
@@ -199,7 +201,7 @@ def test_a_checkpoint_of_full_size_is_exported(tmp_path: Path, monkeypatch: pyte
     assert parameters["int8"] > 8 * parameters["float16"] > 0
 
 
-def test_other_directories_are_left_alone(detector: TorchDetector, tmp_path: Path) -> None:
+def test_a_directory_with_other_files_is_refused(detector: TorchDetector, tmp_path: Path) -> None:
     """A directory with other files is refused; an empty one is used."""
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/one.jpg").write_bytes(b"")

@@ -1,4 +1,4 @@
-"""Tests of what export imports."""
+"""Tests of the imports of export."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ load_checkpoint(folder)
 
 
 def test_export_reads_a_checkpoint_without_scikit_learn_and_matplotlib(tmp_path: Path) -> None:
-    """Exporting needs neither the library that fits classifiers nor the one that draws plots."""
+    """Exporting needs neither scikit-learn nor matplotlib."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path / "checkpoint")],
         cwd=ROOT,

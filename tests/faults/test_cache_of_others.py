@@ -88,7 +88,7 @@ def test_prepared_graphs_are_not_loaded(
 
 
 @pytest.mark.parametrize(("place", "fault"), [case for case in FAULTS if "{name}" not in str(case.values[0])])
-def test_nothing_is_written_there(
+def test_no_engine_is_stored_in_an_exposed_folder(
     place: str, fault: Callable[[Path], None], tmp_path: Path, inject: Inject
 ) -> None:
     """An engine is not stored where it would not be loaded from."""

@@ -177,7 +177,7 @@ PROXIES = {
 
 
 @pytest.mark.parametrize(("rewrite", "shown", "cause"), PROXIES.values(), ids=PROXIES)
-def test_a_page_that_is_refused_says_why(
+def test_a_refused_page_shows_the_reason(
     browser: Browser,
     caplog: pytest.LogCaptureFixture,
     rewrite: Callable[[list[bytes]], list[bytes]],

@@ -1,4 +1,4 @@
-"""Faults: clients that send what a listener has no reason to send. The other clients go on."""
+"""Faults: clients that send data although they should only listen. Other clients are not affected."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def send_flood(server: Server, flood: bytes, *, reads: bool) -> None:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-def test_a_flood_is_told_why(server: Server) -> None:
+def test_a_flooding_client_gets_a_close_code(server: Server) -> None:
     """A client that sends a little too much gets close code 1008."""
 
     async def scenario() -> None:

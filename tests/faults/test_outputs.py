@@ -175,7 +175,7 @@ def run(film: Path) -> Iterator[Callable[[Outputs], Command]]:
 
 
 @pytest.mark.parametrize("make_outputs", CASES)
-def test_an_output_holds_up_nothing(
+def test_a_blocked_output_delays_nothing_else(
     make_outputs: Callable[[Path], Outputs], run: Callable[[Outputs], Command], tmp_path: Path
 ) -> None:
     """Verdicts, heartbeats, health and metrics continue; SIGTERM ends the program in time."""
@@ -205,7 +205,7 @@ def test_sighup_continues_the_recording_in_a_new_file(
     assert [json.loads(line)["seq"] for line in lines] == list(range(1, len(lines) + 1))
 
 
-def test_a_terminal_that_closes_ends_it(film: Path) -> None:
+def test_sighup_of_a_terminal_ends_the_program(film: Path) -> None:
     """SIGHUP of a closed window or connection ends the program instead of rotating a log."""
     child, controller = pty.fork()
     if child == 0:

@@ -1,4 +1,4 @@
-"""Faults of the picture: it stands still, and the face in it with it. There must be no verdict then."""
+"""Faults of the video: it stands still, and so does the face. There must be no verdict."""
 
 from __future__ import annotations
 
@@ -119,8 +119,8 @@ def test_temporal_classifier_adds_nothing_to_a_still(bundle: Bundle, engine: Eng
     assert moving[-1].logit != pytest.approx(moving_without[-1].logit)
 
 
-def test_repeated_picture_is_not_analysed(bundle: Bundle, engine: Engine) -> None:
-    """The same picture again shows nothing new: one sample, no verdict."""
+def test_repeated_frame_is_not_analysed(bundle: Bundle, engine: Engine) -> None:
+    """Identical frames give one sample and no verdict."""
     verdicts, accumulator = run(bundle, engine, repeated)
     assert [(verdict.state, verdict.window_fill) for verdict in verdicts] == [("warming", 1 / bundle.window)]
     result = accumulator.result("x")
@@ -134,7 +134,7 @@ def test_moving_face_is_scored(bundle: Bundle, engine: Engine) -> None:
     assert accumulator.result("x").state == "scored"
 
 
-def test_picture_that_freezes_loses_its_verdict(bundle: Bundle, engine: Engine) -> None:
+def test_frozen_face_loses_its_verdict(bundle: Bundle, engine: Engine) -> None:
     """A face that stops moving is `no_motion` once most of its window is still; it is scored again later."""
 
     def freezing(index: int, rng: np.random.Generator) -> Picture:

@@ -9,7 +9,7 @@ from tests.support.delays import SCENARIOS, Scenario
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
-def test_clocks_and_delays_are_told_apart(scenario: Scenario) -> None:
+def test_clock_errors_do_not_count_as_delay(scenario: Scenario) -> None:
     """The measured delay after each scenario is the true one, whatever the clocks did."""
     delay = MessageDelay()
     measured_s = [delay.measure(sent_s, received_s) for sent_s, received_s in scenario.messages()]

@@ -38,7 +38,7 @@ def test_percentiles() -> None:
 
 
 def test_a_distribution_keeps_every_repetition() -> None:
-    """Its summary is over all values, its noise between the parts; an empty part is left out."""
+    """The summary is over all values, the noise between the parts; an empty part is left out."""
     figure = distribution([[1.0, 3.0], [], [5.0]], "ms")
     assert figure.n == 3
     assert figure.value == 3.0
@@ -47,7 +47,7 @@ def test_a_distribution_keeps_every_repetition() -> None:
 
 
 def test_a_quantity_is_quoted_as_its_median() -> None:
-    """One bad repetition does not move it."""
+    """One slow repetition does not change the median."""
     figure = quantity([5.0, 100.0, 6.0], "s")
     assert figure.value == 6.0
     assert figure.to_dict()["repeats"] == {"value": [5.0, 100.0, 6.0]}
@@ -77,7 +77,7 @@ def test_an_earlier_record_is_compared(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_a_record_that_cannot_be_written(tmp_path: Path) -> None:
-    """The error comes before the measurement and names the path."""
+    """The error is raised before the measurement and names the path."""
     with pytest.raises(RecordNotWritten, match=r"out\.json: cannot be written"):
         Output("latency", OutputConfig(json_out=tmp_path / "nowhere" / "out.json", compare=None))
 
@@ -93,7 +93,7 @@ def test_a_record_that_cannot_be_written(tmp_path: Path) -> None:
     ],
 )
 def test_other_files_cannot_be_compared(tmp_path: Path, content: str | None, words: str) -> None:
-    """The error says what is wrong and what to give."""
+    """The error names the fault and the file to give instead."""
     path = tmp_path / "old.json"
     if content is not None:
         path.write_text(content)

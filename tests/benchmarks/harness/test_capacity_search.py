@@ -9,7 +9,7 @@ from benchmarks.harness.capacity_search import max_capacity
 
 @pytest.mark.parametrize("capacity", [0, 1, 2, 3, 5, 8, 13, 16, 40])
 @pytest.mark.parametrize("start", [1, 2, 7, 16])
-def test_it_finds_the_limit(capacity: int, start: int) -> None:
+def test_the_search_finds_the_limit(capacity: int, start: int) -> None:
     """Each count is measured at most once, and none above the limit."""
     measured: list[int] = []
 
@@ -35,7 +35,7 @@ def test_a_good_start_saves_measurements() -> None:
 
 
 @pytest.mark.parametrize(("start", "limit"), [(0, 5), (1, 0)])
-def test_impossible_counts(start: int, limit: int) -> None:
+def test_counts_below_one_are_refused(start: int, limit: int) -> None:
     """Counts below 1 are an error."""
     with pytest.raises(ValueError, match="at least 1"):
         max_capacity(lambda count: True, start=start, limit=limit)

@@ -49,7 +49,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "CLIP", FRAMES)
 
 
-def test_a_method_adds_up() -> None:
+def test_cost_is_the_median_of_the_repetitions() -> None:
     """The cost is the median over the repetitions; per second of video it depends on the rate of verdicts."""
     method = MethodCost(name="m", faces_s=[1.0, 2.0, 3.0], network_s=[10.0, 20.0, 10.0], verdicts_hz=0.5)
     assert method.total_s == [11.0, 22.0, 13.0]
@@ -58,7 +58,7 @@ def test_a_method_adds_up() -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_the_record(face_video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_record_has_all_figures(face_video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every method has its line and both parts of its cost; the ratios come last."""
     out = tmp_path / "baseline.json"
     assert (
@@ -112,7 +112,7 @@ def test_too_few_crops_are_repeated() -> None:
     assert clip.shape == (original.CLIP, original.SIZE, original.SIZE, 3)
 
 
-def test_a_short_video(tmp_path: Path, make_face_video: Callable[..., Path]) -> None:
+def test_a_short_video_is_refused(tmp_path: Path, make_face_video: Callable[..., Path]) -> None:
     """The error has the number of frames, and the number needed."""
     path = make_face_video(tmp_path / "short.mp4", seconds=2.0)
     with pytest.raises(VideoTooShort, match="50 frames, but the original method scores 80"):
@@ -120,12 +120,12 @@ def test_a_short_video(tmp_path: Path, make_face_video: Callable[..., Path]) -> 
 
 
 def test_a_video_without_a_face(clip: Path) -> None:
-    """The error comes before the minutes that the original takes."""
+    """The error is raised before the original method runs, which takes minutes."""
     with pytest.raises(NothingMeasured, match="no face"):
         run_baseline(BaselineConfig(video=str(clip), model=DEFAULT_BUNDLE))
 
 
-def test_only_files() -> None:
+def test_live_sources_are_refused() -> None:
     """Live sources are an error."""
     with pytest.raises(SettingInvalid, match="VIDEO demo"):
         run_baseline(BaselineConfig(video="demo", model=DEFAULT_BUNDLE))

@@ -37,7 +37,7 @@ def test_delays_and_losses() -> None:
 
 
 def test_only_a_slow_reader_loses_messages() -> None:
-    """Three fast subscribers, and one that reads half of what is published."""
+    """Of four subscribers only the one that reads half of the messages loses some."""
     delivery = deliver(fast=3, slow=1, rate_hz=25.0, streams=4, seconds=2.0)
     assert len(delivery.published) == 200
     assert delivery.lost() == 0.0
@@ -50,7 +50,7 @@ def test_only_a_slow_reader_loses_messages() -> None:
     assert (np.diff(slow[:, 0]) > 0).all()
 
 
-def test_the_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_record_has_all_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each number of subscribers has its figures, by repetition."""
     out = tmp_path / "fanout.json"
     assert (
@@ -68,8 +68,8 @@ def test_the_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "subscribers" in capsys.readouterr().out
 
 
-def test_a_server_that_is_not_there() -> None:
-    """The error comes at once."""
+def test_a_missing_server_is_an_error() -> None:
+    """The error is raised at once."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with (
@@ -79,7 +79,7 @@ def test_a_server_that_is_not_there() -> None:
         pass
 
 
-def test_no_subscribers() -> None:
+def test_numbers_below_one_are_refused() -> None:
     """Numbers below 1 are an error."""
     with pytest.raises(SettingInvalid, match="--subscribers 0"):
         run_fanout(FanoutConfig(subscribers=[0]))

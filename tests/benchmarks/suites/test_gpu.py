@@ -1,4 +1,4 @@
-"""The GPU benchmark without a GPU, on a fake one, and its arithmetic on given timings."""
+"""The GPU benchmark without a GPU, on a fake GPU, and its arithmetic on given timings."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_driver")
-def test_without_a_gpu_it_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """The error comes before anything is loaded or written."""
+def test_a_missing_gpu_is_reported_in_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The error is raised before anything is loaded or written."""
     out = tmp_path / "gpu.json"
     assert unmask.run(["bench", "gpu", "--json", str(out)]) == 2
     (line,) = capfd.readouterr().err.strip().splitlines()
@@ -60,7 +60,7 @@ def test_without_a_gpu_it_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixtu
     assert not out.exists()
 
 
-def test_torch_that_does_not_reach_the_gpu_is_told_apart(
+def test_torch_without_gpu_support_is_reported_as_such(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """With a driver, but a torch built for CPUs, the error names torch."""
@@ -73,7 +73,7 @@ def test_torch_that_does_not_reach_the_gpu_is_told_apart(
 
 
 def test_a_call_is_timed_after_its_warm_up() -> None:
-    """The warm-up is in no figure, and a minimum of calls is always timed."""
+    """The warm-up is excluded, and a minimum number of calls is timed."""
     calls = []
     spent = call_ms(lambda: calls.append(1), seconds=0.0)
     assert len(spent) == MIN_CALLS
@@ -89,7 +89,7 @@ def test_faces_are_counted_at_the_best_batch() -> None:
     assert faces_sustained(series, rate_hz=5.0) == pytest.approx(2000.0)
 
 
-def test_what_the_workers_wrote_is_read() -> None:
+def test_timings_of_the_workers_are_read() -> None:
     """Timings with and without CUDA graphs; a precision that did not run has none."""
     spent = {"backbone": {"1": [1.0], "8": [2.0]}, "head": {"1": [0.5], "8": [0.6]}}
     found: dict[str, dict[str, Any]] = {
@@ -110,7 +110,9 @@ def test_the_record_is_named_after_the_gpu(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 @pytest.mark.parametrize("python", ["/bin/false", "/no/such/python"])
-def test_a_worker_that_fails_is_a_reason(bundle: Bundle, tmp_path: Path, python: str) -> None:
+def test_a_failed_worker_is_reported_and_the_rest_measured(
+    bundle: Bundle, tmp_path: Path, python: str
+) -> None:
     """After a crash or with a missing Python, the other rows are measured."""
     recorded, timings = run_worker(
         bundle,
@@ -156,7 +158,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
 
 @pytest.mark.usefixtures("worker")
-def test_one_run_leaves_everything(
+def test_one_run_records_all_measurements(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Engines, timings, parity, limits and faces are in the tables and in the record, with the GPU's name."""

@@ -34,7 +34,7 @@ def model() -> Path:
 
 
 def test_the_warm_up_is_left_out() -> None:
-    """Frames of the warm-up count as scored, and are in no figure."""
+    """Frames of the warm-up count as scored but are excluded from the figures."""
     samples = StageLatencies(warmup=2)
     for spent_ms in (100.0, 100.0, 1.0, 3.0):
         samples.add({"total": spent_ms}, faces=1)
@@ -44,7 +44,7 @@ def test_the_warm_up_is_left_out() -> None:
     assert figure.repeats["p50"] == (1.0, 3.0)
 
 
-def test_the_record(
+def test_record_has_all_figures(
     face_video: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The record has the figures of every stage; a short file is repeated."""
@@ -93,7 +93,7 @@ def test_a_video_without_a_face_is_a_mistake(clip: Path, model: Path) -> None:
 
 
 def test_a_record_that_cannot_be_written(face_video: Path, model: Path, tmp_path: Path) -> None:
-    """The error comes before the measurement."""
+    """The error is raised before the measurement."""
     out = tmp_path / "nowhere" / "latency.json"
     with pytest.raises(RecordNotWritten, match=r"latency\.json: cannot be written"):
         run_latency(LatencyConfig(source=str(face_video), samples=1, warmup=0, model=model, json_out=out))

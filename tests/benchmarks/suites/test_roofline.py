@@ -83,7 +83,7 @@ def test_memory_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     assert copy_gb_per_s(3)() > 0
 
 
-def test_the_record(
+def test_record_has_all_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every batch size has its share, and the record has the arithmetic of the real backbone."""
@@ -100,7 +100,7 @@ def test_the_record(
     assert "GEMM limit" in capsys.readouterr().out
 
 
-def test_an_empty_batch() -> None:
+def test_batch_sizes_below_one_are_refused() -> None:
     """Batch sizes below 1 are an error."""
     with pytest.raises(SettingInvalid, match="--batch 0"):
         run_roofline(RooflineConfig(batches=[0], model=DEFAULT_BUNDLE))

@@ -136,8 +136,8 @@ def test_a_video_without_a_face(clip: Path) -> None:
         )
 
 
-def test_impossible_settings(face_video: Path) -> None:
-    """The errors come before any stream starts."""
+def test_invalid_settings_are_refused_before_the_first_stream(face_video: Path) -> None:
+    """The errors are raised before any stream starts."""
     with pytest.raises(RateTooHigh):
         run_throughput(ThroughputConfig(source=str(face_video), rate_hz=1000.0, model=DEFAULT_BUNDLE))
     with pytest.raises(SettingInvalid, match="--heights 720"):

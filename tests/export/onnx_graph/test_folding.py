@@ -1,4 +1,4 @@
-"""Folding for inference: the function stays, batch normalisation goes."""
+"""Folding for inference: the same function without batch normalisation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_folding_keeps_the_function(model: SmallModel) -> None:
     torch.testing.assert_close(network(crops), model.backbone(crops), rtol=1e-4, atol=1e-5)
 
 
-def test_folding_leaves_the_original_alone(model: SmallModel) -> None:
+def test_folding_does_not_change_the_original(model: SmallModel) -> None:
     """The weights of the trained network do not change, and no hook is left on it."""
     before = {name: value.clone() for name, value in model.backbone.state_dict().items()}
     fold_for_inference(model.backbone, torch.from_numpy(make_clips(1, 5)[0]))

@@ -89,7 +89,7 @@ def test_graphs_hold_no_paths_of_the_machine(model: SmallModel) -> None:
         assert word.encode() not in content
 
 
-def test_int8_takes_a_quarter(model: SmallModel) -> None:
+def test_int8_takes_a_quarter_of_the_size(model: SmallModel) -> None:
     """int8 takes one byte per weight, float16 two, and no weight is stored twice."""
     sizes = {}
     for kind in ("int8", "float16", "float32"):
@@ -107,7 +107,7 @@ def test_a_stored_weight_that_is_not_in_the_graph_is_an_error(model: SmallModel)
         head_graph(model.head, DIM, foreign)
 
 
-def test_lstms_of_another_kind_are_refused() -> None:
+def test_unsupported_lstms_are_refused() -> None:
     """An LSTM that the ONNX operator computes differently is an error."""
     with pytest.raises(ValueError, match="batch_first"):
         OnnxLSTM(nn.LSTM(4, 4))

@@ -28,7 +28,7 @@ def test_int8_is_within_half_a_step_of_its_channel() -> None:
 
 
 def test_a_channel_of_zeros_stays_zero() -> None:
-    """A channel without a largest weight still gets a scale."""
+    """A channel of zeros gets a scale other than zero."""
     weight = torch.zeros(4, 6)
     weight[1] = 1.0
     for gram in (None, torch.eye(6, dtype=torch.float64)[None]):
@@ -126,7 +126,7 @@ def test_the_smallest_layers_of_int8_are_float16() -> None:
     }
 
 
-def test_float32_is_left_alone(model: SmallModel) -> None:
+def test_float32_weights_are_not_rounded(model: SmallModel) -> None:
     """float32 weights are not rounded."""
     before = copy.deepcopy(model.head.state_dict())
     assert round_weights(model.backbone, model.head, "float32", None) == {}

@@ -198,7 +198,7 @@ def test_limits_come_from_the_manifest(bundle: Bundle) -> None:
     )
 
 
-def test_enough_clips_are_compared() -> None:
+def test_minimum_number_of_clips() -> None:
     """At least 2000 crops and 200 windows, whatever the window."""
     for window, shortest in ((16, 4), (80, 10), (8, 8), (300, 300)):
         clips = clips_needed(window, shortest)

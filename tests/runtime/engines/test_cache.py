@@ -65,7 +65,7 @@ def test_links_are_followed(tmp_path: Path) -> None:
 
 @POSIX
 @pytest.mark.parametrize("part", ["file", "."])
-def test_what_belongs_to_another_user_is_exposed(
+def test_files_of_another_user_are_exposed(
     tmp_path: Path, part: str, skip_or_fail: Callable[[str], NoReturn]
 ) -> None:
     """The owner can change a file or folder whatever its mode."""

@@ -97,7 +97,7 @@ def test_waiting_requests_share_a_call(backbone: GatedBackbone) -> None:
     assert backbone.sizes == [1, 6]
 
 
-def test_request_waits_for_announced_ones(backbone: GatedBackbone) -> None:
+def test_request_waits_for_announced_requests(backbone: GatedBackbone) -> None:
     """While the clock stands still, a request waits for the announced requests and shares their call."""
     with Batcher(backbone, clock=lambda: 0.0) as batcher:
         callers = [Caller(batcher, 1), Caller(batcher, 2, 3)]

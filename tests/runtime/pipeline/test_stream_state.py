@@ -160,8 +160,8 @@ def test_wrong_clock_is_the_reason_of_later_states(stream: StreamStateMachine) -
     assert message == StreamMessage(stream="cam", state="live")
 
 
-def test_repeated_pictures_stall_the_stream(stream: StreamStateMachine) -> None:
-    """A source that sends the same picture again and again is stalled, with a reason of its own."""
+def test_repeated_frames_stall_the_stream(stream: StreamStateMachine) -> None:
+    """A source that keeps sending the same frame is stalled, with a reason of its own."""
     go_live(stream)
     for i in range(1, 6):
         stream.frame_repeated(0.125 * i)

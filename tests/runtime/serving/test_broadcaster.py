@@ -31,7 +31,7 @@ async def take(subscription: Any, count: int) -> list[EncodedMessage]:
     return [await anext(subscription) for _ in range(count)]
 
 
-def test_publishedare_numbered_and_timed() -> None:
+def test_published_messages_are_numbered_and_timed() -> None:
     """Messages get the numbers 1, 2, 3 and the time of publishing."""
     wall = Clock(1735689600.0)
     published: list[EncodedMessage] = []
@@ -98,7 +98,7 @@ def test_a_subscription_opens_with_the_current_state() -> None:
     asyncio.run(join())
 
 
-def test_subscribing_between_publishedneither_loses_nor_repeats_any() -> None:
+def test_subscribing_between_messages_neither_loses_nor_repeats_any() -> None:
     """A message published just before subscribing is in the snapshot and is not delivered again."""
 
     async def join() -> None:
@@ -115,7 +115,7 @@ def test_subscribing_between_publishedneither_loses_nor_repeats_any() -> None:
     asyncio.run(join())
 
 
-def test_a_slow_subscription_loses_old_publishedonly() -> None:
+def test_a_slow_subscription_loses_only_old_messages() -> None:
     """A subscription that is not read keeps the newest messages and delays no other."""
 
     async def listen() -> None:

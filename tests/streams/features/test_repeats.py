@@ -1,4 +1,4 @@
-"""Tests of the recognition of repeated pictures."""
+"""Tests of the recognition of repeated frames."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def image(seed: int, format_name: str = "yuv420p", *, width: int = 34) -> av.Vid
 @pytest.mark.parametrize(
     "format_name", ["yuv420p", "yuvj420p", "nv12", "yuyv422", "rgb24", "gray", "yuv420p10le"]
 )
-def test_same_picture_is_a_repeat_in_every_format(format_name: str) -> None:
+def test_identical_frames_are_repeats_in_every_format(format_name: str) -> None:
     """The content decides, not the frame object and not the padding of its lines."""
     repeats = Repeats()
     found = [repeats.is_repeat(image(seed, format_name)) for seed in (1, 1, 2, 2, 1)]
     assert found == [False, True, False, True, False]
 
 
-def test_one_changed_line_is_a_new_picture() -> None:
+def test_one_changed_line_is_a_new_frame() -> None:
     """A change outside the lines that are compared first counts too."""
     repeats = Repeats()
     rgb = np.zeros((18, 34, 3), np.uint8)
@@ -33,8 +33,8 @@ def test_one_changed_line_is_a_new_picture() -> None:
     assert not repeats.is_repeat(av.VideoFrame.from_ndarray(rgb, "rgb24"))
 
 
-def test_another_size_is_a_new_picture() -> None:
-    """A flat picture of another width has no byte that differs."""
+def test_another_size_is_a_new_frame() -> None:
+    """A flat frame of another width differs in size, although no byte differs."""
     repeats = Repeats()
     for width in (34, 36):
         assert not repeats.is_repeat(av.VideoFrame.from_ndarray(np.zeros((18, width, 3), np.uint8), "rgb24"))

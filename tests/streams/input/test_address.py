@@ -1,4 +1,4 @@
-"""Tests of what is shown of an address: never a user name, password, path or query."""
+"""Tests of the shown form of an address: without user name, password, path and query."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_network_addresses(text: str, shown: str) -> None:
         ("another text", "another text"),
     ],
 )
-def test_texts_of_others_lose_the_address(text: str, hidden: str) -> None:
+def test_addresses_are_removed_from_other_texts(text: str, hidden: str) -> None:
     """A traceback may quote the address, or a part of it."""
     assert network_address("rtsp://ada:s3cr3t@host:554/live/K3Y?t=1").hide_in(text) == hidden
     assert file_address(Path("/live/K3Y")).hide_in(text) == text
@@ -110,7 +110,7 @@ def test_only_what_opens_a_source_asks_for_the_whole_address() -> None:
         "K3Y?token=s3cr3t",
     ],
 )
-def test_mistakes(text: str) -> None:
+def test_a_mistyped_address_is_not_repeated_in_the_error(text: str) -> None:
     """The error of a mistyped address contains no part of it that can be a secret."""
     with pytest.raises(SourceError) as caught:
         parse_source(text)

@@ -115,7 +115,7 @@ def test_a_video_without_a_clip_raises_the_reason(
         cut_clips(path, SPEC, FaceFinder(Detector(detector_infer(threads=1))))
 
 
-def test_a_file_that_is_no_video_is_a_source_error(tmp_path: Path) -> None:
+def test_a_text_file_is_a_source_error(tmp_path: Path) -> None:
     """A text file named like a video, and a missing file, are read errors."""
     (tmp_path / "text.mp4").write_text("this is not a video")
     for name in ("text.mp4", "missing.mp4"):

@@ -18,7 +18,7 @@ def test_recrop_keeps_the_centre_at_the_scale_of_the_new_margin() -> None:
     assert recrop(frames, margin=1.3, to_margin=1.3, size=96).shape == (2, 96, 96, 3)
 
 
-def test_jpeg_keeps_colours_at_full_resolution_unless_told_otherwise() -> None:
+def test_jpeg_keeps_colours_at_full_resolution_by_default() -> None:
     """Columns of red and blue, one pixel wide, survive 4:4:4 and not 4:2:0."""
     crop = np.zeros((32, 32, 3), dtype=np.uint8)
     crop[:, ::2, 0] = crop[:, 1::2, 2] = 255

@@ -1,4 +1,4 @@
-"""Clip sets whose fakes flicker."""
+"""Clip sets whose fakes vary from frame to frame."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HELD_OUT = ("g6", "g7", "g8", "g9")
 def write_clips(
     folder: Path, groups: Collection[str], *, frames: int = FRAMES, labels: Collection[bool] = (False, True)
 ) -> Path:
-    """Write a clip set of moving faces of random brightness; the middle of the fake ones flickers."""
+    """Write a clip set of moving faces; the middle of the fake ones varies in brightness between frames."""
     folder.mkdir()
     portrait = np.asarray(astronaut(), np.uint8)[0:224, 110:334]  # type: ignore[no-untyped-call]
     face = cv2.resize(portrait, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32)

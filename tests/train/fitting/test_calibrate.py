@@ -57,7 +57,7 @@ def test_videos_weigh_the_same_whatever_their_length() -> None:
 
 
 def test_single_crops_cannot_calibrate_windows() -> None:
-    """Clips without a window are no basis for a calibration of live windows."""
+    """Clips without a window cannot calibrate the windows of live verdicts."""
     with pytest.raises(CalibrationError, match="long enough for a window"):
         fit_calibration([scores("a", True, ()), scores("b", False, ())])
 
@@ -110,7 +110,7 @@ def checkpoint(tmp_path: Path) -> Path:
 def test_new_checkpoint_gets_a_temporal_classifier_and_a_calibration(
     checkpoint: Path, tmp_path: Path
 ) -> None:
-    """Both are written; the calibration is that of the model with its temporal classifier."""
+    """Both are written; the calibration is for the model with its temporal classifier."""
     data = [write_clips(tmp_path / "clips", [f"g{i}" for i in range(10)])]
     calibrate_checkpoint(checkpoint, data, val_groups=HELD_OUT, console=QUIET)
     written = load_checkpoint(checkpoint)
@@ -121,7 +121,7 @@ def test_new_checkpoint_gets_a_temporal_classifier_and_a_calibration(
     assert written.calibration.scale == pytest.approx(again.scale, rel=1e-4)
 
 
-def test_what_cannot_be_fitted_is_left_out_and_reported(checkpoint: Path, tmp_path: Path) -> None:
+def test_without_enough_clips_parts_are_left_out_and_reported(checkpoint: Path, tmp_path: Path) -> None:
     """Without enough training clips there is only a calibration; without held-out clips there is none."""
     screen = io.StringIO()
     console = Console(file=screen, width=200)

@@ -1,4 +1,4 @@
-"""A run is read back from what its checkpoint keeps."""
+"""Reading the settings of a run from the config.json of a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from train.sampling.config import SamplingConfig
 
 
 def test_a_run_is_read_back(tmp_path: Path) -> None:
-    """What a checkpoint states is the run that made it."""
+    """The settings in a checkpoint equal those of its run."""
     config = FitConfig(sampling=SamplingConfig(sizes=(32, 64), crops=(80, 80)), val_groups=("a", "b"), seed=5)
     model = ModelConfig(input_size=64, hidden=16)
     path = tmp_path / "config.json"
@@ -35,7 +35,7 @@ def test_a_run_is_read_back(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path: Path, text: str, reason: str) -> None:
-    """The error names the file and what is wrong in it."""
+    """The error names the file and the fault in it."""
     path = tmp_path / "run.json"
     path.write_text(text)
     with pytest.raises(RunConfigUnreadable, match=f"(?s)run.json.*{reason}"):

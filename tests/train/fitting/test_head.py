@@ -24,7 +24,7 @@ def test_pseudo_clip_moves_smoothly() -> None:
     assert 0 < np.mean(steps) < 0.6 * np.mean(spans)
 
 
-def test_fake_pseudo_clip_flickers() -> None:
+def test_fake_pseudo_clip_varies_between_frames() -> None:
     """The fake varies from frame to frame: its colour jumps more than that of a real pseudo clip."""
 
     def jumps(strength: float | None) -> float:

@@ -57,7 +57,7 @@ def test_small_separable_set_does_not_give_certainty() -> None:
     assert 0.05 < found.p_fake(-1.0) < 0.4
 
 
-def test_weights_replace_copies() -> None:
+def test_a_weight_counts_like_copies() -> None:
     """A hundred windows with a weight of 0.01 count like one window."""
     logits, fake = drawn(400, scale=1.5, offset=0.3)
     once = fit_platt(logits, fake)
@@ -76,7 +76,7 @@ def test_logits_of_any_scale_are_fitted(factor: float) -> None:
 
 
 def test_scores_that_cannot_be_calibrated_are_errors() -> None:
-    """One class, nan, constant and inverted scores each give an error that says what to do."""
+    """One class, nan, constant and inverted scores each give an error with advice."""
     for logits, fake, message in (
         ([1.0, 2.0], [1, 1], "only one class"),
         ([1.0, math.nan], [0, 1], "not a finite number"),

@@ -1,4 +1,4 @@
-"""The temporal classifier is fitted on clips, weighed on others, and written into the model."""
+"""The temporal classifier is fitted on clips, scaled on held-out clips, and written into the model."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def video_auc(model: Path, data: Path, kind: LogitKind) -> float:
     return auc(videos.fake, videos.logit)
 
 
-def test_flicker_is_detected_in_other_groups(model: Path, data: Path) -> None:
+def test_varying_fakes_are_detected_in_other_groups(model: Path, data: Path) -> None:
     """Fitted on some groups, it separates other groups where the network cannot."""
     change_manifest(model, metrics={"of another calibration": {}})
     temporal = refit_temporal(model, [data], val_groups=HELD_OUT, console=QUIET)
@@ -67,7 +67,7 @@ def test_held_out_clips_only_set_the_scale(model: Path, data: Path, tmp_path: Pa
 
 
 def test_groups_held_out_in_training_are_held_out_again(model: Path, data: Path) -> None:
-    """The groups that the training held out are the default; groups that it saw are refused."""
+    """The groups held out in training are the default; groups of the training are refused."""
     change_manifest(model, training={"sets": ["clips"], "fit": {"val_groups": list(HELD_OUT)}})
     with pytest.raises(TemporalClassifierError, match="was trained on some of the held-out clips"):
         refit_temporal(model, [data], val_groups=["g0", "g1"], console=QUIET)
@@ -77,7 +77,7 @@ def test_groups_held_out_in_training_are_held_out_again(model: Path, data: Path)
 
 
 def test_failed_fit_is_explained_and_changes_nothing(model: Path, tmp_path: Path) -> None:
-    """Nothing held out, one class, clips shorter than a window, or one group: each error says what to do."""
+    """Nothing held out, one class, clips shorter than a window, or one group: each error has advice."""
     before = (model / "manifest.json").read_bytes()
     groups = GROUPS[:8]
     for name, facts, held_out, message in (
@@ -122,7 +122,7 @@ def test_command_fits_calibrates_and_renames(
 def test_broken_temporal_classifier_of_a_checkpoint_is_an_error(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The file is optional; a broken one is not taken for none, and does not prevent a new fit."""
+    """The file is optional; a broken file is an error on loading but does not prevent a new fit."""
     config = ModelConfig(input_size=32, hidden=8, window=FRAMES, min_frames=4, sample_hz=10)
     checkpoint = tmp_path / "checkpoint"
     torch.manual_seed(0)

@@ -41,7 +41,7 @@ def test_a_saved_checkpoint_is_loaded_unchanged(model: ResNeXtLSTM, tmp_path: Pa
 
 
 def test_an_empty_directory_is_refused(tmp_path: Path) -> None:
-    """The error says what to give instead."""
+    """The error has advice on what to give instead."""
     with pytest.raises(CheckpointError, match="unmask train fit"):
         load_checkpoint(tmp_path)
 

@@ -77,7 +77,7 @@ def test_a_bundle_is_loaded(checkpoint: Path, crops: torch.Tensor, tmp_path: Pat
 
 
 def test_other_files_are_refused(tmp_path: Path, crops: torch.Tensor) -> None:
-    """A missing file, other files and an empty folder are errors that say what to give."""
+    """A missing file, other files and an empty folder are errors with advice."""
     (tmp_path / "text.pth").write_text("no weights")
     (tmp_path / "broken.pth").write_bytes(b"h\x05.")  # a pickle that asks for what it never kept
     save_file({"other": torch.zeros(1)}, tmp_path / "other.safetensors")

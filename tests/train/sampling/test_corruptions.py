@@ -1,4 +1,4 @@
-"""Each corruption harms a picture by more at each step, and leaves size, type and colour order alone."""
+"""Corruptions: the error grows with the severity; size, type and colour order do not change."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def clip() -> NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_more_severity_is_more_damage(name: str, clip: NDArray[np.uint8]) -> None:
-    """The error against the clean clip grows from step to step; the clip that went in is not touched."""
+def test_higher_severity_gives_a_larger_error(name: str, clip: NDArray[np.uint8]) -> None:
+    """The error against the clean clip grows with the severity; the input clip is not changed."""
     before = clip.copy()
     errors = []
     for severity in range(1, len(CORRUPTIONS[name].strengths) + 1):
@@ -34,14 +34,14 @@ def test_more_severity_is_more_damage(name: str, clip: NDArray[np.uint8]) -> Non
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_the_same_seed_damages_alike(name: str, clip: NDArray[np.uint8]) -> None:
-    """Two runs give the same pictures, so two models are measured on the same damage."""
+def test_the_same_seed_gives_the_same_corruption(name: str, clip: NDArray[np.uint8]) -> None:
+    """Two runs give the same frames, so two models are measured on the same corruption."""
     np.testing.assert_array_equal(corrupt(clip[:3], name, 2, seed=4), corrupt(clip[:3], name, 2, seed=4))
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
 @pytest.mark.parametrize("shape", [(1, 64, 64), (3, 33, 47)])
-def test_stills_and_odd_sizes_are_taken(name: str, shape: tuple[int, int, int]) -> None:
+def test_single_frames_and_odd_sizes_keep_their_shape(name: str, shape: tuple[int, int, int]) -> None:
     """A single frame and odd sides, which 4:2:0 video cannot have, keep their shape."""
     frames, height, width = shape
     picture = np.asarray(astronaut(), dtype=np.uint8)  # type: ignore[no-untyped-call]
@@ -51,15 +51,15 @@ def test_stills_and_odd_sizes_are_taken(name: str, shape: tuple[int, int, int]) 
 
 @pytest.mark.parametrize("name", [name for name in CORRUPTIONS if name != "gamma"])
 def test_colours_stay_in_place(name: str) -> None:
-    """A red picture stays red: no path swaps RGB for BGR or washes colours out."""
+    """A red frame stays red: no corruption swaps RGB for BGR or desaturates colours."""
     red = np.zeros((2, 64, 64, 3), dtype=np.uint8)
     red[..., 0] = 200
     mean = corrupt(red, name, 1).reshape(-1, 3).mean(axis=0)
     assert mean == pytest.approx([200, 0, 0], abs=8)
 
 
-def test_h264_carries_from_frame_to_frame() -> None:
-    """The clip is coded as a video: a frame's damage depends on its neighbours."""
+def test_h264_corruption_depends_on_neighbouring_frames() -> None:
+    """The clip is encoded as a video, so the error of a frame depends on its neighbours."""
     rng = np.random.default_rng(0)
     still = np.repeat(rng.integers(0, 256, (1, 64, 64, 3), dtype=np.uint8), 6, axis=0)
     changing = rng.integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
@@ -76,7 +76,7 @@ def test_gamma_darkens_and_keeps_the_ends() -> None:
 
 
 def test_unknown_names_severities_and_shapes_are_refused(clip: NDArray[np.uint8]) -> None:
-    """A wrong request is an error with the choices, not a clean clip that looks robust."""
+    """An invalid request is an error with the valid choices, not a clean clip."""
     with pytest.raises(ValueError, match="choose one of jpeg"):
         corrupt(clip, "fog", 1)
     for severity in (0, 4):

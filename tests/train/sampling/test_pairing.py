@@ -59,7 +59,7 @@ def test_unrelated_frames_have_no_region() -> None:
     assert changed_region(FACE, 255 - FACE) == (None, None)
 
 
-def test_the_most_similar_frame_is_the_origin() -> None:
+def test_the_most_similar_frame_is_the_original() -> None:
     """The frame of the same moment is found among all real clips of the group."""
     reals = [np.stack([shifted(FACE, 6 * i + 30 * clip, 2 * i) for i in range(4)]) for clip in range(2)]
     fake = np.stack([recoloured(reals[1][i]) for i in (1, 2, 3)])

@@ -1,4 +1,4 @@
-"""A model with known logits, and clips of flat frames."""
+"""Scorer with known logits, and clips of flat frames."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def test_a_damaged_graph_is_optimised_again(graphs: GraphCache, name: str, conte
 def test_a_folder_that_others_can_write_is_not_used(
     graphs: GraphCache, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever can write the graph can write its hashes too."""
+    """A user who can write the graph can also write its hashes."""
     path = graphs.store(KEY, Optimiser())
     assert path is not None
     graphs.root.chmod(0o777)

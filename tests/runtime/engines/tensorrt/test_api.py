@@ -1,4 +1,4 @@
-"""The protocols name members that the real modules have."""
+"""The members in the protocols exist in the real modules."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_tensorrt_rtx_has_the_members_of_the_module(rtx: api.TensorRT) -> None:
 
 @pytest.mark.parametrize(("protocol", "name"), CLASSES.items())
 def test_tensorrt_rtx_has_the_members_of_each_class(rtx: api.TensorRT, protocol: type, name: str) -> None:
-    """Members of other versions are the only ones that may be missing."""
+    """Only members of other versions may be missing."""
     real: Any = rtx
     for part in name.split("."):
         real = getattr(real, part)

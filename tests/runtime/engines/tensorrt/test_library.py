@@ -36,7 +36,7 @@ def test_first_complete_tensorrt_is_loaded() -> None:
     ],
 )
 def test_missing_pycuda_is_reported(error: ImportError, reason: str) -> None:
-    """The message says what to install."""
+    """The message names the extra to install."""
 
     def load(name: str) -> object:
         raise error

@@ -136,7 +136,7 @@ def test_bursts_stalls_and_steps_are_not_a_wrong_clock() -> None:
         (itertools.cycle([*[0.0] * 30, *[500.0] * 26]), "jump back and forth"),
     ],
 )
-def test_the_fault_of_a_clock_is_named(stamps_s: itertools.count[float], words: str) -> None:
+def test_the_reason_describes_the_fault_of_the_clock(stamps_s: itertools.count[float], words: str) -> None:
     """The reason says how the time stamps differ from real time."""
     clock_check = ClockCheck()
     reasons = [clock_check.observe(number / 25, next(stamps_s)) for number in range(100)]
