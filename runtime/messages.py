@@ -111,8 +111,9 @@ class VerdictMessage(_Message, frozen=True, kw_only=True, tag="verdict"):
 
     Args:
         stream: Name of the stream.
-        face: Track id within the stream; never reused. state: `warming`, `real`, `uncertain`, `fake` or
-            `stale`. After `stale` the previous verdict is not valid.
+        face: Track id within the stream; never reused.
+        state: `warming`, `real`, `uncertain`, `fake` or `stale`. The id of a `stale` face comes again
+            only if it had to make room for other faces and has its next turn.
         p_fake: Calibrated probability of a fake at equal priors, 0..1; None exactly when the state is
             `warming` or `stale`.
         box: `(x, y, w, h)` in shares of the frame, 0..1; see `relative_box`.
@@ -198,6 +199,8 @@ class StreamHealth(_Checked, frozen=True, kw_only=True):
         dropped: Due samples without a verdict, whatever the cause.
         dropped_by: The same by cause.
         reconnects: Number of times that the source was lost.
+        waiting: Faces in view that have no verdict now, because there are more than can be analysed at once.
+            Faces take turns.
 
     Raises:
         ValueError: The state is unknown or a count is negative.
@@ -209,6 +212,7 @@ class StreamHealth(_Checked, frozen=True, kw_only=True):
     dropped: Count = 0
     dropped_by: DroppedBy = msgspec.field(default_factory=DroppedBy)
     reconnects: Count = 0
+    waiting: Count = 0
 
 
 class HeartbeatMessage(_Message, frozen=True, kw_only=True, tag="heartbeat"):

@@ -136,9 +136,9 @@ def scan(
 ) -> int:
     """Score whole videos without dropping frames.
 
-    The score of a video is that of its most suspicious face, among faces seen for at least half of the time
-    and at least half as tall as the tallest. If a file cannot be read the others are still scored, and
-    the exit code is 2.
+    The score of a video is that of its most suspicious face of any size, among those in view for at least
+    half as long as the face in view longest. Still images have none. If a file cannot be read the others
+    are still scored, and the exit code is 2.
     """
     # On SIGTERM the results so far are printed, as on Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

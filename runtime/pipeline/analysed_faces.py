@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 
 from runtime.model.bundle import Bundle
@@ -13,6 +12,8 @@ from streams.faces.finder import Face
 from streams.features.temporal_residuals import ResidualMeter
 from streams.input.continuity import Spacing
 
+# Samples of one turn, in windows, where faces take turns: long enough for verdicts on a full window.
+TURN_WINDOWS = 2
 # A face that is missing from this many consecutive samples is gone, and its window is discarded.
 MAX_MISSES = 2
 
@@ -41,41 +42,94 @@ class AnalysedFace:
         self.decision.reset()
 
 
+class Turns:
+    """Choice of the faces to analyse where there are more than can be analysed.
+
+    A face keeps its place for a turn, since exchanging it for another leaves a gap in the windows of both.
+    After that it makes room for a face that waits: the one that has waited longest, of those the largest.
+
+    Args:
+        max_faces: Number of places; None for any number.
+        turn: Length of a turn in samples.
+    """
+
+    def __init__(self, max_faces: int | None, *, turn: int) -> None:
+        self.waiting = 0
+        """Number of faces of the last frame that have no place."""
+        self._max_faces = max_faces
+        self._turn = turn
+        self._frame = 0
+        # Samples since a face got its place, and the frames in which it was last seen or lost its place.
+        self._taken: dict[int, int] = {}
+        self._seen: dict[int, int] = {}
+        self._served: dict[int, int] = {}
+
+    def select(self, faces: Sequence[Face]) -> tuple[Face, ...]:
+        """Select the faces of the next frame to analyse.
+
+        Args:
+            faces: All faces of the frame.
+        """
+        self._frame += 1
+        self._seen = {face: seen for face, seen in self._seen.items() if self._frame - seen <= MAX_MISSES}
+        self._seen.update((face.id, self._frame) for face in faces)
+        chosen = tuple(faces)
+        if self._max_faces is not None and len(faces) > self._max_faces:
+            chosen = tuple(sorted(faces, key=self._rank)[: self._max_faces])
+        ids = {face.id for face in chosen}
+        for face in faces:
+            if face.id not in ids and self._taken.pop(face.id, None) is not None:
+                self._served[face.id] = self._frame
+        self._taken = {face: taken for face, taken in self._taken.items() if face in self._seen}
+        self._served = {face: frame for face, frame in self._served.items() if face in self._seen}
+        for face_id in ids:
+            self._taken[face_id] = self._taken.get(face_id, 0) + 1
+        self.waiting = len(faces) - len(chosen)
+        return chosen
+
+    def _rank(self, face: Face) -> tuple[int, float, float]:
+        """Return the order: faces within their turn, those that wait, those whose turn is over."""
+        taken = self._taken.get(face.id)
+        if taken is None:
+            return 1, self._served.get(face.id, 0), -face.box[3]
+        return (0 if taken < self._turn else 2), 0, -face.box[3]
+
+
 class AnalysedFaces:
     """All faces of one stream that are being analysed.
 
     Args:
         bundle: The model.
-        max_faces: Largest number of faces analysed in one frame.
+        max_faces: Largest number of faces analysed in one frame; None for all. Further faces take turns.
         expiry_s: Age in seconds above which a verdict is `stale`.
     """
 
-    def __init__(self, bundle: Bundle, *, max_faces: int, expiry_s: float) -> None:
+    def __init__(self, bundle: Bundle, *, max_faces: int | None, expiry_s: float) -> None:
         self._bundle = bundle
         self._max_faces = max_faces
         self._expiry_s = expiry_s
         self._spacing = Spacing(bundle.sample_hz)
         self._segment: int | None = None
         self._faces: dict[int, AnalysedFace] = {}
-        self._selected: deque[set[int]] = deque(maxlen=MAX_MISSES)
+        self._turns = Turns(max_faces, turn=TURN_WINDOWS * bundle.window)
 
     @property
     def ids(self) -> Collection[int]:
         """Track ids of the faces."""
         return self._faces.keys()
 
+    @property
+    def waiting(self) -> int:
+        """Number of faces of the last frame that wait for their turn."""
+        return self._turns.waiting
+
     def select(self, faces: Sequence[Face]) -> tuple[Face, ...]:
-        """Select the faces of the next frame to analyse: those selected recently, then the largest.
+        """Select the faces of the next frame to analyse; see `Turns`.
 
         Args:
             faces: All faces of the frame.
         """
-        if len(faces) > self._max_faces:
-            # Replacing a face by a larger one would leave a gap in the windows of both.
-            recent: set[int] = set().union(*self._selected)
-            faces = sorted(faces, key=lambda face: (face.id not in recent, -face.box[3]))[: self._max_faces]
-        self._selected.append({face.id for face in faces})
-        return tuple(faces)
+        return self._turns.select(faces)
 
     def update(
         self, faces: Iterable[Face], *, time_s: float, segment: int

@@ -129,7 +129,9 @@ class Scanner:
 
     def _new_analysis(self) -> StreamAnalysis:
         finder = FaceFinder(Detector(self._infer))
-        return StreamAnalysis(self._bundle, head=self._head, features=self._batcher, finder=finder)
+        return StreamAnalysis(
+            self._bundle, head=self._head, features=self._batcher, finder=finder, max_faces=None
+        )
 
 
 class _BatchedFrames:

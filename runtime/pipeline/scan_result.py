@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from runtime.model.bundle import Bundle
-from runtime.model.video_score import FaceLogits, face_p_fake, video_p_fake
+from runtime.model.video_score import FaceLogits, counting_faces, face_p_fake, video_p_fake
 from runtime.pipeline.stream_analysis import FaceVerdict, ObservedFrame
 
 MAX_INTERVAL_S = 1.0
@@ -26,12 +25,15 @@ class FaceScore:
         p_fake: Calibrated probability of a fake over all of its windows, 0..1; None if it has no window.
         windows: Number of windows that were scored.
         seconds: Time in seconds for which the face was in view.
+        counts: Whether the face counts for the score of the video: it has a window, and is in view for at
+            least half as long as the face in view longest.
     """
 
     face: int
     p_fake: float | None
     windows: int
     seconds: float
+    counts: bool
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object of this score."""
@@ -40,6 +42,7 @@ class FaceScore:
             "p_fake": None if self.p_fake is None else round(self.p_fake, 6),
             "windows": self.windows,
             "seconds": round(self.seconds, 3),
+            "counts": self.counts,
         }
 
 
@@ -85,7 +88,7 @@ class ScanResult:
 @dataclass
 class _FaceHistory:
     logits: list[float] = field(default_factory=list)
-    heights: list[float] = field(default_factory=list)
+    samples: int = 0
 
 
 class ScanAccumulator:
@@ -125,7 +128,7 @@ class ScanAccumulator:
             return
         self._frames += 1
         for face in observed.faces:
-            self._faces.setdefault(face.id, _FaceHistory()).heights.append(face.box[3])
+            self._faces.setdefault(face.id, _FaceHistory()).samples += 1
         for verdict in verdicts:
             if verdict.reason is not None:
                 self._still += verdict.reason == "no_motion"
@@ -142,13 +145,13 @@ class ScanAccumulator:
             FaceLogits(
                 face=face_id,
                 logits=history.logits,
-                samples=len(history.heights),
-                height=statistics.median(history.heights),
+                samples=history.samples,
             )
             for face_id, history in sorted(self._faces.items())
         ]
         calibration = self._bundle.calibration
-        p_fake = video_p_fake(faces, calibration, samples=self._frames)
+        p_fake = video_p_fake(faces, calibration)
+        counting = {face.face for face in counting_faces(faces)}
         return ScanResult(
             file=file,
             state=self._state(p_fake),
@@ -159,6 +162,7 @@ class ScanAccumulator:
                     p_fake=face_p_fake(face, calibration),
                     windows=len(face.logits),
                     seconds=face.samples / self._bundle.sample_hz,
+                    counts=face.face in counting,
                 )
                 for face in faces
             ),

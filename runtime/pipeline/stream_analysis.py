@@ -147,7 +147,7 @@ class StreamAnalysis:
         features: Batcher, or the engine itself if there is only one stream.
         finder: Face finder of this stream alone.
         verdict_hz: Verdicts per second of media time and face; None for one per frame.
-        max_faces: Largest number of faces analysed in one frame: those analysed before, then the largest.
+        max_faces: Largest number of faces analysed in one frame; None for all. Further faces take turns.
         expiry_s: Age in seconds, from the start of a frame's analysis, above which its score is `stale`.
         clock: Monotonic clock in seconds.
         wall: Unix time in seconds, comparable with `Frame.captured`.
@@ -161,7 +161,7 @@ class StreamAnalysis:
         features: FeatureExtractor,
         finder: Finder,
         verdict_hz: float | None = None,
-        max_faces: int = 8,
+        max_faces: int | None = 8,
         expiry_s: float = float("inf"),
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
@@ -187,6 +187,11 @@ class StreamAnalysis:
     def faces(self) -> Collection[int]:
         """Track ids of the faces being analysed."""
         return self._faces.ids
+
+    @property
+    def waiting(self) -> int:
+        """Number of faces of the last frame that wait for their turn to be analysed."""
+        return self._faces.waiting
 
     @property
     def repeated(self) -> bool:

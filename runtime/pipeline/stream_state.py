@@ -80,6 +80,7 @@ class StreamStateMachine:
         self._verdicts: dict[int, VerdictMessage] = {}
         self._analysed = 0
         self._repeated = 0
+        self._waiting = 0
         self._disconnects = 0
 
     def current(self) -> Messages:
@@ -172,6 +173,7 @@ class StreamStateMachine:
         now: float,
         done: float | None = None,
         losses: Losses | None = None,
+        waiting: int = 0,
     ) -> Messages:
         """Handle the result of one frame of the present connection.
 
@@ -181,12 +183,14 @@ class StreamStateMachine:
             now: Time in seconds at which the analysis of the frame began.
             done: Time in seconds at which it ended; None if it took no time.
             losses: Due samples that were not analysed so far.
+            waiting: Number of faces in the frame that wait for their turn to be analysed.
 
         Returns:
             The verdicts, after the change to `live` or before the change to `no_face`. Nothing after an
             interruption, until `RECOVERY_FRAMES` frames have come in time.
         """
         self._analysed += 1
+        self._waiting = waiting
         interval_s = 0.0 if self._frame_at is None else now - self._frame_at
         took_s = 0.0 if done is None else done - now
         self._frame_at = now
@@ -260,6 +264,7 @@ class StreamStateMachine:
                 repeated=self._repeated,
             ),
             reconnects=self._disconnects,
+            waiting=self._waiting if self.state == "live" else 0,
         )
 
     def _change(self, state: StreamState, reason: str | None = None) -> Messages:

@@ -258,6 +258,7 @@ class StreamThread:
                 now=started,
                 done=self._timing.clock(),
                 losses=self._losses(),
+                waiting=analysis.waiting,
             )
 
         self._send(decide)

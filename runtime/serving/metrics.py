@@ -124,12 +124,16 @@ class _CurrentState:
         reconnects = CounterMetricFamily(
             "unmask_reconnects", "Number of times that the source was lost.", labels=["stream"]
         )
+        waiting = GaugeMetricFamily(
+            "unmask_faces_waiting", "Faces that wait for their turn to be analysed.", labels=["stream"]
+        )
         for health in self.health:
+            waiting.add_metric([health.stream], health.waiting)
             analysed.add_metric([health.stream], health.analysed)
             for cause, count in msgspec.structs.asdict(health.dropped_by).items():
                 dropped.add_metric([health.stream, cause], count)
             reconnects.add_metric([health.stream], health.reconnects)
-        yield from (analysed, dropped, reconnects)
+        yield from (analysed, dropped, reconnects, waiting)
         outputs_lost = CounterMetricFamily(
             "unmask_output_lines_lost",
             "Lines lost because an output was too slow or failed.",

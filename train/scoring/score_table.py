@@ -81,9 +81,8 @@ def video_scores(
             face=0,
             logits=logits,
             samples=sum(clip.samples for clip in clips),
-            height=float(np.median([clip.height for clip in clips])),
         )
-        p_fake = video_p_fake([face], calibration, samples=face.samples)
+        p_fake = video_p_fake([face], calibration)
         if p_fake is not None:
             rows.append((clips[0], float(np.mean(logits)), p_fake))
     return _table(rows)

@@ -141,12 +141,16 @@ class StreamCard {
     const counters = health.get(this.stream);
     setText(
       this.counts,
-      counters ? `frames analysed: ${counters.analysed} · dropped: ${dropped(counters)} · reconnects: ${counters.reconnects}` : "",
+      counters ? `frames analysed: ${counters.analysed} · dropped: ${dropped(counters)} · reconnects: ${counters.reconnects}${waiting(counters)}` : "",
     );
     // With faces in view the place for the reason is taken; only a wrong clock has one then.
     if (reason && shown.length) setText(this.counts, `${reason} · ${this.counts.textContent}`);
     this.footer.hidden = !this.latency.textContent && !this.counts.textContent;
   }
+}
+
+function waiting(counters) {
+  return counters.waiting ? ` · too many faces: ${counters.waiting} wait for their turn` : "";
 }
 
 function dropped(counters) {

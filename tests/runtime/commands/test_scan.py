@@ -22,7 +22,7 @@ def test_json_output(
     assert [line["file"] for line in lines] == [str(face_video), str(empty), str(clip)]
     assert [line["state"] for line in lines] == ["scored", "unreadable", "no_face"]
     assert list(lines[0]) == ["file", "state", "p_fake", "faces", "seconds", "frames"]
-    assert list(lines[0]["faces"][0]) == ["face", "p_fake", "windows", "seconds"]
+    assert list(lines[0]["faces"][0]) == ["face", "p_fake", "windows", "seconds", "counts"]
     assert lines[1]["p_fake"] is None
     assert lines[1]["error"] in err
     assert len(err.splitlines()) == 1

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from runtime.model.bundle import Bundle, load_bundle
-from runtime.pipeline.analysed_faces import AnalysedFaces
+from runtime.pipeline.analysed_faces import AnalysedFaces, Turns
 from streams.faces.finder import Face
 from streams.input.continuity import MAX_BRIDGED_STEP
 
@@ -71,3 +71,50 @@ def test_no_window_spans_two_segments(bundle: Bundle, samples: list[Sample]) -> 
 def test_windows_depend_on_nothing_but_the_sequence(bundle: Bundle, samples: list[Sample]) -> None:
     """The same samples give the same windows."""
     assert run(bundle, samples) == run(bundle, samples)
+
+
+def chosen(turns: Turns, faces: int) -> set[int]:
+    """Select from faces 1 to `faces`, of which the first is the largest."""
+    return {
+        face.id
+        for face in turns.select(
+            [
+                Face(id=face, box=(0.0, 0.0, 9.0, 99.0 - face), score=0.9, detected=True)
+                for face in range(1, faces + 1)
+            ]
+        )
+    }
+
+
+def test_all_faces_are_analysed_without_a_limit() -> None:
+    """`scan` has no limit."""
+    turns = Turns(None, turn=8)
+    assert (len(chosen(turns, 40)), turns.waiting) == (40, 0)
+
+
+@pytest.mark.parametrize(("faces", "places"), [(9, 8), (12, 8), (30, 8), (2, 1)])
+def test_faces_take_turns(faces: int, places: int) -> None:
+    """Every face gets whole turns, as many as any other but one; the number that waits is known."""
+    turns, turn = Turns(places, turn=8), 8
+    runs: dict[int, list[int]] = {face: [0] for face in range(1, faces + 1)}
+    for _ in range(12 * turn * -(-faces // places)):
+        selected = chosen(turns, faces)
+        assert (len(selected), turns.waiting) == (places, faces - places)
+        for face, lengths in runs.items():
+            if face in selected:
+                lengths[-1] += 1
+            elif lengths[-1]:
+                lengths.append(0)
+    samples = [sum(lengths) for lengths in runs.values()]
+    assert min(samples) > 0.7 * max(samples)
+    # The last run of each may still be going on.
+    assert all(length >= turn for lengths in runs.values() for length in lengths[:-1])
+
+
+def test_face_that_is_missed_once_keeps_its_place() -> None:
+    """A face that the detector misses in one sample does not lose its window to one that waits."""
+    turns = Turns(1, turn=8)
+    face, other = (Face(id=number, box=(0.0, 0.0, 9.0, 9.0), score=0.9, detected=True) for number in (1, 2))
+    assert turns.select([face]) == (face,)
+    assert turns.select([]) == ()
+    assert turns.select([face, other]) == (face,)
