@@ -1,4 +1,4 @@
-"""Write a trained detector as a bundle: fold, round, export, check both gates, then install."""
+"""Writer of model bundles: fold and round a trained detector, export it, check both gates, install it."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from runtime.model.temporal_classifier import TEMPORAL_FILE
 from streams.text import printable
 from train.models.checkpoint import load_checkpoint
 
-# Limit of the user's clips; every other one is for the rounding, the rest for the gates.
+# Maximum number of the user's clips: every other one for the rounding, the rest for the gates.
 MAX_CLIPS = 192
 NOISE_CLIPS = 4
 PORTRAIT_CLIPS = 8
-# Clips of each group for gate A, which runs each crop three times; a wrong graph shows on a few.
+# Clips of each group for gate A, which runs each crop three times; a few clips reveal a wrong graph.
 ENGINE_CLIPS = 8
-# Frames per clip for the rounding: frames of one clip are alike, so a few of many clips serve better.
+# Frames per clip for the rounding: frames of a clip are alike, so a few frames of many clips fit better.
 FRAMES_TO_FIT = 4
 
 ReportStep = Callable[[str], None]
@@ -158,7 +158,7 @@ def write_bundle(
         write_manifest(draft, msgspec.structs.replace(manifest, parity=figures))
         if clips.fitting is not None and int8_is_exact():
             step("int8 arithmetic against float32")
-            # On the user's faces only, as in `--check`: the portrait's verdicts flip together or not at all.
+            # Only on the user's faces, as in `--check`: the verdicts of a portrait all flip together.
             figures["int8"] = _calibrate_int8(draft, stored, clips.fitting, clips.faces[-1])
             write_manifest(draft, msgspec.structs.replace(manifest, parity=figures))
         _install(draft, out)
@@ -188,7 +188,7 @@ def _clip_sets(manifest: Manifest, crops: Path | None, step: ReportStep) -> _Cli
         return _ClipSets(noise=noise, portrait=portrait, fitting=None, held_out=None)
     step("reading crops")
     own = read_clips(crops, window, size, MAX_CLIPS)
-    # A single clip has to serve for both.
+    # A single clip is used for both.
     held_out = own[1::2] if len(own) > 1 else own
     return _ClipSets(noise=noise, portrait=portrait, fitting=own[::2], held_out=held_out)
 
@@ -253,7 +253,7 @@ def _calibrate_int8(draft: Path, stored: TorchDetector, fitting: Clips, held_out
 
 
 def _subset_to_fit(clips: Clips) -> torch.Tensor:
-    """Return a few frames of clips spread over all, `CALIBRATION_PIXELS` at most."""
+    """Return a few frames of clips that are spread over all of them, at most `CALIBRATION_PIXELS`."""
     frames = min(FRAMES_TO_FIT, clips.shape[1])
     chosen = np.linspace(0, clips.shape[1] - 1, frames).round().astype(int)
     count = max(1, CALIBRATION_PIXELS // (frames * clips.shape[2] * clips.shape[3]))
@@ -271,7 +271,7 @@ def _parameters(weights: Mapping[str, StoredWeight]) -> dict[str, int]:
 
 def _advice(manifest: Manifest, *, fitted: bool) -> str:
     if manifest.weights == "float32":
-        return "this is a defect in the export, not in your model: please report it"
+        return "this is a defect in the export, not in your model; please report it"
     if manifest.weights == "float16":
         return "use --weights float32"
     if not fitted:

@@ -1,4 +1,4 @@
-"""Command `unmask export`: its options. The work is in `run.py`."""
+"""Command `unmask export` and its options; `run.py` runs it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ import typer
 def export(
     source: Annotated[
         Path,
-        typer.Argument(metavar="CHECKPOINT|BUNDLE", help="Output of `unmask train fit`, or of this command."),
+        typer.Argument(
+            metavar="CHECKPOINT|BUNDLE",
+            help="Checkpoint from `unmask train fit`, or bundle from this command.",
+        ),
     ],
     out: Annotated[
         Path | None,
-        typer.Option(metavar="BUNDLE", help="Directory to write a checkpoint to.", show_default=False),
+        typer.Option(
+            metavar="BUNDLE", help="Directory of the bundle to write from a checkpoint.", show_default=False
+        ),
     ] = None,
     weights: Annotated[
         Literal["int8", "float16", "float32"], typer.Option(help="Stored type of the weights.")
@@ -23,44 +28,52 @@ def export(
     crops: Annotated[
         Path | None,
         typer.Option(
-            help="Face crops: half for rounding, half for the parity gates; all for --check.",
+            help="Face crops: half to fit the rounding, half for the parity gates; all for --check.",
             show_default="a portrait",
         ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Name of the model.", show_default="the checkpoint's name")
+        str | None, typer.Option(help="Name of the exported model.", show_default="the checkpoint's name")
     ] = None,
     tensorrt: Annotated[
-        bool, typer.Option("--tensorrt", help="Build the TensorRT engines ahead of time, into the cache.")
+        bool,
+        typer.Option("--tensorrt", help="Build the TensorRT engines and store them in the engine cache."),
     ] = False,
     precision: Annotated[
         Literal["fp16", "fp32"], typer.Option(help="Precision of the TensorRT engines.")
     ] = "fp16",
     hardware_compatible: Annotated[
-        bool, typer.Option("--hardware-compatible", help="TensorRT engines for all GPUs from Ampere on.")
+        bool,
+        typer.Option("--hardware-compatible", help="Build TensorRT engines for all GPUs from Ampere on."),
     ] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Compare every engine with PyTorch and print the table.")
+        bool, typer.Option("--check", help="Compare every engine with PyTorch and print a table.")
     ] = False,
     recorded: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="FILE", help="Recorded outputs of an engine that ran elsewhere.", show_default=False
+            metavar="FILE", help="Outputs recorded elsewhere, to compare in --check.", show_default=False
         ),
     ] = None,
     save_crops: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write the checked crops for such an engine.", show_default=False),
+        typer.Option(
+            metavar="FILE",
+            help="Write the crops of --check, to record outputs elsewhere.",
+            show_default=False,
+        ),
     ] = None,
     json_out: Annotated[
         Path | None,
-        typer.Option("--json", metavar="OUT", help="Write the figures to a file.", show_default=False),
+        typer.Option(
+            "--json", metavar="OUT", help="Write the results of --check as JSON.", show_default=False
+        ),
     ] = None,
 ) -> int:
-    """Write a checkpoint as the ONNX model that `monitor` and `scan` take, if it passes the parity gates.
+    """Export a checkpoint as a model bundle for `monitor` and `scan`, if it passes the parity gates.
 
-    An exported model can be given instead, with `--tensorrt` to build its engines for this machine's GPU
-    ahead of time, and with `--check` to compare the outputs of PyTorch, onnxruntime and TensorRT.
+    With a bundle instead of a checkpoint, `--tensorrt` builds its engines for this machine's GPU, and
+    `--check` compares the outputs of PyTorch, onnxruntime and TensorRT.
     """
     from export.run import ExportOptions, run_export
 
@@ -79,6 +92,6 @@ def export(
             save_crops=save_crops,
             json_out=json_out,
         ),
-        say=typer.echo,
-        step=lambda what: typer.echo(what, err=True),
+        report_result=typer.echo,
+        report_step=lambda step: typer.echo(step, err=True),
     )

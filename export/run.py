@@ -1,6 +1,6 @@
-"""The work of `unmask export`: write a bundle, build TensorRT engines, compare engines with torch.
+"""Steps of `unmask export`: write a bundle, build TensorRT engines, compare engines with torch.
 
-Each step imports what it needs: engines are built without torch.
+Each step imports its own libraries, so that engines can be built without torch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from runtime.model.manifest import MANIFEST_FILE, Weights
 if TYPE_CHECKING:
     from export.parity.engine_check import CheckOptions
 
-Report = Callable[[str], None]
+ReportLine = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class ExportOptions:
         source: Checkpoint to export, or bundle to build engines for or to check.
         out: Directory of the bundle to write.
         weights: Stored type of its weights.
-        crops: Face crops for the rounding, the gates and the check.
+        crops: Face crops to fit the rounding, for the gates and for the check.
         name: Name of the model; None for that of the checkpoint.
         tensorrt: Whether to build TensorRT engines.
         precision: Precision of the TensorRT engines.
@@ -54,34 +54,34 @@ class ExportOptions:
     json_out: Path | None = None
 
 
-def run_export(options: ExportOptions, *, say: Report, step: Report) -> int:
+def run_export(options: ExportOptions, *, report_result: ReportLine, report_step: ReportLine) -> int:
     """Run `unmask export`.
 
     Args:
         options: Options of the command.
-        say: Called with a line for each result.
-        step: Called with a description of each step.
+        report_result: Called with a line for each result.
+        report_step: Called with a description of each step.
 
     Returns:
         The exit code.
 
     Raises:
-        SourceUnclear: The options do not fit the source.
+        SourceUnclear: The source and the options do not fit together.
         UnmaskError: A file cannot be read or written, a gate failed, or an engine differs from torch.
     """
     from_checkpoint = not (options.source / MANIFEST_FILE).is_file()
     if from_checkpoint:
-        bundle = _export_checkpoint(options, say=say, step=step)
+        bundle = _export_checkpoint(options, report_result=report_result, report_step=report_step)
     elif options.out is not None:
-        raise SourceUnclear(options.source, "is an exported model already", "leave out --out")
+        raise SourceUnclear(options.source, "is already an exported model", "leave out --out")
     elif not (options.tensorrt or options.check):
         raise SourceUnclear(
-            options.source, "is an exported model already", "add --tensorrt or --check, or give a checkpoint"
+            options.source, "is already an exported model", "add --tensorrt or --check, or give a checkpoint"
         )
     else:
         bundle = load_bundle(options.source)
     if options.tensorrt:
-        _build_engines(bundle, options, say=say, step=step)
+        _build_engines(bundle, options, report_result=report_result, report_step=report_step)
     if options.check:
         from export.parity.engine_check import run_check
         from export.parity.torch_detector import TorchDetector
@@ -92,17 +92,15 @@ def run_export(options: ExportOptions, *, say: Report, step: Report) -> int:
 
             model = load_checkpoint(options.source).model
             trained = TorchDetector(model.backbone, model.head)
-        run_check(bundle, _check_options(options), trained=trained, step=step)
+        run_check(bundle, _check_options(options), trained=trained, step=report_step)
     return 0
 
 
-def _export_checkpoint(options: ExportOptions, *, say: Report, step: Report) -> Bundle:
+def _export_checkpoint(
+    options: ExportOptions, *, report_result: ReportLine, report_step: ReportLine
+) -> Bundle:
     if options.out is None:
-        raise SourceUnclear(
-            options.source,
-            "is no exported model",
-            "give --out to export a checkpoint, or a model that is one",
-        )
+        raise SourceUnclear(options.source, "is not an exported model", "give --out to export a checkpoint")
     from export.bundle_writer import export_bundle
 
     bundle = export_bundle(
@@ -111,23 +109,25 @@ def _export_checkpoint(options: ExportOptions, *, say: Report, step: Report) -> 
         weights=options.weights,
         crops=options.crops,
         name=options.name,
-        step=step,
+        step=report_step,
     )
-    say(f"written to {options.out}: {bundle.name}, {options.weights}")
+    report_result(f"written to {options.out}: {bundle.name}, {options.weights}")
     return bundle
 
 
-def _build_engines(bundle: Bundle, options: ExportOptions, *, say: Report, step: Report) -> None:
+def _build_engines(
+    bundle: Bundle, options: ExportOptions, *, report_result: ReportLine, report_step: ReportLine
+) -> None:
     from runtime.engines.tensorrt.builder import load_or_build_engines
     from runtime.engines.tensorrt.engine_cache import EngineCache
     from runtime.engines.tensorrt.prepared import write_prepared
 
     cache = EngineCache()
-    step(f"preparing the graphs for TensorRT, {options.precision}")
-    # Written first: they can be copied to a machine that can build the engines.
+    report_step(f"preparing the graphs for TensorRT, {options.precision}")
+    # Written first, as another machine can build the engines from a copy of them.
     folder = write_prepared(bundle, options.precision, cache)
-    say(f"graphs for TensorRT in {options.precision}: {folder}")
-    step("building the engines")
+    report_result(f"graphs for TensorRT in {options.precision}: {folder}")
+    report_step("building the engines")
     engines = load_or_build_engines(
         bundle,
         precision=options.precision,
@@ -136,7 +136,7 @@ def _build_engines(bundle: Bundle, options: ExportOptions, *, say: Report, step:
         rebuild=True,
     )
     for part, (key, engine) in engines.items():
-        say(f"{part}: {len(engine) / 1e6:.1f} MB, {key.library}, {key.target}: {cache.path(key)}")
+        report_result(f"{part}: {len(engine) / 1e6:.1f} MB, {key.library}, {key.target}: {cache.path(key)}")
 
 
 def _check_options(options: ExportOptions) -> CheckOptions:

@@ -1,4 +1,4 @@
-"""Fold batch normalisation into convolutions, and simplify the global average pooling."""
+"""Folding of batch normalisation into convolutions, and a simpler global average pooling."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def fold_for_inference(model: nn.Module, example: Tensor) -> nn.Module:
         network.set_submodule(norm_name, nn.Identity())
     for name, module in list(network.named_modules()):
         if isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1)):
-            # Exported as it is, it becomes a Gather over indices computed from the batch size.
+            # The exporter would write a Gather over indices computed from the batch size.
             network.set_submodule(name, SpatialMean())
     return network
 

@@ -1,8 +1,8 @@
-"""GPTQ: round weights to int8 steps with the least error in the layer's output.
+"""GPTQ: rounding of weights to int8 steps with a small error in the layer's output.
 
-Rounding each weight to the nearest step is not the best for the output: inputs are correlated, and the
-errors of one channel add up to a shift. GPTQ rounds one input at a time and lets the weights that are not
-rounded yet compensate each error. It costs nothing at run time.
+Rounding each weight to the nearest step does not minimise the error of the output: inputs are correlated, and
+the errors of one channel add up to a shift. GPTQ rounds the weights of one input at a time and adjusts the
+remaining weights to compensate the error. It has no cost at run time.
 
 Source:
     Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers",
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from export.onnx_graph.stored_weight import INT8_MAX
 
-# Relative to the mean square input: keeps the solve stable where inputs are few or always zero.
+# Relative to the mean square input; keeps the decomposition stable with few inputs or inputs that are zero.
 DAMPING = 0.01
 _BLOCK = 128
 # Maps at a time: the overlapping windows of one map take nine times its memory.

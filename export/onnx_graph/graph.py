@@ -1,4 +1,4 @@
-"""Export a torch network as an ONNX graph for the runtime, with weights in their stored type."""
+"""Export of a torch network as an ONNX graph for the runtime, with weights in their stored type."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from export.onnx_graph.lstm import onnx_stored, with_onnx_lstms
 from export.onnx_graph.stored_weight import MIN_STORED, StoredWeight
 
 OPSET = 18
-# The oldest version that has opset 18, for old readers.
+# The oldest IR version with opset 18, so that old versions of onnx can read the graph.
 IR_VERSION = 8
 
 
@@ -80,7 +80,7 @@ def _export(
             opset_version=OPSET,
             input_names=[input_name],
             output_names=[output_name],
-            # A named Dim may silently be fixed at the example's length; DYNAMIC is dynamic or an error.
+            # A named Dim may silently become static; with DYNAMIC that is an error.
             dynamic_shapes=(dict.fromkeys(dynamic, Dim.DYNAMIC),),
             verbose=False,
         )

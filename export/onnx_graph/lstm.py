@@ -74,7 +74,7 @@ class OnnxLSTM(nn.Module):
 
 
 def parameter_names(lstm: nn.LSTM, parameter: str, layer: int) -> list[str]:
-    """Return the names of the torch parameters that one ONNX tensor holds.
+    """Return the names of the torch parameters that one ONNX tensor contains.
 
     Args:
         lstm: The module.
@@ -137,7 +137,7 @@ def with_onnx_lstms(network: nn.Module) -> nn.Module:
 
 
 def onnx_stored(network: nn.Module, prefix: str, stored: Mapping[str, StoredWeight]) -> list[StoredWeight]:
-    """Return the stored weights of a network in the form in which its ONNX graph holds them.
+    """Return the stored weights of a network as its ONNX graph contains them.
 
     Args:
         network: The network that was rounded.

@@ -1,6 +1,6 @@
-"""Round the weights of both networks to what a bundle stores: int8 per output channel, float16, or a mix.
+"""Rounding of both networks' weights to the stored types: int8 per output channel, float16, or both.
 
-    stored = round_weights(backbone, head, "int8", clips)     # the networks now hold the rounded weights
+    stored = round_weights(backbone, head, "int8", clips)     # the networks have the rounded weights now
 
 Given face crops, int8 rounding minimises the error of each layer's output on them (`gptq.py`).
 """
@@ -18,9 +18,9 @@ from export.onnx_graph.gptq import conv_gram, gptq_steps, linear_gram, recurrent
 from export.onnx_graph.stored_weight import INT8_MAX, MIN_STORED, StoredWeight, channel_scale
 from runtime.model.manifest import Weights
 
-# Of int8, the smallest layers up to this share of all parameters are float16 instead: the first ones, whose
-# errors pass through all others, and the grouped ones. On a trained detector this removed nine tenths of the
-# error.
+# With int8, the smallest layers are stored as float16, up to this share of all parameters. These are the
+# first layers, whose errors pass through all others, and the grouped ones. On a trained detector this removed
+# nine tenths of the error.
 FLOAT16_SHARE = 0.1
 # Pixels that GPTQ fits on: 256 crops of 112 px, or as many pixels of another size.
 CALIBRATION_PIXELS = 256 * 112 * 112
@@ -84,7 +84,7 @@ def round_weight(
         WeightsUnusable: The weight is not finite or beyond float16.
     """
     if not torch.isfinite(weight).all():
-        raise WeightsUnusable("a weight is not a finite number", "go back to an earlier checkpoint")
+        raise WeightsUnusable("a weight is not a finite number", "use an earlier checkpoint")
     if kind == "float16":
         half = weight.half()
         if not torch.isfinite(half).all():
@@ -103,7 +103,7 @@ def round_weight(
 
 
 def _float16_layers(modules: dict[str, nn.Module]) -> list[str]:
-    """Name the layers to store as float16 among int8 ones; no LSTM, as its directions share a scale."""
+    """Return the layers to store as float16 beside int8 ones; no LSTM, as its directions share a scale."""
     sizes = {
         name: module.weight.numel()
         for name, module in modules.items()
@@ -178,7 +178,7 @@ def _round_lstm_layer(
         if f"{name}.{names[0]}" in stored or weights[0].numel() < MIN_STORED:
             continue
         gram = None
-        # The inputs of deeper layers and of the reverse direction are not known here; these round to nearest.
+        # The inputs of deeper layers and of the reverse direction are unknown here: round these to nearest.
         if inputs is not None and parameter == "weight_ih" and layer == 0:
             gram = linear_gram(inputs.flatten(0, 1))
         elif inputs is not None and lstm.num_layers == len(names) == 1:

@@ -1,4 +1,4 @@
-"""The table of `unmask export --check`: torch against every engine and precision, on one set of crops.
+"""Comparison of torch with every engine and precision on one set of crops, as by `unmask export --check`.
 
     unmask export BUNDLE --check --crops FACES
     unmask export CHECKPOINT --out BUNDLE --check --crops FACES
@@ -43,7 +43,7 @@ from runtime.model.bundle import Bundle
 
 MIN_CROPS, MIN_WINDOWS = 2000, 200
 PORTRAIT_CLIPS = 8
-# A file or a log has no width of its own.
+# Output to a file has no width of its own.
 LOG_WIDTH = 140
 
 ReportStep = Callable[[str], None]
@@ -54,11 +54,11 @@ class CheckOptions:
     """Options of `unmask export --check`.
 
     Args:
-        crops: Face crops for `read_clips`; None for a portrait, which proves little: flipped verdicts are
-            then counted, but do not fail engines below float32.
+        crops: Face crops for `read_clips`; None for a portrait. On a portrait, flipped verdicts are counted
+            but do not fail engines below float32.
         recorded: Recorded outputs of engines that ran elsewhere.
-        save_crops: Where to write the crops for such an engine; None for nowhere.
-        json_out: Where to write the figures; None for nowhere.
+        save_crops: File for the crops, to record outputs elsewhere; None for none.
+        json_out: File for the results as JSON; None for none.
         tensorrt: Whether to run TensorRT in this process.
     """
 
@@ -77,7 +77,7 @@ class EngineResult:
         engine: Description of the engine.
         precision: Precision that it computed in.
         parity: Differences from torch; None if it did not run.
-        unavailable: Why it did not run.
+        unavailable: Reason why it did not run; empty if it did.
     """
 
     engine: str
@@ -108,7 +108,7 @@ def run_check(
         EnginesDiffer: An engine differs from torch by more than the limit; table and record were written.
         RecordedOutputsForeign: Recorded outputs are of other crops or another model.
         CropsUnreadable: The crops cannot be read.
-        GraphUnsupported: The bundle does not hold the detector that unmask trains.
+        GraphUnsupported: The bundle is not of the detector that unmask trains.
         UnmaskError: An engine failed.
     """
     step("reading crops")
@@ -154,7 +154,7 @@ def run_check(
 
 
 def clips_needed(window: int, min_frames: int) -> int:
-    """Return how many clips hold `MIN_CROPS` crops and `MIN_WINDOWS` windows.
+    """Return the number of clips that contain `MIN_CROPS` crops and `MIN_WINDOWS` windows.
 
     Args:
         window: Crops per clip.
@@ -193,7 +193,7 @@ def _read_recorded(path: Path, clips: Clips, bundle: Bundle) -> RecordedOutputs:
 
 def _engines(bundle: Bundle, *, tensorrt: bool) -> Iterator[tuple[str, str, Engine | EngineUnavailable]]:
     yield "onnxruntime", "fp32", OnnxRuntimeEngine(bundle, precision="fp32")
-    # Where the bundle or the CPU does not support int8, it is never used: its line is not missing.
+    # Without int8 support of the bundle or the CPU, int8 is never used, so it has no line.
     chosen = OnnxRuntimeEngine(bundle)
     if chosen.precision == "int8":
         yield "onnxruntime", "int8", chosen
@@ -248,10 +248,10 @@ def _print(record: Mapping[str, Any], results: Sequence[EngineResult]) -> None:
     compared = [result.parity for result in results if result.parity is not None]
     few = any(parity.crops < MIN_CROPS or parity.windows < MIN_WINDOWS for parity in compared)
     if record["crops"] != "given":
-        console.print("compared on one portrait only: give face crops with --crops for figures that count")
+        console.print("compared on one portrait only: give face crops with --crops for meaningful figures")
     elif few:
         console.print(
-            f"compared on fewer than the {MIN_CROPS} crops and {MIN_WINDOWS} windows that figures need: "
+            f"compared on few crops: meaningful figures need {MIN_CROPS} crops and {MIN_WINDOWS} windows; "
             "give more with --crops"
         )
 

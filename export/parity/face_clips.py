@@ -28,7 +28,7 @@ _NUMBER_AT_THE_END = re.compile(r"[._-]?\d+\.\w+$")
 
 
 def noise_clips(count: int, frames: int, size: int, rng: np.random.Generator) -> Clips:
-    """Make clips of white noise, the input that resembles a face least.
+    """Make clips of white noise, which is unlike any face.
 
     Args:
         count: Number of clips, K.
@@ -43,7 +43,7 @@ def noise_clips(count: int, frames: int, size: int, rng: np.random.Generator) ->
 
 
 def portrait_clips(count: int, frames: int, size: int, margin: float, rng: np.random.Generator) -> Clips:
-    """Make clips of a real face that moves a little, each clip in another light.
+    """Make clips of a real face that moves a little, each clip with another brightness.
 
     Args:
         count: Number of clips, K.
@@ -95,7 +95,7 @@ def read_clips(path: Path, frames: int, size: int, max_clips: int) -> Clips:
     clips = [names[:frames] for names in by_clip.values() if len(names) >= max(frames, 2)]
     clips += [singles[i : i + frames] for i in range(0, len(singles) - frames + 1, frames)]
     if not clips:
-        raise CropsUnreadable(path, f"{len(images)} images, but no clip of {frames}")
+        raise CropsUnreadable(path, f"contains {len(images)} images, but no clip of {frames}")
     chosen = [clips[i] for i in np.unique(np.linspace(0, len(clips) - 1, max_clips).round().astype(int))]
     return np.stack([[_decode(path, name, images[name](), size) for name in names] for names in chosen])
 
@@ -116,8 +116,8 @@ def _tar(path: Path) -> dict[str, Callable[[], bytes]]:
         with tarfile.open(path) as tar:
             members = [m for m in tar if m.isfile() and Path(m.name).suffix.lower() in SUFFIXES]
     except (tarfile.TarError, OSError) as error:
-        raise CropsUnreadable(path, "not a readable tar file") from error
-    # Only the positions are kept, so that just the chosen images are read.
+        raise CropsUnreadable(path, "is not a readable tar file") from error
+    # Only the positions are kept, so that only the chosen images are read.
     return {m.name: partial(_slice, path, m.offset_data, m.size) for m in members}
 
 

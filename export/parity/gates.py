@@ -53,7 +53,7 @@ class EngineParity:
                     f"the engine's largest logit difference on the {path} path",
                     measured,
                     self.allowed,
-                    "this is a defect in the exported graph, not in your model: please report it",
+                    "this is a defect in the exported graph, not in your model; please report it",
                 )
 
 
@@ -107,7 +107,7 @@ class RoundingParity:
 def engine_parity(
     detector: TorchDetector, engine: Engine, clip_groups: Sequence[Clips], *, min_frames: int
 ) -> EngineParity:
-    """Measure gate A on whole clips, and on every window of a rolling buffer fed with all clips of a group.
+    """Measure gate A on whole clips, and on every window of a rolling buffer with all clips of a group.
 
     Args:
         detector: Torch with the stored weights.
@@ -183,7 +183,7 @@ def rounding_parity(
 
 
 def _max_change(largest: float, difference: NDArray[np.float32]) -> float:
-    # Python's `max` would drop NaN; here it becomes infinite and fails the gate.
+    # Python's `max` may drop a NaN; as infinity it fails the gate.
     if not np.isfinite(difference).all():
         return np.inf
     return float(np.fmax.reduce(np.abs(difference), initial=largest))

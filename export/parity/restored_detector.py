@@ -1,4 +1,4 @@
-"""Rebuild the torch detector from a bundle, with its stored weights."""
+"""Torch detector rebuilt from a bundle, with its stored weights."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def restored_detector(bundle: Bundle) -> TorchDetector:
     backbone, head = (_weights(path) for path in (bundle.backbone, bundle.head))
     recurrent = [name for name in head if name.startswith("lstm.weight_hh_l")]
     if not recurrent:
-        raise GraphUnsupported("head", "it has no LSTM by the name that training uses")
+        raise GraphUnsupported("head", "it has no LSTM with the name that training uses")
     config = ModelConfig(
         input_size=bundle.input_size,
         window=bundle.window,

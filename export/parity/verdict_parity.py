@@ -65,9 +65,9 @@ def allowed_figures(
 ) -> dict[str, float]:
     """Return the limits for an engine: those in the manifest, or else those of this version.
 
-    With equal weights in float32 the logits are limited. With rounded weights the largest change of `p_fake`
-    is limited, with lower precision its mean. The share of flipped verdicts is limited too, except for lower
-    precision on a portrait.
+    In float32 with equal weights, the largest change of the logit is limited; in float32 against the trained
+    weights, the largest change of `p_fake`; in lower precision, the mean change of `p_fake`. The share of
+    flipped verdicts is limited too, except in lower precision on a portrait.
 
     Args:
         manifest: The model's manifest.
@@ -109,7 +109,7 @@ def verdict_parity(
     """
     change = np.abs(actual.astype(np.float64) - expected)
     p_fake = [
-        # A logit that is not finite becomes NaN, which no limit lets pass.
+        # A logit that is not finite becomes NaN, which fails every limit.
         np.array([calibration.p_fake(z) if math.isfinite(z) else math.nan for z in logits.tolist()])
         for logits in (expected, actual)
     ]

@@ -217,6 +217,6 @@ def test_a_diverged_model_is_refused(detector: TorchDetector, tmp_path: Path) ->
     """NaN weights are an error of their own, before any gate runs."""
     with torch.no_grad():
         next(detector.head.parameters())[0, 0] = np.nan
-    with pytest.raises(WeightsUnusable, match="go back to an earlier checkpoint"):
+    with pytest.raises(WeightsUnusable, match="use an earlier checkpoint"):
         write_bundle(detector, MANIFEST, tmp_path / "bundle")
     assert names_in(tmp_path) == []

@@ -231,7 +231,7 @@ def test_recording_reports_why_it_cannot_run(
     np.savez(samples, clips=np.zeros((1, bundle.window, 8, 8, 3), np.uint8))
     arguments = [str(samples), str(tmp_path / "recorded.npz"), "--prepared"]
     assert main([*arguments, str(tmp_path)]) == 2
-    assert "holds no graphs that this version" in capsys.readouterr().err
+    assert "no graphs prepared by this version" in capsys.readouterr().err
     folder = write_prepared(bundle, "fp16", EngineCache(tmp_path / "cache"))
     assert main([*arguments, str(folder)]) == 2
     assert capsys.readouterr().err == (
@@ -242,7 +242,7 @@ def test_recording_reports_why_it_cannot_run(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["MODEL"], ["is an exported model already", "--tensorrt or --check"]),
+        (["MODEL"], ["is already an exported model", "--tensorrt or --check"]),
         (["MODEL", "--out", "x", "--check"], ["leave out --out"]),
         (["nowhere"], ["nowhere", "give --out"]),
         (["nowhere", "--out", "x"], ["nowhere", "unmask train fit"]),
