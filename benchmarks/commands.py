@@ -1,4 +1,4 @@
-"""Commands `unmask bench ...`: their options. What they need is imported when they run."""
+"""Commands `unmask bench ...`. Each imports what it needs when it runs, so that `unmask --help` is fast."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import typer
 
 from runtime.commands.options import Engine, Model, whole_numbers
 
-app = typer.Typer(help="Measure how fast this machine is.")
+app = typer.Typer(help="Measure latency, capacity and compute cost on this machine.")
 
-Repeats = Annotated[int, typer.Option(min=1, help="Repetitions, to see the noise.")]
+Repeats = Annotated[int, typer.Option(min=1, help="Number of repetitions, to estimate the noise.")]
 JsonOut = Annotated[
     Path | None,
-    typer.Option("--json", metavar="OUT", help="Write the record to a file.", show_default=False),
+    typer.Option("--json", metavar="OUT", help="Write the record as JSON.", show_default=False),
 ]
 Compare = Annotated[
     Path | None,
-    typer.Option(metavar="OLD", help="Print the changes since this record.", show_default=False),
+    typer.Option(metavar="OLD", help="Record of an earlier run to compare with.", show_default=False),
 ]
 
 
@@ -28,15 +28,15 @@ def latency(
         str,
         typer.Argument(metavar="SOURCE", help="demo, a video file with a face, or rtsp://..."),
     ] = "demo",
-    samples: Annotated[int, typer.Option(min=1, help="Frames to measure.")] = 200,
-    warmup: Annotated[int, typer.Option(min=0, help="Frames to analyse before measuring.")] = 30,
+    samples: Annotated[int, typer.Option(min=1, help="Number of frames to measure.")] = 200,
+    warmup: Annotated[int, typer.Option(min=0, help="Number of warm-up frames.")] = 30,
     repeats: Repeats = 3,
     model: Model = None,
     engine: Engine = "auto",
     json_out: JsonOut = None,
     compare: Compare = None,
 ) -> int:
-    """Measure the time of a verdict, stage by stage, one frame after the other."""
+    """Measure the latency of a verdict by stage, with one frame at a time."""
     from benchmarks.suites.latency import LatencyConfig, run_latency
 
     return run_latency(
@@ -58,7 +58,7 @@ def throughput(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="SOURCE", help="A video file with a face, sent as live cameras; demo, or rtsp://..."
+            metavar="SOURCE", help="A video file with a face, streamed as live cameras; demo, or rtsp://..."
         ),
     ] = "demo",
     rate: Annotated[
@@ -68,21 +68,26 @@ def throughput(
         ),
     ] = None,
     heights: Annotated[
-        str, typer.Option(help="Heights in pixels to send a file at.", show_default="480,720,1080")
+        str,
+        typer.Option(
+            help="Frame heights in pixels at which a file is streamed.", show_default="480,720,1080"
+        ),
     ] = "",
-    seconds: Annotated[float, typer.Option(min=1, help="Length of each step.")] = 10.0,
-    warmup: Annotated[float, typer.Option(min=0, help="Seconds before each step.")] = 3.0,
+    seconds: Annotated[
+        float, typer.Option(min=1, help="Seconds to measure at each number of streams.")
+    ] = 10.0,
+    warmup: Annotated[float, typer.Option(min=0, help="Warm-up seconds before each measurement.")] = 3.0,
     bound: Annotated[
-        float, typer.Option(metavar="MS", min=1, help="Limit of the 99th percentile of the latency.")
+        float, typer.Option(metavar="MS", min=1, help="Latency limit (99th percentile).")
     ] = 250.0,
-    max_streams: Annotated[int, typer.Option(min=1, help="Largest number of streams to measure.")] = 32,
+    max_streams: Annotated[int, typer.Option(min=1, help="Maximum number of streams.")] = 32,
     repeats: Repeats = 2,
     model: Model = None,
     engine: Engine = "auto",
     json_out: JsonOut = None,
     compare: Compare = None,
 ) -> int:
-    """Find how many live streams this machine sustains without a drop, and the bottleneck."""
+    """Find the number of live streams that this machine sustains without drops, and the bottleneck."""
     from benchmarks.suites.throughput.benchmark import ThroughputConfig, run_throughput
 
     return run_throughput(
@@ -110,14 +115,14 @@ def baseline(
     ],
     repeats: Repeats = 3,
     compiled: Annotated[
-        bool, typer.Option("--compile/--no-compile", help="Measure torch.compile too, which takes a while.")
+        bool, typer.Option("--compile/--no-compile", help="Measure torch.compile too (slow to compile).")
     ] = True,
     model: Model = None,
     engine: Engine = "auto",
     json_out: JsonOut = None,
     compare: Compare = None,
 ) -> int:
-    """Compare the CPU time of a verdict with the original method's: dlib, 80 crops, the whole clip."""
+    """Compare the CPU time per verdict with that of the original method: dlib and a clip of 80 crops."""
     from benchmarks.suites.baseline.benchmark import BaselineConfig, run_baseline
 
     return run_baseline(
@@ -140,17 +145,19 @@ def roofline(
         list[str] | None,
         typer.Option(
             metavar="auto|onnxruntime|tensorrt",
-            help="What runs the model. May be given again.",
+            help="Inference engine; repeat the option for several.",
             show_default="auto",
         ),
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="the cores")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads.", show_default="one per core")
+    ] = None,
     repeats: Repeats = 5,
     model: Model = None,
     json_out: JsonOut = None,
     compare: Compare = None,
 ) -> int:
-    """Compare the speed of the backbone with the arithmetic and the memory of this machine."""
+    """Compare the speed of the backbone with the arithmetic and memory limits of this machine."""
     from benchmarks.suites.roofline import RooflineConfig, run_roofline
 
     return run_roofline(
@@ -168,16 +175,16 @@ def roofline(
 
 @app.command()
 def fanout(
-    subscribers: Annotated[str, typer.Option(help="Numbers of fast subscribers.")] = "1,10,100",
-    slow: Annotated[int, typer.Option(min=0, help="Number of slow readers beside them.")] = 5,
-    rate: Annotated[float, typer.Option(metavar="HZ", min=0.1, help="Verdicts a second and stream.")] = 8.0,
-    streams: Annotated[int, typer.Option(min=1, help="Streams with verdicts.")] = 4,
-    seconds: Annotated[float, typer.Option(min=1, help="Length of each run.")] = 6.0,
+    subscribers: Annotated[str, typer.Option(help="Numbers of fast subscribers, one run each.")] = "1,10,100",
+    slow: Annotated[int, typer.Option(min=0, help="Number of additional slow readers.")] = 5,
+    rate: Annotated[float, typer.Option(metavar="HZ", min=0.1, help="Verdicts per second and stream.")] = 8.0,
+    streams: Annotated[int, typer.Option(min=1, help="Number of streams.")] = 4,
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds to measure in each run.")] = 6.0,
     repeats: Repeats = 3,
     json_out: JsonOut = None,
     compare: Compare = None,
 ) -> int:
-    """Measure the delivery time of messages to many subscribers, slow readers among them."""
+    """Measure the delivery time of messages to many subscribers, with slow readers among them."""
     from benchmarks.suites.fanout import FanoutConfig, run_fanout
 
     return run_fanout(
@@ -204,25 +211,25 @@ def gpu(
         Path | None,
         typer.Option(
             metavar="PYTHON",
-            help="The Python that has TensorRT, or a script for it.",
-            show_default="this one",
+            help="Python interpreter with TensorRT, or a wrapper script.",
+            show_default="this interpreter",
         ),
     ] = None,
     batch: Annotated[str, typer.Option(help="Batch sizes.")] = "1,8,32,64",
-    seconds: Annotated[float, typer.Option(min=0.1, help="Length of each measurement.")] = 2.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Seconds per measurement.")] = 2.0,
     compiled: Annotated[
-        bool, typer.Option("--compile/--no-compile", help="Measure torch.compile too, which takes minutes.")
+        bool, typer.Option("--compile/--no-compile", help="Measure torch.compile too (takes minutes).")
     ] = True,
     model: Model = None,
     json_out: Annotated[
         Path | None,
         typer.Option(
-            "--json", metavar="OUT", help="Write the record to a file.", show_default="benchmarks/results"
+            "--json", metavar="OUT", help="Write the record as JSON.", show_default="benchmarks/results"
         ),
     ] = None,
     compare: Compare = None,
 ) -> int:
-    """Measure everything that needs an NVIDIA GPU: TensorRT against PyTorch, and the GPU's own limits."""
+    """Compare TensorRT with PyTorch on an NVIDIA GPU, and measure the limits of the GPU."""
     from benchmarks.suites.gpu.benchmark import GpuConfig, run_gpu
 
     return run_gpu(

@@ -56,7 +56,7 @@ def threads_s(tasks: Path = TASKS) -> dict[str, float]:
     with suppress(OSError):
         for task in tasks.iterdir():
             with suppress(OSError):
-                # The second field is a name that may hold spaces; it ends with the last bracket.
+                # The second field is a name that may contain spaces; it ends with the last bracket.
                 words = (task / "stat").read_text().rpartition(")")[2].split()
                 name = names.get(int(task.name), "workers")
                 ticks = int(words[11]) + int(words[12])

@@ -12,8 +12,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-# (M, K, N): square ones, large enough to amortise packing and small enough for the caches, and the shapes of
-# a ResNeXt's 1x1 convolutions.
+# (M, K, N): square shapes, large enough to amortise packing and small enough for the caches, and those of the
+# 1x1 convolutions of a ResNeXt.
 SHAPES = ((512, 512, 512), (1024, 1024, 1024), (2048, 2048, 2048), (784, 256, 512), (3136, 64, 256))
 COPY_BYTES = 256 * 2**20
 MIN_S = 0.2

@@ -146,10 +146,10 @@ def new_record(
         benchmark: Name of the benchmark on the command line.
         settings: Settings as JSON values; differences are listed when records are compared.
         figures: Figures by name.
-        warmup: Description of the warm-up, which is in no figure.
+        warmup: Description of the warm-up, which is excluded from the figures.
         bundle: Model bundle, if one was used.
         engine: Description of the engine.
-        notes: Remarks that the figures need.
+        notes: Remarks on the figures.
         more: Further JSON values of this benchmark.
 
     Returns:
@@ -177,7 +177,7 @@ def new_record(
 
 @dataclass(frozen=True, kw_only=True)
 class OutputConfig:
-    """Where a benchmark writes its record; base of the benchmarks' settings.
+    """Output settings of a benchmark; base of the settings of each benchmark.
 
     Args:
         json_out: File to write the record to; None for none.
@@ -219,7 +219,7 @@ class Output:
         Raises:
             RecordNotWritten: The record cannot be written, for example on a full disk.
         """
-        # Wide, as a cut-off number is worth nothing and a terminal can wrap.
+        # Wide: a terminal wraps long lines, but a truncated number is lost.
         console = Console(highlight=False, markup=False, soft_wrap=True, width=WIDTH)
         for line in headline(record):
             console.print(line)
@@ -243,13 +243,13 @@ def read_record(path: Path, benchmark: str) -> dict[str, Any]:
 
     Args:
         path: The file.
-        benchmark: Which benchmark's it has to be.
+        benchmark: Name of the benchmark that must have written it.
 
     Returns:
         The record as JSON values.
 
     Raises:
-        RecordUnreadable: It is not there, no JSON, or of another benchmark or format.
+        RecordUnreadable: The file is missing, no JSON, or of another benchmark or format.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -308,7 +308,7 @@ def figure_table(first: str, figures: Mapping[str, Figure], *, bold: str = "") -
 
 
 def _short(value: float) -> float:
-    # More digits than the figures have, and few enough for a readable record.
+    # More digits than are significant, and few enough for a readable record.
     return float(f"{value:.6g}")
 
 

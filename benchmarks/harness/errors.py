@@ -7,6 +7,7 @@ UnmaskError
      ├─ SettingInvalid     an option has a value that cannot be measured
      ├─ RecordNotWritten   the record cannot be written to the given path
      ├─ RecordUnreadable   the record to compare with is not one of this benchmark
+     ├─ NoGpu              the machine has no usable NVIDIA GPU
      └─ HelperFailed       a helper process (cameras, subscribers) did not start, or failed
 """
 
@@ -110,6 +111,21 @@ class RecordUnreadable(BenchmarkError, ValueError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}; give --compare a file that the same benchmark wrote with --json"
+
+
+class NoGpu(BenchmarkError):
+    """Machine without a usable NVIDIA GPU.
+
+    Args:
+        reason: Why there is none, without a full stop.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"`unmask bench gpu` needs an NVIDIA GPU: {self.reason}; run it on a machine that has one"
 
 
 class HelperFailed(BenchmarkError, RuntimeError):

@@ -111,12 +111,12 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     lines = [f"note: {line}" for line in _circumstances(old, new)]
     found = differences(old["figures"], new["figures"])
     lines += [str(difference) for difference in found if difference.change != "noise"]
-    gone = [name for name in old["figures"] if name not in new["figures"]]
+    removed = [name for name in old["figures"] if name not in new["figures"]]
     added = [name for name in new["figures"] if name not in old["figures"]]
-    lines += [f"no longer measured: {', '.join(gone)}"] if gone else []
+    lines += [f"no longer measured: {', '.join(removed)}"] if removed else []
     lines += [f"new: {', '.join(added)}"] if added else []
-    still = sum(difference.change == "noise" for difference in found)
-    return [*lines, f"{still} of {len(found)} figures stayed within the noise"]
+    unchanged = sum(difference.change == "noise" for difference in found)
+    return [*lines, f"{unchanged} of {len(found)} figures stayed within the noise"]
 
 
 def _circumstances(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

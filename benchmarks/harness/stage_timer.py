@@ -1,4 +1,4 @@
-"""Time of each stage of one stream, measured from outside: callables are wrapped before they are passed in.
+"""Time of each stage of one stream, measured by wrapping the callables that are passed into the pipeline.
 
 The program under test is not changed; each stage costs two more reads of the clock.
 """

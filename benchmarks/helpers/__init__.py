@@ -1,1 +1,1 @@
-"""Helper processes that play the other side: live cameras and WebSocket subscribers."""
+"""Peers of the program under test: live cameras and WebSocket subscribers in processes of their own."""

@@ -1,11 +1,11 @@
-"""Live cameras from a file: a process that encodes it once and sends it in a loop.
+"""Live cameras from a video file: a process that encodes the file once and sends it in a loop.
 
     with Cameras(Path("face.mp4"), height=720) as cameras:
         sources = [cameras.source(number) for number in range(4)]
 
 Each connection is one camera: H.264 without B-frames, one keyframe per second, FLV over TCP in real time. The
-cameras are out of phase with each other, in content and in time, like real ones. They use CPU of the same
-machine, which is counted separately because they run in another process.
+cameras differ in phase, both in content and in time, like real ones. They run in another process, so that
+their CPU time is counted separately.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from streams.input.source import Source
 # Only the beginning of a longer file is sent.
 CLIP_S = 10.0
 ENCODE_S = 180.0
-# Golden ratio: the phases of any number of cameras are spread evenly.
+# Golden ratio, which spreads the phases of any number of cameras evenly.
 GOLDEN = 0.6180339887
 PHASE_S = 0.125
 OPTIONS = {"preset": "veryfast", "tune": "zerolatency", "crf": "23"}
@@ -223,7 +223,7 @@ def _send(connection: socket.socket, clip: _EncodedClip, number: int) -> None:
     time.sleep(share * PHASE_S)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sink: Any = _Sink(connection)
-    # Every connection ends with an error here: the reader has left.
+    # Every connection ends with an error here, when the reader disconnects.
     with (
         suppress(OSError, av.FFmpegError),
         connection,

@@ -32,7 +32,7 @@ from benchmarks.harness.errors import HelperFailed
 from runtime.client import watch
 
 START_S = 60.0
-# A subscriber that has not joined by then has failed.
+# Time within which a subscriber has to join.
 JOIN_S = 20.0
 # Small buffers, so that messages for a slow reader wait in the server and not in the kernel or the library.
 SLOW_BUFFER_BYTES = 4096
@@ -81,7 +81,7 @@ class Subscribers:
 
     def __enter__(self) -> Self:
         self._process.start()
-        # Only once this copy is closed does the end of the other process close the pipe.
+        # With this copy closed, the end of the other process closes the pipe.
         self._theirs.close()
         try:
             self._expect("ready", START_S)

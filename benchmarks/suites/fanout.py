@@ -1,7 +1,7 @@
 """Delivery time of messages: a real server, real clients in another process, some of them slow readers.
 
-For each number of subscribers there are two runs: with fast subscribers only, and with slow readers beside
-them, which read half of what is published. The delivery to the fast ones must not change. Lost messages and
+Each number of subscribers has two runs: with fast subscribers only, and with additional slow readers, which
+read half of the published messages. The delivery to the fast ones must not change. Lost messages and
 the age of messages at the slow readers are reported separately. Delivery time is from `Broadcaster.publish`
 until `runtime.client.watch` has the message. All clients share one process, so with many of them their own
 CPU time is a part of it.
@@ -40,12 +40,12 @@ from runtime.serving.metrics import Metrics
 from runtime.version import version
 
 WARMUP_S = 1.0
-# A burst that fills the buffers of the kernel and the server for slow readers before the measurement.
+# Before the measurement, a burst fills the buffers of kernel and server for the slow readers.
 BURST = 400
 BURST_S = 0.5
 # Messages published in the time that a slow reader takes for one.
 SLOWNESS = 2.0
-# A message that has not arrived by then is lost; a slow reader first gets the messages buffered for it.
+# Time after which a missing message is lost; a slow reader first receives its buffered messages.
 ARRIVAL_S = 1.0
 BUFFERED = 220
 
@@ -71,7 +71,7 @@ class Delivery:
 
         Args:
             repeats: Number of parts, by time of publishing.
-            slow: Whether of the slow readers instead of the fast ones.
+            slow: Return the delays of the slow readers instead of the fast ones.
 
         Returns:
             Milliseconds, one list per part.
@@ -79,9 +79,9 @@ class Delivery:
         parts: list[list[float]] = []
         for part in np.array_split(self.published, repeats):
             delays = [
-                1e3 * (arrivals[there, 1] - part[where, 1])
+                1e3 * (arrivals[received, 1] - part[sent, 1])
                 for arrivals in (self.received.slow if slow else self.received.fast)
-                for there, where in [_matching(arrivals[:, 0], part[:, 0])]
+                for received, sent in [_matching(arrivals[:, 0], part[:, 0])]
             ]
             parts.append(np.concatenate(delays).tolist() if delays else [])
         return parts
@@ -98,8 +98,8 @@ class Delivery:
 
 def _matching(first: NDArray[np.float64], second: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the indices of the common numbers in both arrays."""
-    _, there, where = np.intersect1d(first, second, return_indices=True)
-    return there, where
+    _, in_first, in_second = np.intersect1d(first, second, return_indices=True)
+    return in_first, in_second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,9 +156,9 @@ def run_fanout(config: FanoutConfig) -> int:
         table.add_row(name, *_cells(delays, delivery.lost(), delivery))
         slow_delays = delivery.delays_ms(config.repeats, slow=True)
         if any(slow_delays):
-            figures[f"{name}: age at the slow"] = distribution(slow_delays, "ms")
-            figures[f"{name}: lost by the slow"] = quantity([delivery.lost(slow=True)], "share")
-            table.add_row(f"  the {slow} slow", *_cells(slow_delays, delivery.lost(slow=True), None))
+            figures[f"{name}: age at slow readers"] = distribution(slow_delays, "ms")
+            figures[f"{name}: lost by slow readers"] = quantity([delivery.lost(slow=True)], "share")
+            table.add_row(f"  {slow} slow readers", *_cells(slow_delays, delivery.lost(slow=True), None))
     record = new_record(
         "fanout",
         settings={
@@ -171,7 +171,9 @@ def run_fanout(config: FanoutConfig) -> int:
         },
         figures=figures,
         warmup=f"{WARMUP_S:g} s a run",
-        notes=[f"a slow reader takes one message in the time of {SLOWNESS:g}"] if config.slow else [],
+        notes=[f"a slow reader reads one message in the time in which {SLOWNESS:g} are published"]
+        if config.slow
+        else [],
     )
     output.finish(record, table)
     return 0

@@ -1,4 +1,4 @@
-"""Time of a verdict, stage by stage: one stream, one frame after the other, as in MLPerf's single stream.
+"""Latency of a verdict by stage, with one stream and one frame at a time, as in MLPerf's single stream.
 
 The stages are timed from outside, by wrapping what is passed into the analysis (`harness/stage_timer.py`):
 
@@ -16,8 +16,8 @@ The stages are timed from outside, by wrapping what is passed into the analysis 
 `total` is their sum. Waiting for the next frame is in none of them. Only frames with a scored verdict count.
 A live source has two more: `capture`, from capture to verdict, and `subscriber`, from capture until
 `runtime.client.watch` in another process has the message, through a real server and socket. The time of
-capture is estimated from the arrival of the frame: the network path from the camera is not included, all
-waiting after it is.
+capture is estimated from the arrival of the frame, so the network path from the camera is not included; all
+waiting in this program is.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ from streams.input.source import Source, parse_source
 
 # Time to wait for the first scored face of a live source.
 FIRST_SCORE_S = 30.0
-# A message that has not arrived at the subscriber by then is lost.
+# Time after which a message that the subscriber has not received is lost.
 ARRIVAL_S = 0.5
 
 
@@ -148,12 +148,12 @@ def run_latency(config: LatencyConfig) -> int:
     collected = StageLatencies(config.warmup)
     with ExitStack() as stack:
         engine = stack.enter_context(open_engine(bundle, config.engine))
-        outlet = _Outlet(source, stack)
-        _measure(source, bundle, engine, infer, outlet, collected, config.samples)
+        publisher = _Publisher(source, stack)
+        _measure(source, bundle, engine, infer, publisher, collected, config.samples)
         described = engine.describe()
         figures = collected.figures(config.repeats)
         if source.live:
-            figures["subscriber"] = distribution(_parts(outlet.delivered_ms(), config.repeats), "ms")
+            figures["subscriber"] = distribution(_parts(publisher.delivered_ms(), config.repeats), "ms")
     record = new_record(
         "latency",
         settings={
@@ -168,7 +168,7 @@ def run_latency(config: LatencyConfig) -> int:
         engine=described,
         notes=[]
         if source.live
-        else ["a file has no capture: give demo or a camera for capture-to-subscriber"],
+        else ["a file has no time of capture: give demo or a camera to measure capture to subscriber"],
         n=len(collected.faces),
         faces=round(float(np.mean(collected.faces)), 2),
     )
@@ -181,7 +181,7 @@ def _measure(
     bundle: Bundle,
     engine: Engine,
     infer: Infer,
-    outlet: _Outlet,
+    publisher: _Publisher,
     collected: StageLatencies,
     samples: int,
 ) -> None:
@@ -199,7 +199,7 @@ def _measure(
             started = time.perf_counter()
             verdicts = analysis.analyse(frame)
             analysed = time.perf_counter()
-            seq = outlet.send(verdicts)
+            seq = publisher.send(verdicts)
             sent = time.perf_counter()
             scored = [verdict for verdict in verdicts if verdict.p_fake is not None]
             if scored:
@@ -208,15 +208,15 @@ def _measure(
                 if frame.captured is not None and scored[0].latency is not None:
                     stages["capture"] = scored[0].latency.total
                     if collected.scored >= collected.warmup:
-                        outlet.expect(seq, frame.captured)
+                        publisher.expect(seq, frame.captured)
                 collected.add(stages, faces=len(scored))
                 progress.update(task, completed=collected.scored)
             if len(collected.faces) == samples:
                 break
 
 
-class _Outlet:
-    """Receivers of the verdicts as in `unmask monitor`: a broadcaster, and for a live source a client."""
+class _Publisher:
+    """Publisher of verdicts as in `unmask monitor`: a broadcaster, and for a live source a real client."""
 
     def __init__(self, source: Source, stack: ExitStack) -> None:
         self._stream = source.name
@@ -258,12 +258,12 @@ def _frames(source: Source, sample_hz: float, collected: StageLatencies) -> Iter
     while True:
         before, slow, last_segment = collected.scored, False, segments
 
-        def listen(event: Event) -> None:
+        def on_event(event: Event) -> None:
             nonlocal slow
             slow = slow or isinstance(event, TooSlow)
 
         # No reconnection: a measurement must not have a gap.
-        with open_reader(source, sample_hz=sample_hz, on_event=listen, retry=False) as reader:
+        with open_reader(source, sample_hz=sample_hz, on_event=on_event, retry=False) as reader:
             started = time.monotonic()
             while not source.live or collected.scored > before or time.monotonic() - started < FIRST_SCORE_S:
                 try:

@@ -1,10 +1,10 @@
-"""Speed of the backbone as a share of what this machine can do.
+"""Speed of the backbone as a share of the limits of this machine.
 
 The limits are measured in the same run: the fastest float32 matrix product of any installed library, and the
 rate of copying memory. A call of the backbone can be no faster than its arithmetic
 (`hardware/compute_cost.py`) at the first rate, nor than its memory traffic at the second. The slower of the
-two is its limit, and the share of the limit that is reached is the figure. The fastest of several calls
-counts, for limit and backbone alike, and they are measured in turns: other load on the machine slows both.
+two is its limit, and the figure is the share of this limit. The fastest of several calls counts, for limits
+and backbone alike, and both are measured in turns, so that other load on the machine slows both.
 
 A share above 100 % of the arithmetic is possible: an engine may use int8, or an algorithm with fewer
 operations.

@@ -1,14 +1,14 @@
 """CPU time of a verdict: the original method and unmask on the same video, in the same run.
 
-Between the two are the steps that anyone would try first, so that the gain of each is visible. Each line is
-one method, and its cost has two parts: decoding and faces, and the network.
+Between the two are the obvious first steps, so that the gain of each is visible. Each line is one method, and
+its cost has two parts: decoding and faces, and the network.
 
     original                       dlib in each of 80 frames, the clip of 80 through PyTorch
     without dlib                   the same, with the faces of unmask's detector and tracker
     without dlib, torch.compile    the same, with the network compiled
     without dlib, onnxruntime      the same, with the clip through onnxruntime instead
     feature buffer alone           the original, but only the new frame goes through dlib and ResNeXt-50
-    unmask                         all of it: its own faces, its smaller head, the buffer, its engine
+    unmask                         all of it: its own face detection, smaller head, feature buffer and engine
 
 The methods with clips of 80 frames are charged for those 80 frames. unmask is charged for everything between
 two verdicts, decoding of frames between samples included, at the model's sample rate. CPU time is that of the
@@ -79,7 +79,7 @@ def run_baseline(config: BaselineConfig) -> int:
     infer = detector_infer(config.engine)
     bench = MethodBench(source, bundle, config.repeats, console.print)
     with open_engine(bundle, config.engine) as engine:
-        # Measured first: a video without a face should not take minutes to fail.
+        # Measured first, so that a video without a face fails at once.
         unmask = bench.unmask(engine, infer)
         described = engine.describe()
     methods = [*bench.originals(infer, compiled=config.compiled), unmask]

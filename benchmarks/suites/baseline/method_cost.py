@@ -110,7 +110,7 @@ class MethodBench:
             f"the original needs {CLIP} frames a verdict; unmask gives {bundle.sample_hz:g} verdicts a second"
         ]
         self.dlib_faces = 0
-        # Created before anything is measured, as dlib may not be installed.
+        # Created before the measurements, as dlib may not be installed.
         self._hog_faces = HogFaces()
         step("decoding")
         decode_s = []
@@ -187,8 +187,8 @@ class MethodBench:
         self.dlib_faces = len(crops)
         if len(crops) < CLIP:
             self.notes.append(
-                f"dlib found a face in {len(crops)} of {CLIP} frames; the clip repeats those, and the frames "
-                "that the original would search after them are not charged"
+                f"dlib found a face in {len(crops)} of {CLIP} frames; the clip repeats those; the further "
+                "frames that the original would search are not charged"
             )
         # The frames of each part are spread over the clip.
         parts = [spent[number :: self._repeats] for number in range(self._repeats)]

@@ -2,8 +2,8 @@
 
 dlib finds a face in every frame, and for one verdict a clip of 80 crops goes through a ResNeXt-50 and an LSTM
 of width 2048, in PyTorch. Its known defects are fixed here (`train.models.detector`), which does not change
-its cost. The weights are random, as the arithmetic does not depend on them. The same clip can also be scored
-in other ways, for the steps between the original and unmask.
+its cost. The weights are random, as the cost does not depend on them. The same clip can also be scored in
+other ways, for the steps between the original and unmask.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Everything that needs an NVIDIA GPU: TensorRT against PyTorch, and the limits of the GPU."""
+"""TensorRT against PyTorch on an NVIDIA GPU, and the limits of the GPU."""

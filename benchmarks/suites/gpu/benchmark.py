@@ -1,4 +1,4 @@
-"""Everything that needs an NVIDIA GPU, in one run: engines, parity, latency, limits, number of faces.
+"""Benchmark on an NVIDIA GPU: parity and latency of the engines, limits of the GPU, number of faces.
 
     unmask bench gpu --crops FACES
     unmask bench gpu --crops FACES --tensorrt-python ./python3.10      # TensorRT 8.6
@@ -26,7 +26,7 @@ from rich.console import Console
 
 from benchmarks.hardware.compute_cost import compute_cost_of
 from benchmarks.harness.benchmark_record import Figure, Output, OutputConfig, new_record, quantity
-from benchmarks.harness.errors import BenchmarkError, SettingInvalid
+from benchmarks.harness.errors import NoGpu, SettingInvalid
 from benchmarks.suites.gpu.timing_series import (
     TimingSeries,
     faces_sustained,
@@ -50,29 +50,14 @@ WORKER_TIMEOUT_S = 1800.0
 WARMUP = "10 calls each, compiling and capturing before them"
 
 
-class NoGpu(BenchmarkError):
-    """Machine without a usable NVIDIA GPU.
-
-    Args:
-        reason: Why there is none, without a full stop.
-    """
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"`unmask bench gpu` needs an NVIDIA GPU: {self.reason}; run it on a machine that has one"
-
-
 @dataclass(frozen=True, kw_only=True)
 class GpuConfig(OutputConfig):
     """Settings of `unmask bench gpu`.
 
     Args:
         crops: Face crops for the parity table, as for `unmask export --check`; None for a portrait.
-        tensorrt_python: The Python that has TensorRT, or a script that starts it with what it needs in its
-            environment; its `PYTHONPATH` holds unmask's own folder only. None for this Python.
+        tensorrt_python: Python interpreter with TensorRT, or a wrapper script that sets up its environment;
+            its `PYTHONPATH` contains only unmask's own folder. None for this interpreter.
         batches: Batch sizes.
         seconds: Time for each measurement.
         compiled: Whether to measure torch.compile, which takes minutes.
@@ -154,7 +139,7 @@ def _require_gpu() -> tuple[Gpu, str]:
     import torch
 
     if not torch.cuda.is_available():
-        raise NoGpu("PyTorch does not reach the GPU (is it a build for CPUs?)")
+        raise NoGpu("PyTorch cannot use the GPU (is it a build for CPUs?)")
     return gpu, torch.__version__
 
 
@@ -205,7 +190,7 @@ def run_worker(
     folder: Path,
     console: Console,
 ) -> tuple[Path | None, dict[str, Any]]:
-    """Let TensorRT build its engines, record outputs and be timed, in its own process.
+    """Build the TensorRT engines, record their outputs and time them, in a process of its own.
 
     Args:
         bundle: Model bundle.
@@ -228,7 +213,7 @@ def run_worker(
         *("--crops", str(crops), "--recorded", str(recorded), "--json", str(timings)),
         *("--batches", ",".join(map(str, config.batches)), "--seconds", str(config.seconds)),
     ]
-    # Another Python cannot use the packages of this one.
+    # Another interpreter cannot use the packages of this one.
     inherited = [] if config.tensorrt_python else [os.environ.get("PYTHONPATH")]
     paths = [str(ROOT), *filter(None, inherited)]
     try:
@@ -244,8 +229,8 @@ def run_worker(
         return None, {"failed": " ".join(str(error).split())}
     if done.returncode != 0 or not timings.is_file():
         lines = done.stderr.strip().splitlines()
-        # A crash of native code leaves no line, only the number of its signal.
-        reason = lines[-1].removeprefix("unmask: ") if lines else f"it ended with {done.returncode}"
+        # A crash of native code prints nothing; only the number of its signal is known.
+        reason = lines[-1].removeprefix("unmask: ") if lines else f"it exited with code {done.returncode}"
         return None, {"failed": reason}
     return recorded, json.loads(timings.read_text(encoding="utf-8"))
 
@@ -280,7 +265,7 @@ def measure_torch(
     }
     series, failures = [], []
     for variant in torch_variants.VARIANTS:
-        if variant.how == "compile" and not config.compiled:
+        if variant.mode == "compile" and not config.compiled:
             continue
         console.print(variant.name)
         network = torch_variants.TypedBackbone(

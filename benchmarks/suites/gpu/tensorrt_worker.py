@@ -3,8 +3,8 @@
     python -m benchmarks.suites.gpu.tensorrt_worker --prepared DIR --precision fp16 --crops IN \
         --recorded OUT --json TIMES
 
-It may run in another Python than the benchmark: TensorRT 8.6 needs 3.10. It imports no more than the engine:
-numpy, tensorrt and pycuda.
+It may run in another interpreter than the benchmark, as TensorRT 8.6 needs Python 3.10. Like the engine, it
+imports only numpy, tensorrt and pycuda.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from runtime.engines.tensorrt.prepared import PreparedModel, read_prepared
 from runtime.errors import UnmaskError
 from runtime.files import write_atomically
 
-# Warm-up: kernels are loaded, clocks rise, CUDA graphs are captured in the second call.
+# During the warm-up kernels are loaded, clocks rise, and CUDA graphs are captured.
 WARMUP_CALLS = 10
 MIN_CALLS = 20
 
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str]) -> int:
             started = time.monotonic()
             with engine:
                 if graphs:
-                    # The first time, opening builds the engine.
+                    # Opening for the first time builds the engine.
                     record["open_s"] = round(time.monotonic() - started, 2)
                     record_outputs(
                         engine,

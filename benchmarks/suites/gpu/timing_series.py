@@ -35,7 +35,7 @@ def tensorrt_series(found: Mapping[Any, Mapping[str, Any]]) -> list[TimingSeries
     """Return the timings of the TensorRT workers.
 
     Args:
-        found: Timings that a worker wrote, or why it did not run, by precision.
+        found: By precision, the timings that a worker wrote, or `{"failed": reason}`.
 
     Returns:
         Timings with and without CUDA graphs, of every precision that ran.

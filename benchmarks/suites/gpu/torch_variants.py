@@ -1,6 +1,6 @@
 """PyTorch part of `unmask bench gpu`: the alternatives to TensorRT, and the limits of the GPU.
 
-Every alternative has the same conditions as the engine: uint8 crops on the host, page-locked staging, a
+All alternatives run under the same conditions as the engine: uint8 crops on the host, page-locked staging, a
 stream of its own, and float32 features on the host at the end. Batch normalisation is folded in all of them.
 """
 
@@ -29,13 +29,13 @@ class TorchVariant:
     Args:
         name: Name for the table.
         dtype: Type of the computation.
-        how: `eager`, `compile` or `graph`.
+        mode: `eager`, `compile` or `graph`.
         limit: Type whose matrix rate bounds it.
     """
 
     name: str
     dtype: torch.dtype
-    how: str
+    mode: str
     limit: str
 
 
@@ -74,12 +74,12 @@ class TypedBackbone(nn.Module):
         return features.float()
 
 
-def backbone_call(network: nn.Module, how: str, batch: int, size: int, dim: int) -> Call:
+def backbone_call(network: nn.Module, mode: str, batch: int, size: int, dim: int) -> Call:
     """Return a call from crops on the host to features on the host.
 
     Args:
         network: Network on the GPU, in evaluation mode.
-        how: `eager`, `compile` or `graph`.
+        mode: `eager`, `compile` or `graph`.
         batch: N.
         size: H and W.
         dim: D.
@@ -94,8 +94,8 @@ def backbone_call(network: nn.Module, how: str, batch: int, size: int, dim: int)
     on_device = torch.zeros_like(crops, device="cuda")
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     run: Callable[[Tensor], Tensor] = network
-    if how == "compile":
-        # Each size is compiled on its own; kept programs would count towards the recompilation limit.
+    if mode == "compile":
+        # Each size is compiled on its own; earlier programs would count towards the recompilation limit.
         torch.compiler.reset()
         run = torch.compile(network, mode="max-autotune", dynamic=False)
     graph: torch.cuda.CUDAGraph | None = None
@@ -104,7 +104,7 @@ def backbone_call(network: nn.Module, how: str, batch: int, size: int, dim: int)
         for _ in range(3):
             run(on_device)
         stream.synchronize()
-        if how == "graph":
+        if mode == "graph":
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, stream=stream):
                 captured = run(on_device)
@@ -114,7 +114,7 @@ def backbone_call(network: nn.Module, how: str, batch: int, size: int, dim: int)
             staged_in.copy_(crops)
             on_device.copy_(staged_in, non_blocking=True)
             if graph is None or captured is None:
-                # Copied at once: torch.compile writes its next output over this one.
+                # Copied immediately: the next call of torch.compile overwrites this output.
                 staged_out.copy_(run(on_device), non_blocking=True)
             else:
                 graph.replay()
@@ -149,7 +149,7 @@ def head_call(head: nn.Module, batch: int, window: int, dim: int) -> Call:
 
 
 def fair_settings() -> None:
-    """Let torch search for the fastest convolutions, and switch off TF32 for float32."""
+    """Enable the search for the fastest convolutions, and disable TF32 for float32."""
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
@@ -203,7 +203,7 @@ def time_variant(
         Milliseconds of each call, by batch size.
     """
     return {
-        batch: call_ms(backbone_call(network, variant.how, batch, size, dim), seconds) for batch in batches
+        batch: call_ms(backbone_call(network, variant.mode, batch, size, dim), seconds) for batch in batches
     }
 
 

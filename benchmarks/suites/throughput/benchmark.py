@@ -1,8 +1,8 @@
 """Number of live streams that this machine sustains at a given rate of verdicts, and the bottleneck.
 
-As in MLPerf's server scenario the load is given. Real monitors watch more and more live streams until a step
-fails: a due sample got no verdict, too few samples were analysed, or messages came too late. A file is sent
-by live cameras of another process (`benchmarks/helpers/cameras.py`) at several resolutions; `demo` and
+As in MLPerf's server scenario, the load is given. Monitors run on an increasing number of live streams until
+a step fails: a due sample got no verdict, too few samples were analysed, or messages were too late. A file is
+sent by live cameras of another process (`benchmarks/helpers/cameras.py`) at several resolutions; `demo` and
 addresses are opened directly, the same one many times over. Decoding is part of the work.
 """
 
@@ -80,7 +80,7 @@ def run_throughput(config: ThroughputConfig) -> int:
     source = parse_source(config.source)
     if config.heights and source.kind != "file":
         heights = ",".join(map(str, config.heights))
-        raise SettingInvalid("--heights", heights, "only a file can be sent at other sizes; leave it out")
+        raise SettingInvalid("--heights", heights, "only a file can be streamed at other sizes; leave it out")
     infer = detector_infer(config.engine)
     table = new_table("source", ("streams", "verdicts/s each", "p50 ms", "p90 ms", "p99 ms", "cores", "MiB"))
     figures: dict[str, Figure] = {}
@@ -99,8 +99,8 @@ def run_throughput(config: ThroughputConfig) -> int:
                 max_streams=config.max_streams,
                 repeats=config.repeats,
             )
-            # Analysed samples without a verdict have no face; no analysed samples are a machine that is too
-            # slow.
+            # Analysed samples without any verdict mean that there is no face. Without analysed samples, the
+            # machine is too slow.
             analysed = any(step.analysed_hz for step in capacity.steps)
             if analysed and not any(step.latency_ms for step in capacity.steps):
                 raise NothingMeasured(config.source, "no face that could be scored")
@@ -134,7 +134,7 @@ def _notes(source: Source) -> list[str]:
     if source.kind == "file":
         return ["the cameras run on this machine too; their CPU time counts as that of other programs"]
     if source.kind == "demo":
-        return ["every stream draws its own demo, which costs more than decoding a video: give a file"]
+        return ["every stream renders its own demo, which costs more than decoding a video: give a file"]
     return []
 
 

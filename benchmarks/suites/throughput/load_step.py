@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from benchmarks.harness.benchmark_record import percentiles
 
-# Share of the due samples that has to be analysed: sampling and measuring may differ by a frame.
+# Minimum share of the due samples that are analysed; the edges of the measurement may cost a sample.
 MIN_ANALYSED = 0.95
-# Share from which on a core, or all of them, count as busy.
+# Load from which a core, or all cores, count as busy.
 BUSY = 0.9
 
 
@@ -29,7 +29,7 @@ class LoadStep:
         machine_cores: Cores busy in the whole machine; None on systems without /proc.
         memory_mib: Memory of the process; None on systems without /proc.
         cores_by: Cores kept busy by each part of the program.
-        backbone_busy: Share of the time in which the backbone ran, 0..1.
+        backbone_busy: Share of the time that the backbone ran, 0..1.
     """
 
     streams: int

@@ -1,4 +1,4 @@
-"""Run real monitors on live streams and measure verdicts, latency, CPU load and memory."""
+"""Measurement of monitors on live streams: verdicts, latency, CPU load and memory."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ THREAD_PARTS = {
 
 
 class MonitoredLoad:
-    """Real monitors on a number of live streams, measured for a while.
+    """Measurement of monitors on a number of live streams.
 
     Args:
         bundle: Model bundle.

@@ -73,7 +73,7 @@ class StreamCapacity:
         notes = [f"{self.name}: limited by {self.limited_by}"]
         reached = max((step.verdicts_hz for step in self.sustained_steps), default=0.0)
         if self.sustained_steps and reached < MIN_ANALYSED * rate_hz:
-            notes.append(f"{self.name}: {rate_hz:g} verdicts a second were due, {reached:.1f} came")
+            notes.append(f"{self.name}: {rate_hz:g} verdicts a second were due, {reached:.1f} were measured")
         return notes
 
     def to_dict(self, bound_ms: float) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class StreamCapacity:
         for step in self.steps:
             values = {key: value for key, value in asdict(step).items() if key != "latency_ms"}
             summary = percentiles(step.latency_ms) if step.latency_ms else None
-            steps.append({**values, "latency_ms": summary, "broken": step.failures(bound_ms)})
+            steps.append({**values, "latency_ms": summary, "failures": step.failures(bound_ms)})
         return {"sustained": self.sustained, "limited_by": self.limited_by, "steps": steps}
 
 

@@ -67,7 +67,7 @@ def test_torch_without_gpu_support_is_reported_as_such(
     monkeypatch.setattr(gpu, "probe", lambda: fake_gpu.GPU)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert unmask.run(["bench", "gpu"]) == 2
-    assert "PyTorch does not reach the GPU" in capfd.readouterr().err
+    assert "PyTorch cannot use the GPU" in capfd.readouterr().err
     assert unmask.run(["bench", "gpu", "--batch", "8,none"]) == 2
     assert "--batch" in capfd.readouterr().err
 
@@ -123,7 +123,7 @@ def test_a_failed_worker_is_reported_and_the_rest_measured(
         console=Console(stderr=True),
     )
     assert recorded is None
-    assert "ended with 1" in timings["failed"] or "No such file" in timings["failed"]
+    assert "exited with code 1" in timings["failed"] or "No such file" in timings["failed"]
 
 
 @pytest.fixture(autouse=True)
