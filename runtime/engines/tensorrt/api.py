@@ -1,11 +1,11 @@
-"""Typed contracts of TensorRT, `pycuda.driver`, `cuda.bindings.driver` and libcuda: the members in use.
+"""Protocols of TensorRT, `pycuda.driver`, `cuda.bindings.driver` and libcuda, limited to the members in use.
 
-None of them ships type hints, and pycuda cannot be imported without a driver. Handles that callers only pass
-on are `Any`. mypy checks both the callers and the stand-in of the tests (`tests/support/fake_gpu.py`) against
-them; a test compares them with the TensorRT-RTX package.
+These libraries have no type hints, and pycuda cannot be imported without a driver. Handles that are only
+passed on are `Any`. mypy checks the callers and the tests' fake GPU (`tests/support/fake_gpu.py`) against the
+protocols; a test compares the protocols with the TensorRT-RTX package.
 
-TensorRT 8.6, 10, 11 and TensorRT-RTX share these protocols. A member that only some of them have names those
-versions in a comment, and callers check for it with `hasattr`.
+TensorRT 8.6, 10, 11 and TensorRT-RTX share these protocols. A comment names the versions that have a member
+if not all do; callers check for such a member with `hasattr`.
 
 Source:
     NVIDIA TensorRT Python API reference, versions 8.6, 10 and 11; TensorRT-RTX Python API reference; pycuda
@@ -137,7 +137,7 @@ class LoggerClass(Protocol):
 
 
 class ITensor(Protocol):
-    """Input or output of a network; shapes hold -1 for dynamic axes."""
+    """Input or output of a network; shapes have -1 for dynamic axes."""
 
     @property
     def name(self) -> str: ...

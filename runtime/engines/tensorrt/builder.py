@@ -2,9 +2,9 @@
 
     engines = load_or_build_engines(bundle, precision="fp16")       # from the cache, or built and stored
 
-Version differences are detected by the members of the module, not by its version number. The ONNX graph holds
-the precision (`onnx_rewrite.py`): networks are strongly typed where TensorRT supports that; TensorRT 8.6 does
-not, so its builder is allowed to use float16 instead.
+Version differences are detected by the members of the module, not by its version number. The ONNX graph
+determines the precision (`onnx_rewrite.py`): networks are strongly typed where TensorRT supports that.
+TensorRT 8.6 does not, so a flag allows its builder to use float16.
 
 Building takes a minute or more, once, on the GPU that will run the engine. TensorRT-RTX builds in seconds and
 without a GPU, and compiles the rest when the engine is loaded.
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from runtime.engines.tensorrt.onnx_rewrite import Precision
 
 MAX_BATCH = 64
-# The batch size that kernels are optimised for, between one face and `MAX_BATCH`.
+# Batch size that kernels are optimised for.
 OPT_BATCH = 8
 # Limit of a kernel's scratch memory. The networks need little of it.
 WORKSPACE_BYTES = 1 << 30
@@ -121,14 +121,14 @@ def build(
 ) -> BuildResult:
     """Build one engine.
 
-    Except for TensorRT-RTX, call `probe` first: without a driver TensorRT ends the process.
+    Except for TensorRT-RTX, call `probe` first: without a driver TensorRT crashes the process.
 
     Args:
         trt: The TensorRT module.
         graph: Serialized ONNX model from `onnx_rewrite.rewrite_graph`.
         profile: Input shapes.
         part: `backbone` or `head`, for messages.
-        fp16: Whether the graph holds float16; without it TensorRT must compute in full float32.
+        fp16: Whether the graph contains float16; if not, TensorRT must compute in full float32.
         hardware_compatible: Build for all GPUs from Ampere on instead of for this one; somewhat slower.
         timing_cache: File of the timing cache, read and updated; None for none.
 
@@ -221,12 +221,12 @@ def load_or_build_engines(
                 prepared_graph(model, part, precision, cache),
                 profile,
                 part=part,
-                # For convolutions alone: TensorRT 8.6 would also round the state of the head's LSTM.
+                # Only for convolutions: TensorRT 8.6 would also round the state of the head's LSTM.
                 fp16=precision == "fp16" and part == "backbone",
                 hardware_compatible=hardware_compatible,
                 timing_cache=_timing_cache_path(cache, key),
             )
-            # Without a driver, TensorRT's runtime ends the process.
+            # Without a driver, TensorRT's runtime crashes the process.
             inspected = {} if gpu is None else {"inspected": _inspect(trt, built.engine)}
             engine = cache.store(key, built.engine, {**built.summary, **inspected})
         engines[part] = (key, engine)
@@ -234,7 +234,7 @@ def load_or_build_engines(
 
 
 def build_target(trt: TensorRT, gpu: Gpu | None, *, hardware_compatible: bool) -> str:
-    """Return the GPU, or the set of GPUs, that an engine is built for, as its cache key holds it.
+    """Return the GPU, or the set of GPUs, that an engine is built for, as in its cache key.
 
     Args:
         trt: The TensorRT module.
@@ -305,15 +305,15 @@ def _configure(trt: TensorRT, config: IBuilderConfig, *, fp16: bool, hardware_co
         config.clear_flag(trt.BuilderFlag.TF32)
     _disable_external_tactics(trt, config)
     if not _strongly_typed(trt) and hasattr(trt.PreviewFeature, "PROFILE_SHARING_0806"):
-        # Every captured CUDA graph has an execution context of the one profile; TensorRT 10 allows that
-        # anyway.
+        # Each captured CUDA graph has its own execution context on the only profile, which later versions
+        # allow without a flag.
         config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, True)
     if hardware_compatible and not is_rtx(trt):
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
 
 
 def _disable_external_tactics(trt: TensorRT, config: IBuilderConfig) -> None:
-    """Exclude cuBLAS and cuDNN: TensorRT 8.6 would load them, and they need not be installed."""
+    """Exclude cuBLAS and cuDNN, which TensorRT 8.6 would load and which may not be installed."""
     if not hasattr(trt.TacticSource, "CUDNN"):
         return
     own = [name for name in ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS") if hasattr(trt.TacticSource, name)]
@@ -334,7 +334,7 @@ def _add_profile(
     shapes.set_shape(network.get_input(0).name, profile.min, profile.opt, profile.max)
     if config.add_optimization_profile(shapes) < 0:
         error = tensorrt_log(trt).last_error()
-        raise EngineUnavailable(NAME, f"{library_name(trt)} refuses the shapes {profile}: {error}", ADVICE)
+        raise EngineUnavailable(NAME, f"{library_name(trt)} rejects the shapes {profile}: {error}", ADVICE)
 
 
 def _timing_cache_path(cache: EngineCache, key: EngineKey) -> Path:

@@ -35,8 +35,8 @@ class Device:
 
     Attributes:
         cuda: The module `pycuda.driver`.
-        queueing: Lock to hold while work is queued (not while waiting for it): work that one runner queues
-            must not fall into a capture of another runner.
+        queueing: Lock to hold while queueing work, but not while waiting for it: a runner must not queue work
+            during a capture of another runner.
 
     Raises:
         DeviceMemoryFull: The GPU has too little memory left for a context.
@@ -64,7 +64,7 @@ class Device:
             self.cuda.Context.pop()
 
     def close(self) -> None:
-        """Release the context; everything allocated in it must be freed before."""
+        """Release the context; everything allocated in it must have been freed."""
         handle = int(self._context.handle)
         try:
             # Pushed first, since pycuda leaks a context that is detached on another thread than retained it.
@@ -78,16 +78,15 @@ class Device:
 
 @contextmanager
 def translated_errors(cuda: Pycuda, stream: CudaStream | None = None) -> Iterator[None]:
-    """Turn pycuda's exceptions inside the `with` block into errors of `runtime.errors`.
+    """Translate pycuda's exceptions inside the `with` block into errors of `runtime.errors`.
 
     Args:
         cuda: The module `pycuda.driver`.
-        stream: Stream to synchronise in order to find out whether the device still responds; None for the
-            whole context.
+        stream: Stream to synchronise to check whether the device still responds; None for the whole context.
 
     Raises:
         DeviceMemoryFull: Device memory or page-locked host memory is exhausted.
-        DeviceLost: The GPU does not respond any more.
+        DeviceLost: The GPU no longer responds.
         EngineFailed: Any other error of pycuda.
     """
     try:
@@ -146,14 +145,14 @@ class GraphCapture:
         """
         driver = self._driver
         handle = driver.CUstream(stream)
-        # Other threads may allocate meanwhile: the rules of capture then apply to this thread alone.
+        # Other threads may allocate memory meanwhile, so the capture restricts only this thread.
         mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         (code,) = driver.cuStreamBeginCapture(handle, mode)
         _check(code)
         try:
             enqueue()
         finally:
-            # Always: a stream that is left capturing accepts no other work.
+            # On errors too: a stream that is still capturing accepts no other work.
             code, graph = _pair(driver.cuStreamEndCapture(handle))
         _check(code)
         try:

@@ -57,7 +57,7 @@ def probe(load: Callable[[str], LibCuda] = ctypes.CDLL) -> Gpu:
         The GPU.
 
     Raises:
-        EngineUnavailable: The driver is missing, does not start, or shows no GPU.
+        EngineUnavailable: The driver is missing, cannot be initialised, or finds no GPU.
     """
     try:
         library = load(LIBRARY)

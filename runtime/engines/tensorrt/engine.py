@@ -1,10 +1,10 @@
-"""The GPU engine: TensorRT through pycuda. It needs numpy, tensorrt and pycuda, and Python 3.10 or newer.
+"""Engine for NVIDIA GPUs. It needs only numpy, tensorrt and pycuda, and runs on Python 3.10 or newer.
 
     with TensorRTEngine(bundle, precision="fp16") as engine:
         features = engine.features(crops)
 
 The constructor checks for the driver, TensorRT and pycuda, in this order: using a later one without an
-earlier one ends the process. `with` loads the engines from the cache, or builds them.
+earlier one crashes the process. `with` loads the engines from the cache, or builds them.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ class TensorRTEngine:
     """Engine for NVIDIA GPUs; see `runtime.engines.interface.Engine` for the calls.
 
     Backbone and head have a stream and a lock each, so that neither waits for the other. Batches above
-    `MAX_BATCH` run in pieces. Features are copied to the host and back: windows of many faces are assembled
-    there, and copying one, some hundred kilobytes, takes microseconds.
+    `MAX_BATCH` run in pieces. Features are copied to the host and back, because the windows of many faces are
+    assembled there; a window has some hundred kilobytes, which takes microseconds to copy.
 
     Args:
         model: A bundle, or the result of `read_prepared`.
         precision: `fp16` or `fp32`; fp16 computes convolutions in float16 and the LSTM in float32.
         cache: The engine cache; None for the user's.
         hardware_compatible: Use engines for all GPUs from Ampere on instead of for this one alone.
-        cuda_graphs: Replay CUDA graphs of batch sizes that recur.
+        cuda_graphs: Replay CUDA graphs for recurring batch sizes.
         trt: The TensorRT module; None for the installed one.
         cuda: The module `pycuda.driver`; None to import it.
         cuda_driver: The module `cuda.bindings.driver`; None to import it where CUDA graphs need it.
@@ -150,7 +150,7 @@ class TensorRTEngine:
             try:
                 self._load(device, engines, runners)
             except EngineRejected as error:
-                # The key fits and the file is intact, and TensorRT still rejects it: rebuild once.
+                # TensorRT may reject an intact engine with the right key: rebuild it once.
                 _log.warning("%s: building the engines again", error.reason)
                 for runner in runners.values():
                     runner.close()
@@ -192,7 +192,7 @@ class TensorRTEngine:
 
 
 def _close(device: Device, runners: dict[str, EngineRunner]) -> None:
-    """Release everything, the device last, whatever fails on the way."""
+    """Release the runners, then the device, even if one of them fails."""
     with ExitStack() as stack:
         stack.callback(device.close)
         for runner in runners.values():

@@ -3,9 +3,9 @@
     cache = EngineCache()
     engine = cache.load(key) or cache.store(key, build(...).engine, summary={})
 
-An engine file is machine code. One built from another model, for another GPU or by another TensorRT may load
-and compute other numbers. The key therefore holds all of these; its hash is in the file name, and the whole
-key and the file's SHA-256 are stored beside the engine and compared before it is used.
+An engine file is machine code. An engine from another model, GPU or TensorRT version may load and compute
+wrong numbers. The key therefore contains all of these; its hash is in the file name, and the whole key and
+the file's SHA-256 are stored next to the engine and checked before it is used.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class EngineCache:
             _log.warning("%s cannot be read (%s): building it again", path.name, error)
             return None
         if not isinstance(metadata, dict) or metadata.get("key") != key.as_json():
-            _log.warning("%s was built for something else: building it again", path.name)
+            _log.warning("%s was built for another key: building it again", path.name)
             return None
         if metadata.get("sha256") != hashlib.sha256(content).hexdigest():
             _log.warning("%s was changed or truncated: building it again", path.name)
@@ -140,7 +140,7 @@ class EngineCache:
 
 
 def read(path: Path) -> bytes:
-    """Read a file of the cache, if only this user can write it: it is machine code, or becomes such.
+    """Read a file of the cache if only this user can write it, because it is or becomes machine code.
 
     Raises:
         EngineUnavailable: Another user can write to the file or a folder above it.
@@ -151,7 +151,7 @@ def read(path: Path) -> bytes:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file of the cache atomically, also with several processes writing it; create its folders.
+    """Write a file of the cache atomically, safe with several writing processes; create its folders.
 
     Raises:
         EngineUnavailable: The file cannot be written, or another user can write to a folder above it.

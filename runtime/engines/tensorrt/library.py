@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         TensorRT,
     )
 
-# The full library comes first: it runs on every GPU, and its engines are tuned on the GPU in use.
+# The full library is preferred: it runs on every GPU, and its engines are tuned for the GPU in use.
 MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
 INSTALL = "install unmask with its extra `tensorrt` (TensorRT and pycuda), or "
 
@@ -46,7 +46,7 @@ def load_tensorrt(
         The module.
 
     Raises:
-        EngineUnavailable: None is installed, or its shared libraries are missing.
+        EngineUnavailable: No TensorRT is installed, or its shared libraries are missing.
     """
     broken = ""
     for name in modules:
@@ -108,7 +108,7 @@ def library_name(trt: TensorRT) -> str:
 class TensorRTLog:
     """Latest messages of TensorRT; all of them also go to `logging` at level DEBUG.
 
-    Failures are raised as exceptions, so TensorRT's own output would only repeat them in the user's terminal.
+    Failures are raised as exceptions, so TensorRT's own output on the terminal would only repeat them.
 
     Attributes:
         logger: Logger object for TensorRT's constructors.
@@ -136,7 +136,7 @@ class TensorRTLog:
 def tensorrt_log(trt: TensorRT) -> TensorRTLog:
     """Return the process-wide log of a TensorRT module.
 
-    TensorRT keeps the first logger of a process for good, so there is only one and it is never released.
+    TensorRT keeps the first logger until the process ends, so there is only one and it is never released.
     """
     log = TensorRTLog()
     warning, error = int(trt.ILogger.Severity.WARNING), int(trt.ILogger.Severity.ERROR)
@@ -159,21 +159,21 @@ def tensorrt_log(trt: TensorRT) -> TensorRTLog:
 
 
 def create_builder(trt: TensorRT) -> IBuilder:
-    """Create a TensorRT builder, which initialises CUDA if nothing has yet.
+    """Create a TensorRT builder, which initialises CUDA if necessary.
 
     Raises:
         DeviceMemoryFull: The GPU has too little memory left.
-        EngineUnavailable: CUDA does not start, mostly because the driver is too old for this TensorRT.
+        EngineUnavailable: CUDA cannot be initialised, usually because the driver is too old.
     """
     return _create(trt, trt.Builder)
 
 
 def create_runtime(trt: TensorRT) -> IRuntime:
-    """Create a TensorRT runtime, which initialises CUDA if nothing has yet.
+    """Create a TensorRT runtime, which initialises CUDA if necessary.
 
     Raises:
         DeviceMemoryFull: The GPU has too little memory left.
-        EngineUnavailable: CUDA does not start, mostly because the driver is too old for this TensorRT.
+        EngineUnavailable: CUDA cannot be initialised, usually because the driver is too old.
     """
     return _create(trt, trt.Runtime)
 

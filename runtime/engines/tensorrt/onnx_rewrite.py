@@ -1,14 +1,14 @@
-"""Rewriting of a bundle's ONNX graphs for TensorRT: plain weights, opset 17, precision in the graph.
+"""Rewriting of a bundle's ONNX graphs for TensorRT: unpacked weights, opset 17, precision in the graph.
 
 The bundle stores weights as int8 or float16 behind a DequantizeLinear or Cast node. TensorRT 8.6 takes such a
-node as a request to compute in int8; later versions may unpack the weights in every run. The nodes are
-therefore folded into plain weights. TensorRT 8.6 reads operators up to opset 17, and would lose the axes of a
-newer ReduceMean. TensorRT 11 takes the precision from the graph alone: `fp16` means that convolutions and the
+node as a request to compute in int8; later versions may unpack the weights in every run. The weights are
+therefore unpacked here. TensorRT 8.6 reads operators up to opset 17, and would ignore the axes of a newer
+ReduceMean. TensorRT 11 takes the precision from the graph alone: `fp16` means that convolutions and the
 operators between them are float16 and everything else is float32.
 
-Rewriting needs `onnx`, which comes with unmask but may be missing in a Python 3.10 made for TensorRT 8.6.
-`onnx` is therefore imported on use only, and `unmask export --tensorrt` stores the rewritten graphs in the
-cache for machines without `onnx` (`prepared.py`).
+Rewriting needs `onnx`, which comes with unmask but may be missing in a Python 3.10 environment for TensorRT
+8.6. `onnx` is therefore imported only when it is used, and `unmask export --tensorrt` stores the rewritten
+graphs in the cache for machines without `onnx` (`prepared.py`).
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _unpack(node: onnx.NodeProto, arrays: list[NDArray[Any]]) -> NDArray[Any]:
 
 
 def _lower_opset(model: onnx.ModelProto) -> None:
-    """Write the operators as opset 17 defines them."""
+    """Convert the operators to opset 17."""
     from onnx import helper
 
     newest = max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
@@ -114,7 +114,7 @@ def _lower_opset(model: onnx.ModelProto) -> None:
             elif _changed_since_opset_17(node.op_type, newest):
                 raise EngineUnavailable(
                     NAME,
-                    f"the operator {node.op_type} of opset {newest} is not known to every TensorRT",
+                    f"not every TensorRT supports the operator {node.op_type} of opset {newest}",
                     "use --engine onnxruntime",
                 )
     _replace(model.graph, list(model.graph.node), list(model.graph.initializer))
@@ -133,7 +133,7 @@ def _changed_since_opset_17(operator: str, newest: int) -> bool:
 
 
 def _lower_reduction(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> None:
-    """Move the axes of a reduction from its second input to an attribute, as opset 17 has them."""
+    """Move the axes of a reduction from its second input to an attribute, as in opset 17."""
     from onnx import helper, numpy_helper
 
     attributes = [item for item in node.attribute if item.name == "keepdims"]
@@ -150,7 +150,7 @@ def _lower_reduction(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto
 
 
 class _Float16Rewriter:
-    """Conversion of convolutions, and of what follows them, to float16, with casts at the borders."""
+    """Conversion of convolutions and the operators after them to float16, with casts at the borders."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         from onnx import TensorProto
@@ -159,7 +159,7 @@ class _Float16Rewriter:
         self.float32, self.float16 = int(TensorProto.FLOAT), int(TensorProto.FLOAT16)
         self.weights = {t.name: t for t in self.graph.initializer if t.data_type == self.float32}
         self.float16_weights: dict[str, onnx.TensorProto] = {}
-        # Element type of each tensor that a node has produced so far.
+        # Element type of each tensor that the nodes so far produce.
         self.types: dict[str, int] = {v.name: v.type.tensor_type.elem_type for v in self.graph.input}
         self.casts: dict[tuple[str, int], str] = {}
         self.nodes: list[onnx.NodeProto] = []
@@ -234,7 +234,7 @@ def _float16_weight(tensor: onnx.TensorProto) -> onnx.TensorProto:
 def _replace(
     graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto], tensors: Iterable[onnx.TensorProto]
 ) -> None:
-    """Set a graph's nodes, and those of the weights that the nodes use."""
+    """Set the nodes of a graph, and keep the weights that they use."""
     nodes = list(nodes)
     used = {name for node in nodes for name in node.input}
     kept = [tensor for tensor in tensors if tensor.name in used]

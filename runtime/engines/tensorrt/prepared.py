@@ -24,7 +24,7 @@ PARTS = ("backbone", "head")
 
 @dataclass(frozen=True)
 class PreparedModel:
-    """Facts about a bundle that an engine needs; implements `runtime.engines.interface.Model`."""
+    """Facts of a bundle that an engine needs; implements `runtime.engines.interface.Model`."""
 
     name: str
     digest: str
@@ -79,20 +79,20 @@ def read_prepared(folder: Path) -> PreparedModel:
         The model. Its `backbone` and `head` do not exist as files; `prepared_graph` reads the graphs.
 
     Raises:
-        EngineUnavailable: The folder holds no prepared graphs of this version.
+        EngineUnavailable: The folder has no prepared graphs of this version.
     """
     facts = _read_metadata(folder).get("model")
     if not isinstance(facts, dict):
         raise EngineUnavailable(
             NAME,
-            f"{folder} holds no graphs that this version of unmask prepared",
+            f"{folder} has no graphs prepared by this version of unmask",
             "run `unmask export --tensorrt` with this version",
         )
     return PreparedModel(**facts, backbone=folder / "backbone.onnx", head=folder / "head.onnx")
 
 
 def prepared_graph(model: Model, part: str, precision: Precision, cache: EngineCache) -> bytes:
-    """Return a graph for TensorRT: from the cache if it is there and intact, else rewritten now.
+    """Return a graph for TensorRT: from the cache if it is intact there, otherwise rewritten.
 
     Args:
         model: A bundle or a prepared model.

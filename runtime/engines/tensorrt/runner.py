@@ -53,8 +53,8 @@ if TYPE_CHECKING:
 # CU_STREAM_NON_BLOCKING: work of other libraries on the legacy stream neither delays ours nor breaks a
 # capture.
 _NON_BLOCKING = 1
-# Each captured graph keeps an execution context. A few streams give few batch sizes; rare ones run
-# uncaptured.
+# Each captured graph has its own execution context. A few streams have few batch sizes; rare sizes run
+# without a graph.
 MAX_CUDA_GRAPHS = 16
 
 _log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class EngineRunner:
         max_shape: Largest input shape.
         dtype: Input type.
         output_shape: Output shape without the batch axis.
-        cuda_graphs: Whether to replay CUDA graphs of shapes that recur.
+        cuda_graphs: Whether to replay CUDA graphs for recurring shapes.
         kernel_cache: File for the kernels that TensorRT-RTX compiles for this GPU; None to keep none.
         cuda_driver: The module `cuda.bindings.driver`; None to import it if CUDA graphs need it.
 
@@ -101,10 +101,10 @@ class EngineRunner:
         self._device = device
         self._lock = threading.Lock()
         self._output_shape = output_shape
-        self._recurring = max_shape[1:]
+        self._full_shape = max_shape[1:]
         self._seen: set[tuple[int, ...]] = set()
         self._captured: dict[tuple[int, ...], tuple[IExecutionContext, object]] = {}
-        # TensorRT-RTX captures graphs itself once its kernels for a shape are compiled; only it knows when.
+        # TensorRT-RTX captures graphs itself, once it has compiled the kernels of a shape.
         self._native_graphs = cuda_graphs and is_rtx(trt)
         self._capture: GraphCapture | None = None
         if cuda_graphs and not is_rtx(trt) and (driver := cuda_driver or load_cuda_driver()) is not None:
@@ -129,7 +129,7 @@ class EngineRunner:
 
     @property
     def cuda_graphs(self) -> str:
-        """How CUDA graphs are replayed: `own`, `native` (by TensorRT-RTX) or `none`."""
+        """Kind of CUDA graph replay: `own`, `native` (by TensorRT-RTX) or `none`."""
         if self._native_graphs:
             return "native"
         return "own" if self._capturing or self._captured else "none"
@@ -144,9 +144,9 @@ class EngineRunner:
             float32 `(N, *output_shape)`.
 
         Raises:
-            EngineFailed: TensorRT refuses the batch.
+            EngineFailed: TensorRT rejects the batch.
             DeviceMemoryFull: The GPU's memory is full.
-            DeviceLost: The GPU does not respond any more.
+            DeviceLost: The GPU no longer responds.
         """
         shape = tuple(int(length) for length in batch.shape)
         output_size = shape[0] * math.prod(self._output_shape)
@@ -168,7 +168,7 @@ class EngineRunner:
             host_output: NDArray[np.float32] = loaded.host_output[:output_size]
             result = host_output.reshape(shape[0], *self._output_shape).copy()
             if captured is None and self._capturing:
-                self._consider_capture(loaded, shape, batch.size, output_size)
+                self._capture_if_recurring(loaded, shape, batch.size, output_size)
         return result
 
     def close(self) -> None:
@@ -204,12 +204,12 @@ class EngineRunner:
         except LaunchFailed as error:
             raise loaded.failure(f"a CUDA graph did not run: {error}") from error
 
-    def _consider_capture(
+    def _capture_if_recurring(
         self, loaded: _LoadedEngine, shape: tuple[int, ...], input_size: int, output_size: int
     ) -> None:
-        """Capture a CUDA graph when a shape that recurs is seen for the second time."""
-        if shape[1:] != self._recurring:
-            # A window that is still filling: each length comes once per face.
+        """Capture a CUDA graph when a full-length shape is seen for the second time."""
+        if shape[1:] != self._full_shape:
+            # A window that is still filling: each length occurs once per face.
             return
         if shape not in self._seen:
             self._seen.add(shape)
@@ -233,7 +233,7 @@ class EngineRunner:
             _log.info("no CUDA graphs: %s", one_line(error))
             # Graphs captured so far stay valid; no more are tried.
             self._capturing = False
-            # Work that a failed capture left must not meet the next call; a lost device shows here.
+            # Wait for work left by the failed capture; this raises if the device is lost.
             loaded.synchronize()
 
 
@@ -265,7 +265,7 @@ class _LoadedEngine:
             self._input_name, self._output_name = self._tensor_names()
             self.stream = self._cuda.Stream(_NON_BLOCKING)
             flags = self._cuda.event_flags
-            # A blocking wait: the CPU has frames to decode.
+            # A blocking wait leaves the CPU to the decoding of frames.
             self._done = self._cuda.Event(flags.BLOCKING_SYNC | flags.DISABLE_TIMING)
             self._allocate(math.prod(max_shape), dtype, output_size)
             self.context = self.new_context()
@@ -331,8 +331,7 @@ class _LoadedEngine:
         if context is None:
             raise self.failure("it cannot create an execution context")
         if hasattr(context, "nvtx_verbosity"):
-            # Engines are built with details for the inspector; contexts would label every layer for
-            # profilers.
+            # Engines have details for the inspector; contexts would use them to label layers for profilers.
             context.nvtx_verbosity = trt.ProfilingVerbosity.NONE
         if getattr(context, "active_optimization_profile", 0) < 0:
             context.set_optimization_profile_async(0, int(self.stream.handle))
@@ -361,7 +360,7 @@ class _LoadedEngine:
         return config
 
     def save_kernel_cache(self) -> None:
-        """Save the kernels that TensorRT-RTX compiled, so that the next start need not compile them."""
+        """Save the kernels that TensorRT-RTX compiled, for the next start."""
         if self._kernel_cache is None or self._kernel_cache_path is None:
             return
         try:
@@ -394,14 +393,14 @@ class _LoadedEngine:
         inspector = self._engine.create_engine_inspector()
         return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
 
-    def failure(self, what: str) -> EngineFailed:
-        """Return the error behind a call of TensorRT that only returned False or None."""
+    def failure(self, problem: str) -> EngineFailed:
+        """Return the error for a call of TensorRT that returned False or None."""
         if memory_error := self.log.memory_error():
             return DeviceMemoryFull(NAME, f"the GPU's memory is full ({memory_error})")
         reason = self.log.last_error()
         if not responds(self._cuda, vars(self).get("stream")):
             return DeviceLost(NAME, f"the GPU stopped responding ({reason})")
-        return EngineFailed(NAME, f"{what} ({reason})")
+        return EngineFailed(NAME, f"{problem} ({reason})")
 
     def free(self) -> None:
         """Release everything in the order of dependence, also after a failed start."""
@@ -418,6 +417,6 @@ class _LoadedEngine:
 
 
 def _scratch_bytes(engine: ICudaEngine) -> int:
-    # TensorRT 10 has a 64-bit size under a new name, TensorRT 11 that one alone.
+    # TensorRT 10 added a 64-bit size under a new name; TensorRT 11 has only that.
     new = hasattr(engine, "device_memory_size_v2")
     return max(256, int(engine.device_memory_size_v2 if new else engine.device_memory_size))

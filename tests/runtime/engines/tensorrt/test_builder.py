@@ -76,7 +76,7 @@ def test_build_failure_is_reported(small_bundle: Path, rtx: TensorRT) -> None:
     assert "\n" not in str(caught.value)
     graph = rewrite_graph(small.backbone.read_bytes(), "fp32")
     impossible = OptimizationProfile((1, 32, 32, 5), (1, 32, 32, 5), (1, 32, 32, 5))
-    with pytest.raises(EngineUnavailable, match=r"TensorRT-RTX .* (refuses the shapes|cannot build)"):
+    with pytest.raises(EngineUnavailable, match=r"TensorRT-RTX .* (rejects the shapes|cannot build)"):
         build(rtx, graph, impossible, part="backbone", fp16=False)
 
 

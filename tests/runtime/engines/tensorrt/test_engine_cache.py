@@ -65,7 +65,7 @@ def test_foreign_or_damaged_file_is_not_used(
     assert cache.load(key) is None
     cache.path(key).with_suffix(".json").write_text("[")
     assert cache.load(key) is None
-    reasons = ("built for something else", "changed or truncated", "cannot be read")
+    reasons = ("built for another key", "changed or truncated", "cannot be read")
     for reason, record in zip(reasons, caplog.records, strict=True):
         assert reason in record.message
         assert record.levelno == logging.WARNING

@@ -112,7 +112,7 @@ def test_output_of_a_float16_node_stays_float32() -> None:
 def test_unsupported_graph_is_reported() -> None:
     """The message names an operator that opset 17 defines otherwise, or a weight beyond float16."""
     split = helper.make_node("Split", ["x"], ["y", "z"], num_outputs=2, axis=2)
-    with pytest.raises(EngineUnavailable, match="Split of opset 18 is not known to every TensorRT"):
+    with pytest.raises(EngineUnavailable, match="not every TensorRT supports the operator Split of opset 18"):
         rewrite_graph(graph(split, weight=np.zeros(1, np.float32)), "fp32")
     conv = helper.make_node("Conv", ["x", "w"], ["y"])
     raw = graph(conv, weight=np.full((1, 1, 3, 3), 7e4, np.float32))

@@ -35,5 +35,5 @@ def test_prepared_graphs_work_without_onnx(
         prepared_graph(model, "head", "fp16", cache)
     with pytest.raises(EngineUnavailable, match="onnx is not installed"):
         prepared_graph(small, "head", "fp16", cache)
-    with pytest.raises(EngineUnavailable, match="holds no graphs that this version"):
+    with pytest.raises(EngineUnavailable, match="no graphs prepared by this version"):
         read_prepared(tmp_path)
