@@ -21,7 +21,12 @@ from runtime.serving.server import Urls
 logger = logging.getLogger(__name__)
 
 # Loggers whose messages are shown from INFO on; all others are shown from WARNING on.
-INFO_LOGGERS = ("runtime.commands.terminal", "runtime.commands.console", "runtime.pipeline.stream_thread")
+INFO_LOGGERS = (
+    "runtime.commands.terminal",
+    "runtime.commands.console",
+    "runtime.pipeline.stream_thread",
+    "runtime.outputs.jsonl",
+)
 REFRESH_HZ = 5
 # Messages that may wait to be logged, and the longest wait for them at the end.
 LOG_CAPACITY = 1000

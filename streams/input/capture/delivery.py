@@ -13,8 +13,8 @@ __all__ = ["Delivery", "PacketHistory", "delivery_of"]
 
 # Formats that are fetched in segments, several seconds at once. The size is that of the playlist.
 _SEGMENTED_FORMATS = frozenset({"hls", "dash"})
-# More than the packets of a minute, which is what the playlist of a broadcast usually lists.
-_REMEMBERED = 4000
+# FFmpeg starts with the third segment from the end; this is half a minute of packets.
+_REMEMBERED = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

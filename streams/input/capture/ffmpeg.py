@@ -286,20 +286,24 @@ class FFmpegCapture:
         """Demux a broadcast in segments: wait for each, and leave out those of earlier connections."""
         source, segment_s = self._source, self._timeouts.segment_s
         failure: Exception | None = None
-        repeated = False
+        # At the start of a connection: whether a packet has been left out, and whether one has been new.
+        repeated = started = False
         last_packet_s = self._clock()
         while not self._stop.is_set() and failure is None:
             try:
                 for packet in self._container.demux(self._stream):
                     if self._stop.is_set():
                         return
-                    if packet.size:
-                        # The new part begins with a keyframe.
-                        is_new = self._history.add(packet.pts, bytes(packet))
-                        repeated = not is_new or (repeated and not packet.is_keyframe)
-                        if not repeated:
-                            yield packet, self._clock()
-                            last_packet_s = self._clock()
+                    if not packet.size:
+                        continue
+                    is_new = self._history.add(packet.pts, bytes(packet))
+                    # The new part begins with a keyframe. What follows it is new, even if a publisher that
+                    # started anew sends the same film.
+                    started = started or (is_new and (not repeated or packet.is_keyframe))
+                    repeated = repeated or not is_new
+                    if started:
+                        yield packet, self._clock()
+                        last_packet_s = self._clock()
             except (av.FFmpegError, OSError) as raised:
                 failure = raised
                 continue

@@ -30,7 +30,7 @@ class Timeouts:
 
     open_s: float = 5.0
     read_s: float = 1.5
-    segment_s: float = 15.0
+    segment_s: float = 10.0
 
     def __post_init__(self) -> None:
         if not self.open_s > 0:
