@@ -25,10 +25,15 @@ def test_an_error_keeps_the_old_content(tmp_path: Path) -> None:
     """An exception in the block leaves the target untouched and removes the draft."""
     path = tmp_path / "state.pt"
     path.write_text("before")
-    with pytest.raises(RuntimeError), atomic_path(path) as draft:
-        assert (draft.parent, draft.suffix) == (tmp_path, ".pt")
-        draft.write_text("half")
-        raise RuntimeError
+
+    def fail() -> None:
+        with atomic_path(path) as draft:
+            assert (draft.parent, draft.suffix) == (tmp_path, ".pt")
+            draft.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert path.read_text() == "before"
     assert os.listdir(tmp_path) == ["state.pt"]
 
