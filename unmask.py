@@ -38,7 +38,8 @@ app.command()(export.commands.export)
 app.add_typer(benchmarks.commands.app, name="bench")
 
 EXTRAS = ("train", "export", "bench")
-"""Commands that need more than the base installation, each with an extra of the same name."""
+"""Commands with an extra of the same name, which contains the libraries that they need."""
+# Base class of the usage errors, which typer does not export.
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 
 
@@ -70,10 +71,10 @@ def run(arguments: list[str]) -> int:
     """Run the command.
 
     Args:
-        arguments: What follows `unmask` on the command line.
+        arguments: Command line without the name of the program.
 
     Returns:
-        The exit code: 0 on success, 2 on a user's mistake, which is one line on standard error.
+        The exit code: 0 on success, 2 after a mistake of the user, which is one line on standard error.
     """
     try:
         code = app(arguments, prog_name="unmask", standalone_mode=False)
@@ -88,7 +89,7 @@ def run(arguments: list[str]) -> int:
     except _known_errors() as error:
         return complain(str(error))
     except ModuleNotFoundError as error:
-        # The base installation lacks nothing that the other commands need.
+        # Other commands need only the base installation, so there it is a bug.
         if arguments[0] not in EXTRAS:
             raise
         return complain(
@@ -99,7 +100,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _known_errors() -> tuple[type[Exception], ...]:
-    # Evaluated only once there is an error.
+    # Called only after an error, so that starting a command stays fast.
     from runtime.errors import UnmaskError
     from streams.errors import StreamError
 

@@ -285,7 +285,7 @@ def _install(draft: Path, out: Path) -> None:
     if not out.exists():
         os.replace(draft, out)
         return
-    # A temporal classifier that the new model does not have must not stay beside it.
+    # An old temporal classifier must not stay in the directory of a model that has none.
     (out / TEMPORAL_FILE).unlink(missing_ok=True)
     for file in sorted(draft.iterdir(), key=lambda file: file.name == MANIFEST_FILE):
         shutil.move(file, out / file.name)

@@ -135,7 +135,7 @@ def test_no_import_cycles() -> None:
 
 
 def test_folders_stay_small() -> None:
-    """A folder with more than about ten files holds more than one concept."""
+    """A folder has at most about ten files: a larger one contains more than one concept."""
     folders = {path.parent for path in SOURCES.values()}
     crowded = {
         str(folder.relative_to(ROOT)): count

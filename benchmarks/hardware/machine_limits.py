@@ -50,7 +50,7 @@ class MatrixProduct:
 def min_call_s(call: Call, *, min_total_s: float = MIN_S) -> float:
     """Return the seconds of the fastest of many calls.
 
-    The fastest call shows what the machine can do; slower ones were disturbed by other load.
+    The fastest call is the one that other load on the machine disturbed least.
 
     Args:
         call: Callable that has run before.

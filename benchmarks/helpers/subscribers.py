@@ -96,7 +96,7 @@ class Subscribers:
         self._end()
 
     def collect(self) -> Received:
-        """Disconnect all subscribers and return what they received since they joined."""
+        """Disconnect all subscribers and return the messages received since they joined."""
         self._pipe.send("stop")
         received = self._expect("received", START_S)
         assert isinstance(received, Received)

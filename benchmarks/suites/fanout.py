@@ -148,7 +148,7 @@ def run_fanout(config: FanoutConfig) -> int:
         delivery = deliver(
             fast=fast, slow=slow, rate_hz=config.rate_hz, streams=config.streams, seconds=config.seconds
         )
-        name = f"{fast} beside {slow} slow" if slow else f"{fast}"
+        name = f"{fast} with {slow} slow readers" if slow else f"{fast}"
         delays = delivery.delays_ms(config.repeats)
         figures[f"{name}: delivery"] = distribution(delays, "ms")
         figures[f"{name}: server"] = quantity([delivery.server_cores], "cores")
@@ -191,7 +191,7 @@ def _cells(delays: list[list[float]], lost: float, delivery: Delivery | None) ->
 
 
 def deliver(*, fast: int, slow: int, rate_hz: float, streams: int, seconds: float) -> Delivery:
-    """Publish verdicts to subscribers and collect what they received.
+    """Publish verdicts to subscribers and collect the received messages.
 
     Args:
         fast: Number of subscribers that read everything.

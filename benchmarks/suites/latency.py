@@ -1,6 +1,6 @@
 """Latency of a verdict by stage, with one stream and one frame at a time, as in MLPerf's single stream.
 
-The stages are timed from outside, by wrapping what is passed into the analysis (`harness/stage_timer.py`):
+The stages are timed by wrapping the callables that are passed into the analysis (`harness/stage_timer.py`):
 
     decode    from packet to frame; drawing it, for `demo`
     convert   scaling the frame for the face detector and reading the detector's output maps

@@ -108,7 +108,7 @@ def test_the_bundle_gives_the_probability_of_torch(
 
 
 def _check_parity_section(bundle: Bundle) -> None:
-    """Check that the manifest holds the figures of the gates, their limits and the number of clips."""
+    """Check that the manifest contains the figures of the gates, their limits and the number of clips."""
     gate_a, gate_b, clips = (bundle.parity[key] for key in ("gate_a", "gate_b", "clips"))
     assert 0 <= gate_a["clip"] <= gate_a["allowed"] == 1e-3
     assert 0 <= gate_a["buffered"] <= 1e-3
@@ -188,7 +188,7 @@ def test_a_checkpoint_of_full_size_is_exported(tmp_path: Path, monkeypatch: pyte
     config = ModelConfig(input_size=32, hidden=512, window=4, min_frames=3)
     model = ResNeXtLSTM(config).eval()
     for name, weight in model.named_parameters():
-        # Zero before training; equal weights would not be told apart in the graph.
+        # Zero before training; equal weights could not be distinguished in the graph.
         if name.endswith("bn3.weight"):
             torch.nn.init.constant_(weight, 0.3)
     save_checkpoint(tmp_path / "checkpoint", model, {})

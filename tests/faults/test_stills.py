@@ -22,7 +22,7 @@ from streams.input.frame import Frame
 from tests.support.small_bundle import write_small_bundle
 from tests.support.temporal import uniform_temporal_classifier
 
-Picture = NDArray[np.uint8]
+Image = NDArray[np.uint8]
 BOX = (170.0, 60.0, 90.0, 120.0)
 
 
@@ -33,29 +33,29 @@ class OneFace:
         return [Face(id=1, box=BOX, score=0.9, detected=True)]
 
 
-def portrait() -> Picture:
+def portrait() -> Image:
     return np.asarray(astronaut(), np.uint8)[:400].copy()  # type: ignore[no-untyped-call]
 
 
-def repeated(index: int, rng: np.random.Generator) -> Picture:
+def repeated(index: int, rng: np.random.Generator) -> Image:
     return portrait()
 
 
-def noisy(index: int, rng: np.random.Generator) -> Picture:
+def noisy(index: int, rng: np.random.Generator) -> Image:
     return np.clip(portrait() + rng.normal(0, 10, (400, 512, 3)), 0, 255).astype(np.uint8)
 
 
-def overlaid(index: int, rng: np.random.Generator) -> Picture:
-    picture = portrait()
-    picture[370:390, 20 : 30 + 5 * index] = 255
-    return picture
+def overlaid(index: int, rng: np.random.Generator) -> Image:
+    image = portrait()
+    image[370:390, 20 : 30 + 5 * index] = 255
+    return image
 
 
-def speaking(index: int, rng: np.random.Generator) -> Picture:
-    picture = portrait()
+def speaking(index: int, rng: np.random.Generator) -> Image:
+    image = portrait()
     shift = round(3 * np.sin(0.9 * index))
-    picture[135:190, 180:250] = np.roll(picture, shift, axis=0)[135:190, 180:250]
-    return picture
+    image[135:190, 180:250] = np.roll(image, shift, axis=0)[135:190, 180:250]
+    return image
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def engine(bundle: Bundle) -> Iterator[Engine]:
 def run(
     bundle: Bundle,
     engine: Engine,
-    picture: Callable[[int, np.random.Generator], Picture],
+    image: Callable[[int, np.random.Generator], Image],
     *,
     samples: int = 24,
 ) -> tuple[list[FaceVerdict], ScanAccumulator]:
@@ -83,7 +83,7 @@ def run(
     rng = np.random.default_rng(5)
     for index in range(samples):
         frame = Frame(
-            image=av.VideoFrame.from_ndarray(picture(index, rng), "rgb24"),
+            image=av.VideoFrame.from_ndarray(image(index, rng), "rgb24"),
             pts=index,
             time_base=Fraction(1, 8),
             captured=None,
@@ -98,12 +98,12 @@ def run(
     return verdicts, accumulator
 
 
-@pytest.mark.parametrize("picture", [noisy, overlaid])
+@pytest.mark.parametrize("image", [noisy, overlaid])
 def test_face_that_does_not_move_has_no_verdict(
-    bundle: Bundle, engine: Engine, picture: Callable[[int, np.random.Generator], Picture]
+    bundle: Bundle, engine: Engine, image: Callable[[int, np.random.Generator], Image]
 ) -> None:
     """A photo with sensor noise is `uncertain`, and so is a frozen face beside a moving overlay."""
-    verdicts, accumulator = run(bundle, engine, picture)
+    verdicts, accumulator = run(bundle, engine, image)
     assert {verdict.state for verdict in verdicts[:3]} == {"warming"}
     assert {(verdict.state, verdict.reason) for verdict in verdicts[8:]} == {("uncertain", "no_motion")}
     assert (accumulator.result("x").state, accumulator.result("x").p_fake) == ("no_motion", None)
@@ -137,10 +137,10 @@ def test_moving_face_is_scored(bundle: Bundle, engine: Engine) -> None:
 def test_frozen_face_loses_its_verdict(bundle: Bundle, engine: Engine) -> None:
     """A face that stops moving is `no_motion` once most of its window is still; it is scored again later."""
 
-    def freezing(index: int, rng: np.random.Generator) -> Picture:
+    def freezing(index: int, rng: np.random.Generator) -> Image:
         still = 12 <= index < 36
-        picture = speaking(11 if still else index, rng).astype(np.int16)
-        return np.clip(picture + np.rint(rng.normal(0, 2, picture.shape)), 0, 255).astype(np.uint8)
+        image = speaking(11 if still else index, rng).astype(np.int16)
+        return np.clip(image + np.rint(rng.normal(0, 2, image.shape)), 0, 255).astype(np.uint8)
 
     verdicts, _ = run(bundle, engine, freezing, samples=60)
     reasons = [verdict.reason for verdict in verdicts]

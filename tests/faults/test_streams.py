@@ -219,7 +219,7 @@ def test_an_error_in_one_stream_restarts_that_stream(
 def test_an_engine_that_fails_for_all_streams_ends_the_monitor(
     bundle: Bundle, engine: Engine, rtsp_server: Callable[..., Any], clip: Path
 ) -> None:
-    """A failed engine is told apart from a failed stream by running it on an empty crop."""
+    """A failed engine is distinguished from a failed stream by a call with an empty crop."""
 
     class BrokenEngine:
         def features(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -306,7 +306,7 @@ class ILogger:
 
 @dataclass
 class Calls:
-    """What the engine asked of TensorRT, and faults for the stand-in to show.
+    """Record of the engine's calls to TensorRT, and faults that the stand-in simulates.
 
     Attributes:
         flags: Builder flags of the latest build.

@@ -2,8 +2,8 @@
 
     clips = cut_clips(Path("video.mp4"), ClipSpec(), FaceFinder(detector))
 
-Training crops are made by the code that makes live crops. A clip is what the rolling window of the live
-pipeline would contain: consecutive samples of one face without a gap.
+Training crops are made by the same code as live crops. Like the rolling window of the live pipeline, a clip
+contains consecutive samples of one face without a gap.
 """
 
 from __future__ import annotations

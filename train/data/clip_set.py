@@ -153,7 +153,7 @@ def read_clip_set(folder: Path) -> ClipSet:
             stated = json.loads(about.read_text(encoding="utf-8"))
             margin, notes = float(stated["spec"]["margin"]), tuple(map(str, stated["notes"]))
         except (ValueError, KeyError, TypeError) as error:
-            raise ClipSetError(about, f"is not what `prepare` writes ({type(error).__name__})") from error
+            raise ClipSetError(about, f"was not written by `prepare` ({type(error).__name__})") from error
     elif "dfdc" in folder.resolve().name.lower():
         notes = (DFDC_NOTE,)
     single_crops = index == "labels.csv"

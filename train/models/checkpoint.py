@@ -120,7 +120,7 @@ def load_checkpoint(folder: Path, *, temporal: bool = True) -> Checkpoint:
         Its content.
 
     Raises:
-        CheckpointError: A file is missing or is not what this module writes.
+        CheckpointError: A file is missing or unreadable.
     """
     if not is_checkpoint(folder):
         raise CheckpointError(folder, f"contains no {CONFIG_FILE} and {WEIGHTS_FILE}")

@@ -1,4 +1,4 @@
-"""Measurements at one number of streams: whether they are sustained, and what limits them."""
+"""Measurements at one number of streams, the reasons of a failure, and the bottleneck."""
 
 from __future__ import annotations
 

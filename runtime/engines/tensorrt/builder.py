@@ -188,7 +188,7 @@ def load_or_build_engines(
         hardware_compatible: As for `build`.
         trt: The TensorRT module; None for the installed one.
         gpu: Result of `probe`; None to call it where TensorRT needs a GPU to build. With a GPU, the engine
-            inspector's summary is stored beside the engine.
+            inspector's summary is stored with the engine.
         rebuild: Build the engines even if they are in the cache.
 
     Returns:

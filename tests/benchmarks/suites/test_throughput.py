@@ -96,8 +96,8 @@ def test_a_search_on_real_cameras(
     assert found["steps"][0]["streams"] == 1
     assert 0 <= found["sustained"][0] <= 2
     for each in found["steps"]:
-        holds = each["streams"] <= found["sustained"][0]
-        assert holds == (each["failures"] == [])
+        sustained = each["streams"] <= found["sustained"][0]
+        assert sustained == (each["failures"] == [])
         assert set(each["cores_by"]) >= {"decoding", "face detection and scoring", "backbone"}
     assert record["figures"][f"{name} streams"]["repeats"]["value"] == found["sustained"]
     assert f"{name}: limited by" in capsys.readouterr().out

@@ -138,7 +138,7 @@ def test_gate_b_limits_the_change_of_p_fake() -> None:
 
 
 def test_figures_have_three_digits() -> None:
-    """The manifest holds rounded figures and the limits."""
+    """The manifest contains rounded figures and the limits."""
     figures = parity_figures(EngineParity(clip=1.23456e-6, buffered=0.0, windows=7))
     assert figures == {"clip": 1.23e-06, "buffered": 0.0, "windows": 7, "allowed": 1e-3}
     assert np.isfinite(list(figures.values())).all()

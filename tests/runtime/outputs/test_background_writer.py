@@ -40,7 +40,7 @@ def test_a_blocked_output_loses_its_oldest_items() -> None:
 
 
 def test_closing_does_not_wait_for_a_blocked_output() -> None:
-    """What is left after the time is counted as lost, and so is what comes later."""
+    """Items left after the timeout, and later ones, are counted as lost."""
     gate = Gate()
     writer = BackgroundWriter("test", gate, capacity=3)
     writer.put(1)

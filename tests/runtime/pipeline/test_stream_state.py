@@ -178,7 +178,7 @@ def test_repeated_frames_stall_the_stream(stream: StreamStateMachine) -> None:
 def test_slow_machine_is_overloaded_and_not_a_dead_camera(
     stream: StreamStateMachine, analysing: bool, losses: Losses
 ) -> None:
-    """A frame in analysis, or frames dropped meanwhile, tell an overload from a source that stops."""
+    """A frame in analysis, or frames dropped meanwhile, mean an overload and not a stopped source."""
     go_live(stream)
     messages = stream.tick(0.51, analysing=analysing, losses=losses)
     assert states(messages) == [(0, "stale"), "overloaded"]

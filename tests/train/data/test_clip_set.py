@@ -68,7 +68,7 @@ def test_prepared_json_states_margin_and_notes(tmp_path: Path) -> None:
     found = read_clip_set(tmp_path)
     assert (found.margin, found.notes, found.splits()) == (1.7, ("beware",), {"test"})
     (tmp_path / "prepared.json").write_text("{}")
-    with pytest.raises(ClipSetError, match="not what `prepare` writes"):
+    with pytest.raises(ClipSetError, match="was not written by `prepare`"):
         read_clip_set(tmp_path)
 
 

@@ -11,7 +11,7 @@ from train.data.splits import SplitLeak, check_no_leak, connected_groups, exclud
 
 
 def test_linked_names_form_one_group() -> None:
-    """Links are followed transitively, and the group name tells its members."""
+    """Links are followed transitively, and the group name lists its members."""
     found = connected_groups(["a", "b", "x"], [("b", "a"), ("b", "c"), ("p", "q")])
     assert found["a"] == found["b"] == found["c"] == "a+2"
     assert found["p"] == found["q"] == "p-q"

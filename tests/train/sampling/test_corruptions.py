@@ -14,8 +14,8 @@ from train.sampling.corruptions import CORRUPTIONS, corrupt
 @pytest.fixture(scope="module")
 def clip() -> NDArray[np.uint8]:
     """Six frames of the astronaut's face, drifting by a pixel a frame."""
-    picture = np.asarray(astronaut(), dtype=np.uint8)  # type: ignore[no-untyped-call]
-    return np.stack([picture[40 : 40 + 160, 150 + i : 150 + i + 160] for i in range(6)])
+    image = np.asarray(astronaut(), dtype=np.uint8)  # type: ignore[no-untyped-call]
+    return np.stack([image[40 : 40 + 160, 150 + i : 150 + i + 160] for i in range(6)])
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
@@ -44,8 +44,8 @@ def test_the_same_seed_gives_the_same_corruption(name: str, clip: NDArray[np.uin
 def test_single_frames_and_odd_sizes_keep_their_shape(name: str, shape: tuple[int, int, int]) -> None:
     """A single frame and odd sides, which 4:2:0 video cannot have, keep their shape."""
     frames, height, width = shape
-    picture = np.asarray(astronaut(), dtype=np.uint8)  # type: ignore[no-untyped-call]
-    clip = np.stack([cv2.resize(picture, (width, height))] * frames).astype(np.uint8)
+    image = np.asarray(astronaut(), dtype=np.uint8)  # type: ignore[no-untyped-call]
+    clip = np.stack([cv2.resize(image, (width, height))] * frames).astype(np.uint8)
     assert corrupt(clip, name, 3).shape == clip.shape
 
 

@@ -70,7 +70,7 @@ def test_refused_launch_is_reported(
 def test_number_of_graphs_is_limited(
     make: Callable[..., TensorRTEngine], crops: NDArray[np.uint8], driver: fake_gpu.CudaDriver
 ) -> None:
-    """Each graph holds memory; beyond the limit, batch sizes run uncaptured."""
+    """Each graph takes memory; beyond the limit, batch sizes run without a graph."""
     with make(cuda_graphs=True) as engine:
         for count in range(1, MAX_CUDA_GRAPHS + 4):
             for _ in range(3):
