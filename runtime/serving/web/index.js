@@ -43,7 +43,7 @@ class FaceRow {
     setText(find(".name"), this.label);
   }
 
-  /** Adds a verdict to the history; `time` is in seconds on this page's clock, which is never set. */
+  /** Adds a verdict to the history; `time` is in seconds of this page's monotonic clock. */
   record(verdict, time) {
     this.#scores.push([time, verdict.p_fake]);
     while (this.#scores[0][0] < time - HISTORY_S) this.#scores.shift();

@@ -13,15 +13,14 @@
 const PROTOCOL = 2;
 // Maximum age of a shown verdict, counted from the time at which it was sent.
 const EXPIRY_MS = 3000;
-// Heartbeats are sent every second. Without a message for this long that arrives before it expires, the connection is
-// closed and made again.
+// Heartbeats are sent every second. If no message younger than EXPIRY_MS arrives for this long, the page reconnects.
 const SILENCE_MS = 5000;
 const MIN_DELAY_MS = 250;
 const MAX_DELAY_MS = 5000;
 const TICK_MS = 250;
-// Drift between the clocks of both machines that is followed; `runtime/message_delay.py` says why so much.
+// Largest drift between the clocks of both machines; see `runtime/message_delay.py`.
 const MAX_DRIFT = 1e-3;
-// Names that the announcement for screen readers lists of each state.
+// Names listed for each state in the announcement for screen readers.
 const MAX_NAMES = 3;
 
 const SCORED = new Set(["real", "uncertain", "fake"]);
@@ -140,7 +139,7 @@ export class Feed extends EventTarget {
   /** Last `hello`; null before the first. */
   hello = null;
   connected = false;
-  /** Why the server's messages cannot be received, for a person; null while that is not known. */
+  /** Text for the user with the reason why no messages are received; null if it is unknown. */
   problem = null;
   /** Delay of the last message in seconds. */
   delay = 0;
@@ -221,11 +220,11 @@ export class Feed extends EventTarget {
     };
   }
 
-  /** A WebSocket does not tell why it was refused, so the same address is asked over HTTP. */
+  /** Requests the same address over HTTP to find the reason of a refusal, which browsers hide for a WebSocket. */
   async #explain() {
     const address = new URL(this.#url);
     address.protocol = address.protocol === "wss:" ? "https:" : "http:";
-    // That of the page as a WebSocket sends it: `null` for a file.
+    // The page's origin as a WebSocket sends it: `null` for a page opened from a file.
     address.searchParams.set("origin", globalThis.origin);
     let problem = null;
     try {
@@ -234,7 +233,7 @@ export class Feed extends EventTarget {
         ? "The server answers, but a proxy in between does not pass on WebSockets (the headers Upgrade and Connection)."
         : (await response.text()).trim().slice(0, 300) || `HTTP ${response.status}`;
     } catch {
-      // Nothing answers, or nothing that this page may read.
+      // No response, or one that this page may not read.
     }
     if (this.connected || !this.#ticker) return;
     this.problem = problem;
