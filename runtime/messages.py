@@ -176,7 +176,7 @@ class DroppedBy(_Checked, frozen=True, kw_only=True):
         skipped: Within packets that were skipped to catch up with the source.
         corrupt: Within damaged data.
         refused: Not analysed, because the source was too slow or had just disconnected.
-        repeated: Repetitions of the picture before them, which show nothing new.
+        repeated: Repetitions of the previous frame, which contain nothing new.
 
     Raises:
         ValueError: A count is negative.

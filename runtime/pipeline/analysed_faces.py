@@ -43,10 +43,10 @@ class AnalysedFace:
 
 
 class Turns:
-    """Choice of the faces to analyse where there are more than can be analysed.
+    """Choice of the faces to analyse when there are more than can be analysed at once.
 
-    A face keeps its place for a turn, since exchanging it for another leaves a gap in the windows of both.
-    After that it makes room for a face that waits: the one that has waited longest, of those the largest.
+    A face is analysed for a whole turn, because replacing it earlier would leave a gap in the windows of
+    both. Then it makes room for the face that has waited longest; among equals, for the largest.
 
     Args:
         max_faces: Number of places; None for any number.

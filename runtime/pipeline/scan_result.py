@@ -52,7 +52,7 @@ class ScanResult:
 
     Args:
         file: Path as given by the user.
-        state: `scored`; `no_face`; `no_motion` (still images: no face moves, or the picture does not change);
+        state: `scored`; `no_face`; `no_motion` (still images: no face moves, or the frames do not change);
             `too_short` (no face in `min_frames` consecutive samples); `too_slow`
             (frame rate too low for the model); `unreadable`. Only `scored` has a score.
         p_fake: Calibrated probability of a fake, 0..1; see `runtime.model.video_score`.
@@ -106,7 +106,7 @@ class ScanAccumulator:
         self._frames = 0
         self._seconds = 0.0
         self._last_s: float | None = None
-        # Windows without a verdict because the face is a still image, and repeated pictures.
+        # Windows without a verdict because the face is a still image, and repeated frames.
         self._still = 0
         self._repeated = 0
 

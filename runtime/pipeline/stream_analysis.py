@@ -126,7 +126,7 @@ class ObservedFrame:
         started: Time in seconds at which the analysis of the frame began.
         detect_ms: Time spent on detecting and tracking, in milliseconds.
         crop_ms: Time spent on cropping, in milliseconds.
-        repeated: Whether the frame repeats the picture before it; it has no faces then.
+        repeated: Whether the frame repeats the previous one; `faces` is empty then.
     """
 
     frame: Frame
@@ -195,7 +195,7 @@ class StreamAnalysis:
 
     @property
     def repeated(self) -> bool:
-        """Whether the last frame repeated the picture before it, and was not analysed."""
+        """Whether the last frame repeated the one before it, and was not analysed."""
         return self._repeated
 
     def analyse(self, frame: Frame) -> list[FaceVerdict]:
@@ -265,7 +265,7 @@ class StreamAnalysis:
 
         Returns:
             A verdict on each face in the frame if one is due, and a `stale` one on each face that is gone.
-            None on a repeated picture, which shows nothing new.
+            None on a repeated frame, which contains nothing new.
 
         Raises:
             EngineFailed: The engine failed; there is no verdict then.
@@ -334,7 +334,8 @@ class StreamAnalysis:
     def _logits(self, faces: Sequence[AnalysedFace]) -> dict[int, float]:
         """Return the logits of the faces with enough samples; windows of equal length share a call.
 
-        A short window without motion gets none yet; a longer one gets none from the temporal classifier.
+        A short window without motion has no logit yet. In a longer one without motion, the temporal
+        classifier adds nothing.
         """
         by_length: dict[int, list[AnalysedFace]] = {}
         for face in faces:

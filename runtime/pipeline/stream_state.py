@@ -75,7 +75,7 @@ class StreamStateMachine:
         self._frame_at: float | None = None
         self._repeat_at: float | None = None
         self._recovered = 0
-        self._losses_then = 0
+        self._losses_at_frame = 0
         # Last verdict of every face that has not been published as stale.
         self._verdicts: dict[int, VerdictMessage] = {}
         self._analysed = 0
@@ -194,7 +194,7 @@ class StreamStateMachine:
         interval_s = 0.0 if self._frame_at is None else now - self._frame_at
         took_s = 0.0 if done is None else done - now
         self._frame_at = now
-        self._losses_then = _overload(losses)
+        self._losses_at_frame = _overload(losses)
         if self.state in INTERRUPTED_STATES:
             in_time = max(interval_s, took_s) <= self.stall_timeout_s
             self._recovered = self._recovered + 1 if in_time else 0
@@ -216,7 +216,7 @@ class StreamStateMachine:
         return messages
 
     def frame_repeated(self, now: float) -> None:
-        """Handle a frame that repeats the picture before it. It is no new frame, so the stream may stall.
+        """Handle a frame that repeats the previous one. It does not count as new, so the stream may stall.
 
         Args:
             now: Time in seconds on the clock of `frame_analysed`.
@@ -239,10 +239,10 @@ class StreamStateMachine:
         if self.state not in ("live", "no_face"):
             return []
         limit = f"for more than {self.stall_timeout_s:.2g} s"
-        if analysing or _overload(losses) > self._losses_then:
+        if analysing or _overload(losses) > self._losses_at_frame:
             return self._change("overloaded", f"this machine is too slow: no frame was analysed {limit}")
         if self._repeat_at is not None and self._repeat_at > self._frame_at:
-            return self._change("stalled", f"the picture has not changed {limit}")
+            return self._change("stalled", f"the image has not changed {limit}")
         return self._change("stalled", f"no frame {limit}")
 
     def health(self, losses: Losses) -> StreamHealth:

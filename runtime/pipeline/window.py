@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from streams.features.face_motion import MotionMeter, Square, moves
 from streams.features.temporal_residuals import ResidualMeter, Residuals
 
-# Share of the window that must be filled before a face can be found to be still: a person may hold still for
-# half a second.
+# Share of the window that must be filled before a face can be classified as a still image, because a person
+# may hold still for half a second.
 MIN_STILL_FILL = 0.5
 
 
@@ -55,9 +55,9 @@ class FaceWindow:
 
     @property
     def still(self) -> bool | None:
-        """Whether the face is a still image, for which temporal evidence does not exist.
+        """Whether the face is a still image, in which there is no temporal evidence.
 
-        None while the window is too short to tell. False if the model has no temporal classifier.
+        None while the window is too short to decide. False if the model has no temporal classifier.
         """
         if self._meter is None or (len(self) > 1 and moves(self._motion)):
             return False

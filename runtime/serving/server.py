@@ -187,14 +187,8 @@ class _Connections(set[ServerConnection]):
         return False
 
 
-async def _listen(
-    host: str,
-    port: int,
-    handle: Callable[[ServerConnection], Awaitable[None]],
-    respond: Callable[[ServerConnection, Request], Response | None],
-    connections: _Connections,
-) -> WebSocketServer:
-    """Start to listen; every open connection is in `connections`."""
+def _tracked_connection(connections: _Connections) -> type[ClientConnection]:
+    """Return a class whose open connections are in `connections`; refuses those beyond the limit."""
 
     class TrackedConnection(ClientConnection):
         accepted = False
@@ -225,6 +219,17 @@ async def _listen(
                 connections.discard(self)
                 super().connection_lost(exc)
 
+    return TrackedConnection
+
+
+async def _listen(
+    host: str,
+    port: int,
+    handle: Callable[[ServerConnection], Awaitable[None]],
+    respond: Callable[[ServerConnection, Request], Response | None],
+    connections: _Connections,
+) -> WebSocketServer:
+    """Start to listen; every open connection is in `connections`."""
     if not 0 <= port <= 65535:
         raise AddressUnusable(host, port, "a port is a number from 0 to 65535")
     try:
@@ -242,7 +247,7 @@ async def _listen(
             max_size=MAX_INCOMING_BYTES,
             write_limit=8 * 1024,
             logger=_library_logger(),
-            create_connection=TrackedConnection,
+            create_connection=_tracked_connection(connections),
             backlog=BACKLOG,
         )
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Motion within a face: how far its parts have moved against each other in half a second.
+"""Motion within a face: the displacement of its parts relative to each other in half a second.
 
-A still image has none, however it is shown: repeated, coded again, with sensor noise, dimmed, panned, zoomed
-or held in a hand. A living face has some, also when its owner sits still.
+A still image has none, even if it is coded again, has sensor noise, or is dimmed, panned, zoomed or held in a
+hand. A real face has some, even if the person sits still.
 
     meter = MotionMeter()
     for crop, (x, y, side) in samples:
@@ -32,14 +32,14 @@ __all__ = ["MAX_LAG", "MIN_MOTION", "MotionMeter", "clip_motion", "moves"]
 MAX_LAG = 4
 """Distance in samples between the crops that are compared; less at the start of a face."""
 MIN_MOTION = 0.15
-"""Motion in pixels at `SIZE` below which a face is taken for a still image.
+"""Motion in pixels at `SIZE` below which a face is classified as a still image.
 
 Measured over windows of 16 samples: 68 stills in 17 kinds of coding, noise, flicker and camera movement at
 most 0.13, all but one at most 0.09; 33 real and forged faces at least 0.25, but for moments of one person who
 sits still, 0.16.
 """
 QUANTILE = 0.75
-"""Quantile of the motion over a window, so that one damaged sample does not count."""
+"""Quantile of the motion over a window that is compared; a single damaged sample does not change it."""
 
 SIZE = 112
 """Side in pixels at which crops are compared."""
@@ -50,7 +50,7 @@ INSET = 16
 BLUR_SIGMA = 2.0
 """Standard deviation in pixels of the blur before comparison, which suppresses noise."""
 MAX_NOISE = 0.16
-"""Limit in square pixels of what is subtracted for noise: a fast motion leaves large errors too."""
+"""Limit in square pixels of the noise that is subtracted, because fast motion causes large errors too."""
 # Grey levels squared per pixel. Blocks without texture report no displacement, and the gain stays near 1.
 _PRIOR = (0.25, 0.25, 100.0, 1e-6)
 

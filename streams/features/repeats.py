@@ -1,4 +1,4 @@
-"""Recognition of repeated pictures: frames with a new time stamp and the content of the last one."""
+"""Detection of repeated frames, which have a new time stamp and the image of the previous one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ __all__ = ["Repeats"]
 class Repeats:
     """Comparison of each frame of one stream with the one before.
 
-    A frozen camera, a paused call, a slide and a stream padded to a higher frame rate repeat pictures. Such a
-    frame shows nothing new, so it must not enter a window or cause a verdict.
+    A frozen camera, a paused call, a slide and a stream padded to a higher frame rate repeat frames. A
+    repetition contains nothing new, so it must not enter a window or cause a verdict.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class Repeats:
     def is_repeat(self, image: av.VideoFrame) -> bool:
         """Return whether a frame has the size, the format and the first plane of the previous one.
 
-        The first plane holds the luma, or all channels of a packed format.
+        The first plane contains the luma, or all channels of a packed format.
 
         Args:
             image: The next frame; it is kept until the one after it, and must not be changed.
@@ -37,7 +37,7 @@ class Repeats:
         ):
             return False
         before, now = _lines(previous), _lines(image)
-        # A few lines differ in nearly every frame, and are much faster to compare than all.
+        # One line in 16 is compared first, because nearly every new frame already differs there.
         return bool(np.array_equal(before[::16], now[::16]) and np.array_equal(before, now))
 
 

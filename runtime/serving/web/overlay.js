@@ -52,7 +52,7 @@ export const STREAM_LABELS = {
   live: "live",
   no_face: "no face in view",
   too_slow: "frame rate too low",
-  stalled: "no new picture",
+  stalled: "no new frames",
   overloaded: "this machine is too slow",
   offline: "source offline",
   ended: "video ended",

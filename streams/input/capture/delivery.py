@@ -1,7 +1,7 @@
-"""Delivery of a source's frames: in real time or ahead of it, with or without an end. Pure.
+"""Delivery of a source's frames: in real time or faster, with or without an end. No I/O and no clock.
 
-Decided by what an open container states, not by its address: a playlist may be a film or a broadcast, and a
-path of any name may be a camera.
+It is decided by what the open container states, not by the address: a playlist may be a recording or a
+broadcast, and a path of any name may be a camera.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def delivery_of(*, live: bool | None, formats: str, duration: int | None, size: 
 class PacketHistory:
     """Packets that a broadcast has delivered, over several connections.
 
-    A playlist whose publisher has died still lists its last segments. They are not shown a second time.
+    After a publisher has stopped, its playlist still lists the last segments. Their packets are skipped.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class PacketHistory:
         self._known: set[int] = set()
 
     def add(self, pts: int | None, data: bytes) -> bool:
-        """Note a packet; return whether it is new.
+        """Add a packet; return whether it is new.
 
         Args:
             pts: Its presentation time stamp.

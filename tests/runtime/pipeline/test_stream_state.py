@@ -167,7 +167,7 @@ def test_repeated_frames_stall_the_stream(stream: StreamStateMachine) -> None:
         stream.frame_repeated(0.125 * i)
     messages = stream.tick(0.63)
     assert states(messages) == [(0, "stale"), "stalled"]
-    assert messages[-1].reason == "the picture has not changed for more than 0.5 s"  # type: ignore[union-attr]
+    assert messages[-1].reason == "the image has not changed for more than 0.5 s"  # type: ignore[union-attr]
     health = stream.health(Losses(queue=1))
     assert (health.analysed, health.dropped, health.dropped_by.repeated) == (1, 6, 5)
 
