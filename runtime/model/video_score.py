@@ -24,6 +24,20 @@ class FaceLogits:
     samples: int
 
 
+def scored_windows(samples: int, *, window: int, min_frames: int) -> list[tuple[int, int]]:
+    """Return the windows of a face that are scored: one that ends with each sample, as long as possible.
+
+    Args:
+        samples: Number of consecutive samples of the face.
+        window: Largest number of samples in a window.
+        min_frames: Smallest number of samples in a window.
+
+    Returns:
+        First sample of each window, and the sample after its last one; none if there are too few samples.
+    """
+    return [(max(0, end - window), end) for end in range(min_frames, samples + 1)]
+
+
 def face_p_fake(face: FaceLogits, calibration: Calibration) -> float | None:
     """Score one face over all of its windows.
 

@@ -227,7 +227,7 @@ def _ablation(
             auc, better.fake, better.logit, other.logit, better.groups, **asdict(config)
         )
 
-    has_temporal = any(clip.window_logits != clip.network_logits for clip in scores)
+    has_temporal = any(clip.scan_logits != clip.scan_network_logits for clip in scores)
     return {
         "auc": auc(full.fake, full.logit),
         "auc_network": auc(network.fake, network.logit),

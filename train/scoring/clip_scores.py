@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from runtime.model.temporal_classifier import TemporalClassifier
+from runtime.model.video_score import scored_windows
 from streams.features.temporal_residuals import clip_residuals
 from train.data.clip_set import ClipSet, Entry, LabelledClip, load_clips
 from train.data.crops import recrop
@@ -57,6 +58,8 @@ class ClipScores:
     group: str
     height: float
     samples: int
+    scan_logits: tuple[float, ...]
+    scan_network_logits: tuple[float, ...]
     window_logits: tuple[float, ...]
     network_logits: tuple[float, ...]
     short_window_logits: tuple[float, ...]
@@ -149,6 +152,7 @@ def add_temporal(
     full = min(scorer.window, scores.samples)
     return replace(
         scores,
+        scan_logits=_add_each(scores.scan_network_logits, _of_scanned(residuals, scorer, temporal.logits)),
         window_logits=_add(scores.network_logits, temporal, _windows(residuals, full, scorer.min_frames)),
         short_window_logits=_add(
             scores.short_window_logits, temporal, _windows(residuals, scorer.min_frames, scorer.min_frames)
@@ -176,6 +180,7 @@ def _score(
 def _network_scores(clip: LabelledClip, features: NDArray[np.float32], scorer: Scorer) -> ClipScores:
     full, shortest = min(scorer.window, len(features)), scorer.min_frames
     network = _logits(scorer, _windows(features, full, shortest))
+    scanned = _of_scanned(features, scorer, scorer.logits)
     repeats = 1 if shortest == 1 else scorer.window
     return ClipScores(
         clip=clip.clip,
@@ -185,6 +190,8 @@ def _network_scores(clip: LabelledClip, features: NDArray[np.float32], scorer: S
         group=clip.group,
         height=clip.height,
         samples=len(features),
+        scan_logits=scanned,
+        scan_network_logits=scanned,
         window_logits=network,
         network_logits=network,
         short_window_logits=_logits(scorer, _windows(features, shortest, shortest)),
@@ -200,6 +207,23 @@ def _windows(values: NDArray[np.float32], length: int, min_frames: int) -> NDArr
     if starts[-1] + length < len(values):
         starts.append(len(values) - length)
     return np.stack([values[start : start + length] for start in starts])
+
+
+def _of_scanned(
+    values: NDArray[np.float32], scorer: Scorer, logits: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+) -> tuple[float, ...]:
+    """Score the windows of values `(T, D)` that `scan` scores; windows of equal length share a call."""
+    spans = scored_windows(len(values), window=scorer.window, min_frames=scorer.min_frames)
+    found: dict[tuple[int, int], float] = {}
+    for length in sorted({end - start for start, end in spans}):
+        group = [(start, end) for start, end in spans if end - start == length]
+        windows = np.stack([values[start:end] for start, end in group])
+        found.update(zip(group, logits(windows).tolist(), strict=True))
+    return tuple(found[span] for span in spans)
+
+
+def _add_each(first: Sequence[float], second: Sequence[float]) -> tuple[float, ...]:
+    return tuple((np.asarray(first) + np.asarray(second)).tolist())
 
 
 def _logits(scorer: Scorer, windows: NDArray[np.float32]) -> tuple[float, ...]:

@@ -18,9 +18,9 @@ from runtime.model.calibration import Calibration
 from runtime.model.video_score import FaceLogits, video_p_fake
 from train.scoring.clip_scores import ClipScores
 
-LogitKind = Literal["window", "network", "short_window", "frame_mean"]
-"""Kind of a clip's logits: of full windows, of full windows without the temporal classifier, of windows of
-`min_frames`, or the mean over its frames."""
+LogitKind = Literal["scan", "network", "window", "short_window", "frame_mean"]
+"""Kind of a clip's logits: of the windows that `unmask scan` scores, of the same without the temporal
+classifier, of adjacent full windows, of windows of `min_frames`, or the mean over its frames."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class ScoreTable:
 
 
 def video_scores(
-    scores: Iterable[ClipScores], calibration: Calibration, kind: LogitKind = "window"
+    scores: Iterable[ClipScores], calibration: Calibration, kind: LogitKind = "scan"
 ) -> ScoreTable:
     """Return one row per video that has a score, aggregated as `unmask scan` does.
 
@@ -148,8 +148,9 @@ def _logits(clip: ClipScores, kind: LogitKind) -> tuple[float, ...]:
         # Only for clips that have a window, so that frame means and windows cover the same videos.
         return (float(np.mean(clip.frame_logits)),) if clip.window_logits else ()
     by_kind = {
+        "scan": clip.scan_logits,
+        "network": clip.scan_network_logits,
         "window": clip.window_logits,
-        "network": clip.network_logits,
         "short_window": clip.short_window_logits,
     }
     return by_kind[kind]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from runtime.model.calibration import Calibration
-from runtime.model.video_score import FaceLogits, counting_faces, face_p_fake, video_p_fake
+from runtime.model.video_score import FaceLogits, counting_faces, face_p_fake, scored_windows, video_p_fake
 
 PLAIN = Calibration()
 
@@ -55,3 +55,9 @@ def test_video_without_a_window_has_no_score() -> None:
     assert video_p_fake([], PLAIN) is None
     assert video_p_fake([face_logits(1, [])], PLAIN) is None
     assert face_p_fake(face_logits(1, []), PLAIN) is None
+
+
+def test_windows_that_are_scored() -> None:
+    """One window ends with each sample from `min_frames` on; none is longer than the model's window."""
+    assert scored_windows(6, window=4, min_frames=3) == [(0, 3), (0, 4), (1, 5), (2, 6)]
+    assert scored_windows(2, window=4, min_frames=3) == []

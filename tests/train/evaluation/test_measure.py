@@ -43,6 +43,8 @@ def scores(
         group=group or video,
         height=100,
         samples=16,
+        scan_logits=windows,
+        scan_network_logits=windows,
         window_logits=windows,
         network_logits=windows,
         short_window_logits=windows,
@@ -123,7 +125,7 @@ def test_network_is_compared_with_the_mean_of_its_frames() -> None:
 def test_model_is_compared_with_its_network_alone() -> None:
     """Where only the temporal classifier separates the classes, only its gain is above 0."""
     rng = np.random.default_rng(0)
-    table = [replace(score, network_logits=tuple(rng.normal(0, 1, 3).tolist())) for score in drawn(80)]
+    table = [replace(score, scan_network_logits=tuple(rng.normal(0, 1, 3).tolist())) for score in drawn(80)]
     found = measure(table, model(), CONFIG)["ablation"]
     assert found["auc_network"] < 0.7 < 0.9 < found["auc"]
     assert found["temporal_gain"].low > 0.1

@@ -90,6 +90,8 @@ def test_every_corruption_and_severity_is_a_row() -> None:
                     group=clip.group,
                     height=9,
                     samples=4,
+                    scan_logits=(float(clip.fake),),
+                    scan_network_logits=(float(clip.fake),),
                     window_logits=(float(clip.fake),),
                     network_logits=(float(clip.fake),),
                     short_window_logits=(),

@@ -40,6 +40,8 @@ def scores(video: str, fake: bool, windows: tuple[float, ...]) -> ClipScores:
         group=video,
         height=90,
         samples=16,
+        scan_logits=windows,
+        scan_network_logits=windows,
         window_logits=windows,
         network_logits=windows,
         short_window_logits=(),

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from runtime.model.calibration import Calibration
+from runtime.model.video_score import scored_windows
 from streams.features.temporal_residuals import clip_residuals
 from tests.support.temporal import uniform_temporal_classifier
 from tests.train.scoring.support import difference_scorer, flat_clip
@@ -23,6 +24,14 @@ def test_windows_are_adjacent_and_the_last_one_ends_with_the_clip() -> None:
     assert scores.window_logits == pytest.approx([6.04, 18.04, 24.04])
     assert scores.short_window_logits == pytest.approx([1.02, 3.02, 5.02, 7.02, 9.02])
     assert scores.samples == 10
+
+
+def test_videos_are_scored_by_the_windows_of_scan() -> None:
+    """`scan` scores a window that ends with each sample, as long as possible; `evaluate` scores the same."""
+    (scores,) = score_clips([flat_clip([0, 1, 3, 6, 10, 15])], difference_scorer())
+    assert scores.scan_logits == pytest.approx([1.02, 3.03, 6.04, 9.04, 12.04])
+    videos = video_scores([scores], Calibration())
+    assert videos.logit == pytest.approx([np.mean(scores.scan_logits)])
 
 
 def test_clip_shorter_than_the_window_is_one_window_of_its_length() -> None:
@@ -45,6 +54,10 @@ def test_temporal_logits_are_added_to_windows_and_not_to_frames() -> None:
     added = [float(temporal.logits(residuals[None, start : start + 4])[0]) for start in (0, 4, 6)]
     assert all(added)
     assert scores.network_logits == plain.window_logits
+    assert scores.scan_network_logits == plain.scan_logits
+    spans = scored_windows(10, window=4, min_frames=2)
+    added_to_scan = [float(temporal.logits(residuals[None, start:end])[0]) for start, end in spans]
+    assert scores.scan_logits == pytest.approx(np.add(plain.scan_logits, added_to_scan), rel=1e-5)
     assert scores.window_logits == pytest.approx(np.add(plain.window_logits, added), rel=1e-5)
     assert scores.short_window_logits == plain.short_window_logits
     assert scores.frame_logits == plain.frame_logits

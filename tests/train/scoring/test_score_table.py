@@ -22,8 +22,9 @@ def test_video_score_is_the_calibrated_mean_logit_of_its_windows() -> None:
     scores = list(score_clips(clips, difference_scorer()))
     videos = video_scores(scores, calibration)
     assert videos.videos == ("a", "b")
-    assert videos.logit == pytest.approx([6.04, 0.04])
-    assert videos.p_fake[0] == pytest.approx(1 / (1 + np.exp(-(6.04 + 1) / 2)))
+    # Of each clip the windows of two, three and four frames count, as in `scan`.
+    assert videos.logit == pytest.approx([2.03, 0.03])
+    assert videos.p_fake[0] == pytest.approx(1 / (1 + np.exp(-(videos.logit[0] + 1) / 2)))
     assert list(videos.fake) == [True, False]
     assert videos.groups == ("g", "h")
     assert window_scores(scores, calibration).videos == ("a", "b", "a")
