@@ -117,7 +117,7 @@ class VerdictMessage(_Message, frozen=True, kw_only=True, tag="verdict"):
         p_fake: Calibrated probability of a fake at equal priors, 0..1; None exactly when the state is
             `warming` or `stale`.
         box: `(x, y, w, h)` in shares of the frame, 0..1; see `relative_box`.
-        window_fill: Share of the window that holds samples, 0..1.
+        window_fill: Filled share of the window, 0..1.
         pts_s: Media time of the frame in seconds.
         captured: Unix seconds at which a live frame was captured; None for a file.
         latency_ms: Time spent on the frame; None only for `stale`, which no frame caused.

@@ -9,8 +9,8 @@
         ├── SourceNotVideo        opened, but without decodable video      permanent
         └── SourceUnavailable     refused, silent, reset or disconnected   worth retrying
 
-Their text is composed from facts: what is shown of the source (`streams.input.address`), and a reason and
-advice of our own. No text of FFmpeg is quoted, because it can contain the address with its password.
+Their text consists of the part of the source that may be shown (`streams.input.address`), a reason and
+advice. No text of FFmpeg is quoted, because it can contain the address with its password.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class SourceError(StreamError):
     """Failure to read a source.
 
     Args:
-        source: What is shown of the source.
-        reason: What happened, in a few words.
-        advice: What to do about it; `default_advice` of the class if empty.
+        source: Text that identifies the source, without secrets; `Source.spec`.
+        reason: Cause, in a few words.
+        advice: Advice to the user; `default_advice` of the class if empty.
     """
 
     permanent: ClassVar[bool] = True

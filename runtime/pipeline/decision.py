@@ -50,7 +50,7 @@ class FaceDecision:
 
         Args:
             p_fake: Calibrated probability of a fake, 0..1; None while the window is too short for a score.
-            window_fill: Share of the window that holds samples, 0..1.
+            window_fill: Filled share of the window, 0..1.
             now: Time of the sample.
             reason: Why the image does not allow a decision, whatever the score; None if it does.
 

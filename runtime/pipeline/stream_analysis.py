@@ -76,7 +76,7 @@ class FaceVerdict:
             is no score.
         box: `(x, y, w, h)` in pixels of the frame.
         size: `(width, height)` of the frame in pixels.
-        window_fill: Share of the window that holds samples, 0..1.
+        window_fill: Filled share of the window, 0..1.
         pts_s: Media time of the frame in seconds.
         captured: Unix seconds at which a live frame was captured; None for a file.
         latency: Time spent on the frame, per stage; None for a face that is gone.

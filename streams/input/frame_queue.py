@@ -37,7 +37,7 @@ class FrameQueue(Generic[T]):
         self._dropped = 0
 
     def set_newest_wins(self, newest_wins: bool) -> None:
-        """Set what happens when the queue is full, once it is known how the source delivers its samples."""
+        """Set whether a new sample replaces the oldest one when the queue is full; otherwise `put` waits."""
         with self._changed:
             if newest_wins != self._newest_wins:
                 self._newest_wins, self._room = newest_wins, _room(newest_wins)

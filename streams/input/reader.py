@@ -175,12 +175,12 @@ class Reader:
 
     @property
     def real_time(self) -> bool:
-        """Return whether frames arrive as they are captured; of a source not yet open, whether it is live."""
+        """Return whether frames arrive as they are captured; until the source is open, whether it is live."""
         return self.source.live is True if self._delivery is None else self._delivery.real_time
 
     @property
     def finite(self) -> bool:
-        """Return whether the source has an end; of a source not yet open, whether it is a file."""
+        """Return whether the source has an end; until it is open, whether it is a file."""
         return self.source.live is False if self._delivery is None else self._delivery.finite
 
     @property
@@ -303,7 +303,7 @@ class Reader:
 
     def _read_capture(self, capture: Capture) -> None:
         if self._delivery is not None and capture.delivery.finite and not self._delivery.finite:
-            # What is left of a broadcast must not be taken for a film of its own.
+            # The remaining segments of a broadcast that has ended must not be played like a file.
             raise SourceUnavailable(self.source.spec, "the broadcast has ended", "start it again")
         self._delivery = capture.delivery
         self._queue.set_newest_wins(capture.delivery.real_time)

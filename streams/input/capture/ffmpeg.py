@@ -38,7 +38,7 @@ _ARRIVAL_TIME_BASE = Fraction(1, 90000)
 # Senders of these protocols send in real time.
 _REAL_TIME_SCHEMES = frozenset({"rtmp", "rtmps", "rtmpt", "rtmpts", "rtp", "srt", "udp"})
 
-# FFmpeg looks for a new segment this long after it last did, at most.
+# Time between attempts to read a new segment.
 _SEGMENT_POLL_S = 0.2
 
 # FFmpeg's demuxers for ANSI art accept any text file as a video of a terminal.
@@ -83,7 +83,8 @@ class FFmpegCapture:
         self._container = self._open(timeouts.read_s)
         self.delivery = self._delivery()
         if self.delivery.segmented and not self.delivery.finite:
-            # PyAV takes the timeout when it opens. One that ends during a segment would cost the segment.
+            # PyAV sets the timeout on opening only. A timeout in the middle of a segment would lose the
+            # segment.
             self._container.close()
             self._container = self._open(timeouts.segment_s)
         try:
@@ -283,10 +284,10 @@ class FFmpegCapture:
             yield from self._end_of_packets(failure)
 
     def _new_packets(self) -> Iterator[TimedPacket]:
-        """Demux a broadcast in segments: wait for each, and leave out those of earlier connections."""
+        """Demux a broadcast in segments: wait for each, and skip the packets of earlier connections."""
         source, segment_s = self._source, self._timeouts.segment_s
         failure: Exception | None = None
-        # At the start of a connection: whether a packet has been left out, and whether one has been new.
+        # Whether a packet of this connection has been skipped, and whether the new part has begun.
         repeated = started = False
         last_packet_s = self._clock()
         while not self._stop.is_set() and failure is None:
@@ -297,8 +298,8 @@ class FFmpegCapture:
                     if not packet.size:
                         continue
                     is_new = self._history.add(packet.pts, bytes(packet))
-                    # The new part begins with a keyframe. What follows it is new, even if a publisher that
-                    # started anew sends the same film.
+                    # The new part begins with a keyframe. All packets after it are new, even if a restarted
+                    # publisher sends the same video again.
                     started = started or (is_new and (not repeated or packet.is_keyframe))
                     repeated = repeated or not is_new
                     if started:
@@ -307,7 +308,7 @@ class FFmpegCapture:
             except (av.FFmpegError, OSError) as raised:
                 failure = raised
                 continue
-            # FFmpeg gives up early on a playlist that stays as it is.
+            # FFmpeg reports the end before the timeout if the playlist has not changed.
             if self._clock() - last_packet_s >= segment_s:
                 raise SourceUnavailable(source.spec, f"no new segment for {segment_s:g} s")
             self._stop.wait(_SEGMENT_POLL_S)
