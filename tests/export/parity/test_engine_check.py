@@ -208,7 +208,7 @@ def test_minimum_number_of_clips() -> None:
 
 def test_a_bundle_of_another_detector_is_refused(small_bundle_of_tests: Bundle) -> None:
     """A bundle of another network cannot be rebuilt in torch."""
-    with pytest.raises(GraphUnsupported, match="no LSTM by the name"):
+    with pytest.raises(GraphUnsupported, match="no LSTM with the name"):
         restored_detector(small_bundle_of_tests)
 
 

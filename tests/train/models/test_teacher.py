@@ -59,7 +59,7 @@ def test_weights_of_any_implementation_are_loaded(tmp_path: Path) -> None:
 
 def test_invalid_teachers_are_refused(tmp_path: Path) -> None:
     """Unknown networks, networks without maps and other files are errors with advice."""
-    with pytest.raises(TeacherError, match="timm has no such network; take one of"):
+    with pytest.raises(TeacherError, match="timm has no such network; use one of"):
         Teacher("resnext_from_mars")
     with pytest.raises(TeacherError, match="no maps at an eighth"):
         Teacher("vit_tiny_patch16_224")
