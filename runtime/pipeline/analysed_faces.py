@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
+from runtime.messages import UncertainReason
 from runtime.model.bundle import Bundle
 from runtime.pipeline.decision import FaceDecision
 from runtime.pipeline.window import FaceWindow
@@ -16,6 +17,11 @@ from streams.input.continuity import Spacing
 TURN_WINDOWS = 2
 # A face that is missing from this many consecutive samples is gone, and its window is discarded.
 MAX_MISSES = 2
+
+
+# Rotation in degrees above which a face is not scored: the model knows upright faces only. Faces of ordinary
+# videos stay well below.
+MAX_ROLL = 50.0
 
 
 class AnalysedFace:
@@ -35,6 +41,14 @@ class AnalysedFace:
         self.misses = 0
         self.seen_s = 0.0
         self.box: Box = (0.0, 0.0, 0.0, 0.0)
+        self.roll = 0.0
+
+    @property
+    def reason(self) -> UncertainReason | None:
+        """Why the image does not allow a decision on this face; None if it does."""
+        if abs(self.roll) > MAX_ROLL:
+            return "turned"
+        return "no_motion" if self.window.still else None
 
     def restart(self) -> None:
         """Drop all samples, because the next one does not follow them."""
@@ -169,4 +183,5 @@ class AnalysedFaces:
         analysed.misses = 0
         analysed.seen_s = time_s
         analysed.box = face.box
+        analysed.roll = face.roll
         return analysed

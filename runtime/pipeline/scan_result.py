@@ -13,7 +13,9 @@ from runtime.pipeline.stream_analysis import FaceVerdict, ObservedFrame
 MAX_INTERVAL_S = 1.0
 """Longest interval between two samples, in seconds, that counts as analysed; more is a discontinuity."""
 
-ScanState: TypeAlias = Literal["scored", "no_face", "no_motion", "too_short", "too_slow", "unreadable"]
+ScanState: TypeAlias = Literal[
+    "scored", "no_face", "no_motion", "turned", "too_short", "too_slow", "unreadable"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +110,7 @@ class ScanAccumulator:
         self._last_s: float | None = None
         # Windows without a verdict because the face is a still image, and repeated frames.
         self._still = 0
-        self._repeated = 0
+        self._repeated = self._turned = 0
 
     @property
     def seconds(self) -> float:
@@ -132,6 +134,7 @@ class ScanAccumulator:
         for verdict in verdicts:
             if verdict.reason is not None:
                 self._still += verdict.reason == "no_motion"
+                self._turned += verdict.reason == "turned"
             elif verdict.logit is not None:
                 self._faces[verdict.face].logits.append(verdict.logit)
 
@@ -173,6 +176,8 @@ class ScanAccumulator:
     def _state(self, p_fake: float | None) -> ScanState:
         if p_fake is not None:
             return "scored"
+        if self._turned:
+            return "turned"
         if self._still or self._repeated > self._frames:
             return "no_motion"
         if self.too_slow:

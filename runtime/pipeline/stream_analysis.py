@@ -321,7 +321,7 @@ class StreamAnalysis:
         for face in faces:
             logit = logits.get(face.id)
             p_fake = None if logit is None else self._bundle.calibration.p_fake(logit)
-            reason: UncertainReason | None = "no_motion" if face.window.still else None
+            reason = face.reason
             state = face.decision.update(p_fake, face.window.fill, observed.started, reason=reason)
             if state in SCORED_STATES:
                 # A score on a frame that took too long to analyse has expired before it is sent.

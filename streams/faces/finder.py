@@ -33,6 +33,8 @@ class Face:
     """Confidence of the last detection of this face, 0..1."""
     detected: bool
     """Whether the detector ran on this frame; otherwise the box was moved by optical flow."""
+    roll: float = 0.0
+    """Rotation in the image in degrees at the last detection; see `streams.faces.detector.Detection`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +124,7 @@ class FaceFinder:
             self._until_detection = self._schedule.every
             self._detections += 1
         return [
-            Face(id=track.id, box=box, score=track.score, detected=detected)
+            Face(id=track.id, box=box, score=track.score, detected=detected, roll=track.roll)
             for track in self._tracker.tracks
             if not track.missed and (box := _visible_part(track.box, image)) is not None
         ]

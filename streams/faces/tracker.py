@@ -25,6 +25,8 @@ class Track:
     box: Box
     score: float
     """Confidence of the last detection that confirmed the track, 0..1."""
+    roll: float = 0.0
+    """Rotation in the image in degrees at the last detection; see `Detection`."""
     missed: int = 0
     """Number of consecutive detections that did not find the face."""
 
@@ -102,7 +104,9 @@ class Tracker:
         taken = set(matched.values())
         for column, detection in enumerate(detections):
             if column not in taken:
-                kept.append(Track(id=next(self._ids), box=detection.box, score=detection.score))
+                kept.append(
+                    Track(id=next(self._ids), box=detection.box, score=detection.score, roll=detection.roll)
+                )
         self._tracks = kept
 
     def _match(self, detections: Sequence[Detection]) -> tuple[dict[int, int], set[int]]:
@@ -123,7 +127,7 @@ class Tracker:
     def _confirmed(self, track: Track, detection: Detection) -> Track:
         moved, detected = np.array(track.box), np.array(detection.box)
         x, y, width, height = (self._smoothing * moved + (1 - self._smoothing) * detected).tolist()
-        return replace(track, box=(x, y, width, height), score=detection.score, missed=0)
+        return replace(track, box=(x, y, width, height), score=detection.score, roll=detection.roll, missed=0)
 
 
 def _assign(overlaps: NDArray[np.float64]) -> list[tuple[int, int]]:

@@ -29,8 +29,11 @@ BOX = (170.0, 60.0, 90.0, 120.0)
 class OneFace:
     """Finder of one face that is always at the same place."""
 
+    def __init__(self, roll: float) -> None:
+        self._roll = roll
+
     def find(self, frame: Frame) -> list[Face]:
-        return [Face(id=1, box=BOX, score=0.9, detected=True)]
+        return [Face(id=1, box=BOX, score=0.9, detected=True, roll=self._roll)]
 
 
 def portrait() -> Image:
@@ -76,9 +79,10 @@ def run(
     image: Callable[[int, np.random.Generator], Image],
     *,
     samples: int = 24,
+    roll: float = 0.0,
 ) -> tuple[list[FaceVerdict], ScanAccumulator]:
     """Analyse samples at 8 Hz; return the verdicts and the accumulated scan."""
-    analysis = StreamAnalysis(bundle, head=engine, features=engine, finder=OneFace())
+    analysis = StreamAnalysis(bundle, head=engine, features=engine, finder=OneFace(roll))
     accumulator, verdicts = ScanAccumulator(bundle), []
     rng = np.random.default_rng(5)
     for index in range(samples):
@@ -147,3 +151,10 @@ def test_frozen_face_loses_its_verdict(bundle: Bundle, engine: Engine) -> None:
     assert reasons[:12] == [None] * 12
     assert reasons[12 + bundle.window : 36] == ["no_motion"] * (24 - bundle.window)
     assert reasons[36 + bundle.window :] == [None] * (24 - bundle.window)
+
+
+def test_turned_face_has_no_verdict(bundle: Bundle, engine: Engine) -> None:
+    """A face that is upside down is `uncertain` for `turned`, and the video has no score."""
+    verdicts, accumulator = run(bundle, engine, speaking, roll=175.0)
+    assert {(verdict.state, verdict.reason) for verdict in verdicts[8:]} == {("uncertain", "turned")}
+    assert (accumulator.result("x").state, accumulator.result("x").p_fake) == ("turned", None)

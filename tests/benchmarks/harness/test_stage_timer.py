@@ -68,7 +68,7 @@ def test_the_network_is_inside_the_detector() -> None:
 
     def infer(image: np.ndarray) -> list[np.ndarray]:
         rows, columns = image.shape[2] // 4, image.shape[3] // 4
-        return [np.zeros((1, count, rows, columns), np.float32) for count in (1, 2, 2)]
+        return [np.zeros((1, count, rows, columns), np.float32) for count in (1, 2, 2, 10)]
 
     assert TimedDetector(infer, timer).detect(av.VideoFrame(64, 64, "yuv420p"), 64) == []
     spent = timer.take()

