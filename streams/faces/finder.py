@@ -48,9 +48,13 @@ class DetectionSchedule:
             `large_every`-th detection.
         large_every: Use `large_side` in every n-th detection, to find new, smaller faces.
         min_face_height: Height in pixels that the smallest known face should have in the input.
+        max_reduction: Largest reduction of a frame in the detections that look for new, smaller faces. Of
+            frames with more than `large_side * max_reduction` pixels on a side the input is larger than
+            `large_side`.
+        max_side: Longer side that the input never exceeds.
 
     Raises:
-        ValueError: A value is not positive, or `large_side` is less than `small_side`.
+        ValueError: A value is not positive, or a side is less than the one before it.
     """
 
     every: int = 3
@@ -58,12 +62,20 @@ class DetectionSchedule:
     large_side: int = 640
     large_every: int = 8
     min_face_height: int = 32
+    max_reduction: float = 3.0
+    max_side: int = 1280
 
     def __post_init__(self) -> None:
         if min(self.every, self.small_side, self.large_every, self.min_face_height) < 1:
             raise ValueError(f"every value of a detection schedule must be positive: {self}")
-        if self.large_side < self.small_side:
-            raise ValueError(f"large_side of a detection schedule is less than its small_side: {self}")
+        if not self.small_side <= self.large_side <= self.max_side:
+            raise ValueError(f"the sides of a detection schedule must increase: {self}")
+        if not self.max_reduction > 0:
+            raise ValueError(f"max_reduction of a detection schedule must be positive: {self}")
+
+    def search_side(self, frame_side: int) -> int:
+        """Return the longer side of the input that shows small faces too, for a frame's longer side."""
+        return min(max(round(frame_side / self.max_reduction), self.large_side), self.max_side)
 
 
 class Finder(Protocol):
@@ -132,12 +144,15 @@ class FaceFinder:
     def _long_side(self, image: av.VideoFrame) -> int:
         """Return the longer side of the detector's input for the next detection."""
         schedule, tracks = self._schedule, self._tracker.tracks
-        missed = any(track.missed for track in tracks)
-        if not tracks or missed or self._detections % schedule.large_every == 0:
+        frame_side = max(image.width, image.height)
+        search_side = schedule.search_side(frame_side)
+        if any(track.missed for track in tracks) or self._detections % schedule.large_every == 0:
+            return search_side
+        if not tracks:
             return schedule.large_side
         smallest = min(track.box[3] for track in tracks)
-        needed = round(schedule.min_face_height * max(image.width, image.height) / smallest)
-        return min(max(needed, schedule.small_side), schedule.large_side)
+        needed = round(schedule.min_face_height * frame_side / smallest)
+        return min(max(needed, schedule.small_side), search_side)
 
     def _follow(self, image: av.VideoFrame) -> None:
         """Move the tracks by the motion of their faces; tracks without a reliable motion end."""

@@ -261,3 +261,25 @@ def test_real_faces_keep_one_id(infer: Infer, real_videos: list[Path], make_fram
                     box = detector.detect(image, 640)[0].box
                     distances.append(np.linalg.norm(np.subtract(centre(face.box), centre(box))) / box[3])
         assert np.mean(distances) < 0.05, path.name
+
+
+def test_small_face_in_a_large_frame_is_found_and_followed(
+    detector: CountingDetector, scene: Callable[..., Rgb], make_frame: MakeFrame
+) -> None:
+    """A face 90 pixels high in a frame of 3840 x 2160 is found in the first sample and keeps its id."""
+    finder = FaceFinder(detector)
+    background = np.random.default_rng(5).integers(60, 160, (108, 192, 3), dtype=np.uint8)
+    large = np.asarray(cv2.resize(background, (3840, 2160), interpolation=cv2.INTER_CUBIC), np.uint8)
+    ids, heights = set(), []
+    for index in range(12):
+        rgb = large.copy()
+        left = 2000 + 6 * index
+        rgb[900:1170, left : left + 480] = cv2.resize(
+            scene((320, 180)), (480, 270), interpolation=cv2.INTER_AREA
+        )
+        (face,) = finder.find(make_frame(rgb, index))
+        ids.add(face.id)
+        heights.append(face.box[3])
+    assert len(ids) == 1
+    assert heights == pytest.approx([90] * 12, abs=20)
+    assert max(detector.sides) == 1280
