@@ -45,6 +45,8 @@ class Observer:
     analysed: list[Analysed] = field(default_factory=list)
     messages: list[BroadcastMessage] = field(default_factory=list)
     faces: tuple[int, ...] = ()
+    repeated: bool = False
+    waiting: int = 0
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     def analyse(self, frame: Frame) -> list[object]:
