@@ -40,7 +40,7 @@ def test_interrupted_run_resumes(
 ) -> None:
     """Interrupted after a saved step and started again, the backbone ends like without interruption."""
     monkeypatch.setattr(train.fitting.backbone, "SAVE_S", 0.0)
-    monkeypatch.setattr(train.fitting.backbone, "SHOW_S", 0.0)
+    monkeypatch.setattr(train.fitting.backbone, "PROGRESS_S", 0.0)
     out = tmp_path / "interrupted"
     with pytest.raises(KeyboardInterrupt):
         fit([clips], out, model_config=TINY_MODEL, config=TINY_RUN, console=InterruptingConsole(quiet=True))
