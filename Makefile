@@ -20,7 +20,7 @@ types:  ## Check types, tests included
 	$(BIN)/mypy
 
 test:  ## Run the tests with the coverage floor
-	$(BIN)/python -m pytest --cov
+	$(BIN)/python -m pytest --cov --numprocesses 2 --dist loadfile
 
 fuzz:  ## Run the property tests with many random examples
 	UNMASK_FUZZ=1 $(BIN)/python -m pytest -m fuzz
