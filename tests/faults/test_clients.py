@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -150,13 +150,13 @@ class Proxy:
         self._rewrite = rewrite
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        upstream, sending = await asyncio.open_connection("127.0.0.1", self._target)
-        sending.write(b"\r\n".join(self._rewrite(head.strip().split(b"\r\n"))) + b"\r\n\r\n")
-        while data := await upstream.read(65536):
-            writer.write(data)
-        writer.close()
-        sending.close()
+        with closing(writer):
+            head = await reader.readuntil(b"\r\n\r\n")
+            upstream, sending = await asyncio.open_connection("127.0.0.1", self._target)
+            with closing(sending):
+                sending.write(b"\r\n".join(self._rewrite(head.strip().split(b"\r\n"))) + b"\r\n\r\n")
+                while data := await upstream.read(65536):
+                    writer.write(data)
 
 
 def without(*names: bytes) -> Callable[[list[bytes]], list[bytes]]:
@@ -194,6 +194,11 @@ def test_a_refused_page_shows_the_reason(
             ports.append(running.sockets[0].getsockname()[1])
             started.set()
             await stop.wait()
+        # The browser may still hold connections open.
+        connections = asyncio.all_tasks() - {asyncio.current_task()}
+        for connection in connections:
+            connection.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
 
     with serve_in_thread(make_broadcaster(), port=0) as server:
         thread = threading.Thread(target=loop.run_until_complete, args=(proxy(server.port),))
