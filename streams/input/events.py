@@ -73,7 +73,7 @@ class WrongClock:
     """Unusable time stamps of a live source; arrival times are used instead."""
 
     reason: str
-    """What is wrong with them, in a few words."""
+    """Description of the fault, in a few words."""
 
 
 @dataclass(frozen=True, slots=True)

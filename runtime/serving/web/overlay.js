@@ -58,7 +58,7 @@ export const STREAM_LABELS = {
   ended: "video ended",
 };
 
-// Icons that can be told apart without colour: check mark, question mark, warning triangle, clock, dash.
+// Icons that differ without colour: check mark, question mark, warning triangle, clock, dash.
 const ICON_PATHS = {
   real: "M4.5 12.8 9.6 18 19.5 6.5",
   uncertain: "M8 9a4 4 0 1 1 5.6 3.7C12.4 13.3 12 14 12 15.2M12 19v.4",

@@ -35,7 +35,7 @@ def test_brief_faces_do_not_count() -> None:
 
 
 def test_faces_without_a_window_do_not_set_the_limit() -> None:
-    """A still picture that is in view all the time has no window, and excludes no other face."""
+    """A still image that is in view all the time has no window, and excludes no other face."""
     faces = [face_logits(1, [], samples=100), face_logits(2, [3.0], samples=30)]
     assert [face.face for face in counting_faces(faces)] == [2]
 

@@ -173,7 +173,7 @@ def test_detection_has_no_state(
 def test_landmarks_tell_how_a_face_is_rotated(
     portrait: NDArray[np.uint8], infer: Infer, turns: int, roll: int
 ) -> None:
-    """A face on its side or upside down is found, and told from an upright one."""
+    """A face on its side or upside down is found, and distinguished from an upright one."""
     rotated = np.ascontiguousarray(np.rot90(place(portrait, 200, 100, width=640, height=640), turns))
     (face, *_) = Detector(infer).detect(av.VideoFrame.from_ndarray(rotated), long_side=640)
     assert abs((face.roll - roll + 180) % 360 - 180) < 40

@@ -35,7 +35,7 @@ SECRETS = ("s3cr3t", "s3", "cr3t", "ada", "K3Y")
         ("udp://@239.0.0.1:1234?localaddr=K3Y", "udp://239.0.0.1:1234"),
         ("tcp://0.0.0.0:9000?listen&k=K3Y", "tcp://0.0.0.0:9000"),
         ("ftp://ada:s3cr3t@host/K3Y.mp4", "ftp://host"),
-        # A password with an unescaped slash: the host cannot be told from a part of it.
+        # A password with an unescaped slash: the host cannot be distinguished from a part of it.
         ("rtsp://ada:12/cr3t@host/cam", "rtsp://…"),
         ("rtsp://s3/cr3t@host/cam", "rtsp://…"),
         ("http://ada:80?cr3t@host/cam", "http://…"),
