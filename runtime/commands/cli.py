@@ -171,7 +171,7 @@ def _parse_sources(texts: list[str], names: list[str], rtsp_transport: Literal["
 
 
 def _check_origins(origins: list[str]) -> list[str]:
-    from runtime.serving.access import Access
+    from runtime.serving.access.origins import Access
 
     try:
         Access(origins)

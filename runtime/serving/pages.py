@@ -12,7 +12,7 @@ from http import HTTPStatus
 from importlib import resources
 from urllib.parse import parse_qs
 
-from runtime.serving.access import FILE_ORIGIN, Access, Authority, repeated_header
+from runtime.serving.access.origins import FILE_ORIGIN, Access, Authority, repeated_header
 from runtime.serving.broadcaster import Broadcaster
 from runtime.serving.metrics import Metrics
 

@@ -29,7 +29,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from runtime.errors import AddressUnusable, PortBusy
-from runtime.serving.access import Access
+from runtime.serving.access.origins import Access
 from runtime.serving.broadcaster import Broadcaster, Subscription
 from runtime.serving.connection import CLOSE_TIMEOUT_S, ClientConnection
 from runtime.serving.metrics import Metrics

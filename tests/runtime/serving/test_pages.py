@@ -8,7 +8,7 @@ from http import HTTPStatus
 import pytest
 
 from runtime.messages import StreamMessage
-from runtime.serving.access import Access
+from runtime.serving.access.origins import Access
 from runtime.serving.broadcaster import Broadcaster
 from runtime.serving.metrics import Metrics
 from runtime.serving.pages import FILES, SILENCE_S, HttpResponse, Pages

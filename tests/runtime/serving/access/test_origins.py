@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.serving.access import Access, Authority
+from runtime.serving.access.origins import Access, Authority
 
 
 @pytest.mark.parametrize(
