@@ -5,6 +5,7 @@
 
 `verdict`, `stream` and `heartbeat` are broadcast to every client and numbered by one `seq`. `hello` and
 `snapshot` are sent to one client when it connects, with the `seq` of the last broadcast message before them.
+`preview` is the header of a frame for clients that request frames; see `runtime.client_messages`.
 
 These structs are the definition of the messages. `runtime/serving/web/asyncapi.yaml` describes them for other
 languages; a test compares the two. No I/O, no clock.
@@ -273,15 +274,39 @@ class SnapshotMessage(_Message, frozen=True, kw_only=True, tag="snapshot"):
     verdicts: tuple[VerdictMessage, ...] = ()
 
 
+class PreviewHeader(_Checked, frozen=True, kw_only=True, tag_field="type", tag="preview"):
+    """Header of a frame as JPEG; the verdicts with the same `stream` and `pts_s` are about this frame.
+
+    Args:
+        stream: Name of the stream.
+        pts_s: Media time of the frame in seconds.
+        captured: Unix seconds at which a live frame was captured; None for a file.
+        width: Width of the JPEG in pixels.
+        height: Height of the JPEG in pixels.
+    """
+
+    stream: str
+    pts_s: Seconds
+    captured: Seconds | None = None
+    width: Count
+    height: Count
+
+
 BroadcastMessage: TypeAlias = VerdictMessage | StreamMessage | HeartbeatMessage
 Message: TypeAlias = HelloMessage | SnapshotMessage | BroadcastMessage
 
 
-def encode(message: Message) -> bytes:
+def encode(message: Message | PreviewHeader) -> bytes:
     """Return a message as one line of JSON in ASCII, without spaces and without a line break."""
     # Not msgspec's own encoder: it refuses file names that are not valid Unicode, and it leaves characters
     # such as U+2028, at which some readers split lines, unescaped.
     return json.dumps(msgspec.to_builtins(message), allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
+def encode_preview(header: PreviewHeader, jpeg: bytes) -> bytes:
+    """Return a binary message: the length of the header as 4 bytes in network order, the header, the JPEG."""
+    encoded = encode(header)
+    return len(encoded).to_bytes(4, "big") + encoded + jpeg
 
 
 def relative_box(box: tuple[float, float, float, float], width: int, height: int) -> RelativeBox:

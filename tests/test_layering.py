@@ -18,7 +18,7 @@ PACKAGES = ("streams", "runtime", "train", "export", "benchmarks")
 LAYERS = {
     "streams": (("errors", "text"), "synthesis", "input", "features", "faces"),
     "runtime": (
-        ("version", "errors", "files", "messages", "message_delay"),
+        ("version", "errors", "files", "messages", "client_messages", "message_delay"),
         "model",
         "engines",
         "pipeline",

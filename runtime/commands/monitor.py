@@ -30,6 +30,7 @@ from runtime.pipeline.stream_analysis import StreamAnalysis
 from runtime.pipeline.stream_state import stall_timeout_s
 from runtime.serving.broadcaster import Broadcaster, Sink, new_session
 from runtime.serving.metrics import Metrics
+from runtime.serving.previews.publisher import PreviewPublisher
 from runtime.serving.server import DEFAULT_HOST, DEFAULT_PORT, serve
 from runtime.version import version
 from streams.faces.detector import Detector
@@ -149,6 +150,7 @@ class _MonitorRun:
                 sinks.append(recording)
                 metrics.watch_output("jsonl", lambda: recording.lost)
             broadcaster = Broadcaster(self._hello(), sinks=sinks)
+            previews = stack.enter_context(PreviewPublisher())
             async with (
                 serve(
                     broadcaster,
@@ -157,6 +159,7 @@ class _MonitorRun:
                     allow_origin=options.allow_origin,
                     metrics=metrics,
                     max_clients=options.max_clients,
+                    previews=previews,
                 ) as server,
                 Monitor(
                     options.sources,
@@ -164,6 +167,7 @@ class _MonitorRun:
                     new_analysis=new_analysis,
                     publish=broadcaster.publish,
                     on_change=lambda: self._wake(loop),
+                    on_frame=lambda scored: previews.offer(scored.stream, scored.frame),
                 ) as monitor,
             ):
                 await self._wait_for_end(

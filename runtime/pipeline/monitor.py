@@ -23,7 +23,7 @@ from typing import Self
 
 from runtime.messages import BroadcastMessage, HeartbeatMessage
 from runtime.pipeline.stream_analysis import StreamAnalysis
-from runtime.pipeline.stream_thread import MonitorTiming, StreamThread
+from runtime.pipeline.stream_thread import FrameSink, MonitorTiming, StreamThread
 from streams.input.source import Source
 
 logger = logging.getLogger(__name__)
@@ -66,6 +66,7 @@ class Monitor:
         on_change: Called from any thread when a source was opened, lost or failed, and when all have
             finished.
         timing: Timeouts, intervals and clock.
+        on_frame: Receives each scored frame on its source's thread; must return at once and must not raise.
 
     Raises:
         ValueError: There is no source.
@@ -80,6 +81,7 @@ class Monitor:
         publish: Callable[[BroadcastMessage], object],
         on_change: Callable[[], None] = lambda: None,
         timing: MonitorTiming | None = None,
+        on_frame: FrameSink = lambda scored: None,
     ) -> None:
         if not sources:
             raise ValueError("there must be at least one source")
@@ -100,6 +102,7 @@ class Monitor:
                 on_change=self._update,
                 stopping=self._stopping,
                 timing=self._timing,
+                on_frame=on_frame,
             )
             for source, name in zip(sources, unique_names([source.name for source in sources]), strict=True)
         ]

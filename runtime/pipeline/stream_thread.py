@@ -68,6 +68,26 @@ class MonitorTiming:
             raise ValueError(f"heartbeat_s and tick_s must be above 0, not {self.heartbeat_s}, {self.tick_s}")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredFrame:
+    """Frame that was analysed, with the verdicts that were published about it.
+
+    Args:
+        stream: Name of the stream.
+        frame: The frame.
+        verdicts: Verdicts on the faces in the frame; empty if there is none.
+    """
+
+    stream: str
+    frame: Frame
+    verdicts: tuple[VerdictMessage, ...]
+
+
+FrameSink = Callable[[ScoredFrame], None]
+"""Function that receives each frame about which verdicts were published, or which has no face. Called on the
+stream's thread; it must return at once and must not raise."""
+
+
 class StreamThread:
     """Thread that reads and analyses one source, restarts after errors, and records how it ended.
 
@@ -82,6 +102,7 @@ class StreamThread:
         on_change: Called from any thread when `settled` or `finished` has changed.
         stopping: Event that ends the thread.
         timing: Timeouts, intervals and clock.
+        on_frame: Receives each scored frame, after its verdicts were published.
     """
 
     def __init__(
@@ -94,6 +115,7 @@ class StreamThread:
         on_change: Callable[[], None],
         stopping: threading.Event,
         timing: MonitorTiming,
+        on_frame: FrameSink = lambda scored: None,
     ) -> None:
         self.source = source
         self.settled = False
@@ -111,6 +133,7 @@ class StreamThread:
         self._on_change = on_change
         self._stopping = stopping
         self._timing = timing
+        self._on_frame = on_frame
         self._state = StreamStateMachine(source.name, stall_timeout_s=stall_timeout_s(sample_hz))
         # Held from the decision on messages until they are published, which keeps them in order.
         self._lock = threading.Lock()
@@ -154,10 +177,13 @@ class StreamThread:
         if self._reader is not None:
             self._reader.request_stop()
 
-    def _send(self, decide: Callable[[], Messages]) -> None:
+    def _send(self, decide: Callable[[], Messages]) -> Messages:
+        """Publish the messages of a decision, and return them."""
         with self._lock:
-            for message in decide():
+            messages = decide()
+            for message in messages:
                 self._publish(message)
+            return messages
 
     def _run(self) -> None:
         try:
@@ -245,13 +271,17 @@ class StreamThread:
         finally:
             self._analysing = False
 
+        scored = False
+
         def decide() -> Messages:
+            nonlocal scored
             # Checked again under the lock: the source may have been lost during the analysis.
             if not self._state.accepts(frame.connection) or self._stopping.is_set():
                 return []
             if analysis.repeated:
                 self._state.frame_repeated(started)
                 return []
+            scored = True
             return self._state.frame_analysed(
                 verdicts,
                 faces=len(analysis.faces),
@@ -261,7 +291,19 @@ class StreamThread:
                 waiting=analysis.waiting,
             )
 
-        self._send(decide)
+        published = self._send(decide)
+        if scored:
+            self._pass_on(frame, published, faces=len(analysis.faces))
+
+    def _pass_on(self, frame: Frame, published: Messages, *, faces: int) -> None:
+        """Pass a frame on with its verdicts; not one with faces for which no verdict was due."""
+        verdicts = tuple(
+            message
+            for message in published
+            if isinstance(message, VerdictMessage) and message.state != "stale"
+        )
+        if verdicts or not faces:
+            self._on_frame(ScoredFrame(stream=self.source.name, frame=frame, verdicts=verdicts))
 
     def _message(self, verdict: FaceVerdict) -> VerdictMessage:
         # Ids are never reused, but the analysis counts from 1 after a restart.

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from runtime.messages import BroadcastMessage, HelloMessage, SnapshotMessage, encode
-from runtime.serving.client_queue import EncodedMessage, OutboundQueue
+from runtime.serving.client_queue import EncodedMessage, EncodedPreview, OutboundQueue, PreviewQueue
 from runtime.serving.snapshot import SnapshotStore
 
 Sink = Callable[[EncodedMessage], None]
@@ -43,7 +43,7 @@ def new_session() -> str:
 class Subscription:
     """Asynchronous iterator over the messages published since the call of `Broadcaster.subscribe`.
 
-    For one coroutine. If it is slow, outdated messages are dropped.
+    For one coroutine. If it is slow, outdated messages are dropped. Frames come when no message waits.
 
     Args:
         broadcaster: Broadcaster that it belongs to.
@@ -59,6 +59,7 @@ class Subscription:
         self.snapshot = snapshot
         self._broadcaster = broadcaster
         self._queue: OutboundQueue[EncodedMessage] = OutboundQueue(capacity, max_wait_s=MAX_WAIT_S)
+        self._previews = PreviewQueue()
         self._loop = asyncio.get_running_loop()
         self._not_empty = asyncio.Event()
 
@@ -76,8 +77,8 @@ class Subscription:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> EncodedMessage:
-        while (encoded := self._queue.pop(self._loop.time())) is None:
+    async def __anext__(self) -> EncodedMessage | EncodedPreview:
+        while (encoded := self._queue.pop(self._loop.time()) or self._previews.pop()) is None:
             self._not_empty.clear()
             await self._not_empty.wait()
         return encoded
@@ -98,6 +99,11 @@ class Subscription:
         if encoded.seq > self.hello.seq:
             self._queue.push(encoded, self._loop.time())
             self._not_empty.set()
+
+    def put_preview(self, preview: EncodedPreview) -> None:
+        """Queue a frame for a client that requested it; called on the event loop."""
+        self._previews.push(preview)
+        self._not_empty.set()
 
 
 class Broadcaster:

@@ -183,3 +183,36 @@ class OutboundQueue(Generic[Item]):
         if not self._by_subject[item.subject]:
             del self._by_subject[item.subject]
         return item
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPreview:
+    """Frame of a stream as a binary message, which is encoded once for all clients.
+
+    Args:
+        stream: Name of the stream.
+        width: Width that the clients requested, in pixels.
+        pts_s: Media time of the frame in seconds.
+        data: The binary message; see `encode_preview`.
+    """
+
+    stream: str
+    width: int
+    pts_s: float
+    data: bytes
+
+
+class PreviewQueue:
+    """Queue of at most one frame per stream; a newer frame takes the place of the one that waits."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, EncodedPreview] = {}
+
+    def push(self, preview: EncodedPreview) -> None:
+        """Append a frame, or replace the waiting one of the same stream."""
+        self._waiting[preview.stream] = preview
+
+    def pop(self) -> EncodedPreview | None:
+        """Remove and return the frame of the stream that has waited longest; None if the queue is empty."""
+        stream = next(iter(self._waiting), None)
+        return None if stream is None else self._waiting.pop(stream)

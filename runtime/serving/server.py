@@ -16,7 +16,7 @@ import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -28,12 +28,15 @@ from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+from runtime.client_messages import PreviewRequest, parse_client_message
 from runtime.errors import AddressUnusable, PortBusy
 from runtime.serving.access.origins import Access
 from runtime.serving.broadcaster import Broadcaster, Subscription
+from runtime.serving.client_queue import EncodedMessage
 from runtime.serving.connection import CLOSE_TIMEOUT_S, ClientConnection
 from runtime.serving.metrics import Metrics
 from runtime.serving.pages import HttpResponse, Pages, too_many_clients
+from runtime.serving.previews.publisher import PreviewPublisher, PreviewRequests
 from runtime.serving.refusals import (
     BACKLOG,
     SPARE_CONNECTIONS,
@@ -54,7 +57,7 @@ SEND_BUFFER_BYTES = 32 * 1024
 OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 # Connections that wait in the kernel until they are accepted.
 LISTEN_BACKLOG = 128
-# Messages of clients are ignored, so large ones are refused.
+# No valid message of a client is longer.
 MAX_INCOMING_BYTES = 1024
 
 
@@ -112,6 +115,7 @@ async def serve(
     metrics: Metrics | None = None,
     max_clients: int | None = None,
     send_timeout_s: float = SEND_TIMEOUT_S,
+    previews: PreviewPublisher | None = None,
 ) -> AsyncIterator[Server]:
     """Run the server inside an `async with` block; leaving it takes less than a second.
 
@@ -124,6 +128,7 @@ async def serve(
         max_clients: Maximum number of WebSocket clients; None for `DEFAULT_MAX_CLIENTS`. Lowered to what the
             limit on open files leaves room for. Further clients get HTTP 503.
         send_timeout_s: Time in seconds after which a client that accepts no data is disconnected.
+        previews: Source of the frames for clients that request them; None if there are none.
 
     Yields:
         The running server, with its host and port.
@@ -146,7 +151,7 @@ async def serve(
     connections = _Connections(limit, refusals)
 
     async def handle(connection: ServerConnection) -> None:
-        await _serve_client(connection, broadcaster, send_timeout_s)
+        await _serve_client(connection, broadcaster, previews, send_timeout_s)
 
     def respond(connection: ServerConnection, request: Request) -> Response | None:
         assert isinstance(connection, ClientConnection)
@@ -287,22 +292,42 @@ def _accept_errors(refusals: RefusalLog) -> Iterator[None]:
 
 
 async def _serve_client(
-    connection: ServerConnection, broadcaster: Broadcaster, send_timeout_s: float
+    connection: ServerConnection,
+    broadcaster: Broadcaster,
+    previews: PreviewPublisher | None,
+    send_timeout_s: float,
 ) -> None:
     raw: socket.socket = connection.transport.get_extra_info("socket")
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-    with broadcaster.subscribe() as subscription:
+    with (
+        broadcaster.subscribe() as subscription,
+        nullcontext() if previews is None else previews.connect(subscription.put_preview) as requests,
+    ):
         async with asyncio.TaskGroup() as tasks:
             sending = tasks.create_task(_send_all(connection, subscription, send_timeout_s))
             try:
-                # Reading detects that a client has left. Messages are ignored fragment by fragment, so that
-                # an endless message is not collected in memory.
+                # Reading also detects that a client has left.
                 while True:
-                    async for _ in connection.recv_streaming(decode=False):
-                        pass
+                    _handle_message(await _receive(connection), requests)
             except ConnectionClosed as closed:
                 logger.debug("a client has left: %s", closed)
             sending.cancel()
+
+
+async def _receive(connection: ServerConnection) -> bytes:
+    """Return the next message of a client, cut off at a length that no valid message has."""
+    received = b""
+    # Fragment by fragment, so that an endless message is not collected in memory.
+    async for fragment in connection.recv_streaming(decode=False):
+        received = (received + fragment)[: MAX_INCOMING_BYTES + 1]
+    return received
+
+
+def _handle_message(data: bytes, requests: PreviewRequests | None) -> None:
+    """Carry out what a client asks for; anything else that it sends is ignored."""
+    message = parse_client_message(data)
+    if isinstance(message, PreviewRequest) and requests is not None:
+        requests.request(message)
 
 
 async def _send_all(connection: ServerConnection, subscription: Subscription, timeout_s: float) -> None:
@@ -313,7 +338,7 @@ async def _send_all(connection: ServerConnection, subscription: Subscription, ti
             deadline.reschedule(None)
             async for encoded in subscription:
                 deadline.reschedule(asyncio.get_running_loop().time() + timeout_s)
-                await connection.send(encoded.data, text=True)
+                await connection.send(encoded.data, text=isinstance(encoded, EncodedMessage))
                 deadline.reschedule(None)
     except TimeoutError:
         logger.info("a client accepted no data for %g s and is disconnected", timeout_s)

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from runtime.client_messages import PreviewRequest, parse_client_message
 from runtime.messages import (
     FACE_STATES,
     PROTOCOL_VERSION,
@@ -19,6 +20,7 @@ from runtime.messages import (
     HelloMessage,
     Latency,
     Message,
+    PreviewHeader,
     SnapshotMessage,
     StreamHealth,
     StreamMessage,
@@ -26,6 +28,7 @@ from runtime.messages import (
     Thresholds,
     VerdictMessage,
     encode,
+    encode_preview,
     relative_box,
 )
 from tests.support.wire import HELLO, LATENCY, asyncapi, validate, verdict
@@ -36,7 +39,7 @@ ANNOTATIONS = {"title", "description", "default"}
 
 def generated_schemas() -> dict[str, dict[str, Any]]:
     """Return the JSON Schema that msgspec derives from each struct, by message type."""
-    structs = get_args(Message)
+    structs = (*get_args(Message), PreviewHeader, PreviewRequest)
     _, components = msgspec.json.schema_components(structs)
     return {
         struct.__struct_config__.tag: flatten(components[struct.__name__], components) for struct in structs
@@ -271,3 +274,49 @@ def test_only_an_uncertain_verdict_has_a_reason() -> None:
     assert verdict(state="uncertain", p_fake=0.5, reason="no_motion").reason == "no_motion"
     with pytest.raises(ValueError, match="cannot have the reason 'no_motion'"):
         verdict(state="real", p_fake=0.1, reason="no_motion")
+
+
+def test_a_frame_has_a_header_with_its_length() -> None:
+    """The binary message is the length of the header, the header and the JPEG."""
+    header = PreviewHeader(stream="cam \u00e9", pts_s=12.34567, captured=None, width=320, height=180)
+    data = encode_preview(header, b"\xff\xd8 a JPEG")
+    length = int.from_bytes(data[:4], "big")
+    fields = json.loads(data[4 : 4 + length])
+    validate(fields)
+    # Rounded like the `pts_s` of verdicts, with which clients compare it.
+    assert fields["pts_s"] == verdict(pts_s=12.34567).pts_s == 12.346
+    assert data[4 + length :] == b"\xff\xd8 a JPEG"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"hello?",
+        b"\xff\xfe",
+        b"[]",
+        b"{}",
+        b'{"type":"verdict"}',
+        b'{"type":"request_previews","width":-1}',
+        b'{"type":"request_previews","width":"320"}',
+        b'{"type":"request_previews","rate_hz":0}',
+        b'{"type":"request_previews","rate_hz":NaN}',
+        b'{"type":"request_previews","stream":"' + b"\xff" + b'"}',
+        b"[" * 1000,
+    ],
+    ids=str,
+)
+def test_invalid_messages_of_clients_are_ignored(text: bytes) -> None:
+    """Anything that is no request has no effect."""
+    assert parse_client_message(text) is None
+
+
+def test_a_request_for_frames_has_defaults() -> None:
+    """Without fields it asks for small frames of all streams; unknown fields are ignored."""
+    assert parse_client_message(b'{"type":"request_previews"}') == PreviewRequest(
+        stream=None, width=320, rate_hz=4.0
+    )
+    request = parse_client_message(
+        b'{"type":"request_previews","stream":"cam","width":960,"rate_hz":8,"x":1}'
+    )
+    assert request == PreviewRequest(stream="cam", width=960, rate_hz=8.0)

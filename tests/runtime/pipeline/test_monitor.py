@@ -21,7 +21,7 @@ from runtime.model.bundle import Bundle, load_bundle
 from runtime.pipeline.monitor import Monitor, unique_names
 from runtime.pipeline.stream_analysis import StreamAnalysis
 from runtime.pipeline.stream_state import stall_timeout_s
-from runtime.pipeline.stream_thread import MonitorTiming, Playback
+from runtime.pipeline.stream_thread import MonitorTiming, Playback, ScoredFrame
 from streams.faces.finder import Face
 from streams.input.capture.interface import Timeouts
 from streams.input.frame import Frame
@@ -152,13 +152,20 @@ def test_file_is_analysed_to_its_end(
 ) -> None:
     """Every sample gets a verdict; then the face is stale, the stream has ended and the monitor finishes."""
     log = MessageLog()
+    frames: list[ScoredFrame] = []
     clip = make_video(tmp_path / "short.mp4", frames=25)
-    with monitor_of(log, parse_source(str(clip))) as monitor:
+    with monitor_of(log, parse_source(str(clip)), on_frame=frames.append) as monitor:
         assert monitor.wait(TIMEOUT_S)
     assert log.changes() == ["connecting", "live", "face warming", "face scored", "face stale", "ended"]
     verdicts = [message for message in log.messages if isinstance(message, VerdictMessage)]
     assert len([verdict for verdict in verdicts if verdict.state != "stale"]) == 8
     assert all(verdict.captured is None for verdict in verdicts)
+    # Each frame is passed on with its verdicts, once they were published.
+    assert [frame.verdicts for frame in frames] == [
+        (verdict,) for verdict in verdicts if verdict.state != "stale"
+    ]
+    assert [round(frame.frame.pts_s, 3) for frame in frames] == [verdict.pts_s for verdict in verdicts[:8]]
+    assert {frame.stream for frame in frames} == {verdicts[0].stream}
     assert monitor.settled
     assert not monitor.all_failed
     assert monitor.failure is None

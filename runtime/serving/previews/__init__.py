@@ -1,0 +1,1 @@
+"""Frames as JPEG for the clients that request them: requests, encoding and distribution."""
