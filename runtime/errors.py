@@ -17,7 +17,8 @@ UnmaskError
  │   └─ AddressUnusable        this machine cannot listen on the address
  ├─ JsonlFailed                a line of --jsonl could not be written
  ├─ RateTooHigh                more verdicts per second requested than the model takes samples
- └─ NoVideos                   a directory to scan contains no video file
+ ├─ NoVideos                   a directory to scan contains no video file
+ └─ ReportNotWritten           a report of a scan cannot be written
 """
 
 from __future__ import annotations
@@ -265,3 +266,23 @@ class NoVideos(UnmaskError, ValueError):
 
     def __str__(self) -> str:
         return f"{self.path}: no video files in this directory; give another directory, or a file"
+
+
+class ReportNotWritten(UnmaskError, ValueError):
+    """A report of a scan cannot be written.
+
+    Args:
+        path: Path of the report.
+        reason: Cause, without a full stop.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"cannot write the report {self.path}: {self.reason}; "
+            "give --report a path in an existing directory that ends in .html or .json"
+        )

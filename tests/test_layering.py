@@ -22,6 +22,7 @@ LAYERS = {
         "model",
         "engines",
         "pipeline",
+        "scan_report",
         ("serving", "client"),
         "outputs",
         "commands",

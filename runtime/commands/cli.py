@@ -131,6 +131,14 @@ def scan(
         ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON for each file.")] = False,
+    report: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH",
+            help="Write a report: .html is one page with images, .json has all scores. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     model: Model = None,
     engine: Engine = "auto",
 ) -> int:
@@ -143,9 +151,11 @@ def scan(
     # On SIGTERM the results so far are printed, as on Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        from runtime.commands.scan import run_scan
+        from runtime.commands.scan import ScanOptions, run_scan
 
-        return run_scan(files, as_json=as_json, model=model, engine=engine)
+        return run_scan(
+            ScanOptions(paths=files, as_json=as_json, reports=report or (), model=model, engine=engine)
+        )
     except KeyboardInterrupt:
         return 0
 

@@ -1,10 +1,12 @@
-"""The command `unmask scan`: one JSON line or table row per video, and a progress bar."""
+"""The command `unmask scan`: one JSON line or table row per video, a progress bar, and reports."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
@@ -15,72 +17,146 @@ from rich.text import Text
 from runtime.commands.console import FACE_STYLES
 from runtime.commands.options import complain
 from runtime.engines.factory import detector_infer, open_engine
-from runtime.messages import FaceState
+from runtime.errors import ReportNotWritten
+from runtime.files import write_atomically
 from runtime.model.bundle import Bundle, load_bundle
 from runtime.model.calibration import Calibration
 from runtime.pipeline.batcher import Batcher
 from runtime.pipeline.scan import Scanner, find_videos
 from runtime.pipeline.scan_result import ScanResult
+from runtime.scan_report.document import Report, ScannedVideo
+from runtime.scan_report.html import html_report
+from runtime.scan_report.timeline import MAX_STILLS, ScanTimeline
+from runtime.version import version
 from streams.input.address import shown_path
 from streams.text import printable
 
+# Frames of all videos of one report together, so that its page stays usable.
+MAX_STILLS_OF_REPORT = 600
+MIN_STILLS = 12
 
-def run_scan(
-    paths: Sequence[Path], *, as_json: bool = False, model: Path | None = None, engine: str = "auto"
-) -> int:
-    """Score videos and print the results.
+
+@dataclass(frozen=True, kw_only=True)
+class ScanOptions:
+    """Options of `unmask scan`.
 
     Args:
         paths: Files and directories; see `find_videos`.
         as_json: Whether to print one JSON line per file as soon as it is done, instead of a table at the end.
+        reports: Reports to write at the end: `.html` with images, `.json` without.
         model: Directory of the bundle; None for the bundled model.
         engine: `auto`, `onnxruntime` or `tensorrt`.
+    """
+
+    paths: Sequence[Path]
+    as_json: bool = False
+    reports: Sequence[Path] = ()
+    model: Path | None = None
+    engine: str = "auto"
+
+
+@dataclass
+class _Outcome:
+    """What was scanned so far."""
+
+    results: list[ScanResult] = field(default_factory=list)
+    videos: list[ScannedVideo] = field(default_factory=list)
+    engine: str = ""
+
+
+def run_scan(options: ScanOptions) -> int:
+    """Score videos, print the results and write the reports.
+
+    Args:
+        options: Options of the command.
 
     Returns:
-        Exit code: 2 if a file could not be read, else 0. After Ctrl-C the results so far are printed.
+        Exit code: 2 if a file could not be read, else 0. After Ctrl-C the results so far are printed and
+        reported.
 
     Raises:
         NoVideos: A directory contains no video file.
+        ReportNotWritten: A report has another suffix or cannot be written.
         UnmaskError: The model or the engine cannot be used.
     """
-    files = list(find_videos(paths))
-    bundle = load_bundle(model)
-    results: list[ScanResult] = []
+    # Checked first: a scan may take an hour.
+    for path in options.reports:
+        _check_report(path)
+    files = list(find_videos(options.paths))
+    bundle = load_bundle(options.model)
+    outcome = _Outcome()
     try:
-        _scan_all(files, results, bundle, as_json=as_json, engine=engine)
+        _scan_all(files, outcome, bundle, options)
     except KeyboardInterrupt:
-        complain(f"interrupted: {len(results)} of {len(files)} files were scanned")
+        complain(f"interrupted: {len(outcome.results)} of {len(files)} files were scanned")
     finally:
         # The results so far are shown, also if the engine has failed.
-        if results and not as_json:
-            Console(highlight=False).print(_table(results, bundle.calibration))
-    return 2 if any(result.state == "unreadable" for result in results) else 0
+        if outcome.results and not options.as_json:
+            Console(highlight=False).print(_table(outcome.results, bundle.calibration))
+        if outcome.videos:
+            _write_reports(options.reports, outcome, bundle)
+    return 2 if any(result.state == "unreadable" for result in outcome.results) else 0
 
 
-def _scan_all(
-    files: Sequence[Path], results: list[ScanResult], bundle: Bundle, *, as_json: bool, engine: str
-) -> None:
+def _scan_all(files: Sequence[Path], outcome: _Outcome, bundle: Bundle, options: ScanOptions) -> None:
     """Scan the files one after the other and append their results."""
-    infer = detector_infer(engine)
+    infer = detector_infer(options.engine)
     # JSON lines and the progress bar would overwrite each other in one terminal.
-    hidden = as_json and sys.stdout.isatty()
+    hidden = options.as_json and sys.stdout.isatty()
+    max_stills = min(MAX_STILLS, max(MIN_STILLS, MAX_STILLS_OF_REPORT // max(1, len(files))))
     with (
-        open_engine(bundle, engine) as running,
+        open_engine(bundle, options.engine) as running,
         Batcher(running.features) as batcher,
         _progress(hidden=hidden) as progress,
     ):
+        outcome.engine = running.describe()
         scanner = Scanner(bundle, head=running, batcher=batcher, infer=infer)
         # The length of a single file is unknown, so its bar only shows activity.
         task = progress.add_task("", total=len(files) if len(files) > 1 else None, seconds=0.0)
         for file in files:
             progress.update(task, description=printable(Path(shown_path(file)).name), seconds=0.0)
-            result = scanner.scan(file, on_progress=lambda seconds: progress.update(task, seconds=seconds))
-            results.append(result)
+            timeline = ScanTimeline(max_stills=max_stills)
+            result = scanner.scan(
+                file,
+                on_progress=lambda seconds: progress.update(task, seconds=seconds),
+                on_sample=timeline.add if options.reports else lambda *_: None,
+            )
+            outcome.results.append(result)
+            if options.reports:
+                outcome.videos.append(ScannedVideo.of(file, result, timeline))
             if result.error is not None:
                 progress.console.print(f"unmask: {result.error}", markup=False, soft_wrap=True)
-            if as_json:
+            if options.as_json:
                 print(json.dumps(result.to_dict(), allow_nan=False), flush=True)  # noqa: T201
             progress.advance(task)
+
+
+def _check_report(path: Path) -> None:
+    if path.suffix.lower() not in (".html", ".json"):
+        raise ReportNotWritten(path, "its name ends neither in .html nor in .json")
+    if not path.parent.is_dir():
+        raise ReportNotWritten(path, "its directory does not exist")
+    if path.is_dir():
+        raise ReportNotWritten(path, "it is a directory")
+
+
+def _write_reports(paths: Sequence[Path], outcome: _Outcome, bundle: Bundle) -> None:
+    report = Report(
+        videos=outcome.videos,
+        bundle=bundle,
+        engine=outcome.engine,
+        version=version(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    for path in paths:
+        if path.suffix.lower() == ".html":
+            text = html_report(report)
+        else:
+            text = json.dumps(report.to_dict(), allow_nan=False) + "\n"
+        try:
+            write_atomically(path, text)
+        except OSError as error:
+            raise ReportNotWritten(path, (error.strerror or str(error)).lower()) from error
 
 
 def _progress(*, hidden: bool) -> Progress:
@@ -118,9 +194,5 @@ def _table(results: Sequence[ScanResult], calibration: Calibration) -> Table:
 def _verdict(result: ScanResult, calibration: Calibration) -> Text:
     if result.p_fake is None:
         return Text(result.state, "red" if result.state == "unreadable" else "dim")
-    state: FaceState = "uncertain"
-    if result.p_fake >= calibration.threshold_fake:
-        state = "fake"
-    elif result.p_fake <= calibration.threshold_real:
-        state = "real"
+    state = calibration.state(result.p_fake)
     return Text(state, FACE_STYLES[state])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,3 +72,13 @@ class Calibration:
             raise ValueError(f"the logit must be finite, not {logit}")
         # Written with tanh because exp overflows for the large logits of a saturated model.
         return 0.5 * (1.0 + math.tanh(0.5 * self.calibrated(logit)))
+
+    def state(self, p_fake: float) -> Literal["real", "uncertain", "fake"]:
+        """Return the state of a score without hysteresis.
+
+        Args:
+            p_fake: Calibrated probability of a fake, 0..1.
+        """
+        if p_fake >= self.threshold_fake:
+            return "fake"
+        return "real" if p_fake <= self.threshold_real else "uncertain"

@@ -12,9 +12,10 @@ the backbone on the faces of the previous frames, several frames per call.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from runtime.errors import NoVideos
 from runtime.model.bundle import Bundle
 from runtime.pipeline.batcher import Batcher
 from runtime.pipeline.scan_result import ScanAccumulator, ScanResult
-from runtime.pipeline.stream_analysis import Head, ObservedFrame, StreamAnalysis
+from runtime.pipeline.stream_analysis import FaceVerdict, Head, ObservedFrame, StreamAnalysis
 from streams.errors import EndOfStream, SourceError
 from streams.faces.detector import Detector, Infer
 from streams.faces.finder import FaceFinder
@@ -41,6 +42,9 @@ BATCH_CROPS = 8
 MAX_PENDING_BATCHES = 2
 # A file delivers frames as fast as they can be decoded, so this only limits how long a faulty disk blocks.
 FRAME_TIMEOUT_S = 1.0
+
+OnSample: TypeAlias = Callable[[float, ObservedFrame, Sequence[FaceVerdict]], object]
+"""Receiver of each analysed frame: seconds analysed so far, the frame, the verdicts on its faces."""
 
 
 def find_videos(paths: Iterable[Path]) -> Iterator[Path]:
@@ -87,12 +91,19 @@ class Scanner:
         self._batcher = batcher
         self._infer = infer
 
-    def scan(self, path: Path, *, on_progress: Callable[[float], None] = lambda _: None) -> ScanResult:
+    def scan(
+        self,
+        path: Path,
+        *,
+        on_progress: Callable[[float], object] = lambda _: None,
+        on_sample: OnSample = lambda *_: None,
+    ) -> ScanResult:
         """Score one video.
 
         Args:
             path: The file.
             on_progress: Called with the seconds of the video analysed so far.
+            on_sample: Called with each analysed frame, in order.
 
         Returns:
             The result, also for a file that cannot be read.
@@ -111,7 +122,7 @@ class Scanner:
                 accumulator.too_slow = True
 
         with open_reader(source, sample_hz=self._bundle.sample_hz, on_event=on_event) as reader:
-            frames = _BatchedFrames(self._new_analysis(), self._batcher, accumulator)
+            frames = _BatchedFrames(self._new_analysis(), self._batcher, accumulator, on_sample)
             while True:
                 try:
                     frame = reader.next(timeout_s=FRAME_TIMEOUT_S)
@@ -137,8 +148,15 @@ class Scanner:
 class _BatchedFrames:
     """Frames of a video whose crops go through the backbone together, while the next ones are searched."""
 
-    def __init__(self, analysis: StreamAnalysis, batcher: Batcher, accumulator: ScanAccumulator) -> None:
+    def __init__(
+        self,
+        analysis: StreamAnalysis,
+        batcher: Batcher,
+        accumulator: ScanAccumulator,
+        on_sample: OnSample,
+    ) -> None:
         self._analysis = analysis
+        self._on_sample = on_sample
         self._batcher = batcher
         self._accumulator = accumulator
         self._filling: list[ObservedFrame] = []
@@ -176,4 +194,6 @@ class _BatchedFrames:
         for observed in frames:
             start, end = end, end + len(observed.faces)
             rows = None if features is None else features[start:end]
-            self._accumulator.add(observed, self._analysis.score(observed, rows))
+            verdicts = self._analysis.score(observed, rows)
+            self._accumulator.add(observed, verdicts)
+            self._on_sample(self._accumulator.seconds, observed, verdicts)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.commands.scan import run_scan
+from runtime.commands.scan import ScanOptions, run_scan
 
 
 def test_json_output(
@@ -16,7 +16,7 @@ def test_json_output(
     """One JSON line per file, in order; an unreadable file gives exit code 2 and one line on stderr."""
     empty = tmp_path / "empty.mp4"
     empty.touch()
-    assert run_scan([face_video, empty, clip], as_json=True, model=small_bundle) == 2
+    assert run_scan(ScanOptions(paths=[face_video, empty, clip], as_json=True, model=small_bundle)) == 2
     out, err = capsys.readouterr()
     lines = [json.loads(line) for line in out.splitlines()]
     assert [line["file"] for line in lines] == [str(face_video), str(empty), str(clip)]
@@ -32,7 +32,7 @@ def test_table_output(
     small_bundle: Path, face_video: Path, clip: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One row per file with its verdict, or the reason why there is none."""
-    assert run_scan([face_video, clip], model=small_bundle) == 0
+    assert run_scan(ScanOptions(paths=[face_video, clip], model=small_bundle)) == 0
     out, err = capsys.readouterr()
     assert "no_face" in out
     assert any(state in out for state in ("real", "uncertain", "fake"))
