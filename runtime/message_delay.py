@@ -3,7 +3,7 @@
     delay = MessageDelay()
     delay_s = delay.measure(message["time"], loop.time())
 
-No I/O, no clock. The pages use the same rules: see `MessageDelay` in `runtime/serving/web/overlay.js`.
+No I/O, no clock. The pages use the same rules: see `runtime/serving/web/shared/message-delay.js`.
 """
 
 from __future__ import annotations

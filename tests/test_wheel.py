@@ -81,6 +81,7 @@ def test_contents_of_the_wheel(wheel: Path) -> None:
         "runtime/serving/web/asyncapi.yaml",
         "runtime/serving/web/index.html",
         "runtime/serving/web/overlay.js",
+        "runtime/serving/web/shared/feed.js",
     } <= data
     assert {"runtime/model/default/manifest.json", "runtime/model/default/backbone.onnx"} <= data
     assert names == {"unmask.py", *modules, *data}

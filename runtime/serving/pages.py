@@ -6,10 +6,12 @@ No I/O: method, path and headers of a request are passed in; status, headers and
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import PurePosixPath
 from urllib.parse import parse_qs
 
 from runtime.serving.access.origins import FILE_ORIGIN, Access, Authority, repeated_header
@@ -20,26 +22,40 @@ from runtime.serving.metrics import Metrics
 # restart.
 SILENCE_S = 10.0
 
-_HTML = "text/html; charset=utf-8"
-_SCRIPT = "text/javascript; charset=utf-8"
-_STYLE = "text/css; charset=utf-8"
-
-FILES: Mapping[str, tuple[str, str]] = {
-    "/": ("index.html", _HTML),
-    "/index.js": ("index.js", _SCRIPT),
-    "/index.css": ("index.css", _STYLE),
-    "/overlay": ("overlay.html", _HTML),
-    "/overlay.js": ("overlay.js", _SCRIPT),
-    "/overlay-page.js": ("overlay-page.js", _SCRIPT),
-    "/overlay.css": ("overlay.css", _STYLE),
-    "/icon.svg": ("icon.svg", "image/svg+xml"),
-    "/asyncapi.yaml": ("asyncapi.yaml", "application/yaml; charset=utf-8"),
+CONTENT_TYPES: Mapping[str, str] = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".yaml": "application/yaml; charset=utf-8",
 }
+WEB = resources.files("runtime.serving") / "web"
+
+
+def _list_files(folder: Traversable, prefix: str = "/") -> Iterator[tuple[str, Traversable]]:
+    """Yield the path of each file under `web`: `/` for `index.html`, `/overlay` for `overlay.html`."""
+    for item in folder.iterdir():
+        if item.is_dir():
+            yield from _list_files(item, f"{prefix}{item.name}/")
+        elif item.name == "index.html":
+            yield prefix, item
+        elif PurePosixPath(item.name).suffix in CONTENT_TYPES:
+            yield prefix + item.name.removesuffix(".html"), item
+
+
+FILES: Mapping[str, Traversable] = dict(_list_files(WEB))
 SOCKET_PATHS = frozenset({"/ws", "/"})
 # Lets a page of any origin read, and show, the reason why it is refused.
 READABLE = {"Access-Control-Allow-Origin": "*"}
-# Files that pages of other origins may load.
-SHARED_PATHS = frozenset({"/overlay.js", "/asyncapi.yaml"})
+# Files that pages of other origins may load: the overlay's element and what it imports.
+SHARED_PATHS = frozenset(
+    {"/overlay.js", "/asyncapi.yaml", *(path for path in FILES if path.startswith("/shared/"))}
+)
+
+
+def content_type_of(path: str) -> str:
+    """Return the content type of a file under `web`, by its path on the server."""
+    return CONTENT_TYPES[PurePosixPath(FILES[path].name).suffix]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +98,7 @@ class Pages:
         self.broadcaster = broadcaster
         self.access = access
         self.metrics = metrics
-        web = resources.files("runtime.serving") / "web"
-        self._files = {path: (web / name).read_bytes() for path, (name, _) in FILES.items()}
+        self._files = {path: item.read_bytes() for path, item in FILES.items()}
 
     def respond(
         self, method: str, target: str, headers: Sequence[tuple[str, str]], *, has_body: bool = False
@@ -135,7 +150,8 @@ class Pages:
             body, content_type = self.metrics.expose(headers.get("accept"))
             return HttpResponse(HTTPStatus.OK, content_type, body)
         if path in self._files:
-            return HttpResponse(HTTPStatus.OK, FILES[path][1], self._files[path], self._policy(path, host))
+            content_type = content_type_of(path)
+            return HttpResponse(HTTPStatus.OK, content_type, self._files[path], self._policy(path, host))
         return _text(
             HTTPStatus.NOT_FOUND,
             "Not found. Paths: / /overlay /overlay.js /asyncapi.yaml /healthz /metrics /ws.",

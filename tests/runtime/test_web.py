@@ -306,10 +306,10 @@ def test_a_page_that_is_not_allowed_gets_no_verdict(
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_the_pages_measure_delays_as_the_client_does(script: Page, scenario: Scenario) -> None:
-    """`MessageDelay` in overlay.js returns the same delays as that in `runtime.message_delay`."""
+    """`MessageDelay` in message-delay.js returns the same delays as that in `runtime.message_delay`."""
     delay, messages = MessageDelay(), list(scenario.messages())
     expected = [delay.measure(*message) for message in messages]
-    measured = script.evaluate(f"""import("/overlay.js").then(({{ MessageDelay }}) => {{
+    measured = script.evaluate(f"""import("/shared/message-delay.js").then(({{ MessageDelay }}) => {{
         const delay = new MessageDelay();
         return {json.dumps(messages)}.map(([sent, received]) => delay.measure(sent, received));
     }})""")
@@ -318,7 +318,7 @@ def test_the_pages_measure_delays_as_the_client_does(script: Page, scenario: Sce
 
 @pytest.fixture(scope="module")
 def script(browser: Browser) -> Iterator[Page]:
-    """Page from which overlay.js can be imported."""
+    """Page from which message-delay.js can be imported."""
     with serve_in_thread(make_broadcaster(), port=0) as running:
         page = browser.open(running.urls.dashboard)
         yield page

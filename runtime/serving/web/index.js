@@ -1,13 +1,12 @@
 // Dashboard: one card per stream, one row per face. All text is set as text, never as HTML.
 
-import {
-  FACE_HELP, FACE_LABELS, Feed, REASON_LABELS, STREAM_LABELS, announcement, element, icon, percent, setText, webSocketUrl,
-} from "./overlay.js";
+import { element, icon, setText } from "./shared/dom.js";
+import { Feed, webSocketUrl } from "./shared/feed.js";
+import { FACE_HELP, FACE_LABELS, REASON_LABELS, SCORED, STREAM_LABELS, announcement, percent } from "./shared/labels.js";
 
 const HISTORY_S = 60;
 // A longer pause between two scores interrupts the line.
 const GAP_S = 1.5;
-const SCORED = new Set(["real", "uncertain", "fake"]);
 
 const CONNECTION_LABELS = {
   open: "Connected",

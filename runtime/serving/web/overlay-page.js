@@ -4,7 +4,8 @@
 //   ?face=ID          only this face                       bottom-left|bottom|bottom-right (the default)
 //   ?scale=1.5        size, 0.25 to 4
 
-import { UnmaskVerdict, webSocketUrl } from "./overlay.js";
+import { UnmaskVerdict } from "./overlay.js";
+import { webSocketUrl } from "./shared/feed.js";
 
 const options = new URLSearchParams(location.search);
 const verdict = new UnmaskVerdict();
