@@ -9,6 +9,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -27,6 +28,39 @@ CAPACITY = 20_000
 RETRY_S = 0.5
 
 
+@dataclass(frozen=True, kw_only=True)
+class Rotation:
+    """Rotation of a recording by size: `NAME` becomes `NAME.1`, `NAME.1` becomes `NAME.2`, and so on.
+
+    Args:
+        max_bytes: Size from which a file is renamed, at least 1000; it is exceeded by one line at most.
+        keep: Number of renamed files to keep, at least 1.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+
+    max_bytes: int
+    keep: int = 5
+
+    def __post_init__(self) -> None:
+        if self.max_bytes < 1000 or self.keep < 1:
+            raise ValueError(
+                f"a rotation needs at least 1000 bytes and 1 file to keep, not {self.max_bytes}, {self.keep}"
+            )
+
+    def rotate(self, path: str) -> None:
+        """Rename a file and its predecessors; the oldest one is deleted.
+
+        Raises:
+            OSError: The file cannot be renamed.
+        """
+        for number in range(self.keep, 1, -1):
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(f"{path}.{number - 1}", f"{path}.{number}")
+        os.replace(path, f"{path}.1")
+
+
 class JsonlWriter:
     """Writer of one line per published message; a sink of the broadcaster.
 
@@ -41,6 +75,7 @@ class JsonlWriter:
             `head` does. With a named FIFO, the writer waits for the next reader instead.
         capacity: Maximum number of waiting lines.
         retry_s: Time in seconds between attempts to write.
+        rotation: Rotation of a regular file; None for none.
 
     Raises:
         JsonlFailed: The file cannot be opened.
@@ -53,7 +88,9 @@ class JsonlWriter:
         on_closed: Callable[[], None],
         capacity: int = CAPACITY,
         retry_s: float = RETRY_S,
+        rotation: Rotation | None = None,
     ) -> None:
+        self.name = "jsonl"
         self.target = str(target)
         self.failure: JsonlFailed | None = None
         """Why lines cannot be written at present; None if they can."""
@@ -63,6 +100,7 @@ class JsonlWriter:
         self._retry_s = retry_s
         self._reopening = threading.Event()
         self._reported_lost = 0
+        self._rotation = rotation
         # Whether the file may end in an incomplete line, after a killed program or a full disk.
         self._end_unknown = True
         try:
@@ -174,6 +212,26 @@ class JsonlWriter:
         self._end_unknown = True
         write_all(self._descriptor, line)
         self._end_unknown = False
+        if self._rotation is not None and self.target != STDOUT:
+            self._rotate(self._rotation)
+
+    def _rotate(self, rotation: Rotation) -> None:
+        """Rename the file if it is large enough; if that fails, it grows on, which is logged once."""
+        assert self._descriptor is not None
+        status = os.fstat(self._descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size < rotation.max_bytes:
+            return
+        try:
+            rotation.rotate(os.path.realpath(self.target))
+            descriptor = self._open()
+        except OSError as error:
+            logger.error(
+                "cannot rotate %s: %s; it grows without a limit", self.target, (error.strerror or "").lower()
+            )
+            self._rotation = None
+            return
+        os.close(self._descriptor)
+        self._descriptor = descriptor
 
     def _reader_left(self) -> None:
         """Close the output, unless it is a named FIFO, which another reader may open."""

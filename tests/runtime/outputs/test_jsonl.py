@@ -16,7 +16,7 @@ from typing import TextIO
 import pytest
 
 from runtime.errors import JsonlFailed
-from runtime.outputs.jsonl import JsonlWriter
+from runtime.outputs.jsonl import JsonlWriter, Rotation
 from tests.support.wire import make_broadcaster, validate, verdict
 
 
@@ -233,7 +233,7 @@ def test_standard_output_closes_silently() -> None:
     program = """
 import sys, threading
 from tests.support.wire import make_broadcaster, verdict
-from runtime.outputs.jsonl import JsonlWriter
+from runtime.outputs.jsonl import JsonlWriter, Rotation
 closed = threading.Event()
 with JsonlWriter("-", on_closed=closed.set) as writer:
     broadcaster = make_broadcaster(sinks=[writer])
@@ -254,3 +254,36 @@ with JsonlWriter("-", on_closed=closed.set) as writer:
         process.stdout.close()
         assert process.stderr.read() == ""
         assert process.wait(30) == 0
+
+
+def test_rotation_by_size(tmp_path: Path) -> None:
+    """Files stay small, the newest are kept, no line between them is lost."""
+    path = tmp_path / "verdicts.jsonl"
+    rotation = Rotation(max_bytes=4000, keep=3)
+    with JsonlWriter(path, on_closed=never, rotation=rotation) as writer:
+        broadcaster = make_broadcaster(sinks=[writer])
+        for _ in range(200):
+            broadcaster.publish(verdict())
+    names = ["verdicts.jsonl.3", "verdicts.jsonl.2", "verdicts.jsonl.1", "verdicts.jsonl"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(names)
+    assert all((tmp_path / name).stat().st_size < 5000 for name in names)
+    seqs = [json.loads(line)["seq"] for name in names for line in (tmp_path / name).read_text().splitlines()]
+    assert seqs == list(range(seqs[0], 201))
+
+
+def test_a_file_that_cannot_be_rotated_grows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """No line is lost; the failure is logged once."""
+    path = tmp_path / "verdicts.jsonl"
+    (tmp_path / "verdicts.jsonl.1" / "a folder that is in the way").mkdir(parents=True)
+    with JsonlWriter(path, on_closed=never, rotation=Rotation(max_bytes=1000, keep=1)) as writer:
+        broadcaster = make_broadcaster(sinks=[writer])
+        for _ in range(50):
+            broadcaster.publish(verdict())
+    assert len(path.read_text().splitlines()) == 50
+    assert len(caplog.records) == 1
+
+
+def test_a_rotation_of_nothing_is_refused() -> None:
+    """A limit of zero would rotate after every line."""
+    with pytest.raises(ValueError, match="1000 bytes"):
+        Rotation(max_bytes=0)
