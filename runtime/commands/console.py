@@ -19,6 +19,8 @@ from runtime.messages import (
     StreamState,
     VerdictMessage,
 )
+from runtime.outputs.changes import StateChanges
+from runtime.outputs.standard_error import NOTICE
 from runtime.serving.client_queue import EncodedMessage
 from runtime.serving.snapshot import SnapshotStore
 
@@ -126,21 +128,18 @@ class EventLog:
     """Log lines for changes of the state of streams and faces; a sink of the broadcaster."""
 
     def __init__(self) -> None:
-        self._faces: dict[tuple[str, int], FaceState] = {}
+        self._changes = StateChanges()
 
     def __call__(self, encoded: EncodedMessage) -> None:
         """Log a message, unless it repeats the face's last state."""
         message = encoded.message
+        if not self._changes.accepts(message):
+            return
         if isinstance(message, StreamMessage):
             reason = message.reason
             logger.info("%s: %s%s", message.stream, message.state, f" ({reason})" if reason else "")
         elif isinstance(message, VerdictMessage):
             face, state = (message.stream, message.face), message.state
-            previous = self._faces.pop(face, None)
-            if state != "stale":
-                self._faces[face] = state
-            if state == previous:
-                return
             if state == "stale":
                 logger.info("%s: face %d is gone", *face)
             elif message.reason is not None:
@@ -148,4 +147,5 @@ class EventLog:
             elif message.p_fake is None:
                 logger.info("%s: face %d is %s", *face, state)
             else:
-                logger.info("%s: face %d is %s (p_fake %.2f)", *face, state, message.p_fake)
+                level = NOTICE if state == "fake" else logging.INFO
+                logger.log(level, "%s: face %d is %s (p_fake %.2f)", *face, state, message.p_fake)

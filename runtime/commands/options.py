@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from runtime.outputs.standard_error import write_line
+from runtime.outputs.standard_error import goes_to_journal, with_priority, write_line
 from streams.text import printable
 
 Model = Annotated[
@@ -42,5 +43,6 @@ def whole_numbers(option: str, text: str) -> list[int]:
 
 def complain(text: str) -> int:
     """Print an error as one line on standard error and return the exit code of a user's mistake."""
-    write_line(f"unmask: {printable(text, 2000)}")
+    line = f"unmask: {printable(text, 2000)}"
+    write_line(with_priority(line, logging.ERROR) if goes_to_journal() else line)
     return 2

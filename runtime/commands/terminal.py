@@ -13,7 +13,7 @@ from rich.logging import RichHandler
 
 from runtime.commands.console import EventLog, LiveConsole
 from runtime.outputs.background_writer import BackgroundWriter
-from runtime.outputs.standard_error import StandardError
+from runtime.outputs.standard_error import StandardError, goes_to_journal, with_priority
 from runtime.serving.broadcaster import Sink
 from runtime.serving.client_queue import EncodedMessage
 from runtime.serving.server import Urls
@@ -25,7 +25,7 @@ INFO_LOGGERS = (
     "runtime.commands.terminal",
     "runtime.commands.console",
     "runtime.pipeline.stream_thread",
-    "runtime.outputs.jsonl",
+    "runtime.outputs",
 )
 REFRESH_HZ = 5
 # Messages that may wait to be logged, and the longest wait for them at the end.
@@ -59,7 +59,11 @@ class Terminal:
             )
         else:
             self._handler = logging.StreamHandler(output)
-            self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+            self._handler.setFormatter(
+                _JournalFormatter("%(message)s")
+                if goes_to_journal()
+                else logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
+            )
         self._handler.setLevel(logging.WARNING)
         # Messages below WARNING are buffered until `start`, and dropped if it is never called.
         self._early = MemoryHandler(
@@ -121,6 +125,13 @@ class Terminal:
     def _log_message(self, encoded: EncodedMessage) -> None:
         assert self._log is not None
         self._log.put(encoded)
+
+
+class _JournalFormatter(logging.Formatter):
+    """Format of the system's journal, which adds the time by itself."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return with_priority(super().format(record), record.levelno)
 
 
 class _LiveDisplay(Live):

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import select
+import stat
 import sys
 from types import TracebackType
 from typing import Self, TextIO, cast
@@ -22,6 +24,16 @@ CAPACITY = 1000
 CLOSE_TIMEOUT_S = 0.3
 # Longest wait until a line of `write_line` can be written.
 LINE_TIMEOUT_S = 1.0
+# Level of log messages between INFO and WARNING, for a normal event that somebody should see.
+NOTICE = 25
+# Priorities of syslog, for the lowest level of each.
+_PRIORITIES = (
+    (logging.CRITICAL, 2),
+    (logging.ERROR, 3),
+    (logging.WARNING, 4),
+    (NOTICE, 5),
+    (logging.INFO, 6),
+)
 
 
 class StandardError(io.TextIOBase):
@@ -118,6 +130,31 @@ def write_all(descriptor: int, data: bytes) -> None:
         except BlockingIOError:
             # Some parent processes set their pipes to non-blocking mode.
             select.select([], [descriptor], [])
+
+
+def goes_to_journal() -> bool:
+    """Return whether the system's journal reads standard error, in a unit of systemd.
+
+    Source: https://www.freedesktop.org/software/systemd/man/latest/sd-daemon.html
+    """
+    if not os.environ.get("JOURNAL_STREAM") or sys.stderr is None:
+        return False
+    # Also the pipe to a filter such as `tee`, whose output goes to the journal.
+    with contextlib.suppress(OSError, ValueError):
+        mode = os.fstat(sys.stderr.fileno()).st_mode
+        return stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode)
+    return False
+
+
+def with_priority(text: str, level: int) -> str:
+    """Return a text with the priority of a log level before each line, as the journal reads it.
+
+    Args:
+        text: One line or more.
+        level: Level of the `logging` module.
+    """
+    priority = next((number for lowest, number in _PRIORITIES if level >= lowest), 7)
+    return "\n".join(f"<{priority}>{line}" for line in text.split("\n"))
 
 
 def write_line(text: str) -> None:
