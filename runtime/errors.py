@@ -16,6 +16,7 @@ UnmaskError
  │   ├─ PortBusy               another program listens on the port
  │   └─ AddressUnusable        this machine cannot listen on the address
  ├─ JsonlFailed                a line of --jsonl could not be written
+ ├─ ExtraMissing              an optional library is not installed
  ├─ RateTooHigh                more verdicts per second requested than the model takes samples
  ├─ NoVideos                   a directory to scan contains no video file
  └─ ReportNotWritten           a report of a scan cannot be written
@@ -231,6 +232,25 @@ class JsonlFailed(UnmaskError, OSError):
 
     def __str__(self) -> str:
         return f"{self.reason}; give another path with --jsonl"
+
+
+class ExtraMissing(UnmaskError, ImportError):
+    """A library that only some uses need is not installed.
+
+    Args:
+        use: What needs it.
+        library: Name of the library.
+        extra: Extra of unmask that contains it.
+    """
+
+    def __init__(self, use: str, library: str, extra: str) -> None:
+        super().__init__(use, library, extra)
+        self.use = use
+        self.library = library
+        self.extra = extra
+
+    def __str__(self) -> str:
+        return f"{self.use} needs {self.library}, which is not installed; pip install 'unmask[{self.extra}]'"
 
 
 class RateTooHigh(UnmaskError, ValueError):

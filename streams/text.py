@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import unicodedata
 
-__all__ = ["printable"]
+__all__ = ["identifier", "printable"]
 
 MAX_CHARACTERS = 300
 
@@ -31,3 +33,18 @@ def _printable_character(character: str) -> str:
     if character.isspace():
         return " "
     return "" if unicodedata.category(character) == "Cf" else "\N{REPLACEMENT CHARACTER}"
+
+
+def identifier(text: str) -> str:
+    """Return an ASCII name for files and topics: letters, digits, `-` and `_`, at most 56 characters.
+
+    A text that has another form gets a short hash, so that different texts have different names.
+
+    Args:
+        text: Any text, such as the name of a stream.
+    """
+    safe = re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_")[:48]
+    if safe == text:
+        return safe
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:6]
+    return f"{safe}-{digest}" if safe else digest
