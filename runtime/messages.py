@@ -173,7 +173,7 @@ class DroppedBy(_Checked, frozen=True, kw_only=True):
     """Due samples of one stream without a verdict, by cause.
 
     Args:
-        queue: Replaced by newer ones, because the analysis was too slow.
+        queue: Left out or dropped, because the analysis was too slow.
         skipped: Within packets that were skipped to catch up with the source.
         corrupt: Within damaged data.
         refused: Not analysed, because the source was too slow or had just disconnected.

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from runtime.messages import (
+    SCORED_STATES,
     BroadcastMessage,
     DroppedBy,
     StreamHealth,
@@ -34,6 +35,9 @@ Messages = list[BroadcastMessage]
 # would change its state several times a second.
 RECOVERY_FRAMES = 3
 INTERRUPTED_STATES = frozenset({"stalled", "overloaded"})
+# Time without a score after which a stream that loses more samples than it analyses is overloaded. At the
+# slowest rate that still gives scores, one comes every two seconds.
+STARVED_S = 3.0
 
 # Limited, because a restarted file begins with its first frame and may fail at the same place again.
 MAX_FILE_FAILURES = 3
@@ -76,6 +80,8 @@ class StreamStateMachine:
         self._repeat_at: float | None = None
         self._recovered = 0
         self._losses_at_frame = 0
+        # Time, losses and analysed frames when there was a face, and no score since.
+        self._unscored: tuple[float, int, int] | None = None
         # Last verdict of every face that has not been published as stale.
         self._verdicts: dict[int, VerdictMessage] = {}
         self._analysed = 0
@@ -92,7 +98,7 @@ class StreamStateMachine:
         self._connected = True
         self._too_slow = False
         self._wrong_clock = None
-        self._frame_at = None
+        self._frame_at = self._unscored = None
         self.connection += 1
         return self._change("connecting")
 
@@ -187,19 +193,24 @@ class StreamStateMachine:
 
         Returns:
             The verdicts, after the change to `live` or before the change to `no_face`. Nothing after an
-            interruption, until `RECOVERY_FRAMES` frames have come in time.
+            interruption, until `RECOVERY_FRAMES` frames have come in time. The change to `overloaded` if no
+            window fills, because more samples are lost than analysed.
         """
         self._analysed += 1
         self._waiting = waiting
-        interval_s = 0.0 if self._frame_at is None else now - self._frame_at
-        took_s = 0.0 if done is None else done - now
-        self._frame_at = now
+        done = now if done is None else done
+        interval_s = 0.0 if self._frame_at is None else done - self._frame_at
+        took_s = done - now
+        self._frame_at = done
         self._losses_at_frame = _overload(losses)
+        starved = self._is_starved(verdicts, faces, now)
         if self.state in INTERRUPTED_STATES:
-            in_time = max(interval_s, took_s) <= self.stall_timeout_s
+            in_time = max(interval_s, took_s) <= self.stall_timeout_s and not starved
             self._recovered = self._recovered + 1 if in_time else 0
             if self._recovered < RECOVERY_FRAMES:
                 return []
+        elif starved:
+            return self._change("overloaded", "this machine is too slow: most samples are lost")
         self._recovered = 0
         messages: Messages = []
         if faces:
@@ -214,6 +225,16 @@ class StreamStateMachine:
         if not faces:
             messages += self._change("no_face")
         return messages
+
+    def _is_starved(self, verdicts: Sequence[VerdictMessage], faces: int, now: float) -> bool:
+        """Return whether there is a face without a score because most samples are lost."""
+        if not faces or any(verdict.state in SCORED_STATES for verdict in verdicts):
+            self._unscored = None
+            return False
+        if self._unscored is None:
+            self._unscored = now, self._losses_at_frame, self._analysed
+        since, losses, analysed = self._unscored
+        return now - since > STARVED_S and self._losses_at_frame - losses > self._analysed - analysed
 
     def frame_repeated(self, now: float) -> None:
         """Handle a frame that repeats the previous one. It does not count as new, so the stream may stall.

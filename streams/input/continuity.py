@@ -81,6 +81,11 @@ class Chain:
         self._state: tuple[float | None, bool] = None, False
         self._before: tuple[float | None, bool] = self._state
 
+    @property
+    def bridged(self) -> bool:
+        """Return whether the newest interval was bridged, so that the next one must be regular."""
+        return self._state[1]
+
     def append(self, time_s: float, *, restart: bool = False) -> bool:
         """Append a sample time.
 

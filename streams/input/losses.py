@@ -12,7 +12,7 @@ class Losses:
     """Due samples of one stream without a verdict, by cause.
 
     Args:
-        queue: Replaced by newer ones, because the analysis was too slow.
+        queue: Left out by the sampler or dropped from the queue, because the analysis was too slow.
         skipped: Within packets that were skipped to catch up with a live source.
         corrupt: Within damaged data.
         refused: Taken, but not analysed: the source was too slow, or already disconnected.

@@ -5,7 +5,8 @@
             if frame := reader.next(timeout_s=1.0):
                 analyse(frame)
 
-Newer samples of a live source replace older ones: a slow consumer loses samples but never gets an old one.
+While the consumer of a live source is slow, fewer frames are due, at intervals that a window accepts. If that
+is not enough, samples that have waited too long are dropped: the consumer never gets an old one.
 A finite source waits for its consumer.
 """
 
@@ -39,7 +40,7 @@ from streams.input.events import (
 from streams.input.frame import Frame
 from streams.input.frame_queue import FrameQueue
 from streams.input.losses import Losses, LossMeter
-from streams.input.sampler import Sampler
+from streams.input.sampler import ThinnedSampler
 from streams.input.source import Source
 
 __all__ = ["Backoff", "Reader", "open_reader"]
@@ -144,10 +145,13 @@ class Reader:
         self._retry = retry
         self._wall = wall
         self._clock = clock
-        self._queue: FrameQueue[tuple[Frame, Origin]] = FrameQueue(newest_wins=source.live is not False)
+        self._queue: FrameQueue[tuple[Frame, Origin]] = FrameQueue(
+            drops_late=source.live is not False, clock=clock
+        )
         self._continuity = Continuity(sample_hz)  # used by the consumer's thread only
         self._loss_meter = LossMeter(sample_hz)
         self._refused = 0
+        self._thinned = 0
         self._sampled_s = 0.0
         self._delivery: Delivery | None = None
         self._history = PacketHistory()
@@ -187,7 +191,7 @@ class Reader:
     def losses(self) -> Losses:
         """Return how many due samples were not analysed, by cause."""
         return Losses(
-            queue=self._queue.dropped,
+            queue=self._queue.dropped + self._thinned,
             skipped=self._loss_meter.skipped,
             corrupt=self._loss_meter.corrupt,
             refused=self._refused,
@@ -204,7 +208,7 @@ class Reader:
         return self._error
 
     def next(self, timeout_s: float) -> Frame | None:
-        """Take the next due sample: one of the newest two of a live source, the next one of a finite source.
+        """Take the next due sample: of a live source, one that has not waited for too long.
 
         Args:
             timeout_s: Longest wait for a sample.
@@ -306,10 +310,10 @@ class Reader:
             # The remaining segments of a broadcast that has ended must not be played like a file.
             raise SourceUnavailable(self.source.spec, "the broadcast has ended", "start it again")
         self._delivery = capture.delivery
-        self._queue.set_newest_wins(capture.delivery.real_time)
-        sampler = Sampler(self._sample_hz, fps=capture.fps)
+        self._queue.set_drops_late(capture.delivery.real_time)
+        sampler = ThinnedSampler(self._sample_hz, fps=capture.fps)
         rotation = UprightRotation()
-        corrupt_before = self._corrupt
+        corrupt_before, thinned_before = self._corrupt, self._thinned
         connected = False
         wrong_clock: str | None = None
         try:
@@ -325,6 +329,7 @@ class Reader:
                     sampler.restart()
                     self._emit(WrongClock(wrong_clock or ""))
                 self._offer(decoded, capture, sampler, rotation)
+                self._thinned = thinned_before + sampler.thinned
                 if self._stop.is_set():
                     return
         finally:
@@ -336,26 +341,27 @@ class Reader:
             raise SourceNotVideo(self.source.spec, "no frame in it can be decoded")
 
     def _offer(
-        self, decoded: DecodedFrame, capture: Capture, sampler: Sampler, rotation: UprightRotation
+        self, decoded: DecodedFrame, capture: Capture, sampler: ThinnedSampler, rotation: UprightRotation
     ) -> None:
         """Queue a decoded frame if it is due, and report a change of `too_slow`."""
         was_too_slow = sampler.too_slow
         time_s = float(decoded.pts * decoded.time_base)
-        due = sampler.offer(time_s)
+        chosen = sampler.offer(time_s, behind=self._queue.behind)
         if sampler.too_slow != was_too_slow:
             fps = sampler.fps or 0.0
             min_fps = Spacing(self._sample_hz).min_fps
             self._emit(FastEnough(fps) if was_too_slow else TooSlow(fps, min_fps))
-        if not due:
+        if sampler.due:
+            self._sampled_s = self._clock()
+            self._loss_meter.sampled(
+                time_s,
+                connection=self._connections,
+                timeline=sampler.timeline,
+                skipped=capture.skipped,
+                corrupt=capture.corrupt,
+            )
+        if not chosen:
             return
-        self._sampled_s = self._clock()
-        self._loss_meter.sampled(
-            time_s,
-            connection=self._connections,
-            timeline=sampler.timeline,
-            skipped=capture.skipped,
-            corrupt=capture.corrupt,
-        )
         origin = Origin(
             connection=self._connections,
             timeline=sampler.timeline,

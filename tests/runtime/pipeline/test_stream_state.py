@@ -201,3 +201,18 @@ def test_interrupted_stream_does_not_flap(stream: StreamStateMachine) -> None:
         assert states([*late, *stream.tick(i + 0.6)]) == []
     assert stream.state == "overloaded"
     assert recover(stream, [verdict()], now=30.0)[-1] == ["live", (0, "real")]
+
+
+@pytest.mark.parametrize(("lost", "states_seen"), [(3, {"overloaded"}), (1, {"live"})])
+def test_stream_without_a_score_is_overloaded_if_most_samples_are_lost(
+    stream: StreamStateMachine, lost: int, states_seen: set[str]
+) -> None:
+    """Windows that never fill are not `warming` for ever; with a score, the stream is live again."""
+    stream.connected()
+    warming = verdict(state="warming", p_fake=None)
+    for i in range(10):
+        stream.frame_analysed([warming], faces=1, now=0.5 * i, losses=Losses(queue=lost * i))
+    assert {stream.state} == states_seen
+    for i in range(10, 13):
+        stream.frame_analysed([verdict()], faces=1, now=0.5 * i, losses=Losses(queue=lost * i))
+    assert stream.state == "live"

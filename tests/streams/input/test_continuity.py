@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from streams.input.continuity import MAX_BRIDGED_STEP, MAX_STEP, Continuity, Origin
 from streams.input.frame_queue import FrameQueue
-from streams.input.sampler import Sampler
+from streams.input.sampler import ThinnedSampler
 
 HZ = 8.0
 ORIGIN = Origin(connection=1, timeline=0, recoveries=0, width=640, height=360, rotation=0)
@@ -110,16 +110,17 @@ class Used:
 
 def run(steps: Sequence[Step]) -> list[Used]:
     """Send frames through sampler, queue and continuity; return the samples that were used."""
-    frame_queue: FrameQueue[tuple[float, Origin]] = FrameQueue(newest_wins=True)
-    continuity, sampler = Continuity(HZ), Sampler(HZ)
+    time_s = 0.0
+    frame_queue: FrameQueue[tuple[float, Origin]] = FrameQueue(drops_late=True, clock=lambda: time_s)
+    continuity, sampler = Continuity(HZ), ThinnedSampler(HZ)
     used: list[Used] = []
-    time_s, connection = 0.0, 1
+    connection = 1
     for step in steps:
         time_s += step.interval_s
         if step.reconnect:
             connection += 1
-            sampler = Sampler(HZ)
-        if sampler.offer(time_s):
+            sampler = ThinnedSampler(HZ)
+        if sampler.offer(time_s, behind=frame_queue.behind):
             origin = Origin(
                 connection=connection,
                 timeline=sampler.timeline,

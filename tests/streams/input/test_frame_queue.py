@@ -10,29 +10,59 @@ from streams.errors import EndOfStream, SourceUnavailable
 from streams.input.frame_queue import FrameQueue
 
 
-def test_the_newest_two_samples_are_kept() -> None:
-    """Replaced samples are counted."""
-    frame_queue: FrameQueue[int] = FrameQueue(newest_wins=True)
-    for number in range(5):
+class Clock:
+    """Clock that the test sets."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def live_queue() -> tuple[FrameQueue[int], Clock]:
+    clock = Clock()
+    return FrameQueue(drops_late=True, clock=clock), clock
+
+
+def test_all_but_the_newest_are_dropped_once_the_oldest_has_waited_too_long() -> None:
+    """They are dropped at once, and counted; up to then, all wait."""
+    frame_queue, clock = live_queue()
+    for number in range(8):
+        clock.now = number / 8
         frame_queue.put(number)
-    assert [frame_queue.take(0) for _ in range(3)] == [3, 4, None]
-    assert frame_queue.dropped == 3
+    assert (frame_queue.take(0), frame_queue.dropped) == (0, 0)
+    clock.now = 1.2
+    frame_queue.put(8)
+    assert [frame_queue.take(0) for _ in range(2)] == [8, None]
+    assert frame_queue.dropped == 7
 
 
-def test_a_consumer_one_sample_late_loses_none() -> None:
-    """Two samples that arrive during one analysis are both kept."""
-    frame_queue: FrameQueue[int] = FrameQueue(newest_wins=True)
+def test_a_late_consumer_gets_the_newest_sample() -> None:
+    """Samples that have become old since the last one came are dropped too."""
+    frame_queue, clock = live_queue()
     frame_queue.put(0)
-    frame_queue.take(0)
     frame_queue.put(1)
-    frame_queue.put(2)
-    assert [frame_queue.take(0) for _ in range(2)] == [1, 2]
-    assert frame_queue.dropped == 0
+    clock.now = 5.0
+    assert [frame_queue.take(0) for _ in range(2)] == [1, None]
+    assert frame_queue.dropped == 1
+
+
+def test_the_queue_is_behind_from_two_waiting_samples_until_the_consumer_waits() -> None:
+    """Only while samples wait is there a reason to send the next one later."""
+    frame_queue, _ = live_queue()
+    seen = []
+    for step in (1, 1, 0, 0, 1, 1, 0, 0, 0, 1):
+        if step:
+            frame_queue.put(0)
+        else:
+            frame_queue.take(0)
+        seen.append(frame_queue.behind)
+    assert seen == [False, True, True, False, True, True, True, False, False, False]
 
 
 def test_a_finite_source_waits_for_room() -> None:
-    """With room for two, `put` of the third sample waits until one is taken; none is lost."""
-    frame_queue: FrameQueue[int] = FrameQueue(newest_wins=False, room=2)
+    """`put` waits until there is room; none is lost, and `behind` is false."""
+    frame_queue: FrameQueue[int] = FrameQueue(drops_late=False)
 
     def produce() -> None:
         for number in range(10):
@@ -43,12 +73,12 @@ def test_a_finite_source_waits_for_room() -> None:
     taken = [frame_queue.take(5.0) for _ in range(10)]
     producer.join()
     assert taken == list(range(10))
-    assert frame_queue.dropped == 0
+    assert (frame_queue.dropped, frame_queue.behind) == (0, False)
 
 
 def test_waiting_samples_can_be_taken_after_closing() -> None:
     """Then `take` raises EndOfStream with the error that closed the queue as its cause."""
-    frame_queue: FrameQueue[int] = FrameQueue(newest_wins=False)
+    frame_queue: FrameQueue[int] = FrameQueue(drops_late=False)
     frame_queue.put(0)
     cause = SourceUnavailable("cam", "gone")
     frame_queue.close(cause)
@@ -61,9 +91,10 @@ def test_waiting_samples_can_be_taken_after_closing() -> None:
 
 def test_closing_wakes_waiting_threads() -> None:
     """Closing ends the wait of a producer for room and of a consumer for a sample."""
-    full: FrameQueue[int] = FrameQueue(newest_wins=False, room=1)
-    full.put(0)
-    producer = threading.Thread(target=full.put, args=[1])
+    full: FrameQueue[int] = FrameQueue(drops_late=False)
+    for number in range(4):
+        full.put(number)
+    producer = threading.Thread(target=full.put, args=[4])
     producer.start()
     full.close(discard=True)
     producer.join(timeout=5.0)
