@@ -35,6 +35,7 @@ LAYERS = {
         "scoring",
         "fitting",
         "evaluation",
+        "footage",
         ("recipes", "commands"),
     ),
     "export": ("errors", "onnx_graph", "parity", "bundle_writer", "run", "commands"),

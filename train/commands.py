@@ -283,3 +283,51 @@ def evaluate(
         write_record(model, metrics)
     typer.echo(f"written to {out / 'report.md'}")
     return 0
+
+
+@app.command()
+def benchmark(
+    manifests: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="MANIFEST",
+            help="CSV files of videos: path,label,group,split,method[,set].",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Directory of the results; an interrupted run is resumed.")
+    ],
+    model: Annotated[
+        list[Path] | None,
+        typer.Option(help="Exported model; several are compared.", show_default="the bundled model"),
+    ] = None,
+    split: Annotated[
+        Literal["auto", "train", "val", "test", "all"], typer.Option(help="Split of each manifest.")
+    ] = "auto",
+    network_alone: Annotated[
+        bool, typer.Option("--network-alone", help="Measure also without the temporal classifier.")
+    ] = False,
+    engine: Engine = "auto",
+    jobs: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the intervals.")] = 0,
+) -> int:
+    """Measure models on labelled whole videos through the path of `unmask scan`."""
+    from train.footage.benchmark import BenchmarkConfig
+    from train.footage.benchmark import benchmark as run_benchmark
+    from train.scoring.bootstrap import BootstrapConfig
+
+    run_benchmark(
+        manifests,
+        out,
+        BenchmarkConfig(
+            models=model or (None,),
+            split=split,
+            network_alone=network_alone,
+            engine=engine,
+            jobs=jobs,
+            bootstrap=BootstrapConfig(seed=seed),
+        ),
+    )
+    typer.echo(f"written to {out / 'benchmark.html'}")
+    return 0

@@ -5,7 +5,7 @@
 Supported layouts:
 
     folder    real/… and fake/[method/]…, optionally inside train/, val/ and test/
-    manifest  a CSV file: path,label[,group,split,method,target,source]
+    manifest  a CSV file: path,label[,group,split,method,target,source,set]
     ffpp      FaceForensics++ as its download script writes it, with the split JSONs
     celeb-df  Celeb-DF-v2 with List_of_testing_videos.txt
     dfdc      parts of the Deepfake Detection Challenge, each with its metadata.json
@@ -265,4 +265,5 @@ def _manifest_row(manifest: Path, line: int, row: dict[str, str]) -> Video:
         source=values.get("source", ""),
         group=values.get("group") or target or values["path"],
         split=SPLIT_NAMES[split] if split else None,
+        data_set=values.get("set", ""),
     )

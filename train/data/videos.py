@@ -41,6 +41,7 @@ class Video:
         source: Person or video whose face was put in; empty if there is none or it is unknown.
         group: Name of the group; all videos of a group must be in the same split.
         split: `train`, `val` or `test`; `unused` if every split would leak; None if not decided yet.
+        data_set: Name of the data set in a manifest of several; empty if it is not stated.
     """
 
     path: Path
@@ -51,3 +52,4 @@ class Video:
     source: str = ""
     group: str
     split: Split | None = None
+    data_set: str = ""

@@ -1,0 +1,1 @@
+"""Benchmark on labelled whole videos through the path of `unmask scan`."""
