@@ -91,7 +91,7 @@ def test_the_dashboard_shows_verdicts(
     publish_until(
         page,
         broadcaster,
-        "document.querySelector('.counts')?.textContent",
+        "document.querySelector('.reconnects')",
         verdict(),
         verdict(face=2, state="warming", window_fill=0.25, box=(0.7, 0.1, 0.1, 0.2)),
         HeartbeatMessage(uptime_s=3723, streams=(health,)),
@@ -102,16 +102,25 @@ def test_the_dashboard_shows_verdicts(
         "Fake",
         "93 % fake",
         "Warming up",
-        "latency 85 ms",
+        "85 ms, p99 85 ms",
         "backbone 31.3",
+        "fake from 60 %",
+        "real up to 40 %",
         "01:02:03",
         "small",
     ):
         assert expected in text
-    assert "frames analysed: 48 · dropped: 2 (queue 2) · reconnects: 1" in text
+    figures = page.evaluate("[...document.querySelectorAll('.health div')].map(row => row.innerText)")
+    figures = [" ".join(figure.split()) for figure in figures]
+    assert figures[1:] == [
+        "Analysed 48 frames",
+        "Dropped 2 (4.0 %)",
+        "replaced while the analysis was busy 2",
+        "Reconnects 1",
+    ]
     assert page.evaluate("document.querySelector('#lost').textContent") == "0"
     assert page.evaluate("[...document.querySelectorAll('progress')].map(bar => bar.value)") == [1, 0.25]
-    assert page.evaluate("document.querySelector('.history path').getAttribute('d')").startswith("M")
+    assert page.evaluate("document.querySelector('.curve').getAttribute('d')").startswith("M")
     assert page.evaluate("document.title") == "⚠ 1 fake · unmask"
     image = cv2.imread(str(page.screenshot(tmp_path / "dashboard.png")))
     assert image is not None
@@ -135,7 +144,7 @@ def test_the_dashboard_follows_the_verdicts(
     assert page.evaluate(STATES) == []
     assert "No verdict" in page.evaluate("document.querySelector('.idle').innerText")
     broadcaster.publish(StreamMessage(stream="cam", state="offline", reason="the camera hung up"))
-    page.wait_for("document.querySelector('.stream').dataset.state === 'offline'")
+    page.wait_for("document.querySelector('.stream').dataset.stream === 'offline'")
     assert "the camera hung up" in page.evaluate("document.querySelector('.idle').innerText")
     assert "source offline" in page.evaluate("document.querySelector('#announcement').textContent")
 

@@ -12,11 +12,14 @@ const MIN_DELAY_MS = 250;
 const MAX_DELAY_MS = 5000;
 const TICK_MS = 250;
 
+const utf8 = new TextDecoder();
+
 /**
- * Connection to a server, with reconnection, and the current state of all streams.
+ * Connection to a server, with reconnection for ever, and the current state of all streams.
  *
  * Dispatches a `message` event with each message in `detail`, a `verdict` event with each verdict and the time at which
- * it was sent in `detail`, and a `change` event when the state may have changed, also because verdicts expire.
+ * it was sent in `detail`, a `preview` event with header and JPEG of each requested frame in `detail`, and a `change`
+ * event when the state may have changed, also because verdicts expire.
  */
 export class Feed extends EventTarget {
   /** Last `hello`; null before the first. */
@@ -29,6 +32,8 @@ export class Feed extends EventTarget {
   /** Number of broadcast messages that never arrived, from gaps in `seq`. */
   lost = 0;
   seq = 0;
+  /** Time in milliseconds by which verdicts, states and frames of streams are held back. */
+  holdBackMs = 0;
 
   #url;
   #socket = null;
@@ -40,6 +45,9 @@ export class Feed extends EventTarget {
   #messageDelay = new MessageDelay();
   #opened = false;
   #greeted = false;
+  #previewRequests = new Map();
+  #heldBack = [];
+  #release = 0;
 
   constructor(url) {
     super();
@@ -61,6 +69,16 @@ export class Feed extends EventTarget {
     clearTimeout(this.#retry);
     this.#ticker = 0;
     this.#disconnect();
+  }
+
+  /** Requests frames of one stream, or of all others with null, as `request_previews` does; a width of 0 ends it. */
+  requestPreviews(stream, width, rate_hz) {
+    const request = JSON.stringify({ type: "request_previews", stream, width, ...(width && { rate_hz }) });
+    if (this.#previewRequests.get(stream) === request) return;
+    this.#previewRequests.set(stream, request);
+    if (this.#greeted) this.#socket.send(request);
+    // The end of a request for one stream was sent, so that the next connection need not repeat it.
+    if (!width && stream !== null) this.#previewRequests.delete(stream);
   }
 
   /** Current state, `[{stream, state, reason, faces: [verdict]}]`; empty while disconnected. */
@@ -87,6 +105,7 @@ export class Feed extends EventTarget {
       return;
     }
     this.#socket = socket;
+    socket.binaryType = "arraybuffer";
     this.#lastTimelyAt = performance.now();
     this.#messageDelay = new MessageDelay();
     this.#opened = this.#greeted = false;
@@ -127,8 +146,11 @@ export class Feed extends EventTarget {
     const socket = this.#socket;
     this.#socket = null;
     socket?.close();
-    this.connected = false;
+    this.connected = this.#greeted = false;
     this.#streams.clear();
+    this.#heldBack.length = 0;
+    clearTimeout(this.#release);
+    this.#release = 0;
     this.dispatchEvent(new Event("change"));
   }
 
@@ -146,6 +168,10 @@ export class Feed extends EventTarget {
   }
 
   #receive(data) {
+    if (data instanceof ArrayBuffer) {
+      this.#holdBack(() => this.dispatchEvent(new CustomEvent("preview", { detail: parsePreview(data) })));
+      return;
+    }
     const message = parse(data);
     if (!this.#greeted) {
       this.problem = problemWith(message, this.#url);
@@ -155,6 +181,7 @@ export class Feed extends EventTarget {
         return;
       }
       this.#greeted = true;
+      for (const request of this.#previewRequests.values()) this.#socket.send(request);
     }
     const now = performance.now();
     this.delay = this.#messageDelay.measure(message.time, now / 1000);
@@ -165,15 +192,39 @@ export class Feed extends EventTarget {
       this.connected = true;
       this.#retryDelay = MIN_DELAY_MS;
       for (const stream of message.streams) this.#apply(stream, now);
-      for (const verdict of message.verdicts) {
-        // The server's clock may have been set back since the verdict.
-        this.#apply(verdict, sentAt - Math.max(0, 1000 * (message.time - verdict.time)));
-      }
-    } else {
-      this.#apply(message, sentAt);
     }
-    this.dispatchEvent(new CustomEvent("message", { detail: message }));
-    this.dispatchEvent(new Event("change"));
+    this.#holdBack((heldBackMs) => {
+      if (message.type === "snapshot") {
+        for (const verdict of message.verdicts) {
+          // The server's clock may have been set back since the verdict.
+          this.#apply(verdict, sentAt + heldBackMs - Math.max(0, 1000 * (message.time - verdict.time)));
+        }
+      } else {
+        this.#apply(message, sentAt + heldBackMs);
+      }
+      this.dispatchEvent(new CustomEvent("message", { detail: message }));
+      this.dispatchEvent(new Event("change"));
+    });
+  }
+
+  /** Calls a function after `holdBackMs`, in the order of arrival, with the delay in milliseconds. */
+  #holdBack(apply) {
+    const heldBackMs = this.holdBackMs;
+    if (!heldBackMs && !this.#heldBack.length) {
+      apply(0);
+      return;
+    }
+    this.#heldBack.push({ due: performance.now() + heldBackMs, apply: () => apply(heldBackMs) });
+    this.#scheduleRelease();
+  }
+
+  #scheduleRelease() {
+    if (this.#release || !this.#heldBack.length) return;
+    this.#release = setTimeout(() => {
+      this.#release = 0;
+      while (this.#heldBack.length && this.#heldBack[0].due <= performance.now()) this.#heldBack.shift().apply();
+      this.#scheduleRelease();
+    }, Math.max(0, this.#heldBack[0].due - performance.now()));
   }
 
   #count(message) {
@@ -211,6 +262,13 @@ function parse(data) {
   } catch {
     return null;
   }
+}
+
+/** Splits the binary message of a frame into its header and the JPEG. */
+function parsePreview(data) {
+  const start = 4 + new DataView(data).getUint32(0);
+  const header = JSON.parse(utf8.decode(new Uint8Array(data, 4, start - 4)));
+  return { header, jpeg: new Blob([new Uint8Array(data, start)], { type: "image/jpeg" }) };
 }
 
 /** Returns why the first message of a connection is not a hello that this script understands; null if it is. */

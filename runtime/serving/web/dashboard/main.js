@@ -1,0 +1,173 @@
+// Dashboard: connects the wall of streams, the events and the alerts with the server's messages.
+
+import { element, icon, setText } from "../shared/dom.js";
+import { Feed, webSocketUrl } from "../shared/feed.js";
+import { FACE_LABELS, STREAM_LABELS, announcement } from "../shared/labels.js";
+import { Alerts } from "./alerts.js";
+import { EventLog } from "./event-log.js";
+import { Wall } from "./wall.js";
+
+const CONNECTION_LABELS = {
+  open: "Connected",
+  closed: "Disconnected, reconnecting",
+  connecting: "Connecting",
+  refused: "No connection",
+};
+const TOTALS = ["fake", "uncertain", "real", "warming", "none"];
+// Frames per second and stream, by the number of streams shown.
+const RATES = [[1, 8], [4, 6], [9, 4], [16, 3], [Infinity, 2]];
+const RENDER_MS = 100;
+
+const byId = (id) => document.getElementById(id);
+const feed = new Feed(webSocketUrl(location.href));
+const wall = new Wall(byId("streams"));
+const events = new EventLog(byId("event-list"), byId("no-events"));
+const alerts = new Alerts({ sound: byId("sound"), notify: byId("notify"), problem: byId("alert-problem") });
+let health = new Map();
+let uptime = null;
+let wasConnected = false;
+
+/** Returns the faces, and the streams without any, for the announcement and the totals. */
+function entries({ stream, state, faces }) {
+  if (state !== "live" || !faces.length) {
+    return [{ state: "none", name: `${stream} (${state === "live" ? "waiting for a face" : STREAM_LABELS[state] ?? state})` }];
+  }
+  return faces.map((verdict) => ({ state: verdict.state, name: `${stream}, face ${verdict.face}` }));
+}
+
+function duration(seconds) {
+  const whole = Math.floor(seconds);
+  const parts = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
+  return parts.map((part) => String(part).padStart(2, "0")).join(":");
+}
+
+function render() {
+  const streams = feed.current();
+  renderConnection();
+  wall.render(streams, { thresholds: feed.hello?.thresholds, health });
+  renderTools(streams);
+  const all = streams.flatMap(entries);
+  renderTotals(all);
+  setText(byId("announcement"), announcement(all));
+  const fakes = all.filter(({ state }) => state === "fake").length;
+  document.title = !feed.connected ? "✕ unmask" : fakes ? `⚠ ${fakes} fake · unmask` : "unmask";
+  requestFrames(streams.length);
+}
+
+function renderConnection() {
+  const { hello, connected, problem } = feed;
+  wasConnected ||= connected;
+  const state = connected ? "open" : problem ? "refused" : wasConnected ? "closed" : "connecting";
+  byId("connection").dataset.connection = state;
+  setText(byId("connection"), CONNECTION_LABELS[state]);
+  setText(byId("model"), hello?.model ?? "–");
+  setText(byId("engine"), hello?.engine ?? "–");
+  setText(byId("uptime"), connected && uptime !== null ? duration(uptime) : "–");
+  setText(byId("messages"), hello ? String(feed.seq) : "–");
+  setText(byId("lost"), hello ? String(feed.lost) : "–");
+  setText(byId("delay"), connected ? `${feed.delay.toFixed(1)} s` : "–");
+}
+
+function renderTools(streams) {
+  const shown = wall.shown.length;
+  byId("tools").hidden = streams.length < 2;
+  byId("back").hidden = wall.large === null;
+  setText(byId("shown"), wall.large === null && shown < streams.length ? `${shown} of ${streams.length} streams` : "");
+  const { connected, problem } = feed;
+  byId("empty").hidden = shown > 0;
+  setText(
+    byId("empty"),
+    !connected ? problem ?? (wasConnected ? "No connection to unmask: there is no valid verdict." : "Waiting for unmask.")
+      : streams.length ? "No stream passes the filter." : "There is no stream yet.",
+  );
+}
+
+function renderTotals(all) {
+  const list = byId("totals");
+  if (!list.children.length) {
+    for (const state of TOTALS) {
+      const item = element("li");
+      item.dataset.state = state;
+      item.append(icon(state), element("strong"), element("span", "", FACE_LABELS[state].toLowerCase()));
+      list.append(item);
+    }
+  }
+  for (const item of list.children) {
+    const count = all.filter(({ state }) => state === item.dataset.state).length;
+    item.hidden = count === 0;
+    setText(item.querySelector("strong"), String(count));
+  }
+}
+
+/** Requests frames that are no larger and no more frequent than they are shown; none while the page is hidden. */
+let requested = null;
+function requestFrames(count) {
+  if (!count) return;
+  const large = count === 1 ? null : wall.large;
+  const pixels = innerWidth * devicePixelRatio;
+  const wide = pixels >= 1200 ? 960 : 640;
+  const width = document.hidden ? 0 : large !== null ? 0 : count === 1 ? wide : count <= 4 && pixels > 700 ? 640 : 320;
+  const rate = RATES.find(([most]) => count <= most)[1];
+  if (requested !== null && requested !== large) feed.requestPreviews(requested, 0);
+  requested = large;
+  feed.requestPreviews(null, width, rate);
+  if (large !== null) feed.requestPreviews(large, document.hidden ? 0 : wide, RATES[0][1]);
+}
+
+// Many messages may arrive between two repaints. A hidden page is not painted, but its title is still updated.
+let scheduled = false;
+let renderedAt = 0;
+function scheduleRender() {
+  if (scheduled) return;
+  scheduled = true;
+  const update = () => {
+    scheduled = false;
+    renderedAt = performance.now();
+    render();
+  };
+  if (document.hidden) setTimeout(update, 1000);
+  else setTimeout(() => requestAnimationFrame(update), Math.max(0, renderedAt + RENDER_MS - performance.now()));
+}
+
+feed.addEventListener("message", ({ detail: message }) => {
+  if (message.type === "heartbeat") {
+    uptime = message.uptime_s;
+    health = new Map(message.streams.map((entry) => [entry.stream, entry]));
+  }
+  for (const stream of message.type === "snapshot" ? message.streams : [message]) {
+    if (stream.type === "stream") events.stream(stream);
+  }
+});
+feed.addEventListener("verdict", ({ detail: { verdict, sentAt } }) => {
+  wall.card(verdict.stream).record(verdict, sentAt / 1000);
+  events.verdict(verdict);
+});
+feed.addEventListener("preview", ({ detail: preview }) => wall.card(preview.header.stream).image.show(preview));
+feed.addEventListener("change", scheduleRender);
+wall.addEventListener("change", render);
+events.addEventListener("fake", ({ detail: verdict }) => alerts.raise(verdict));
+events.addEventListener("open", ({ detail: stream }) => {
+  if (wall.size > 1) wall.open(stream);
+});
+document.addEventListener("visibilitychange", render);
+
+byId("find").addEventListener("input", ({ target }) => wall.setFilter({ text: target.value }));
+byId("show").addEventListener("change", ({ target }) => wall.setFilter({ show: target.value }));
+byId("sort").addEventListener("change", ({ target }) => wall.setFilter({ sort: target.value }));
+byId("tools").addEventListener("submit", (event) => event.preventDefault());
+byId("back").addEventListener("click", () => wall.open(null));
+
+addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.altKey || event.metaKey || event.target.matches("input, select, textarea")) return;
+  if (event.key === "Escape" && wall.large !== null) wall.open(null);
+  else if (event.key === "ArrowRight") wall.step(1);
+  else if (event.key === "ArrowLeft") wall.step(-1);
+  else if (event.key === "/") byId("find").focus();
+  else if (/^[1-9]$/.test(event.key) && wall.shown[event.key - 1] && wall.size > 1) wall.open(wall.shown[event.key - 1]);
+  else return;
+  event.preventDefault();
+});
+
+// On a narrow page the list would push the streams out of view.
+byId("events").open = innerWidth >= 900;
+feed.start();
