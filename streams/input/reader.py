@@ -25,6 +25,7 @@ from streams.input.capture.delivery import Delivery, PacketHistory
 from streams.input.capture.factory import open_capture
 from streams.input.capture.interface import Capture, DecodedFrame, Timeouts
 from streams.input.capture.rotation import UprightRotation
+from streams.input.clips.packet_ring import PacketRing, RingLimits
 from streams.input.continuity import Continuity, Origin, Spacing
 from streams.input.events import (
     Connected,
@@ -92,6 +93,7 @@ def open_reader(
     timeouts: Timeouts | None = None,
     backoff: Backoff | None = None,
     retry: bool | None = None,
+    keep: RingLimits | None = None,
     wall: Callable[[], float] = time.time,
     clock: Callable[[], float] = time.monotonic,
 ) -> Reader:
@@ -104,6 +106,7 @@ def open_reader(
         timeouts: Longest silence of the source.
         backoff: Waiting times between attempts to connect.
         retry: Whether to reconnect after a temporary failure; None to do so unless the source has an end.
+        keep: Limits of `Reader.packets`; None to keep no packets.
         wall: Clock in Unix seconds.
         clock: Monotonic clock in seconds.
 
@@ -117,6 +120,7 @@ def open_reader(
         timeouts=timeouts or Timeouts(),
         backoff=backoff or Backoff(),
         retry=retry,
+        keep=keep,
         wall=wall,
         clock=clock,
     )
@@ -134,6 +138,7 @@ class Reader:
         timeouts: Timeouts,
         backoff: Backoff,
         retry: bool | None,
+        keep: RingLimits | None,
         wall: Callable[[], float],
         clock: Callable[[], float],
     ) -> None:
@@ -143,6 +148,9 @@ class Reader:
         self._timeouts = timeouts
         self._backoff = backoff
         self._retry = retry
+        self._keep = keep
+        self.packets: PacketRing | None = None
+        """Newest packets of the present connection, for clips; None if they are not kept."""
         self._wall = wall
         self._clock = clock
         self._queue: FrameQueue[tuple[Frame, Origin]] = FrameQueue(
@@ -290,6 +298,8 @@ class Reader:
     def _read_connection(self) -> None:
         """Open the source and read it until it ends, fails or is stopped."""
         self._opening = True
+        # One ring for each connection: clips of the last one may still be cut from the old ring.
+        packets = None if self._keep is None else PacketRing(self._keep)
         try:
             capture = open_capture(
                 self.source,
@@ -297,7 +307,9 @@ class Reader:
                 stop=self._stop,
                 clock=self._clock,
                 history=self._history,
+                packets=packets,
             )
+            self.packets = packets
         finally:
             self._opening = False
         try:

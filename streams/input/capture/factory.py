@@ -10,6 +10,7 @@ from streams.input.capture.delivery import PacketHistory
 from streams.input.capture.demo import DemoCapture
 from streams.input.capture.ffmpeg import FFmpegCapture
 from streams.input.capture.interface import Capture, Timeouts
+from streams.input.clips.packet_ring import PacketRing
 from streams.input.source import Source
 
 __all__ = ["open_capture"]
@@ -22,6 +23,7 @@ def open_capture(
     stop: threading.Event,
     clock: Callable[[], float] = time.monotonic,
     history: PacketHistory | None = None,
+    packets: PacketRing | None = None,
 ) -> Capture:
     """Open a source.
 
@@ -31,6 +33,7 @@ def open_capture(
         stop: Ends `Capture.frames` once it is set.
         clock: Monotonic seconds.
         history: Packets of earlier connections to the same source, which are not decoded again.
+        packets: Receives the packets of the video, if the source has any; None to keep none.
 
     Returns:
         The open capture; the caller closes it.
@@ -41,4 +44,4 @@ def open_capture(
     if source.kind == "demo":
         return DemoCapture(stop=stop, clock=clock)
     history = history or PacketHistory()
-    return FFmpegCapture(source, timeouts=timeouts, stop=stop, clock=clock, history=history)
+    return FFmpegCapture(source, timeouts=timeouts, stop=stop, clock=clock, history=history, packets=packets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -20,6 +21,7 @@ from streams.input.capture.ffmpeg_errors import UNSEEKABLE, source_error
 from streams.input.capture.interface import DecodedFrame, Timeouts
 from streams.input.capture.keyframes import TimedPacket, VideoPacket, join_keyframes
 from streams.input.capture.media_time import ClockCheck, PresentationTimes
+from streams.input.clips.packet_ring import PacketRing
 from streams.input.source import Source, device_url, format_available
 
 __all__ = ["FFmpegCapture"]
@@ -54,6 +56,7 @@ class FFmpegCapture:
         stop: Ends `frames` once it is set.
         clock: Monotonic seconds.
         history: Packets of earlier connections to the same source, which are not decoded again.
+        packets: Receives every packet of the video; None to keep none.
 
     Raises:
         SourceError: The source cannot be opened or contains no video.
@@ -67,6 +70,7 @@ class FFmpegCapture:
         stop: threading.Event,
         clock: Callable[[], float],
         history: PacketHistory,
+        packets: PacketRing | None = None,
     ) -> None:
         self._source = source
         self._timeouts = timeouts
@@ -77,6 +81,7 @@ class FFmpegCapture:
         self._clock_check = ClockCheck() if _sends_in_real_time(source) else None
         self._received = False
         self._history = history
+        self._ring = packets
         self.corrupt = 0
         self.skipped = 0
         self.wrong_clock: str | None = None
@@ -96,6 +101,7 @@ class FFmpegCapture:
         self._untimed = self.delivery.real_time and self._container.format.name in _UNTIMED_FORMATS
         self._time_base = _ARRIVAL_TIME_BASE if self._untimed else self._stream.time_base or Fraction(1, 1000)
         self._set_threads()
+        self._begin_ring()
         rate = self._stream.average_rate or self._stream.guessed_rate
         low, high = _PLAUSIBLE_FPS
         self.fps = float(rate) if rate and low <= rate <= high else None
@@ -122,6 +128,8 @@ class FFmpegCapture:
             self._check_clock(packet, arrival_s)
             if self._untimed:
                 packet.pts = packet.dts = round(arrival_s / self._time_base)
+            if self._ring is not None:
+                self._ring.add(packet, self._time_base)
             if real_time and not self._keeps_up(packet, arrival_s):
                 self.skipped += 1
                 continue
@@ -204,6 +212,12 @@ class FFmpegCapture:
         else:
             context.thread_type = "AUTO"
             context.thread_count = _FILE_THREADS
+
+    def _begin_ring(self) -> None:
+        if self._ring is not None:
+            # A stream that cannot be remuxed has no clips, and is watched all the same.
+            with contextlib.suppress(av.FFmpegError, ValueError):
+                self._ring.begin(self._stream)
 
     def _check_clock(self, packet: VideoPacket, arrival_s: float) -> None:
         """Switch to arrival times if the source's clock is wrong."""
