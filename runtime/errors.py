@@ -16,6 +16,7 @@ UnmaskError
  │   ├─ PortBusy               another program listens on the port
  │   └─ AddressUnusable        this machine cannot listen on the address
  ├─ JsonlFailed                a line of --jsonl could not be written
+ ├─ EvidenceFailed            evidence cannot be kept in a folder
  ├─ ExtraMissing              an optional library is not installed
  ├─ RateTooHigh                more verdicts per second requested than the model takes samples
  ├─ NoVideos                   a directory to scan contains no video file
@@ -232,6 +233,24 @@ class JsonlFailed(UnmaskError, OSError):
 
     def __str__(self) -> str:
         return f"{self.reason}; give another path with --jsonl"
+
+
+class EvidenceFailed(UnmaskError, OSError):
+    """The folder for evidence cannot be used.
+
+    Args:
+        folder: The folder.
+        cause: Error of the system.
+    """
+
+    def __init__(self, folder: str, cause: OSError) -> None:
+        super().__init__(cause.errno, cause.strerror, folder)
+        self.folder = folder
+        self.cause = cause
+
+    def __str__(self) -> str:
+        reason = (self.cause.strerror or str(self.cause)).lower()
+        return f"{self.folder}: no evidence can be kept here: {reason}; give another folder with --evidence"
 
 
 class ExtraMissing(UnmaskError, ImportError):

@@ -24,6 +24,7 @@ from typing import Self
 from runtime.messages import BroadcastMessage, HeartbeatMessage
 from runtime.pipeline.stream_analysis import StreamAnalysis
 from runtime.pipeline.stream_thread import FrameSink, MonitorTiming, StreamThread
+from streams.input.clips.packet_ring import RingLimits
 from streams.input.source import Source
 
 logger = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ class Monitor:
             finished.
         timing: Timeouts, intervals and clock.
         on_frame: Receives each scored frame on its source's thread; must return at once and must not raise.
+        keep: Limits of the packets that scored frames refer to; None to keep none.
 
     Raises:
         ValueError: There is no source.
@@ -82,6 +84,7 @@ class Monitor:
         on_change: Callable[[], None] = lambda: None,
         timing: MonitorTiming | None = None,
         on_frame: FrameSink = lambda scored: None,
+        keep: RingLimits | None = None,
     ) -> None:
         if not sources:
             raise ValueError("there must be at least one source")
@@ -103,6 +106,7 @@ class Monitor:
                 stopping=self._stopping,
                 timing=self._timing,
                 on_frame=on_frame,
+                keep=keep,
             )
             for source, name in zip(sources, unique_names([source.name for source in sources]), strict=True)
         ]

@@ -13,7 +13,7 @@ crops at once, then call `score` for each in the same order. The verdicts equal 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -176,6 +176,7 @@ class StreamAnalysis:
         self._finder = finder
         self._repeats = Repeats()
         self._repeated = False
+        self._crops: dict[int, NDArray[np.uint8]] = {}
         self._clock = clock
         self._wall = wall
         self._faces = AnalysedFaces(bundle, max_faces=max_faces, expiry_s=expiry_s)
@@ -192,6 +193,11 @@ class StreamAnalysis:
     def waiting(self) -> int:
         """Number of faces of the last frame that wait for their turn to be analysed."""
         return self._faces.waiting
+
+    @property
+    def crops(self) -> Mapping[int, NDArray[np.uint8]]:
+        """Crops of the last frame passed to `analyse`, uint8 RGB `(size, size, 3)`, by track id."""
+        return self._crops
 
     @property
     def repeated(self) -> bool:
@@ -212,6 +218,7 @@ class StreamAnalysis:
         """
         with self._announce():
             observed = self.observe(frame)
+            self._crops = {face.id: crop for face, crop in zip(observed.faces, observed.crops, strict=True)}
             started = self._clock()
             features = self._features.features(observed.crops) if observed.faces else None
         return self.score(observed, features, backbone_ms=1e3 * (self._clock() - started))

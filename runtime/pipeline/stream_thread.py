@@ -6,16 +6,19 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from runtime.messages import HEARTBEAT_S, BroadcastMessage, StreamHealth, VerdictMessage
 from runtime.pipeline.stream_analysis import FaceVerdict, StreamAnalysis
 from runtime.pipeline.stream_state import Messages, RestartPolicy, StreamStateMachine, stall_timeout_s
 from streams.errors import EndOfStream, SourceError
 from streams.input.capture.interface import Timeouts
+from streams.input.clips.packet_ring import PacketRing, RingLimits
 from streams.input.events import (
     Connected,
     Connecting,
@@ -76,11 +79,15 @@ class ScoredFrame:
         stream: Name of the stream.
         frame: The frame.
         verdicts: Verdicts on the faces in the frame; empty if there is none.
+        crops: Scored crop of each face, uint8 RGB `(size, size, 3)`, by the id in its verdict.
+        packets: Newest packets of the source; None if they are not kept.
     """
 
     stream: str
     frame: Frame
     verdicts: tuple[VerdictMessage, ...]
+    crops: Mapping[int, NDArray[np.uint8]] = field(default_factory=dict)
+    packets: PacketRing | None = None
 
 
 FrameSink = Callable[[ScoredFrame], None]
@@ -103,6 +110,7 @@ class StreamThread:
         stopping: Event that ends the thread.
         timing: Timeouts, intervals and clock.
         on_frame: Receives each scored frame, after its verdicts were published.
+        keep: Limits of the packets that scored frames refer to; None to keep none.
     """
 
     def __init__(
@@ -116,6 +124,7 @@ class StreamThread:
         stopping: threading.Event,
         timing: MonitorTiming,
         on_frame: FrameSink = lambda scored: None,
+        keep: RingLimits | None = None,
     ) -> None:
         self.source = source
         self.settled = False
@@ -134,6 +143,7 @@ class StreamThread:
         self._stopping = stopping
         self._timing = timing
         self._on_frame = on_frame
+        self._keep = keep
         self._state = StreamStateMachine(source.name, stall_timeout_s=stall_timeout_s(sample_hz))
         # Held from the decision on messages until they are published, which keeps them in order.
         self._lock = threading.Lock()
@@ -242,6 +252,7 @@ class StreamThread:
             on_event=self._on_event,
             timeouts=self._timing.timeouts,
             backoff=self._timing.backoff,
+            keep=self._keep,
         ) as reader:
             self._reader = reader
             while not self._stopping.is_set():
@@ -303,7 +314,16 @@ class StreamThread:
             if isinstance(message, VerdictMessage) and message.state != "stale"
         )
         if verdicts or not faces:
-            self._on_frame(ScoredFrame(stream=self.source.name, frame=frame, verdicts=verdicts))
+            reader, analysis = self._reader, self._analysis
+            crops = {} if analysis is None else analysis.crops
+            scored = ScoredFrame(
+                stream=self.source.name,
+                frame=frame,
+                verdicts=verdicts,
+                crops={self._past_faces + face: crop for face, crop in crops.items()},
+                packets=None if reader is None else reader.packets,
+            )
+            self._on_frame(scored)
 
     def _message(self, verdict: FaceVerdict) -> VerdictMessage:
         # Ids are never reused, but the analysis counts from 1 after a restart.

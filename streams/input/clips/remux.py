@@ -81,7 +81,8 @@ def write_clip(path: Path, cut: Cut) -> Clip:
 def decoding_times(times: Sequence[int]) -> list[int]:
     """Return increasing decoding times for presentation times in decoding order.
 
-    Sources without or with wrong decoding times (RTSP) are common, and containers refuse those that step back.
+    Decoding times of sources such as RTSP are often missing or wrong, and containers refuse those that step
+    back.
 
     Args:
         times: Presentation times in the order of decoding.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from fractions import Fraction
@@ -121,7 +122,7 @@ def test_time_stamps_in_decoding_order(tmp_path: Path) -> None:
 def test_decoding_times_increase(times: list[int]) -> None:
     """They increase, and are not after the presentation times where these differ."""
     decoding = decoding_times(times)
-    assert all(early < late for early, late in zip(decoding, decoding[1:], strict=False))
+    assert all(early < late for early, late in itertools.pairwise(decoding))
     if len(set(times)) == len(times):
         assert all(dts <= pts for dts, pts in zip(decoding, times, strict=True))
 

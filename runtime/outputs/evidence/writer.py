@@ -1,0 +1,163 @@
+"""Writing of one event into a folder: crops, frame, verdicts, clip and manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import cv2
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.messages import FaceState, RelativeBox
+from runtime.outputs.evidence.events import Event, EventLimits
+from runtime.outputs.evidence.manifest import (
+    MANIFEST,
+    ClipFacts,
+    EvidenceFile,
+    Manifest,
+    ModelFacts,
+    file_sha256,
+)
+from streams.faces.colour import source_colorspace
+from streams.input.clips.remux import clip_suffix, write_clip
+from streams.input.frame import Frame
+from streams.text import identifier
+
+# RGB; as on the dashboard.
+COLOURS: dict[FaceState, tuple[int, int, int]] = {
+    "warming": (160, 160, 160),
+    "real": (40, 170, 90),
+    "uncertain": (220, 160, 30),
+    "fake": (220, 50, 50),
+    "stale": (160, 160, 160),
+}
+JPEG_QUALITY = 92
+
+
+def write_event(draft: Path, event: Event, model: ModelFacts, limits: EventLimits) -> Manifest:
+    """Write all files of an event into an empty folder, the manifest last, and synchronise them to the disk.
+
+    Args:
+        draft: The folder.
+        event: The event, complete.
+        model: Model and program.
+        limits: Extent of the event, for the clip.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        OSError: A file cannot be written.
+    """
+    verdict = event.verdict
+    written = _Files(draft)
+    (draft / "crops").mkdir(mode=0o700)
+    for number, (_, crop) in enumerate(event.crops):
+        written.add(f"crops/{number:02}.png", _encode(".png", crop))
+    written.add("frame.jpg", _encode(".jpg", draw_box(frame_rgb(event.frame), verdict.box, verdict.state)))
+    written.add("trail.json", b"[\n" + b",\n".join(event.trail) + b"\n]\n")
+    clip = _add_clip(written, event, limits)
+    moment = datetime.fromtimestamp(verdict.time, UTC)
+    manifest = Manifest(
+        id=f"{moment:%Y%m%dT%H%M%SZ}-{identifier(verdict.stream)}-{verdict.face}-{secrets.token_hex(2)}",
+        kind=event.kind,
+        stream=verdict.stream,
+        face=verdict.face,
+        time=verdict.time,
+        utc=moment.isoformat(timespec="milliseconds"),
+        verdict=msgspec.to_builtins(verdict),
+        model=model,
+        crop_times=tuple(round(time_s, 3) for time_s, _ in event.crops),
+        clip=clip,
+        files=tuple(written.files),
+    )
+    content = msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+    _write(draft / MANIFEST, content)
+    return msgspec.json.decode(content, type=Manifest)
+
+
+def frame_rgb(frame: Frame) -> NDArray[np.uint8]:
+    """Return a frame as RGB uint8 `(H, W, 3)`, converted with its own matrix and range."""
+    image = frame.image
+    return np.asarray(
+        image.reformat(format="rgb24", src_colorspace=source_colorspace(image), threads=1).to_ndarray(),
+        np.uint8,
+    )
+
+
+def draw_box(rgb: NDArray[np.uint8], box: RelativeBox, state: FaceState) -> NDArray[np.uint8]:
+    """Return a frame with a box drawn on it.
+
+    Args:
+        rgb: RGB uint8 `(H, W, 3)`.
+        box: `(x, y, w, h)` in shares of the frame.
+        state: State of the face, for the colour.
+    """
+    drawn = np.ascontiguousarray(rgb)
+    height, width, _ = drawn.shape
+    x, y, w, h = box
+    corner = round(x * width), round(y * height)
+    opposite = round((x + w) * width), round((y + h) * height)
+    thickness = max(2, round(max(width, height) / 480))
+    cv2.rectangle(drawn, corner, opposite, COLOURS[state], thickness)
+    return drawn
+
+
+@dataclass
+class _Files:
+    """Files written so far."""
+
+    folder: Path
+    files: list[EvidenceFile] = field(default_factory=list)
+
+    def add(self, name: str, content: bytes) -> None:
+        _write(self.folder / name, content)
+        digest = hashlib.sha256(content).hexdigest()
+        self.files.append(EvidenceFile(name=name, bytes=len(content), sha256=digest))
+
+
+def _add_clip(written: _Files, event: Event, limits: EventLimits) -> ClipFacts:
+    """Write the clip, if the source has packets of that time."""
+    if event.packets is None:
+        return ClipFacts(missing="the source has no compressed video")
+    pts_s = event.verdict.pts_s
+    cut = event.packets.cut(pts_s - limits.before_s, pts_s + limits.after_s)
+    if cut is None:
+        return ClipFacts(missing="no packets of that time were kept: too many bytes since the last key frame")
+    path = written.folder / f"clip{clip_suffix(cut)}"
+    try:
+        clip = write_clip(path, cut)
+    except ValueError as error:
+        path.unlink(missing_ok=True)
+        return ClipFacts(missing=str(error))
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+    entry = EvidenceFile(name=path.name, bytes=path.stat().st_size, sha256=file_sha256(path))
+    written.files.append(entry)
+    return ClipFacts(
+        file=path.name,
+        codec=clip.codec,
+        seconds=round(clip.seconds, 3),
+        event_s=round(pts_s - clip.start_s, 3),
+    )
+
+
+def _encode(suffix: str, rgb: NDArray[np.uint8]) -> bytes:
+    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if suffix == ".jpg" else []
+    done, content = cv2.imencode(suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options)
+    if not done:
+        raise ValueError(f"an image of the shape {rgb.shape} cannot be encoded as {suffix}")
+    return content.tobytes()
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
