@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+import runtime.commands.events
 from runtime.commands.options import Engine, Model, UserError, complain
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def add_commands(app: typer.Typer) -> None:
     """Add `monitor` and `scan` to the program."""
     app.command()(monitor)
     app.command()(scan)
+    app.add_typer(runtime.commands.events.app, name="events")
 
 
 def monitor(
