@@ -43,6 +43,11 @@ _REAL_TIME_SCHEMES = frozenset({"rtmp", "rtmps", "rtmpt", "rtmpts", "rtp", "srt"
 # Time between attempts to read a new segment.
 _SEGMENT_POLL_S = 0.2
 
+# A small file may announce frames that fill the memory when they are decoded: 8K fits, 16K does not. FFmpeg
+# checks it before it allocates a frame, also where the size changes in the middle.
+MAX_SIZE = (8192, 4352)
+_LIMITS = {"max_pixels": str(MAX_SIZE[0] * MAX_SIZE[1])}
+
 # FFmpeg's demuxers for ANSI art accept any text file as a video of a terminal.
 _TEXT_FORMATS = frozenset({"tty", "bin", "xbin", "idf", "adf"})
 
@@ -168,7 +173,8 @@ class FFmpegCapture:
                 url,
                 "r",
                 format=source.format,
-                options=dict(source.options),
+                # Also for the frames that FFmpeg decodes to find out what the source contains.
+                options={**source.options, **_LIMITS},
                 metadata_errors="replace",
                 timeout=None if source.kind == "file" else (timeouts.open_s, read_s),
             )
@@ -201,10 +207,12 @@ class FFmpegCapture:
         for stream in container.streams:
             if stream is not chosen:
                 stream.discard = Discard.all
+        _check_size(spec, chosen, finite=self.delivery.finite)
         return chosen
 
     def _set_threads(self) -> None:
         context = self._stream.codec_context
+        context.options = _LIMITS
         if self.delivery.real_time:
             # Frame threads add latency. Slice threads switch off error concealment, and with it the flag that
             # marks damaged frames.
@@ -356,6 +364,17 @@ class FFmpegCapture:
 def _sends_in_real_time(source: Source) -> bool:
     """Return whether packets arrive as they are captured; a web server may send a recording at any rate."""
     return source.kind in ("rtsp", "webcam") or source.address.scheme in _REAL_TIME_SCHEMES
+
+
+def _check_size(spec: str, stream: av.VideoStream, *, finite: bool) -> None:
+    """Refuse frames that are too large to decode; FFmpeg reports them with their size or with none."""
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width * height > MAX_SIZE[0] * MAX_SIZE[1]:
+        reason = f"its frames of {width} x {height} pixels are too large"
+        raise SourceNotVideo(spec, reason, f"scale it to at most {MAX_SIZE[0]} x {MAX_SIZE[1]}")
+    if finite and not width * height:
+        reason = f"its frames are damaged, or larger than {MAX_SIZE[0]} x {MAX_SIZE[1]} pixels"
+        raise SourceNotVideo(spec, reason, "check it in a player, or scale it down")
 
 
 def _is_empty(source: Source) -> bool:
