@@ -43,8 +43,10 @@ export function percent(share) {
   return `${Math.round(share * 100)} %`;
 }
 
-/** Order in which verdicts matter to a viewer, for `sort`: fakes first. */
-const SEVERITY = ["fake", "uncertain", "real", "warming", "none"];
+/** States in the order in which they matter to a viewer: fakes first. */
+export const SEVERITY = ["fake", "uncertain", "real", "warming", "none"];
+
+/** Order for `sort`, by severity. */
 export function bySeverity(a, b) {
   return SEVERITY.indexOf(a.state) - SEVERITY.indexOf(b.state);
 }
