@@ -8,6 +8,7 @@
         ├── SourceUnauthorized    wrong or missing credentials             permanent
         ├── SourceNotVideo        opened, but without decodable video      permanent
         └── SourceUnavailable     refused, silent, reset or disconnected   worth retrying
+            └── SourceWaiting     listens, and nobody sends to it
 
 Their text consists of the part of the source that may be shown (`streams.input.address`), a reason and
 advice. No text of FFmpeg is quoted, because it can contain the address with its password.
@@ -27,6 +28,7 @@ __all__ = [
     "SourceNotVideo",
     "SourceUnauthorized",
     "SourceUnavailable",
+    "SourceWaiting",
     "StreamError",
 ]
 
@@ -71,7 +73,7 @@ class SourceError(StreamError):
 class SourceInvalid(SourceError, ValueError):
     """Text that does not name a source."""
 
-    default_advice = "give an rtsp:// address, webcam, webcam:1, a video file, a URL or demo"
+    default_advice = "give an rtsp:// address, webcam, screen, a video file, a URL or demo"
 
 
 class SourceMissing(SourceError, FileNotFoundError):
@@ -97,3 +99,9 @@ class SourceUnavailable(SourceError, ConnectionError):
 
     permanent = False
     default_advice = "check that it is switched on and reachable"
+
+
+class SourceWaiting(SourceUnavailable):
+    """Listening source to which nobody sends; it listens again at once."""
+
+    default_advice = "start the sender"

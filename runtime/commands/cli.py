@@ -31,7 +31,8 @@ def monitor(
         list[str],
         typer.Argument(
             metavar="SOURCE",
-            help="rtsp://..., webcam, webcam:N, a video file, a URL, or demo; NAME=SOURCE sets its name.",
+            help="rtsp://..., webcam, screen, a video file, - (standard input), a URL, or demo; NAME=SOURCE "
+            "sets its name. See docs/sources.md.",
             show_default=False,
         ),
     ],

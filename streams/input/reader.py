@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
-from streams.errors import SourceError, SourceMissing, SourceNotVideo, SourceUnavailable
+from streams.errors import SourceError, SourceMissing, SourceNotVideo, SourceUnavailable, SourceWaiting
 from streams.input.capture.delivery import Delivery, PacketHistory
 from streams.input.capture.factory import open_capture
 from streams.input.capture.interface import Capture, DecodedFrame, Timeouts
@@ -275,19 +275,30 @@ class Reader:
                 if not self._may_retry(error):
                     self._finish(Failed(error), error)
                     return
-                delay_s = self._backoff.delay_s(self._failures, random.random())
+                delay_s = self._delay_s(error)
                 self._emit(Disconnected(error, delay_s))
                 self._stop.wait(delay_s)
             else:
                 self._finish(Ended(), None)
                 return
 
+    def _delay_s(self, error: SourceError) -> float:
+        """Return the wait after a failure."""
+        if not self.source.listens:
+            return self._backoff.delay_s(self._failures, random.random())
+        # While a listening source waits, senders are refused. What a sender does must not lengthen the wait.
+        left = self._failures == 1 and self._connections > 0
+        return 0.0 if left or isinstance(error, SourceWaiting) else self._backoff.first_s
+
     def _may_retry(self, error: SourceError) -> bool:
         if self.finite if self._retry is None else not self._retry:
             return False
+        if self.source.kind == "pipe":
+            return False  # it cannot be opened again
         # After a successful connection a missing camera may be plugged in again, and a server may start
         # before its streams. Refused credentials are never retried, because that can lock an account.
-        returning = self._connections > 0 and isinstance(error, SourceMissing | SourceNotVideo)
+        known = self._connections > 0 or self.source.listens
+        returning = known and isinstance(error, SourceMissing | SourceNotVideo)
         return returning or not error.permanent
 
     def _finish(self, event: Ended | Failed, error: SourceError | None) -> None:

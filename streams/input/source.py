@@ -1,4 +1,4 @@
-"""Sources of frames: an RTSP camera, a webcam, a file, any URL that FFmpeg opens, or the built-in demo.
+"""Sources of frames: a camera, a webcam, a screen, a file, standard input, a URL, a browser, or the demo.
 
 source = parse_source("rtsp://user:secret@10.0.0.7/cam")
 source.name   # "10.0.0.7"
@@ -16,28 +16,29 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, parse_qs, parse_qsl, urlencode, urlsplit, urlunsplit
 from urllib.request import url2pathname
 
 import av
 
 from streams.errors import SourceError, SourceInvalid, SourceMissing, SourceNotVideo, SourceUnauthorized
 from streams.input.address import Address, file_address, network_address, shown_text
+from streams.input.devices.screen import is_screen, parse_screen
+from streams.input.devices.webcam import WEBCAMS, Camera, camera_url, find_cameras
 from streams.input.files import VIDEO_SUFFIXES
 from streams.text import printable
 
 __all__ = [
-    "WEBCAMS",
+    "LISTEN_S",
     "Kind",
     "Source",
-    "Webcam",
     "device_url",
     "file_source",
     "format_available",
     "parse_source",
 ]
 
-Kind = Literal["rtsp", "webcam", "file", "url", "demo"]
+Kind = Literal["rtsp", "webcam", "screen", "file", "pipe", "url", "demo"]
 
 MAX_NAME = 64
 
@@ -68,6 +69,9 @@ class Source:
 
     kind: Kind
 
+    listens: bool = False
+    """Whether the source waits for a sender that connects to it; it listens again after the sender left."""
+
     def __post_init__(self) -> None:
         # Made printable here once, because names appear in logs, messages, metric labels and pages.
         for name in (self.name, self.address.name, self.kind):
@@ -90,34 +94,8 @@ class Source:
         return shown if self.name in (derived, shown) else f"{self.name} ({shown})"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Webcam:
-    """FFmpeg input of webcams on one operating system."""
-
-    format: str
-    url: str
-    """Address, with `{index}` for the number of the camera."""
-
-    options: Mapping[str, str] = field(default_factory=_no_options, hash=False)
-
-
-# A small frame size at full frame rate: many webcams halve their rate at larger sizes, and the input of the
-# face detector has at most 640 pixels. v4l2 falls back to the nearest mode of the camera; avfoundation and
-# dshow fail for a mode that the camera does not offer, so as few options as possible are set.
-WEBCAMS: Mapping[str, Webcam] = MappingProxyType(
-    {
-        "linux": Webcam(
-            format="v4l2",
-            url="/dev/video{index}",
-            options=MappingProxyType({"framerate": "30", "video_size": "640x480"}),
-        ),
-        "darwin": Webcam(
-            format="avfoundation", url="{index}:none", options=MappingProxyType({"framerate": "30"})
-        ),
-        # DirectShow addresses cameras by name; `device_url` looks it up when the camera is opened.
-        "win32": Webcam(format="dshow", url="{index}"),
-    }
-)
+LISTEN_S = 5
+"""Longest wait for a sender, after which a listening source listens again; it cannot be interrupted."""
 
 _RTSP_SCHEMES = frozenset({"rtsp", "rtsps"})
 _LIVE_SCHEMES = frozenset({"rtmp", "rtmps", "rtmpt", "rtmpts", "rtp", "srt", "tcp", "udp"})
@@ -127,8 +105,13 @@ _WEB_SCHEMES = frozenset({"http", "https", "ftp"})
 # file only for the protocols in this list.
 _SESSION_PROTOCOLS = "file,crypto,data,rtp,srtp,udp,tcp"
 
+# Half a second of the stream is enough to find its format; FFmpeg would wait five for sound that never comes.
+_RECEIVER = MappingProxyType({"analyzeduration": "500000", "fpsprobesize": "0"})
+
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
 _WEBCAM = re.compile(r"webcam(?::(?P<index>\d{1,3}))?")
+_NAMED_WEBCAM = re.compile(r"webcam:\s*(?P<name>.+)")
+_BY_NAME = "name:"  # prefix of the address of a camera that is looked up when it is opened
 _VIDEO_DEVICE = re.compile(r"/dev/video(?P<index>\d{1,3})")
 # Links to cameras that udev creates, by model and serial number or by USB port.
 _STABLE_DEVICE = re.compile(r"/dev/v4l/by-[a-z]+/(?P<name>[^/]+)")
@@ -147,8 +130,9 @@ def parse_source(
     """Parse a source as a user types it.
 
     Args:
-        text: `rtsp://...`, `rtsps://...`, `webcam`, `webcam:N`, the path of a file, a URL, or `demo`; any of
-            them after `NAME=`.
+        text: `rtsp://...`, `rtsps://...`, `webcam`, `webcam:N`, `webcam:MODEL`, `screen` (see
+            `streams.input.devices.screen`), the path of a file, `-` for standard input, a URL, or `demo`; any
+            of them after `NAME=`.
         name: Display name; None for `NAME`, else the host or file name of the address.
         rtsp_transport: Transport of the RTP packets. TCP loses none; UDP must be allowed by the network.
         live: Whether a URL is live; None to decide by its scheme, or by what a web server sends. Ignored for
@@ -199,6 +183,12 @@ def _parse(text: str, rtsp_transport: str, live: bool | None, platform: str) -> 
         return Source(address=Address(text, shown=text, name=text), live=True, kind="demo")
     if webcam := _WEBCAM.fullmatch(text) or (platform == "linux" and _VIDEO_DEVICE.fullmatch(text)):
         return _webcam(f"webcam:{int(webcam['index'] or 0)}", int(webcam["index"] or 0), platform)
+    if text == "-":
+        return Source(address=Address("", shown="standard input", name="stdin"), live=None, kind="pipe")
+    if is_screen(text) and not _exists(text):
+        return _screen(text, platform)
+    if (webcam := _NAMED_WEBCAM.fullmatch(text)) and platform in WEBCAMS:
+        return _named_webcam(text, webcam["name"], platform)
     if device := platform == "linux" and _STABLE_DEVICE.fullmatch(text):
         camera, address = WEBCAMS["linux"], Address(text, shown=text, name=device["name"])
         return Source(address=address, format=camera.format, options=camera.options, live=True, kind="webcam")
@@ -226,6 +216,18 @@ def _webcam(name: str, index: int, platform: str) -> Source:
     )
 
 
+def _named_webcam(text: str, name: str, platform: str) -> Source:
+    webcam = WEBCAMS[platform]
+    address = Address(f"{_BY_NAME}{name}", shown=text, name=text)
+    return Source(address=address, format=webcam.format, options=webcam.options, live=True, kind="webcam")
+
+
+def _screen(text: str, platform: str) -> Source:
+    grab = parse_screen(text, platform)
+    address = Address(grab.url, shown=grab.shown, name=grab.shown)
+    return Source(address=address, format=grab.format, options=grab.options, live=True, kind="screen")
+
+
 def _address(text: str, rtsp_transport: str, live: bool | None) -> Source:
     address = network_address(text)
     scheme, parts = address.scheme, urlsplit(text)
@@ -233,9 +235,13 @@ def _address(text: str, rtsp_transport: str, live: bool | None) -> Source:
         return _file(text, Path(url2pathname(parts.path)))
     if scheme not in _RTSP_SCHEMES | _LIVE_SCHEMES | _WEB_SCHEMES:
         raise SourceInvalid(address.shown, f"unknown scheme {scheme}://")
+    if scheme == "rtmp" and parse_qs(parts.query).get("listen") == ["1"]:
+        return _rtmp_listener(address, parts)
     # udp, tcp and srt may listen on every address.
     if not parts.hostname and scheme not in ("udp", "tcp", "srt"):
         raise SourceInvalid(f"{scheme}://…", "the address has no host")
+    if scheme == "udp" and not parts.hostname:
+        return Source(address=address, options=_RECEIVER, live=live is not False, kind="url", listens=True)
     if scheme in _RTSP_SCHEMES:
         # Audio is not requested: its packets would hide that a camera sends no video. The frame rate is not
         # probed, because that delays the first frame by about 20 frames. The rate that the camera states is
@@ -247,6 +253,15 @@ def _address(text: str, rtsp_transport: str, live: bool | None) -> Source:
     if live is None and scheme in _LIVE_SCHEMES:
         live = True
     return Source(address=address, live=live, kind="url")
+
+
+def _rtmp_listener(address: Address, parts: SplitResult) -> Source:
+    if parts.port is None:
+        raise SourceInvalid(address.shown, "the address has no port", "write rtmp://:1935/live/KEY?listen=1")
+    url = urlunsplit(parts._replace(query=urlencode(parse_qsl(parts.query.replace("listen=1", "")))))
+    options = MappingProxyType({**_RECEIVER, "listen": "1", "timeout": str(LISTEN_S)})
+    listening = Address(url, shown=address.shown, name=address.name, scheme=address.scheme)
+    return Source(address=listening, options=options, live=True, kind="url", listens=True)
 
 
 def _file(text: str, path: Path) -> Source:
@@ -287,29 +302,22 @@ def format_available(name: str, available: Sequence[str] | None = None) -> bool:
     return any(name in entry.split(",") for entry in entries)
 
 
-def _dshow_cameras() -> list[str]:
-    import av.device  # missing in some supported versions of PyAV
-
-    devices = av.device.enumerate_input_devices("dshow")
-    return [device.name for device in devices if "video" in device.media_types]
-
-
-def device_url(source: Source, list_cameras: Callable[[], Sequence[str]] = _dshow_cameras) -> str:
+def device_url(source: Source, cameras: Callable[[], Sequence[Camera]] = find_cameras) -> str:
     """Return the address that FFmpeg opens for a source.
 
     Args:
-        source: Any source; only a DirectShow camera has to be looked up, by its number.
-        list_cameras: Returns the names of the DirectShow cameras.
+        source: Any source; only a camera by its name, and a DirectShow camera, have to be looked up.
+        cameras: Returns the cameras of this machine.
 
     Returns:
         The address; it may contain a password.
 
     Raises:
-        SourceMissing: There is no camera with that number.
+        SourceMissing: There is no such camera.
     """
-    if source.format != "dshow":
-        return source.address.reveal()
-    cameras, index = list_cameras(), int(source.address.reveal())
-    if index >= len(cameras):
-        raise SourceMissing(source.spec, "no such camera", f"cameras found: {len(cameras)}")
-    return f"video={cameras[index]}"
+    address = source.address.reveal()
+    if source.kind == "webcam" and address.startswith(_BY_NAME):
+        return camera_url(address.removeprefix(_BY_NAME), source.spec, cameras)
+    if source.format == "dshow":
+        return camera_url(address, source.spec, cameras, by_number=True)
+    return address

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import deque
 
-__all__ = ["CaptureClock", "CatchUp"]
+__all__ = ["CaptureClock", "CatchUp", "Pace"]
 
 _DRIFT = 1e-4  # s/s; two quartz clocks differ by less than this
 _JUMP_S = 1.0  # reordered packets step back by less than this
@@ -112,3 +112,31 @@ class CatchUp:
                 self._accepted_lag_s = lag_s
             return True
         return False
+
+
+class Pace:
+    """Schedule that holds a writer that is faster than real time, such as a conversion, to real time.
+
+    Args:
+        allowance_s: How far the media time may run ahead: a live writer has been running while this program
+            was loading, and what it wrote in that time is read at once.
+    """
+
+    def __init__(self, *, allowance_s: float = 5.0) -> None:
+        self._allowance_s = allowance_s
+        self._start: tuple[float, float] | None = None
+        self._pts_s = 0.0
+
+    def delay_s(self, now_s: float, pts_s: float) -> float:
+        """Return the seconds to wait before a packet is used, at least 0.
+
+        Args:
+            now_s: Current time in seconds of the reader's clock.
+            pts_s: Media time of the packet in seconds.
+        """
+        jump = abs(pts_s - self._pts_s) > _JUMP_S
+        self._pts_s = pts_s
+        if self._start is None or jump:
+            self._start = now_s, pts_s
+        start_s, start_pts_s = self._start
+        return max(0.0, (pts_s - start_pts_s) - (now_s - start_s) - self._allowance_s)

@@ -11,6 +11,7 @@ from streams.input.capture.demo import DemoCapture
 from streams.input.capture.ffmpeg import FFmpegCapture
 from streams.input.capture.interface import Capture, Timeouts
 from streams.input.clips.packet_ring import PacketRing
+from streams.input.devices.screen_capture import ScreenCapture
 from streams.input.source import Source
 
 __all__ = ["open_capture"]
@@ -44,4 +45,7 @@ def open_capture(
     if source.kind == "demo":
         return DemoCapture(stop=stop, clock=clock)
     history = history or PacketHistory()
+    if source.kind == "screen":
+        # Its packets are raw frames, too large to keep.
+        return ScreenCapture(source, timeouts=timeouts, stop=stop, clock=clock, history=history)
     return FFmpegCapture(source, timeouts=timeouts, stop=stop, clock=clock, history=history, packets=packets)

@@ -14,15 +14,16 @@ import av.logging
 from av.packet import Packet
 from av.stream import Discard, Disposition
 
-from streams.errors import SourceError, SourceInvalid, SourceNotVideo, SourceUnavailable
-from streams.input.capture.clock import CaptureClock, CatchUp
+from streams.errors import SourceError, SourceInvalid, SourceNotVideo, SourceUnavailable, SourceWaiting
+from streams.input.capture.clock import CaptureClock, CatchUp, Pace
 from streams.input.capture.delivery import Delivery, PacketHistory, delivery_of
 from streams.input.capture.ffmpeg_errors import UNSEEKABLE, source_error
 from streams.input.capture.interface import DecodedFrame, Timeouts
 from streams.input.capture.keyframes import TimedPacket, VideoPacket, join_keyframes
 from streams.input.capture.media_time import ClockCheck, PresentationTimes
 from streams.input.clips.packet_ring import PacketRing
-from streams.input.source import Source, device_url, format_available
+from streams.input.pushed.standard_input import StandardInput
+from streams.input.source import LISTEN_S, Source, device_url, format_available
 
 __all__ = ["FFmpegCapture"]
 
@@ -102,6 +103,7 @@ class FFmpegCapture:
         except SourceError:
             self._container.close()
             raise
+        self._pace = Pace() if source.kind == "pipe" and self.delivery.real_time else None
         self._presentation = PresentationTimes(None if self.delivery.real_time else 0)
         self._untimed = self.delivery.real_time and self._container.format.name in _UNTIMED_FORMATS
         self._time_base = _ARRIVAL_TIME_BASE if self._untimed else self._stream.time_base or Fraction(1, 1000)
@@ -154,6 +156,9 @@ class FFmpegCapture:
 
     def _delivery(self) -> Delivery:
         source, container = self._source, self._container
+        if source.kind == "pipe":
+            # A recording states its duration; anything else comes from a program that is recording now.
+            return Delivery(real_time=not (container.duration and container.duration > 0), finite=True)
         return delivery_of(
             live=source.live,
             formats=container.format.name,
@@ -166,24 +171,28 @@ class FFmpegCapture:
         if source.format and not format_available(source.format):
             reason = f"this system's FFmpeg cannot read {source.format}"
             raise SourceInvalid(source.spec, reason, "give an rtsp:// address or a file")
-        url = device_url(source)
+        target = StandardInput(self._stop, source.spec) if source.kind == "pipe" else device_url(source)
+        # A listening source first waits for its sender.
+        open_s = timeouts.open_s + (LISTEN_S if "listen" in source.options else 0)
         started_s = self._clock()
         try:
             return av.open(
-                url,
+                target,
                 "r",
                 format=source.format,
                 # Also for the frames that FFmpeg decodes to find out what the source contains.
                 options={**source.options, **_LIMITS},
                 metadata_errors="replace",
-                timeout=None if source.kind == "file" else (timeouts.open_s, read_s),
+                timeout=None if source.kind in ("file", "pipe") else (open_s, read_s),
             )
         except (av.FFmpegError, OSError) as raised:
             failure: Exception = raised
         # Outside the except block, so that the original error, which contains the password, is not chained.
-        if self._clock() - started_s >= 0.95 * timeouts.open_s and source.kind != "file":
+        if source.listens and isinstance(failure, TimeoutError | av.error.ExitError):
+            raise SourceWaiting(source.spec, "nobody sends to it")
+        if self._clock() - started_s >= 0.95 * open_s and source.kind not in ("file", "pipe"):
             # FFmpeg reports an interrupted handshake as invalid data.
-            raise SourceUnavailable(source.spec, f"no answer within {timeouts.open_s:g} s")
+            raise SourceUnavailable(source.spec, f"no answer within {open_s:g} s")
         if source.kind == "file" and _is_empty(source):
             raise SourceNotVideo(source.spec, "the file is empty")
         raise source_error(failure, source)
@@ -292,7 +301,7 @@ class FFmpegCapture:
             if packet is None:
                 break
             now_s = self._clock()
-            if self.delivery.real_time and now_s - last_packet_s >= read_s:
+            if self.delivery.real_time and not self.delivery.finite and now_s - last_packet_s >= read_s:
                 # After its timeout FFmpeg first returns the packets that it had buffered.
                 raise SourceUnavailable(source.spec, f"no frame for {read_s:g} s")
             if packet.stream_index != self._stream.index:
@@ -300,6 +309,9 @@ class FFmpegCapture:
             if not self.delivery.finite and not packet.size:
                 break  # the flush packet: a server that closes the stream causes no error
             self._received = True
+            if self._pace is not None and packet.pts is not None:
+                self._stop.wait(self._pace.delay_s(now_s, float(packet.pts * self._time_base)))
+                now_s = self._clock()
             yield cast("VideoPacket", packet), now_s
             last_packet_s = self._clock()
         if not self._stop.is_set():
@@ -347,7 +359,7 @@ class FFmpegCapture:
     def _end_of_packets(self, failure: Exception | None) -> Iterator[TimedPacket]:
         """Raise the error that ended the packets; after damage in a file, flush the decoder instead."""
         source = self._source
-        if isinstance(failure, av.error.InvalidDataError) and source.kind == "file":
+        if isinstance(failure, av.error.InvalidDataError) and source.kind in ("file", "pipe"):
             # The rest of the file is damaged or missing; everything before it is still decoded.
             self.corrupt += 1
             yield cast("VideoPacket", Packet(0)), self._clock()
@@ -363,7 +375,7 @@ class FFmpegCapture:
 
 def _sends_in_real_time(source: Source) -> bool:
     """Return whether packets arrive as they are captured; a web server may send a recording at any rate."""
-    return source.kind in ("rtsp", "webcam") or source.address.scheme in _REAL_TIME_SCHEMES
+    return source.kind in ("rtsp", "webcam", "screen") or source.address.scheme in _REAL_TIME_SCHEMES
 
 
 def _check_size(spec: str, stream: av.VideoStream, *, finite: bool) -> None:

@@ -30,6 +30,12 @@ class _Rule(NamedTuple):
 
 
 _NO_CAMERA = _Rule(SourceMissing, "no such camera", "check that it is plugged in, or try webcam:1")
+_NO_SCREEN = _Rule(
+    SourceMissing,
+    "no such screen, or no permission to read it",
+    "check DISPLAY and XAUTHORITY; `unmask doctor` lists the screens",
+)
+_SCREEN_CHANGED = _Rule(SourceUnavailable, "the screen cannot be read", "check that its session runs")
 _NOT_FOUND = _Rule(SourceMissing, "no such file", "check the path")
 _NOT_VIDEO = _Rule(SourceNotVideo, "not a video FFmpeg can read")
 UNSEEKABLE = (
@@ -37,6 +43,9 @@ UNSEEKABLE = (
     "download the file first, or write it with `ffmpeg -movflags faststart`",
 )
 """Reason and advice for an MP4 that FFmpeg can open but not read."""
+_NOT_A_PIPED_VIDEO = _Rule(
+    SourceNotVideo, "is empty, or not a video FFmpeg can read", "pipe MPEG-TS into it: ffmpeg … -f mpegts -"
+)
 _DOWNLOAD_NOT_VIDEO = _Rule(SourceNotVideo, "not a video FFmpeg can read, or cut short", "check the address")
 
 # The same error means different things for a file, a webcam and a network address: the rules of the source's
@@ -87,6 +96,17 @@ _TYPE_RULES_BY_KIND: Mapping[str, Mapping[type[Exception], _Rule]] = MappingProx
             av.error.EOFError: _NOT_VIDEO,
             av.error.ArgumentError: _NOT_VIDEO,
         },
+        "pipe": {
+            av.error.InvalidDataError: _NOT_A_PIPED_VIDEO,
+            av.error.EOFError: _NOT_A_PIPED_VIDEO,
+            av.error.ArgumentError: _NOT_A_PIPED_VIDEO,
+        },
+        "screen": {
+            av.error.ArgumentError: _Rule(
+                SourceInvalid, "the region is not within the screen", "give a region inside it"
+            ),
+            PermissionError: _SCREEN_CHANGED,
+        },
         "download": {
             av.error.InvalidDataError: _DOWNLOAD_NOT_VIDEO,
             av.error.EOFError: _DOWNLOAD_NOT_VIDEO,
@@ -99,12 +119,22 @@ _TYPE_RULES_BY_KIND: Mapping[str, Mapping[type[Exception], _Rule]] = MappingProx
     }
 )
 
+_NO_LIBSRT = _Rule(
+    SourceInvalid,
+    "the installed FFmpeg has no support for srt://, because it is built without libsrt, as PyAV's wheel is",
+    "convert the stream (ffmpeg -i srt://… -c copy -f mpegts - | unmask monitor -), or build PyAV yourself",
+)
+
 _NUMBER_RULES: Mapping[int, _Rule] = MappingProxyType(
     {
         errno.ECONNREFUSED: _Rule(SourceUnavailable, "connection refused"),
         errno.ECONNRESET: _Rule(SourceUnavailable, "the connection was reset"),
         errno.ECONNABORTED: _Rule(SourceUnavailable, "the connection was aborted"),
         errno.EPIPE: _Rule(SourceUnavailable, "the connection was closed"),
+        errno.EADDRINUSE: _Rule(
+            SourceUnavailable, "the port is in use", "stop the other program or choose another port"
+        ),
+        errno.EADDRNOTAVAIL: _Rule(SourceUnavailable, "this machine has no such address"),
         errno.ETIMEDOUT: _Rule(SourceUnavailable, "no answer in time"),
         errno.EHOSTUNREACH: _Rule(SourceUnavailable, "the host cannot be reached"),
         errno.ENETUNREACH: _Rule(SourceUnavailable, "the network cannot be reached"),
@@ -138,6 +168,8 @@ def source_error(failure: Exception, source: Source, *, connected: bool = False)
         The error, not raised. Raise it outside the `except` block: the original exception must not become
         its context, because it contains the full address.
     """
+    if isinstance(failure, av.error.ProtocolNotFoundError) and source.address.scheme == "srt":
+        return _NO_LIBSRT.error(source.spec, _NO_LIBSRT.reason, _NO_LIBSRT.advice)
     kind = "download" if not connected and source.is_named_as_file else source.kind
     rule = (
         _by_type(failure, _TYPE_RULES_BY_KIND.get(kind, {}))
@@ -162,6 +194,8 @@ def _by_number(failure: Exception, kind: str, connected: bool) -> _Rule | None:
         return None
     if kind == "webcam" and number in _WEBCAM_NUMBER_RULES:
         return _WEBCAM_NUMBER_RULES[number]
+    if number == errno.EIO and kind == "screen":
+        return _NO_SCREEN
     if number == errno.EIO and kind not in ("file", "webcam"):
         return _CONNECTION_LOST if connected else _CANNOT_CONNECT
     return _NUMBER_RULES.get(number)

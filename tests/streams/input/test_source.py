@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from streams.errors import SourceError, SourceInvalid, SourceMissing, SourceNotVideo
+from streams.input.devices.webcam import Camera
 from streams.input.source import device_url, format_available, parse_source
 
 SECRET = "rtsp://ada:s3cr3t@10.0.0.7:8554/live/cam"
@@ -92,7 +93,10 @@ def test_a_format_is_found_under_each_of_its_names(available: list[str]) -> None
 
 def test_directshow_cameras_are_found_by_number() -> None:
     """The number is replaced by the camera's name; a number without a camera raises SourceMissing."""
-    cameras = ["Integrated Camera", "OBS Virtual Camera"]
+    cameras = [
+        Camera(source=f"webcam:{number}", name=name, url=f"video={name}")
+        for number, name in enumerate(["Integrated Camera", "OBS Virtual Camera"])
+    ]
     source = parse_source("webcam:1", platform="win32")
     assert device_url(source, lambda: cameras) == "video=OBS Virtual Camera"
     with pytest.raises(SourceMissing, match="cameras found: 1"):
@@ -155,6 +159,22 @@ def test_a_name_stands_before_the_address_in_messages() -> None:
         parse_source("door=rtsp://ada:s3cr3t/x@host/cam")
 
 
+def test_listening_addresses_hide_the_key() -> None:
+    """FFmpeg is told to listen by an option; the key is part of neither name nor text."""
+    source = parse_source("rtmp://:1935/live/s3cr3t?listen=1&x=1")
+    assert source.address.reveal() == "rtmp://:1935/live/s3cr3t?x=1"
+    assert (source.options["listen"], source.listens, source.live) == ("1", True, True)
+    assert (source.spec, source.name) == ("rtmp://:1935", "rtmp")
+    assert not parse_source("rtmp://host/live/s3cr3t").listens
+    assert parse_source("udp://@:9000").listens
+
+
+def test_standard_input_may_be_live() -> None:
+    """What is written to it decides."""
+    source = parse_source("call=-")
+    assert (source.kind, source.live, source.spec) == ("pipe", None, "call (standard input)")
+
+
 def test_an_existing_file_with_an_equals_sign_is_a_file(tmp_path: Path) -> None:
     """`a=b.mp4` is a file if there is one, else the source `b.mp4` named `a`."""
     path = tmp_path / "a=b.mp4"
@@ -203,7 +223,11 @@ def test_the_demo_is_a_live_source() -> None:
         ("   ", SourceInvalid, "nothing was given"),
         ("gopher://host/cam", SourceInvalid, "unknown scheme gopher://"),
         ("rtsp:/host/cam", SourceInvalid, "neither a file nor"),
-        ("webcam:front", SourceInvalid, "neither a file nor"),
+        ("screen:0+1,2", SourceInvalid, "not a screen; write screen"),
+        ("screen:0+1,2,0x9", SourceInvalid, "the region is empty"),
+        ("rtmp://:0x/live/s3cr3t?listen=1", SourceInvalid, "not a well-formed address"),
+        ("rtmp:///live/s3cr3t?listen=1", SourceInvalid, "no port"),
+        ("rtmp://:1935/live/s3cr3t", SourceInvalid, "no host"),
         ("rtsp://", SourceInvalid, "no host"),
         ("rtsp:///cam", SourceInvalid, "no host"),
         ("rtsp://host:port/cam", SourceInvalid, "not a well-formed address"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streams.input.capture.clock import CaptureClock, CatchUp
+from streams.input.capture.clock import CaptureClock, CatchUp, Pace
 
 
 def test_the_smallest_delay_sets_the_offset() -> None:
@@ -141,3 +141,18 @@ def test_a_stream_without_keyframes_is_joined_anywhere() -> None:
     accepted = [n for n in range(1, 400) if catch_up.accepts(lag_s=2.0, keyframe=False, now_s=n / 25)]
     assert accepted
     assert accepted == list(range(accepted[0], 400))
+
+
+def test_a_fast_writer_is_held_to_real_time() -> None:
+    """Media time runs ahead by the allowance at most; a jump starts the schedule again."""
+    pace = Pace(allowance_s=2.0)
+    assert [pace.delay_s(10.0, pts_s) for pts_s in (100.0, 100.9, 101.8, 102.5, 103.0)] == [
+        0.0,
+        0.0,
+        0.0,
+        pytest.approx(0.5),
+        pytest.approx(1.0),
+    ]
+    assert pace.delay_s(11.0, 103.0) == 0.0
+    assert pace.delay_s(11.0, 7.0) == 0.0
+    assert pace.delay_s(11.0, 7.9) == 0.0

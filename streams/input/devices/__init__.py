@@ -1,0 +1,1 @@
+"""Devices of this machine as sources: webcams and screens, by operating system."""

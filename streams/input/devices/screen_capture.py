@@ -1,0 +1,58 @@
+"""Screen as a source, with a check that it still exists."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+import av
+import numpy as np
+
+from streams.errors import SourceUnavailable
+from streams.input.capture.ffmpeg import FFmpegCapture
+from streams.input.capture.interface import DecodedFrame
+from streams.input.source import device_url
+
+__all__ = ["ScreenCapture"]
+
+_CHECK_S = 0.5
+_REMEMBERED = 64  # frames; more than FFmpeg's pool of buffers shared with an X server
+_STRIDE = 4093  # a prime, so that the compared bytes are spread over the whole frame
+
+
+class ScreenCapture(FFmpegCapture):
+    """Screen that is read through FFmpeg; see `FFmpegCapture`.
+
+    After an X server has ended, FFmpeg returns the last frames again and again, in turn, and reports no
+    error. When a frame equals a recent one, the screen is therefore opened a second time.
+    """
+
+    def frames(self) -> Iterator[DecodedFrame]:
+        """Decode every frame until the screen goes away or the capture is stopped.
+
+        Yields:
+            Frames in presentation order.
+
+        Raises:
+            SourceError: The screen has gone away, or reading failed.
+        """
+        recent: deque[bytes] = deque(maxlen=_REMEMBERED)
+        checked_s = self._clock() - _CHECK_S
+        for frame in super().frames():
+            sample = np.frombuffer(memoryview(frame.image.planes[0]), np.uint8)[::_STRIDE].tobytes()
+            if sample in recent and self._clock() - checked_s >= _CHECK_S:
+                self._check()
+                checked_s = self._clock()
+            recent.append(sample)
+            yield frame
+
+    def _check(self) -> None:
+        if self._source.format != "x11grab":
+            return
+        options = {"video_size": "2x2", "framerate": "1000", "fpsprobesize": "0"}
+        try:
+            av.open(device_url(self._source), format="x11grab", options=options).close()
+            return
+        except (av.FFmpegError, OSError):
+            pass
+        raise SourceUnavailable(self._source.spec, "the screen has gone away", "start its session again")
