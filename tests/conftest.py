@@ -13,9 +13,9 @@ import av
 import hypothesis
 import pytest
 
-from tests.support import rtsp_process
+from benchmarks.helpers import rtsp_process
+from benchmarks.helpers.rtsp_process import RtspProcess
 from tests.support.browser import Browser, chromium, find_chromium
-from tests.support.rtsp_process import RtspProcess
 from tests.support.videos import INDICES, frame_index, write_face_video, write_video
 
 # Examples are the same in every run, except in `make fuzz`. A machine under load may take any time for one.

@@ -16,12 +16,12 @@ from pathlib import Path
 import av
 import pytest
 
+from benchmarks.helpers.rtsp_process import RtspProcess
 from streams.errors import SourceMissing, SourceUnauthorized, SourceUnavailable
 from streams.input.capture.interface import Timeouts
 from streams.input.events import Connected, Connecting, Disconnected, Ended, Failed
 from streams.input.frame_queue import MAX_WAIT_S
 from tests.support.reading import SHORT_BACKOFF, TIMEOUT_S, failure_of, reading, take
-from tests.support.rtsp_process import RtspProcess
 
 IndexOf = Callable[[av.VideoFrame], int]
 MakeVideo = Callable[..., Path]

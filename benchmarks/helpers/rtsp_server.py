@@ -1,8 +1,8 @@
-"""RTSP camera for tests: serves the H.264 frames of a file in a loop, in real time, at /cam.
+"""RTSP camera for tests and benchmarks: serves the H.264 frames of a file in a loop, in real time, at /cam.
 
 It runs under the system's Python, which has Debian's GStreamer bindings, and prints its port once it listens:
 
-    /usr/bin/python3 tests/support/rtsp_server.py clip.mp4 --user ada --password secret --auth digest
+    /usr/bin/python3 benchmarks/helpers/rtsp_server.py clip.mp4 --user ada --password secret --auth digest
 
 Like a camera it is one running stream: a client that connects late starts in the middle.
 """
