@@ -245,22 +245,28 @@ class StreamStateMachine:
         self._repeated += 1
         self._repeat_at = now
 
-    def tick(self, now: float, *, analysing: bool = False, losses: Losses | None = None) -> Messages:
+    def tick(
+        self, now: float, *, analysing_since: float | None = None, losses: Losses | None = None
+    ) -> Messages:
         """Handle the passing of time; the stream is interrupted if no frame was analysed for too long.
 
         It is `overloaded` if there were frames but the machine was too slow for them, else `stalled`.
 
         Args:
             now: Time in seconds on the clock of `frame_analysed`.
-            analysing: Whether a frame is being analysed.
+            analysing_since: Time at which the analysis of a frame began; None if none is being analysed.
             losses: Due samples that were not analysed so far.
         """
-        if self._frame_at is None or now - self._frame_at <= self.stall_timeout_s:
+        if self._frame_at is None:
+            return []
+        # A frame that is being analysed ends the silence of the source.
+        active_at = self._frame_at if analysing_since is None else max(self._frame_at, analysing_since)
+        if now - active_at <= self.stall_timeout_s:
             return []
         if self.state not in ("live", "no_face"):
             return []
         limit = f"for more than {self.stall_timeout_s:.2g} s"
-        if analysing or _overload(losses) > self._losses_at_frame:
+        if analysing_since is not None or _overload(losses) > self._losses_at_frame:
             return self._change("overloaded", f"this machine is too slow: no frame was analysed {limit}")
         if self._repeat_at is not None and self._repeat_at > self._frame_at:
             return self._change("stalled", f"the image has not changed {limit}")

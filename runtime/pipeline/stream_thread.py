@@ -154,7 +154,7 @@ class StreamThread:
         self._past_losses = Losses()
         self._past_faces = self._max_face = 0
         self._tick_failed = False
-        self._analysing = False
+        self._analysing_since: float | None = None
 
     def publish_state(self) -> None:
         """Publish the stream's present state."""
@@ -165,7 +165,7 @@ class StreamThread:
         try:
             self._send(
                 lambda: self._state.tick(
-                    self._timing.clock(), analysing=self._analysing, losses=self._losses()
+                    self._timing.clock(), analysing_since=self._analysing_since, losses=self._losses()
                 )
             )
         except Exception:
@@ -275,12 +275,11 @@ class StreamThread:
                     reader.refuse()
 
     def _analyse(self, analysis: StreamAnalysis, frame: Frame) -> None:
-        started = self._timing.clock()
-        self._analysing = True
+        started = self._analysing_since = self._timing.clock()
         try:
             verdicts = [self._message(verdict) for verdict in analysis.analyse(frame)]
         finally:
-            self._analysing = False
+            self._analysing_since = None
 
         scored = False
 

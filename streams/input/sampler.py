@@ -215,5 +215,6 @@ class ThinnedSampler:
         self.due = self._nominal.offer(pts_s)
         chosen = self._chosen.offer(pts_s, behind=behind)
         self._surplus += self.due - chosen
-        self._thinned = max(self._thinned, self._surplus)
+        if behind:
+            self._thinned = max(self._thinned, self._surplus)
         return chosen

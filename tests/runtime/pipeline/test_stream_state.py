@@ -173,16 +173,23 @@ def test_repeated_frames_stall_the_stream(stream: StreamStateMachine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("analysing", "losses"), [(True, Losses()), (False, Losses(queue=1)), (False, Losses(skipped=1))]
+    ("analysing_since", "losses"), [(0.0, Losses()), (None, Losses(queue=1)), (None, Losses(skipped=1))]
 )
 def test_slow_machine_is_overloaded_and_not_a_dead_camera(
-    stream: StreamStateMachine, analysing: bool, losses: Losses
+    stream: StreamStateMachine, analysing_since: float | None, losses: Losses
 ) -> None:
     """A frame in analysis, or frames dropped meanwhile, mean an overload and not a stopped source."""
     go_live(stream)
-    messages = stream.tick(0.51, analysing=analysing, losses=losses)
+    messages = stream.tick(0.51, analysing_since=analysing_since, losses=losses)
     assert states(messages) == [(0, "stale"), "overloaded"]
     assert "this machine is too slow" in messages[-1].reason  # type: ignore[union-attr, operator]
+
+
+def test_frame_in_analysis_ends_the_silence_of_a_source(stream: StreamStateMachine) -> None:
+    """A late frame is not an overload, unless its analysis takes too long itself."""
+    go_live(stream)
+    assert stream.tick(0.51, analysing_since=0.4) == []
+    assert states(stream.tick(0.91, analysing_since=0.4))[-1] == "overloaded"
 
 
 def test_earlier_losses_are_no_overload(stream: StreamStateMachine) -> None:
@@ -195,7 +202,7 @@ def test_earlier_losses_are_no_overload(stream: StreamStateMachine) -> None:
 def test_interrupted_stream_does_not_flap(stream: StreamStateMachine) -> None:
     """Frames that are slow to come, or to be analysed, leave the stream interrupted."""
     go_live(stream)
-    stream.tick(0.6, analysing=True)
+    stream.tick(0.6, analysing_since=0.05)
     for i in range(1, 20):
         late = stream.frame_analysed([verdict()], faces=1, now=float(i), done=i + 0.7)
         assert states([*late, *stream.tick(i + 0.6)]) == []
