@@ -202,6 +202,34 @@ def fanout(
 
 
 @app.command()
+def soak(
+    minutes: Annotated[float, typer.Option(min=0.1, help="Length of the run.")] = 30.0,
+    cameras: Annotated[int, typer.Option(help="Number of cameras.")] = 4,
+    every: Annotated[float, typer.Option(metavar="S", min=4, help="Seconds between faults.")] = 60.0,
+    max_gap: Annotated[
+        float, typer.Option(metavar="S", help="Longest time without a score of a camera without a fault.")
+    ] = 5.0,
+    model: Model = None,
+    json_out: JsonOut = None,
+    compare: Compare = None,
+) -> int:
+    """Run the monitor on RTSP cameras for a long time, inject a fault every minute, and check its limits."""
+    from benchmarks.suites.soak.benchmark import SoakConfig, run_soak
+
+    return run_soak(
+        SoakConfig(
+            minutes=minutes,
+            cameras=cameras,
+            every_s=every,
+            max_gap_s=max_gap,
+            model=model,
+            json_out=json_out,
+            compare=compare,
+        )
+    )
+
+
+@app.command()
 def gpu(
     crops: Annotated[
         Path | None,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from urllib.parse import quote
@@ -16,24 +18,31 @@ class RtspProcess:
     """RTSP camera that can be killed, frozen and started again.
 
     Args:
-        video: H.264 file to serve in a loop.
+        video: H.264 file to serve in a loop, or several.
         log: File for the errors of the process.
         arguments: Further arguments of `rtsp_server.py`.
     """
 
-    def __init__(self, video: Path, log: Path, *arguments: str) -> None:
+    def __init__(self, video: Path | Sequence[Path], log: Path, *arguments: str) -> None:
         self.port = 0
-        self._video = video
+        self._videos = [video] if isinstance(video, Path) else list(video)
         self._log = log
         self._arguments = arguments
         self._process: subprocess.Popen[str] | None = None
         self.start()
 
-    def start(self) -> None:
-        """Start the camera; on the same port after the first time."""
+    def start(self, *arguments: str, videos: Sequence[Path] = ()) -> None:
+        """Start the camera; on the same port after the first time.
+
+        Args:
+            arguments: Further arguments for this time.
+            videos: Files to serve this time instead.
+        """
+        files = [*(videos or self._videos)]
         with self._log.open("a") as log:
             self._process = subprocess.Popen(
-                [SYSTEM_PYTHON, PROGRAM, self._video, "--port", str(self.port), *self._arguments],
+                [SYSTEM_PYTHON, PROGRAM, *files, "--port", str(self.port), *self._arguments, *arguments],
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -50,6 +59,13 @@ class RtspProcess:
         login = f"{quote(user, safe='')}:{quote(password, safe='')}@" if user else ""
         return f"rtsp://{login}127.0.0.1:{self.port}{path}"
 
+    def show(self, number: int) -> None:
+        """Change to the video of this number."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{number}\n")
+        self._process.stdin.flush()
+
     def freeze(self) -> None:
         """Stop sending without closing the connections."""
         assert self._process is not None
@@ -65,8 +81,10 @@ class RtspProcess:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-            assert self._process.stdout is not None
-            self._process.stdout.close()
+            for pipe in (self._process.stdin, self._process.stdout):
+                assert pipe is not None
+                with contextlib.suppress(OSError):
+                    pipe.close()
             self._process = None
 
 

@@ -1,16 +1,18 @@
-"""RTSP camera for tests and benchmarks: serves the H.264 frames of a file in a loop, in real time, at /cam.
+"""RTSP camera for tests and benchmarks: serves the frames of an H.264 or H.265 file in a loop at /cam.
 
 It runs under the system's Python, which has Debian's GStreamer bindings, and prints its port once it listens:
 
     /usr/bin/python3 benchmarks/helpers/rtsp_server.py clip.mp4 --user ada --password secret --auth digest
 
-Like a camera it is one running stream: a client that connects late starts in the middle.
+Like a camera it is one running stream in real time: a client that connects late starts in the middle. With
+several files of one codec, a line with a number on standard input changes to that file.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import threading
 
 import gi
 
@@ -26,10 +28,10 @@ TIMEOUT_NS = 10 * Gst.SECOND
 class Clip:
     """Encoded frames of a file, in decoding order, read once."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, codec: str) -> None:
         pipeline = Gst.parse_launch(
-            "filesrc name=file ! parsebin ! h264parse ! video/x-h264,stream-format=byte-stream,alignment=au "
-            "! appsink name=sink sync=false"
+            f"filesrc name=file ! parsebin ! {codec}parse "
+            f"! video/x-{codec},stream-format=byte-stream,alignment=au ! appsink name=sink sync=false"
         )
         pipeline.get_by_name("file").set_property("location", path)
         sink = pipeline.get_by_name("sink")
@@ -41,7 +43,7 @@ class Clip:
             self.frames.append(sample.get_buffer())
         pipeline.set_state(Gst.State.NULL)
         if not self.frames:
-            raise SystemExit(f"no H.264 frames in {path}")
+            raise SystemExit(f"no {codec} frames in {path}")
         start = min(frame.pts for frame in self.frames)
         end = max(frame.pts + frame.duration for frame in self.frames)
         self.length_ns = end - start
@@ -49,11 +51,10 @@ class Clip:
         # negative.
         self.start_ns = min([start, *(frame.dts for frame in self.frames)])
 
-    def frame(self, number: int) -> Gst.Buffer:
-        """Return a frame of the endless stream, with its time stamps there."""
-        rounds, index = divmod(number, len(self.frames))
+    def frame(self, index: int, start_ns: int) -> Gst.Buffer:
+        """Return a frame, with the time stamps of a round that starts at the given time."""
         frame = self.frames[index].copy_deep()
-        shift = rounds * self.length_ns - self.start_ns
+        shift = start_ns - self.start_ns
         frame.pts += shift
         frame.dts = frame.dts + shift if frame.dts != Gst.CLOCK_TIME_NONE else Gst.CLOCK_TIME_NONE
         return frame
@@ -62,27 +63,36 @@ class Clip:
 class Camera(GstRtspServer.RTSPMediaFactory):  # type: ignore[misc]
     """Factory of the one running stream that all clients share."""
 
-    def __init__(self, clip: Clip, *, headers_per_slice: bool) -> None:
+    def __init__(self, clips: list[Clip], codec: str, *, headers_per_slice: bool) -> None:
         super().__init__()
-        self.clip = clip
+        self.clips = clips
+        self.number = 0
         self.set_shared(True)
         self.set_launch(
             "( appsrc name=source format=time max-buffers=4 max-bytes=0 max-time=0 "
-            f"! h264parse config-interval={0 if headers_per_slice else -1} "
-            "! video/x-h264,stream-format=byte-stream,alignment=au "
-            f"! rtph264pay name=pay0 pt=96 config-interval={-1 if headers_per_slice else 0} )"
+            f"! {codec}parse config-interval={0 if headers_per_slice else -1} "
+            f"! video/x-{codec},stream-format=byte-stream,alignment=au "
+            f"! rtp{codec}pay name=pay0 pt=96 config-interval={-1 if headers_per_slice else 0} )"
         )
         self.connect("media-configure", self.configure)
 
     def configure(self, _factory: GstRtspServer.RTSPMediaFactory, media: GstRtspServer.RTSPMedia) -> None:
         source = media.get_element().get_by_name_recurse_up("source")
-        source.set_property("caps", self.clip.caps)
-        number = 0
+        clip, index, start_ns = self.clips[self.number], 0, 0
+        source.set_property("caps", clip.caps)
 
         def feed(appsrc: Gst.Element, _wanted: int) -> None:
-            nonlocal number
-            appsrc.emit("push-buffer", self.clip.frame(number))
-            number += 1
+            nonlocal clip, index, start_ns
+            if index == len(clip.frames):
+                index, start_ns = 0, start_ns + clip.length_ns
+            wanted = self.clips[self.number]
+            if wanted is not clip:
+                # Each file begins with a keyframe, so the change can come at any time.
+                start_ns += index * clip.length_ns // len(clip.frames)
+                clip, index = wanted, 0
+                appsrc.set_property("caps", clip.caps)
+            appsrc.emit("push-buffer", clip.frame(index, start_ns))
+            index += 1
 
         source.connect("need-data", feed)
 
@@ -107,7 +117,8 @@ def guard(server: GstRtspServer.RTSPServer, camera: Camera, scheme: str, user: s
 def main() -> None:
     """Run until killed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("clip")
+    parser.add_argument("clips", nargs="+")
+    parser.add_argument("--codec", choices=["h264", "h265"], default="h264")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--auth", choices=["none", "basic", "digest"], default="none")
     parser.add_argument("--user", default="")
@@ -121,7 +132,8 @@ def main() -> None:
     server = GstRtspServer.RTSPServer()
     server.set_address("127.0.0.1")
     server.set_service(str(options.port))
-    camera = Camera(Clip(options.clip), headers_per_slice=options.headers_per_slice)
+    clips = [Clip(path, options.codec) for path in options.clips]
+    camera = Camera(clips, options.codec, headers_per_slice=options.headers_per_slice)
     if options.auth != "none":
         guard(server, camera, options.auth, options.user, options.password)
     server.get_mount_points().add_factory("/cam", camera)
@@ -129,6 +141,12 @@ def main() -> None:
         raise SystemExit(f"port {options.port} is taken")
     sys.stdout.write(f"{server.get_bound_port()}\n")
     sys.stdout.flush()
+
+    def read_commands() -> None:
+        for line in sys.stdin:
+            camera.number = int(line)
+
+    threading.Thread(target=read_commands, daemon=True).start()
     GLib.MainLoop().run()
 
 

@@ -1,0 +1,1 @@
+"""A long run of `unmask monitor` on four RTSP cameras, with a fault every minute."""
