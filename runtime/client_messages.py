@@ -14,7 +14,24 @@ import msgspec
 from msgspec import Meta
 
 
-class PreviewRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="request_previews"):
+class _ClientMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    """Fields of every message of a client."""
+
+    # Text of the client's choice: the server then answers with a `result` that has it.
+    id: Annotated[str, Meta(max_length=64)] | None = None
+
+
+class AuthMessage(_ClientMessage, frozen=True, kw_only=True, tag="auth"):
+    """Token of a client: its first message, or a later one to gain further rights.
+
+    Args:
+        token: The token.
+    """
+
+    token: Annotated[str, Meta(max_length=512)]
+
+
+class PreviewRequest(_ClientMessage, frozen=True, kw_only=True, tag="request_previews"):
     """Request for frames as JPEG, until the next request about the same stream or the end of the connection.
 
     Args:
@@ -28,17 +45,18 @@ class PreviewRequest(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"
     rate_hz: Annotated[float, Meta(gt=0.0)] = 4.0
 
 
-ClientMessage: TypeAlias = PreviewRequest
+ClientMessage: TypeAlias = AuthMessage | PreviewRequest
 
 
-class _Tagged(msgspec.Struct):
-    """Any message with a type: msgspec accepts a missing one where there is a single struct."""
+class _Identified(msgspec.Struct):
+    """Any message of which the client expects a result."""
 
-    type: str
+    id: Annotated[str, Meta(max_length=64)]
 
 
-_tags = msgspec.json.Decoder(_Tagged)
-_messages = msgspec.json.Decoder(ClientMessage)
+_identified = msgspec.json.Decoder(_Identified)
+_messages: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)
+_DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def parse_client_message(data: bytes) -> ClientMessage | None:
@@ -48,7 +66,23 @@ def parse_client_message(data: bytes) -> ClientMessage | None:
         data: Payload of the WebSocket message.
     """
     try:
-        _tags.decode(data)
         return _messages.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except _DECODE_ERRORS:
         return None
+
+
+def explain_invalid(data: bytes) -> tuple[str, str] | None:
+    """Return the `id` of an invalid message and the reason; None if its client expects no result.
+
+    Args:
+        data: Payload of the WebSocket message.
+    """
+    id_ = None
+    try:
+        id_ = _identified.decode(data).id
+        _messages.decode(data)
+    except msgspec.ValidationError as error:
+        return None if id_ is None else (id_, str(error))
+    except _DECODE_ERRORS:
+        return None
+    return None

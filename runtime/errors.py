@@ -15,6 +15,8 @@ UnmaskError
  ├─ ServerError
  │   ├─ PortBusy               another program listens on the port
  │   └─ AddressUnusable        this machine cannot listen on the address
+ ├─ TokenFileInvalid           a token file cannot be read or has a malformed line
+ ├─ CertificateInvalid         a certificate or its key cannot be used
  ├─ JsonlFailed                a line of --jsonl could not be written
  ├─ EvidenceFailed            evidence cannot be kept in a folder
  ├─ ExtraMissing              an optional library is not installed
@@ -209,6 +211,46 @@ class AddressUnusable(ServerError):
         return (
             f"cannot listen on {self.host} port {self.port}: {self.reason}; "
             "give an address of this machine with --host and a port from 1024 on with --port"
+        )
+
+
+class TokenFileInvalid(UnmaskError, ValueError):
+    """A token file cannot be read or created, contains no token, or has a malformed line.
+
+    Args:
+        path: The file.
+        line: Number of the line; None if the whole file is the cause.
+        reason: Cause, without a full stop and without the token.
+    """
+
+    def __init__(self, path: Path, line: int | None, reason: str) -> None:
+        super().__init__(path, line, reason)
+        self.path = path
+        self.line = line
+        self.reason = reason
+
+    def __str__(self) -> str:
+        where = str(self.path) if self.line is None else f"{self.path}:{self.line}"
+        return f"{where}: {self.reason}; write one token a line: TOKEN [RIGHT...] [name=NAME] [expires=TIME]"
+
+
+class CertificateInvalid(UnmaskError, ValueError):
+    """A TLS certificate or its key cannot be used.
+
+    Args:
+        path: The file.
+        reason: Cause, without a full stop.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: {self.reason}; give a PEM certificate chain with --cert and its key, "
+            "without a passphrase, with --key"
         )
 
 

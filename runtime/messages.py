@@ -292,8 +292,20 @@ class PreviewHeader(_Checked, frozen=True, kw_only=True, tag_field="type", tag="
     height: Count
 
 
+class ResultMessage(_Message, frozen=True, kw_only=True, tag="result"):
+    """Answer to a message of one client that has an `id`.
+
+    Args:
+        id: The `id` of the client's message.
+        error: Why it was refused, with advice; None if it was carried out.
+    """
+
+    id: Annotated[str, Meta(max_length=64)]
+    error: str | None = None
+
+
 BroadcastMessage: TypeAlias = VerdictMessage | StreamMessage | HeartbeatMessage
-Message: TypeAlias = HelloMessage | SnapshotMessage | BroadcastMessage
+Message: TypeAlias = HelloMessage | SnapshotMessage | BroadcastMessage | ResultMessage
 
 
 def encode(message: Message | PreviewHeader) -> bytes:

@@ -19,7 +19,9 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-from runtime.messages import BroadcastMessage, HelloMessage, SnapshotMessage, encode
+from msgspec.structs import replace
+
+from runtime.messages import BroadcastMessage, HeartbeatMessage, HelloMessage, SnapshotMessage, encode
 from runtime.serving.client_queue import EncodedMessage, EncodedPreview, OutboundQueue, PreviewQueue
 from runtime.serving.snapshot import SnapshotStore
 
@@ -143,6 +145,8 @@ class Broadcaster:
         self._undistributed: OutboundQueue[EncodedMessage] = OutboundQueue(UNDISTRIBUTED)
         # The event loop on which the distribution is scheduled; None if it is not.
         self._scheduled_on: asyncio.AbstractEventLoop | None = None
+        # For clients that may read certain streams only.
+        self._views: dict[frozenset[str], Broadcaster] = {}
 
     def publish(self, message: BroadcastMessage) -> int:
         """Publish a message, from any thread, and return its number."""
@@ -157,7 +161,28 @@ class Broadcaster:
             if self._subscriptions:
                 self._undistributed.push(encoded)
                 self._schedule_distribution()
+            for streams, view in self._views.items():
+                if (visible := _visible(message, streams)) is not None:
+                    view.publish(visible)
             return encoded.seq
+
+    def view(self, streams: frozenset[str]) -> Broadcaster:
+        """Return a broadcaster of the messages about certain streams, with numbers of their own.
+
+        Views are kept, so that the numbers continue when a client connects again.
+
+        Args:
+            streams: Names of the streams.
+        """
+        with self._lock:
+            if streams not in self._views:
+                view = Broadcaster(self.hello, capacity=self.capacity, wall=self._wall, clock=self._clock)
+                current: list[BroadcastMessage] = [*self._store.streams()]
+                for message in (*current, *self._store.verdicts(self._wall())):
+                    if (visible := _visible(message, streams)) is not None:
+                        view.publish(visible)
+                self._views[streams] = view
+            return self._views[streams]
 
     def subscribe(self) -> Subscription:
         """Return a subscription to every message from now on; use it as a context manager on the event loop.
@@ -188,16 +213,22 @@ class Broadcaster:
             return self._seq
 
     @property
+    def position(self) -> tuple[int, float]:
+        """Number of the last published message, and the present Unix time in seconds."""
+        return self.seq, self._wall()
+
+    @property
     def clients(self) -> int:
-        """Number of subscriptions."""
+        """Number of subscriptions, including those of views."""
         with self._lock:
-            return len(self._subscriptions)
+            return len(self._subscriptions) + sum(view.clients for view in self._views.values())
 
     @property
     def lost(self) -> int:
         """Number of messages lost by slow subscriptions, including closed ones."""
         with self._lock:
-            return self._lost_by_closed + sum(subscription.lost for subscription in self._subscriptions)
+            lost = self._lost_by_closed + sum(subscription.lost for subscription in self._subscriptions)
+            return lost + sum(view.lost for view in self._views.values())
 
     @property
     def uptime_s(self) -> float:
@@ -254,3 +285,12 @@ class Broadcaster:
         for subscription in subscriptions:
             for encoded in waiting:
                 subscription.put(encoded)
+
+
+def _visible(message: BroadcastMessage, streams: frozenset[str]) -> BroadcastMessage | None:
+    """Return what of a message is about certain streams; None if nothing is."""
+    if isinstance(message, HeartbeatMessage):
+        return replace(
+            message, streams=tuple(health for health in message.streams if health.stream in streams)
+        )
+    return message if message.stream in streams else None

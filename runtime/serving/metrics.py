@@ -52,7 +52,7 @@ class Metrics:
         )
         self._refused = Counter(
             "unmask_connections_refused",
-            "Connections refused, by cause: clients, host, origin, proxy, system.",
+            "Connections refused, by cause: clients, host, origin, proxy, request, right, system, token.",
             ["cause"],
             registry=self.registry,
         )

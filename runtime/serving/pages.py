@@ -6,16 +6,18 @@ No I/O: method, path and headers of a request are passed in; status, headers and
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import PurePosixPath
 from urllib.parse import parse_qs
 
-from runtime.serving.access.origins import FILE_ORIGIN, Access, Authority, repeated_header
+from runtime.serving.access.gate import Admission, missing_right
+from runtime.serving.access.identity import Identity
+from runtime.serving.access.origins import FILE_ORIGIN, Access, Authority
 from runtime.serving.broadcaster import Broadcaster
+from runtime.serving.http.exchange import READABLE, HttpResponse, refusal_response, text_response
 from runtime.serving.metrics import Metrics
 
 # Heartbeats are sent every second. After this time without any message, the monitor hangs and needs a
@@ -45,8 +47,6 @@ def _list_files(folder: Traversable, prefix: str = "/") -> Iterator[tuple[str, T
 
 FILES: Mapping[str, Traversable] = dict(_list_files(WEB))
 SOCKET_PATHS = frozenset({"/ws", "/"})
-# Lets a page of any origin read, and show, the reason why it is refused.
-READABLE = {"Access-Control-Allow-Origin": "*"}
 # Files that pages of other origins may load: the overlay's element and what it imports.
 SHARED_PATHS = frozenset(
     {"/overlay.js", "/asyncapi.yaml", *(path for path in FILES if path.startswith("/shared/"))}
@@ -56,25 +56,6 @@ SHARED_PATHS = frozenset(
 def content_type_of(path: str) -> str:
     """Return the content type of a file under `web`, by its path on the server."""
     return CONTENT_TYPES[PurePosixPath(FILES[path].name).suffix]
-
-
-@dataclass(frozen=True, slots=True)
-class HttpResponse:
-    """HTTP response.
-
-    Args:
-        status: Status code.
-        content_type: Content type of the body.
-        body: Body; the server omits it from a response to HEAD but states its length.
-        headers: Further headers.
-        refusal: Why a client is refused, for the log: `host`, `origin`, `proxy` or `clients`; else None.
-    """
-
-    status: HTTPStatus
-    content_type: str
-    body: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
-    refusal: str | None = None
 
 
 class Pages:
@@ -100,66 +81,54 @@ class Pages:
         self.metrics = metrics
         self._files = {path: item.read_bytes() for path, item in FILES.items()}
 
-    def respond(
-        self, method: str, target: str, headers: Sequence[tuple[str, str]], *, has_body: bool = False
-    ) -> HttpResponse | None:
+    def respond(self, method: str, request: Admission, *, has_body: bool = False) -> HttpResponse | None:
         """Return the response to a request.
 
         Args:
             method: HTTP method, such as GET.
-            target: Path and query.
-            headers: Names and values of the headers.
+            request: The admitted request.
             has_body: Whether the request has a body, which is ignored.
 
         Returns:
-            The response; None for a WebSocket handshake that is accepted.
+            The response; None for a WebSocket handshake that is accepted. A sender without credentials may
+            present a token in its first message.
         """
-        if repeated := repeated_header(headers):
-            return _text(HTTPStatus.BAD_REQUEST, f"The header {repeated} occurs more than once.")
-        return self._respond(
-            method, target, {name.lower(): value for name, value in headers}, has_body=has_body
-        )
-
-    def _respond(
-        self, method: str, target: str, headers: Mapping[str, str], *, has_body: bool
-    ) -> HttpResponse | None:
-        path, _, query = target.partition("?")
+        path, headers = request.path, request.headers
         host = headers.get("host")
-        if not self.access.allows_host(host):
-            return _refusal(
-                "host",
-                HTTPStatus.MISDIRECTED_REQUEST,
-                f"This server does not accept requests for the host {host!r}; "
-                "start unmask with --allow-origin and the origin of the page.",
-            )
         if "websocket" in headers.get("upgrade", "").lower():
             if has_body:
-                return _text(HTTPStatus.BAD_REQUEST, "A WebSocket handshake has no body.")
+                return text_response(HTTPStatus.BAD_REQUEST, "A WebSocket handshake has no body.")
             return self._handshake(path, headers.get("origin"), host)
         if method not in {"GET", "HEAD"}:
-            return _text(
+            return text_response(
                 HTTPStatus.METHOD_NOT_ALLOWED, "Only GET and HEAD are allowed.", {"Allow": "GET, HEAD"}
             )
         if path == "/ws":
             # Browsers hide why a WebSocket was refused, so the page requests the reason with a plain GET.
-            (origin,) = parse_qs(query).get("origin", [headers.get("origin")])[:1]
-            return self._handshake(path, origin, host) or _no_upgrade(headers)
+            (origin,) = parse_qs(request.query).get("origin", [headers.get("origin")])[:1]
+            return self._handshake(path, origin, host) or _unauthorised(request) or _no_upgrade(headers)
         if path == "/healthz":
-            return self._health()
+            return _unauthorised(request) or self._health(request.identity)
         if path == "/metrics" and self.metrics is not None:
-            body, content_type = self.metrics.expose(headers.get("accept"))
-            return HttpResponse(HTTPStatus.OK, content_type, body)
+            return _unauthorised(request, all_streams=True) or self._expose(headers.get("accept"))
+        if path == "/" and not request.identity.rights:
+            return HttpResponse(HTTPStatus.SEE_OTHER, "text/plain", b"", {"Location": "login"})
         if path in self._files:
             content_type = content_type_of(path)
             return HttpResponse(HTTPStatus.OK, content_type, self._files[path], self._policy(path, host))
-        return _text(
+        return text_response(
             HTTPStatus.NOT_FOUND,
             "Not found. Paths: / /overlay /overlay.js /asyncapi.yaml /healthz /metrics /ws.",
         )
 
+    def serves(self, path: str, method: str) -> bool:
+        """Return whether there is a page at a path, for this method."""
+        known = path in self._files or path in {"/ws", "/healthz", "/metrics"}
+        return known and method in {"GET", "HEAD"}
+
     def _handshake(self, path: str, origin: str | None, host: str | None) -> HttpResponse | None:
         if path not in SOCKET_PATHS:
-            return _text(HTTPStatus.NOT_FOUND, "The WebSocket is at /ws.")
+            return text_response(HTTPStatus.NOT_FOUND, "The WebSocket is at /ws.")
         if not self.access.allows_origin(origin, host):
             return _refusal(
                 "origin",
@@ -171,7 +140,12 @@ class Pages:
             return _refusal("clients", HTTPStatus.SERVICE_UNAVAILABLE, too_many_clients(self.max_clients))
         return None
 
-    def _health(self) -> HttpResponse:
+    def _expose(self, accept: str | None) -> HttpResponse:
+        assert self.metrics is not None
+        body, content_type = self.metrics.expose(accept)
+        return HttpResponse(HTTPStatus.OK, content_type, body)
+
+    def _health(self, identity: Identity) -> HttpResponse:
         silent_s = self.broadcaster.silent_s
         healthy = silent_s <= SILENCE_S
         snapshot = self.broadcaster.snapshot()
@@ -184,7 +158,11 @@ class Pages:
             "silent_s": round(silent_s, 3),
             "seq": snapshot.seq,
             "clients": self.broadcaster.clients,
-            "streams": {stream.stream: stream.state for stream in snapshot.streams},
+            "streams": {
+                stream.stream: stream.state
+                for stream in snapshot.streams
+                if identity.may("read", stream=stream.stream)
+            },
         }
         status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
         return HttpResponse(status, "application/json", json.dumps(body).encode("ascii"))
@@ -232,16 +210,18 @@ def _no_upgrade(headers: Mapping[str, str]) -> HttpResponse:
         )
         return _refusal("proxy", HTTPStatus.UPGRADE_REQUIRED, text, upgrade)
     text = "This path is a WebSocket; /asyncapi.yaml describes its messages."
-    return _text(HTTPStatus.UPGRADE_REQUIRED, text, {**upgrade, **READABLE})
+    return text_response(HTTPStatus.UPGRADE_REQUIRED, text, {**upgrade, **READABLE})
+
+
+def _unauthorised(request: Admission, *, all_streams: bool = False) -> HttpResponse | None:
+    """Return the refusal of a sender who may not read; None if it may."""
+    identity = request.identity
+    if identity.may("read") and not (all_streams and identity.streams is not None):
+        return None
+    return refusal_response(missing_right(identity, "read"))
 
 
 def _refusal(
     cause: str, status: HTTPStatus, text: str, headers: Mapping[str, str] | None = None
 ) -> HttpResponse:
-    return replace(_text(status, text, {**(headers or {}), **READABLE}), refusal=cause)
-
-
-def _text(status: HTTPStatus, text: str, headers: Mapping[str, str] | None = None) -> HttpResponse:
-    return HttpResponse(
-        status, "text/plain; charset=utf-8", f"{text}\n".encode(errors="replace"), headers or {}
-    )
+    return text_response(status, text, {**(headers or {}), **READABLE}, refusal=cause)

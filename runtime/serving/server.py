@@ -3,7 +3,8 @@
     async with serve(broadcaster, port=8765) as server:
         print(server.urls.dashboard)
 
-I/O only: `pages.py` decides on HTTP requests, `client_queue.py` on the messages to drop for a slow client.
+I/O only: `access/gate.py` decides who is admitted, `http/router.py` on HTTP requests. `session.py` serves a
+WebSocket client, and `client_queue.py` decides on the messages to drop for a slow one.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import ipaddress
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -25,18 +26,21 @@ from websockets.asyncio.server import Server as WebSocketServer
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
 from websockets.datastructures import Headers
-from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from runtime.client_messages import PreviewRequest, parse_client_message
 from runtime.errors import AddressUnusable, PortBusy
+from runtime.serving.access.gate import Admission, Gate, ProxyRules
 from runtime.serving.access.origins import Access
-from runtime.serving.broadcaster import Broadcaster, Subscription
-from runtime.serving.client_queue import EncodedMessage
+from runtime.serving.access.tokens import TokenSet
+from runtime.serving.broadcaster import Broadcaster
+from runtime.serving.certificate import Certificate
 from runtime.serving.connection import CLOSE_TIMEOUT_S, ClientConnection
+from runtime.serving.http.exchange import HttpResponse, Route
+from runtime.serving.http.login import login_routes
+from runtime.serving.http.router import Router
 from runtime.serving.metrics import Metrics
-from runtime.serving.pages import HttpResponse, Pages, too_many_clients
-from runtime.serving.previews.publisher import PreviewPublisher, PreviewRequests
+from runtime.serving.pages import Pages, too_many_clients
+from runtime.serving.previews.publisher import PreviewPublisher
 from runtime.serving.refusals import (
     BACKLOG,
     SPARE_CONNECTIONS,
@@ -44,6 +48,7 @@ from runtime.serving.refusals import (
     client_limit,
     open_files_left,
 )
+from runtime.serving.session import MAX_INCOMING_BYTES, ClientSession, Commands
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +62,8 @@ SEND_BUFFER_BYTES = 32 * 1024
 OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 # Connections that wait in the kernel until they are accepted.
 LISTEN_BACKLOG = 128
-# No valid message of a client is longer.
-MAX_INCOMING_BYTES = 1024
+# Time between checks for tokens that have ended and certificates that were renewed.
+SECURITY_CHECK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,14 +81,15 @@ class Urls:
     websocket: str
 
     @classmethod
-    def of(cls, host: str, port: int) -> Urls:
+    def of(cls, host: str, port: int, *, secure: bool = False, base_path: str = "") -> Urls:
         """Return the addresses of a server; the loopback address if it listens on all interfaces."""
         reachable = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
         authority = f"[{reachable}]:{port}" if ":" in reachable else f"{reachable}:{port}"
+        secure_mark = "s" if secure else ""
         return cls(
-            dashboard=f"http://{authority}/",
-            overlay=f"http://{authority}/overlay",
-            websocket=f"ws://{authority}/ws",
+            dashboard=f"http{secure_mark}://{authority}{base_path}/",
+            overlay=f"http{secure_mark}://{authority}{base_path}/overlay",
+            websocket=f"ws{secure_mark}://{authority}{base_path}/ws",
         )
 
 
@@ -94,15 +100,36 @@ class Server:
     Args:
         host: Host as it was given.
         port: Actual port, never 0.
+        secure: Whether it uses TLS.
+        base_path: Path under which a proxy serves it.
+        gate: Decides on requests; its tokens may be replaced.
     """
 
     host: str
     port: int
+    secure: bool = False
+    base_path: str = ""
+    gate: Gate | None = None
 
     @property
     def urls(self) -> Urls:
         """Addresses to open."""
-        return Urls.of(self.host, self.port)
+        return Urls.of(self.host, self.port, secure=self.secure, base_path=self.base_path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Security:
+    """Tokens, proxy and TLS of a server.
+
+    Args:
+        tokens: Accepted tokens; None if none is required.
+        proxy: Reverse proxy in front of the server.
+        certificate: Certificate for TLS, which is loaded again when its files change; None for no TLS.
+    """
+
+    tokens: TokenSet | None = None
+    proxy: ProxyRules = ProxyRules()  # noqa: RUF009  frozen
+    certificate: Certificate | None = None
 
 
 @asynccontextmanager
@@ -116,6 +143,9 @@ async def serve(
     max_clients: int | None = None,
     send_timeout_s: float = SEND_TIMEOUT_S,
     previews: PreviewPublisher | None = None,
+    security: Security | None = None,
+    routes: Iterable[Route] = (),
+    commands: Commands | None = None,
 ) -> AsyncIterator[Server]:
     """Run the server inside an `async with` block; leaving it takes less than a second.
 
@@ -129,6 +159,9 @@ async def serve(
             limit on open files leaves room for. Further clients get HTTP 503.
         send_timeout_s: Time in seconds after which a client that accepts no data is disconnected.
         previews: Source of the frames for clients that request them; None if there are none.
+        security: Tokens, proxy and TLS; None for none of them.
+        routes: Routes of other parts of the program, besides the pages.
+        commands: Handlers of messages of WebSocket clients, by their type.
 
     Yields:
         The running server, with its host and port.
@@ -138,42 +171,96 @@ async def serve(
         AddressUnusable: This machine, or this user, cannot listen there.
         ValueError: An allowed origin is malformed.
     """
-    machine = socket.gethostname()
-    access = Access(allow_origin, names={host, machine, f"{machine}.local"})
+    security = security or Security()
+    gate = _make_gate(host, allow_origin, security)
     limit = client_limit(max_clients, open_files_left())
     if max_clients is not None and limit < max_clients:
         logger.warning("--max-clients is %d, not %d: the limit on open files is too low", limit, max_clients)
-    pages = Pages(broadcaster, access, metrics, limit)
     refusals = RefusalLog(asyncio.get_running_loop().call_later)
     if metrics is not None:
         metrics.watch(broadcaster)
         refusals = RefusalLog(asyncio.get_running_loop().call_later, metrics.count_refusal)
+    router = Router(
+        Pages(broadcaster, gate.origins, metrics, limit),
+        (*login_routes(gate), *routes),
+        base_path=security.proxy.base_path,
+    )
     connections = _Connections(limit, refusals)
+    sessions: set[ClientSession] = set()
 
     async def handle(connection: ServerConnection) -> None:
-        await _serve_client(connection, broadcaster, previews, send_timeout_s)
-
-    def respond(connection: ServerConnection, request: Request) -> Response | None:
         assert isinstance(connection, ClientConnection)
-        response = pages.respond(
-            request.method, request.path, list(request.headers.raw_items()), has_body=connection.has_body
+        raw: socket.socket = connection.transport.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        session = ClientSession(
+            connection,
+            broadcaster=broadcaster,
+            gate=gate,
+            commands=commands or {},
+            refusals=refusals,
+            previews=previews,
+            send_timeout_s=send_timeout_s,
         )
+        sessions.add(session)
+        try:
+            await session.run()
+        finally:
+            sessions.discard(session)
+
+    async def respond(connection: ServerConnection, request: Request) -> Response | None:
+        assert isinstance(connection, ClientConnection)
+        admitted = gate.admit(
+            request.method,
+            request.path,
+            list(request.headers.raw_items()),
+            peer=_peer_of(connection),
+            secure=security.certificate is not None,
+        )
+        if isinstance(admitted, Admission):
+            connection.identity, connection.address = admitted.identity, admitted.address
+        response = await router.respond(request.method, admitted, connection)
+        connection.discard_body()
         if response is None:
             return None
         if response.refusal is not None:
             refusals.note(response.refusal, response.body.decode(errors="replace").strip())
         return _encode_response(response, with_body=request.method != "HEAD")
 
-    listener = await _listen(host, port, handle, respond, connections)
-    server = Server(host=host, port=_port_of(listener))
-    if not _is_loopback(host):
+    listener = await _listen(host, port, handle, respond, connections, security.certificate)
+    server = Server(
+        host=host,
+        port=_port_of(listener),
+        secure=security.certificate is not None,
+        base_path=security.proxy.base_path,
+        gate=gate,
+    )
+    gate.cookie_name = f"unmask_{server.port}"
+    if not is_loopback(host) and security.tokens is None:
         logger.warning("anyone who reaches this machine on port %d can watch the verdicts", server.port)
+    watching = asyncio.create_task(_watch_security(security, sessions))
     try:
         with _accept_errors(refusals):
             yield server
     finally:
+        watching.cancel()
         await _close(listener, connections)
         refusals.flush()
+
+
+def _make_gate(host: str, allow_origin: Collection[str], security: Security) -> Gate:
+    machine = socket.gethostname()
+    origins = Access(allow_origin, names={host, machine, f"{machine}.local"})
+    return Gate(origins, tokens=security.tokens, proxy=security.proxy)
+
+
+async def _watch_security(security: Security, sessions: set[ClientSession]) -> None:
+    """End the sessions whose token has ended, and use a renewed certificate."""
+    while True:
+        await asyncio.sleep(SECURITY_CHECK_S)
+        if security.certificate is not None:
+            security.certificate.reload_if_changed()
+        for session in tuple(sessions):
+            await session.revalidate()
 
 
 class _Connections(set[ServerConnection]):
@@ -231,8 +318,9 @@ async def _listen(
     host: str,
     port: int,
     handle: Callable[[ServerConnection], Awaitable[None]],
-    respond: Callable[[ServerConnection, Request], Response | None],
+    respond: Callable[[ServerConnection, Request], Awaitable[Response | None]],
     connections: _Connections,
+    certificate: Certificate | None,
 ) -> WebSocketServer:
     """Start to listen; every open connection is in `connections`."""
     if not 0 <= port <= 65535:
@@ -245,7 +333,8 @@ async def _listen(
             # Short messages gain little from compression and would be delayed by it.
             compression=None,
             server_header="unmask",
-            open_timeout=5,
+            # Limited by the connection for the head of a request, and by the body for the rest.
+            open_timeout=None,
             ping_interval=10,
             ping_timeout=20,
             close_timeout=CLOSE_TIMEOUT_S,
@@ -254,6 +343,8 @@ async def _listen(
             logger=_library_logger(),
             create_connection=_tracked_connection(connections),
             backlog=BACKLOG,
+            ssl=None if certificate is None else certificate.context,
+            ssl_handshake_timeout=None if certificate is None else 5,
         )
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
@@ -291,63 +382,6 @@ def _accept_errors(refusals: RefusalLog) -> Iterator[None]:
         loop.set_exception_handler(previous)
 
 
-async def _serve_client(
-    connection: ServerConnection,
-    broadcaster: Broadcaster,
-    previews: PreviewPublisher | None,
-    send_timeout_s: float,
-) -> None:
-    raw: socket.socket = connection.transport.get_extra_info("socket")
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-    with (
-        broadcaster.subscribe() as subscription,
-        nullcontext() if previews is None else previews.connect(subscription.put_preview) as requests,
-    ):
-        async with asyncio.TaskGroup() as tasks:
-            sending = tasks.create_task(_send_all(connection, subscription, send_timeout_s))
-            try:
-                # Reading also detects that a client has left.
-                while True:
-                    _handle_message(await _receive(connection), requests)
-            except ConnectionClosed as closed:
-                logger.debug("a client has left: %s", closed)
-            sending.cancel()
-
-
-async def _receive(connection: ServerConnection) -> bytes:
-    """Return the next message of a client, cut off at a length that no valid message has."""
-    received = b""
-    # Fragment by fragment, so that an endless message is not collected in memory.
-    async for fragment in connection.recv_streaming(decode=False):
-        received = (received + fragment)[: MAX_INCOMING_BYTES + 1]
-    return received
-
-
-def _handle_message(data: bytes, requests: PreviewRequests | None) -> None:
-    """Carry out what a client asks for; anything else that it sends is ignored."""
-    message = parse_client_message(data)
-    if isinstance(message, PreviewRequest) and requests is not None:
-        requests.request(message)
-
-
-async def _send_all(connection: ServerConnection, subscription: Subscription, timeout_s: float) -> None:
-    try:
-        async with asyncio.timeout(timeout_s) as deadline:
-            for data in subscription.opening:
-                await connection.send(data, text=True)
-            deadline.reschedule(None)
-            async for encoded in subscription:
-                deadline.reschedule(asyncio.get_running_loop().time() + timeout_s)
-                await connection.send(encoded.data, text=isinstance(encoded, EncodedMessage))
-                deadline.reschedule(None)
-    except TimeoutError:
-        logger.info("a client accepted no data for %g s and is disconnected", timeout_s)
-        # A closing handshake would wait behind the data that the client does not accept.
-        connection.transport.abort()
-    except ConnectionClosed as closed:
-        logger.debug("a client has left: %s", closed)
-
-
 async def _close(listener: WebSocketServer, connections: _Connections) -> None:
     listener.close()
     try:
@@ -376,6 +410,8 @@ def _encode_response(response: HttpResponse, *, with_body: bool) -> Response:
             "Cache-Control": "no-store",
             "X-Content-Type-Options": "nosniff",
             "Referrer-Policy": "no-referrer",
+            "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+            "Cross-Origin-Resource-Policy": "same-origin",
             **response.headers,
         }
     )
@@ -388,7 +424,13 @@ def _port_of(listener: WebSocketServer) -> int:
     return port
 
 
-def _is_loopback(host: str) -> bool:
+def _peer_of(connection: ServerConnection) -> str:
+    peer = connection.remote_address
+    return str(peer[0]) if isinstance(peer, tuple) else ""
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach a server that listens on a host."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from runtime.client_messages import PreviewRequest, parse_client_message
+from runtime.client_messages import ClientMessage, PreviewRequest, parse_client_message
 from runtime.messages import (
     FACE_STATES,
     PROTOCOL_VERSION,
@@ -39,7 +39,7 @@ ANNOTATIONS = {"title", "description", "default"}
 
 def generated_schemas() -> dict[str, dict[str, Any]]:
     """Return the JSON Schema that msgspec derives from each struct, by message type."""
-    structs = (*get_args(Message), PreviewHeader, PreviewRequest)
+    structs = (*get_args(Message), PreviewHeader, *get_args(ClientMessage))
     _, components = msgspec.json.schema_components(structs)
     return {
         struct.__struct_config__.tag: flatten(components[struct.__name__], components) for struct in structs

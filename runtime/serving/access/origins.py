@@ -23,7 +23,7 @@ FILE_ORIGIN = "file://"
 """Origin that some browsers send for a page opened from a file; others send `null`."""
 
 # Access depends on these. If a request has two of one name, a proxy may have checked the other one.
-_SINGLE_HEADERS = frozenset({"host", "origin"})
+_SINGLE_HEADERS = frozenset({"host", "origin", "authorization"})
 _AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::([0-9]{1,5}))?", re.ASCII)
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(.+)", re.ASCII)
 _DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}

@@ -201,7 +201,7 @@ def test_messages_from_clients_are_ignored() -> None:
                     await receive(connection)
             for _ in range(100):
                 await talkative.send("hello?")
-            await flooding.send(b"x" * 2000)
+            await flooding.send(b"x" * 5000)
             await flooding.wait_closed()
             assert flooding.close_code == 1009
             broadcaster.publish(verdict())

@@ -1,0 +1,1 @@
+"""HTTP requests, their bodies, routes and responses."""

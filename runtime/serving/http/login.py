@@ -1,0 +1,82 @@
+"""Login page: a token entered in a browser becomes a cookie."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from http import HTTPStatus
+from importlib import resources
+from urllib.parse import parse_qs
+
+from runtime.serving.access.gate import Gate, Refusal
+from runtime.serving.http.exchange import HttpRequest, HttpResponse, Route
+
+MAX_FORM_BYTES = 4096
+# A wrong token is answered this late, so that a person who mistyped sees no difference but a program does.
+WRONG_TOKEN_DELAY_S = 0.5
+
+_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "base-uri 'none'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+    )
+)
+_HEADERS: Mapping[str, str] = {"Content-Security-Policy": _POLICY}
+_MARK = "<!-- problem -->"
+
+
+def login_routes(gate: Gate) -> list[Route]:
+    """Return the routes of the login page.
+
+    Args:
+        gate: Decides on the tokens.
+    """
+    page = (resources.files("runtime.serving") / "web" / "login.html").read_text(encoding="utf-8")
+
+    def show(status: HTTPStatus, problem: str, headers: Mapping[str, str] | None = None) -> HttpResponse:
+        marked = f'<p class="problem" role="alert">{problem}</p>' if problem else ""
+        body = page.replace(_MARK, marked).encode()
+        return HttpResponse(status, "text/html; charset=utf-8", body, {**_HEADERS, **(headers or {})})
+
+    async def login(request: HttpRequest) -> HttpResponse:
+        if request.method != "POST":
+            return show(HTTPStatus.OK, "")
+        if gate.tokens is None:
+            return _to_dashboard({})
+        form = await request.body.read(max_bytes=MAX_FORM_BYTES)
+        (token,) = parse_qs(form.decode("utf-8", "replace")).get("token", [""])[:1]
+        outcome = gate.authenticate(token, request.address)
+        if isinstance(outcome, Refusal):
+            await asyncio.sleep(WRONG_TOKEN_DELAY_S)
+            sentence = f"{outcome.reason[0].upper()}{outcome.reason[1:]}."
+            return show(outcome.status, sentence, outcome.headers)
+        value, lifetime_s = gate.cookie(token)
+        return _to_dashboard({"Set-Cookie": _cookie(gate, value, lifetime_s, secure=request.secure)})
+
+    async def logout(request: HttpRequest) -> HttpResponse:
+        cookie = _cookie(gate, "", 0, secure=request.secure)
+        return HttpResponse(
+            HTTPStatus.SEE_OTHER, "text/plain", b"", {"Location": "login", "Set-Cookie": cookie}
+        )
+
+    return [
+        Route(
+            path="/login", handle=login, methods=("GET", "POST"), right=None, max_body_bytes=MAX_FORM_BYTES
+        ),
+        Route(path="/logout", handle=logout, methods=("POST",), right=None, max_body_bytes=MAX_FORM_BYTES),
+    ]
+
+
+def _to_dashboard(headers: Mapping[str, str]) -> HttpResponse:
+    # Relative, so that it also holds under the base path of a proxy.
+    return HttpResponse(HTTPStatus.SEE_OTHER, "text/plain", b"", {"Location": "./", **headers})
+
+
+def _cookie(gate: Gate, value: str, lifetime_s: int, *, secure: bool) -> str:
+    # Without a path, the browser uses the folder of the login page, also under the base path of a proxy.
+    marks = "; HttpOnly; SameSite=Lax" + ("; Secure" if secure else "")
+    return f"{gate.cookie_name}={value}; Max-Age={lifetime_s}{marks}"
