@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Add `monitor` and `scan` to the program."""
+    """Add `monitor`, `scan`, `doctor` and `events` to the program."""
     app.command()(monitor)
     app.command()(scan)
+    app.command()(doctor)
     app.add_typer(runtime.commands.events.app, name="events")
 
 
@@ -161,6 +162,20 @@ def scan(
         )
     except KeyboardInterrupt:
         return 0
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON for each finding.")] = False,
+    host: Annotated[str, typer.Option(help="Address on which `monitor` would listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to check.")] = 8765,
+) -> int:
+    """Report what this machine can do: FFmpeg, cameras, screens, CPU, GPU, engine, port, installed extras.
+
+    Each line says what to do. The exit code is 2 if unmask cannot work here.
+    """
+    from runtime.commands.doctor.command import run_doctor
+
+    return run_doctor(host, port, as_json=as_json)
 
 
 def _parse_sources(texts: list[str], names: list[str], rtsp_transport: Literal["tcp", "udp"]) -> list[Source]:
