@@ -151,6 +151,7 @@ class _MonitorRun:
                 metrics.watch_output("jsonl", lambda: recording.lost)
             broadcaster = Broadcaster(self._hello(), sinks=sinks)
             previews = stack.enter_context(PreviewPublisher())
+            metrics.watch_previews(previews)
             async with (
                 serve(
                     broadcaster,

@@ -17,6 +17,7 @@ from prometheus_client.exposition import choose_encoder
 from runtime.messages import FaceState, HeartbeatMessage, StreamHealth, StreamState, VerdictMessage
 from runtime.serving.broadcaster import Broadcaster
 from runtime.serving.client_queue import EncodedMessage
+from runtime.serving.previews.publisher import PreviewPublisher
 
 # From one stage on a fast GPU to a camera with seconds of delay.
 LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0)
@@ -95,6 +96,14 @@ class Metrics:
         """
         self._current.outputs[name] = lost
 
+    def watch_previews(self, previews: PreviewPublisher) -> None:
+        """Export the number of frames encoded for clients, and the CPU time that this has taken.
+
+        Args:
+            previews: Publisher of the frames.
+        """
+        self._current.previews = previews
+
     def expose(self, accept: str | None = None) -> tuple[bytes, str]:
         """Return all metrics as text, and its content type.
 
@@ -113,6 +122,7 @@ class _CurrentState:
         # Replaced as a whole by the publishing thread, so that the scraping thread needs no lock.
         self.health: Sequence[StreamHealth] = ()
         self.outputs: dict[str, Callable[[], int]] = {}
+        self.previews: PreviewPublisher | None = None
 
     def collect(self) -> Iterator[Metric]:
         analysed = CounterMetricFamily(
@@ -142,6 +152,13 @@ class _CurrentState:
         for name, lost in self.outputs.items():
             outputs_lost.add_metric([name], lost())
         yield outputs_lost
+        if self.previews is not None:
+            yield CounterMetricFamily(
+                "unmask_previews", "Frames encoded for clients that request them.", self.previews.encoded
+            )
+            yield CounterMetricFamily(
+                "unmask_preview_cpu_seconds", "CPU time spent on encoding them.", self.previews.spent_s
+            )
         if self.broadcaster is not None:
             yield from _broadcaster_metrics(self.broadcaster)
 

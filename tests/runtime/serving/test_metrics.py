@@ -6,6 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from runtime.messages import DroppedBy, HeartbeatMessage, StreamHealth, StreamMessage
 from runtime.serving.metrics import Metrics
+from runtime.serving.previews.publisher import PreviewPublisher
 from tests.support.wire import make_broadcaster, verdict
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -88,6 +89,18 @@ def test_current_states_are_exported() -> None:
     samples = scrape(metrics)
     assert value(samples, "unmask_stream_state", stream="cam", state="offline") == 1
     assert value(samples, "unmask_faces", stream="cam", state="fake") == 0
+
+
+def test_the_cost_of_frames_is_exported() -> None:
+    """Frames for dashboards are counted with their CPU time, once there is a source of them."""
+    metrics = Metrics()
+    assert value(scrape(metrics), "unmask_previews_total") is None
+    previews = PreviewPublisher()
+    previews.encoded, previews.spent_s = 12, 0.5
+    metrics.watch_previews(previews)
+    samples = scrape(metrics)
+    assert value(samples, "unmask_previews_total") == 12
+    assert value(samples, "unmask_preview_cpu_seconds_total") == 0.5
 
 
 def test_new_faces_add_no_series() -> None:
