@@ -303,3 +303,22 @@ def test_the_setup_page_is_accessible(
     page.wait_for(f"{STATES} === 'fake,uncertain,real,none'")
     assert serious_faults(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+# Not `theme=text`, whose background is the video.
+@pytest.mark.parametrize("options", ["", "follow=1", "theme=light", "theme=contrast"])
+def test_the_overlay_is_accessible(
+    pages: ExitStack, browser: Browser, broadcaster: Broadcaster, server: Server, options: str
+) -> None:
+    """axe-core finds no serious fault with a face in every state, and more than fit."""
+    faces = [
+        verdict(stream="axe", face=1),
+        verdict(stream="axe", face=2, state="uncertain", p_fake=0.5),
+        verdict(stream="axe", face=3, state="real", p_fake=0.1),
+        verdict(stream="axe", face=4, state="warming"),
+    ]
+    broadcaster.publish(StreamMessage(stream="axe", state="live"))
+    url = f"{server.urls.overlay}?stream=axe&scale=2&{options}"
+    page = show(pages, browser, url, width=700, height=390)
+    publish_until(page, broadcaster, f"{STATES} === 'fake,uncertain,real,warming'", *faces)
+    assert serious_faults(page) == []

@@ -6,5 +6,6 @@ import { applyOptions } from "./shared/overlay-options.js";
 
 const verdict = new UnmaskVerdict();
 verdict.setAttribute("src", webSocketUrl(location.href));
-applyOptions(new URLSearchParams(location.search), verdict, document.body);
-document.body.append(verdict);
+const main = document.querySelector("main");
+applyOptions(new URLSearchParams(location.search), verdict, main);
+main.append(verdict);

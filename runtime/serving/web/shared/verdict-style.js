@@ -50,7 +50,9 @@ const STYLE = `
     --_fake-background: var(--unmask-fake-background, transparent);
     --_text: var(--unmask-text, #fff);
     --_shadow: none;
-    --_text-shadow: 0 0 .12em #000, 0 0 .25em #000, 0 0 .5em #000;
+    --_fake: var(--unmask-fake, #ff9d94);
+    /* Letters with a dark edge, which are legible on any video. */
+    --_text-shadow: .05em .05em 0 #000, -.05em .05em 0 #000, .05em -.05em 0 #000, -.05em -.05em 0 #000, 0 0 .4em #000;
   }
   :host([hidden]), li[hidden] { display: none; }
   ul { list-style: none; margin: 0; padding: 0; display: flex; flex-direction: column; gap: .4em; }
@@ -93,7 +95,7 @@ const STYLE = `
   .score { font-variant-numeric: tabular-nums; text-align: right; white-space: nowrap; }
   .score b { font-weight: inherit; }
   .score small { display: block; font-weight: 500; font-size: .45em; color: var(--_text); }
-  .more { margin: .6em 0 0; font-size: .55em; font-weight: 500; color: #d5dbe3; text-shadow: 0 0 .3em #000, 0 0 .3em #000; }
+  .more { margin: .7em 0 0; padding: .3em .8em; border-radius: var(--_radius); background: var(--_background); font-size: .55em; font-weight: 500; color: var(--_text); text-shadow: var(--_text-shadow); }
   .more:empty { display: none; }
   .visually-hidden { position: absolute; width: 1px; height: 1px; margin: 0; overflow: hidden; clip-path: inset(50%); }
 
