@@ -20,6 +20,7 @@ UnmaskError
  ├─ JsonlFailed                a line of --jsonl could not be written
  ├─ EvidenceFailed            evidence cannot be kept in a folder
  ├─ ExtraMissing              an optional library is not installed
+ ├─ VideoNotWritten           an annotated video cannot be written
  ├─ RateTooHigh                more verdicts per second requested than the model takes samples
  ├─ NoVideos                   a directory to scan contains no video file
  └─ ReportNotWritten           a report of a scan cannot be written
@@ -293,6 +294,26 @@ class EvidenceFailed(UnmaskError, OSError):
     def __str__(self) -> str:
         reason = (self.cause.strerror or str(self.cause)).lower()
         return f"{self.folder}: no evidence can be kept here: {reason}; give another folder with --evidence"
+
+
+class VideoNotWritten(UnmaskError, OSError):
+    """An annotated video cannot be written.
+
+    Args:
+        path: Path of the video.
+        reason: Cause, without a full stop.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"cannot write the annotated video {self.path}: {self.reason}; "
+            "give --annotate a path in an existing directory that ends in .mp4"
+        )
 
 
 class ExtraMissing(UnmaskError, ImportError):

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.messages import FaceState, RelativeBox
+from runtime.outputs.annotated_video.overlay import draw_box
 from runtime.outputs.evidence.events import Event, EventLimits
 from runtime.outputs.evidence.manifest import (
     MANIFEST,
@@ -29,14 +29,6 @@ from streams.input.clips.remux import clip_suffix, write_clip
 from streams.input.frame import Frame
 from streams.text import identifier
 
-# RGB; as on the dashboard.
-COLOURS: dict[FaceState, tuple[int, int, int]] = {
-    "warming": (160, 160, 160),
-    "real": (40, 170, 90),
-    "uncertain": (220, 160, 30),
-    "fake": (220, 50, 50),
-    "stale": (160, 160, 160),
-}
 JPEG_QUALITY = 92
 
 
@@ -60,7 +52,9 @@ def write_event(draft: Path, event: Event, model: ModelFacts, limits: EventLimit
     (draft / "crops").mkdir(mode=0o700)
     for number, (_, crop) in enumerate(event.crops):
         written.add(f"crops/{number:02}.png", _encode(".png", crop))
-    written.add("frame.jpg", _encode(".jpg", draw_box(frame_rgb(event.frame), verdict.box, verdict.state)))
+    frame = frame_rgb(event.frame)
+    draw_box(frame, verdict.box, verdict.state)
+    written.add("frame.jpg", _encode(".jpg", frame))
     written.add("trail.json", b"[\n" + b",\n".join(event.trail) + b"\n]\n")
     clip = _add_clip(written, event, limits)
     moment = datetime.fromtimestamp(verdict.time, UTC)
@@ -84,29 +78,9 @@ def write_event(draft: Path, event: Event, model: ModelFacts, limits: EventLimit
 
 def frame_rgb(frame: Frame) -> NDArray[np.uint8]:
     """Return a frame as RGB uint8 `(H, W, 3)`, converted with its own matrix and range."""
-    image = frame.image
-    return np.asarray(
-        image.reformat(format="rgb24", src_colorspace=source_colorspace(image), threads=1).to_ndarray(),
-        np.uint8,
-    )
-
-
-def draw_box(rgb: NDArray[np.uint8], box: RelativeBox, state: FaceState) -> NDArray[np.uint8]:
-    """Return a frame with a box drawn on it.
-
-    Args:
-        rgb: RGB uint8 `(H, W, 3)`.
-        box: `(x, y, w, h)` in shares of the frame.
-        state: State of the face, for the colour.
-    """
-    drawn = np.ascontiguousarray(rgb)
-    height, width, _ = drawn.shape
-    x, y, w, h = box
-    corner = round(x * width), round(y * height)
-    opposite = round((x + w) * width), round((y + h) * height)
-    thickness = max(2, round(max(width, height) / 480))
-    cv2.rectangle(drawn, corner, opposite, COLOURS[state], thickness)
-    return drawn
+    image = frame.image.reformat(format="rgb24", src_colorspace=source_colorspace(frame.image), threads=1)
+    # Contiguous, and a copy, because a frame that is RGB already would be drawn on.
+    return np.array(image.to_ndarray(), np.uint8, order="C")
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""Annotated video: the scored frames with boxes, states and curves of p_fake."""
