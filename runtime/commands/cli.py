@@ -143,6 +143,14 @@ def scan(
             show_default=False,
         ),
     ] = None,
+    annotate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OUT.mp4",
+            help="Write the scored frames of one video with boxes, states and curves.",
+            show_default=False,
+        ),
+    ] = None,
     model: Model = None,
     engine: Engine = "auto",
 ) -> int:
@@ -158,7 +166,14 @@ def scan(
         from runtime.commands.scan import ScanOptions, run_scan
 
         return run_scan(
-            ScanOptions(paths=files, as_json=as_json, reports=report or (), model=model, engine=engine)
+            ScanOptions(
+                paths=files,
+                as_json=as_json,
+                reports=report or (),
+                annotate=annotate,
+                model=model,
+                engine=engine,
+            )
         )
     except KeyboardInterrupt:
         return 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,13 +18,16 @@ from rich.text import Text
 from runtime.commands.console import FACE_STYLES
 from runtime.commands.options import complain
 from runtime.engines.factory import detector_infer, open_engine
-from runtime.errors import ReportNotWritten
+from runtime.errors import ReportNotWritten, VideoNotWritten
 from runtime.files import write_atomically
+from runtime.messages import Thresholds
 from runtime.model.bundle import Bundle, load_bundle
 from runtime.model.calibration import Calibration
+from runtime.outputs.annotated_video.video import AnnotatedVideo
 from runtime.pipeline.batcher import Batcher
-from runtime.pipeline.scan import Scanner, find_videos
+from runtime.pipeline.scan import OnSample, Scanner, find_videos
 from runtime.pipeline.scan_result import ScanResult
+from runtime.pipeline.stream_analysis import FaceVerdict, ObservedFrame
 from runtime.scan_report.document import Report, ScannedVideo
 from runtime.scan_report.html import html_report
 from runtime.scan_report.timeline import MAX_STILLS, ScanTimeline
@@ -44,6 +48,7 @@ class ScanOptions:
         paths: Files and directories; see `find_videos`.
         as_json: Whether to print one JSON line per file as soon as it is done, instead of a table at the end.
         reports: Reports to write at the end: `.html` with images, `.json` without.
+        annotate: Annotated video to write, of the only file; None for none.
         model: Directory of the bundle; None for the bundled model.
         engine: `auto`, `onnxruntime` or `tensorrt`.
     """
@@ -51,6 +56,7 @@ class ScanOptions:
     paths: Sequence[Path]
     as_json: bool = False
     reports: Sequence[Path] = ()
+    annotate: Path | None = None
     model: Path | None = None
     engine: str = "auto"
 
@@ -83,6 +89,8 @@ def run_scan(options: ScanOptions) -> int:
     for path in options.reports:
         _check_report(path)
     files = list(find_videos(options.paths))
+    if options.annotate is not None:
+        _check_annotate(options.annotate, files)
     bundle = load_bundle(options.model)
     outcome = _Outcome()
     try:
@@ -116,11 +124,12 @@ def _scan_all(files: Sequence[Path], outcome: _Outcome, bundle: Bundle, options:
         for file in files:
             progress.update(task, description=printable(Path(shown_path(file)).name), seconds=0.0)
             timeline = ScanTimeline(max_stills=max_stills)
-            result = scanner.scan(
-                file,
-                on_progress=lambda seconds: progress.update(task, seconds=seconds),
-                on_sample=timeline.add if options.reports else lambda *_: None,
-            )
+            with _samples_of(timeline, bundle, options) as on_sample:
+                result = scanner.scan(
+                    file,
+                    on_progress=lambda seconds: progress.update(task, seconds=seconds),
+                    on_sample=on_sample,
+                )
             outcome.results.append(result)
             if options.reports:
                 outcome.videos.append(ScannedVideo.of(file, result, timeline))
@@ -129,6 +138,32 @@ def _scan_all(files: Sequence[Path], outcome: _Outcome, bundle: Bundle, options:
             if options.as_json:
                 print(json.dumps(result.to_dict(), allow_nan=False), flush=True)  # noqa: T201
             progress.advance(task)
+
+
+@contextmanager
+def _samples_of(timeline: ScanTimeline, bundle: Bundle, options: ScanOptions) -> Iterator[OnSample]:
+    """Yield the function that passes the samples of a file to the timeline and the annotated video."""
+    on_report = timeline.add if options.reports else lambda *_: None
+    if options.annotate is None:
+        yield on_report
+        return
+    calibration = bundle.calibration
+    thresholds = Thresholds(real=calibration.threshold_real, fake=calibration.threshold_fake)
+    with AnnotatedVideo(options.annotate, thresholds, sample_hz=bundle.sample_hz) as video:
+
+        def add(seconds: float, observed: ObservedFrame, verdicts: Sequence[FaceVerdict]) -> None:
+            on_report(seconds, observed, verdicts)
+            present = [verdict.message("") for verdict in verdicts if verdict.latency is not None]
+            video.add(observed.frame, present)
+
+        yield add
+
+
+def _check_annotate(path: Path, files: Sequence[Path]) -> None:
+    if len(files) != 1:
+        raise VideoNotWritten(path, f"there are {len(files)} videos to scan; scan one of them")
+    if path.exists() and path.samefile(files[0]):
+        raise VideoNotWritten(path, "it is the video to scan")
 
 
 def _check_report(path: Path) -> None:
