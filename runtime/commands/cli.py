@@ -79,6 +79,59 @@ def monitor(
         str | None,
         typer.Option(metavar="PATH|-", help="Write each message as a line of JSON.", show_default=False),
     ] = None,
+    jsonl_max_mb: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MB", help="Rename the file of --jsonl to PATH.1 at this size.", show_default="never"
+        ),
+    ] = None,
+    jsonl_keep: Annotated[int, typer.Option(metavar="N", help="Renamed files to keep.")] = 5,
+    webhook: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Send each change of state by POST.", show_default=False),
+    ] = None,
+    webhook_secret_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Sign the requests with this secret.", show_default=False),
+    ] = None,
+    mqtt: Annotated[
+        str | None,
+        typer.Option(
+            metavar="mqtt://[USER@]HOST[:PORT][/TOPIC]",
+            help="Publish states and changes; Home Assistant finds them. Needs the extra mqtt.",
+            show_default=False,
+        ),
+    ] = None,
+    mqtt_password_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File with the password of the MQTT user.", show_default=False),
+    ] = None,
+    evidence: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Keep crops, frame, verdicts and a clip when a face turns fake: biometric data of people.",
+            show_default=False,
+        ),
+    ] = None,
+    evidence_control: Annotated[
+        float,
+        typer.Option(metavar="SHARE", help="Share of the time without a fake to keep at random, 0..1."),
+    ] = 0.0,
+    evidence_max_gb: Annotated[
+        float, typer.Option(metavar="GB", help="Delete the oldest evidence beyond this size.")
+    ] = 10.0,
+    evidence_days: Annotated[
+        float, typer.Option(metavar="DAYS", help="Delete evidence beyond this age.")
+    ] = 30.0,
+    annotate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OUT.mp4",
+            help="Write the scored frames of one source with boxes, states and curves.",
+            show_default=False,
+        ),
+    ] = None,
     duration: Annotated[
         float | None,
         typer.Option(metavar="SECONDS", help="Stop after this time.", show_default="run until Ctrl-C"),
@@ -92,9 +145,26 @@ def monitor(
     _handle_signals_while_loading()
     try:
         from runtime.commands.monitor import MonitorOptions, run_monitor
+        from runtime.commands.output_options import OutputArguments, make_outputs
 
         if duration is not None and not duration > 0:
             raise UserError(f"--duration {duration:g}: give a number of seconds above 0")
+        outputs = make_outputs(
+            OutputArguments(
+                jsonl=jsonl,
+                jsonl_max_mb=jsonl_max_mb,
+                jsonl_keep=jsonl_keep,
+                webhook=webhook,
+                webhook_secret_file=webhook_secret_file,
+                mqtt=mqtt,
+                mqtt_password_file=mqtt_password_file,
+                evidence=evidence,
+                evidence_control=evidence_control,
+                evidence_max_gb=evidence_max_gb,
+                evidence_days=evidence_days,
+                annotate=annotate,
+            )
+        )
         return run_monitor(
             MonitorOptions(
                 sources=_parse_sources(sources, name or [], rtsp_transport),
@@ -105,7 +175,7 @@ def monitor(
                 port=port,
                 allow_origin=_check_origins(allow_origin or []),
                 max_clients=max_clients,
-                jsonl=jsonl,
+                outputs=outputs,
                 duration_s=duration,
             )
         )

@@ -14,20 +14,24 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from runtime.commands.terminal import Terminal
 from runtime.engines.factory import detector_infer, open_engine
 from runtime.engines.interface import Engine
-from runtime.errors import RateTooHigh
+from runtime.errors import RateTooHigh, VideoNotWritten
 from runtime.messages import HelloMessage, Thresholds
 from runtime.model.bundle import Bundle, load_bundle
-from runtime.outputs.jsonl import STDOUT, JsonlWriter
+from runtime.outputs.group import OutputGroup
+from runtime.outputs.jsonl import STDOUT
+from runtime.outputs.options import OutputOptions
 from runtime.outputs.standard_error import StandardError
 from runtime.pipeline.batcher import Batcher
 from runtime.pipeline.monitor import Monitor
 from runtime.pipeline.stream_analysis import StreamAnalysis
 from runtime.pipeline.stream_state import stall_timeout_s
+from runtime.pipeline.stream_thread import ScoredFrame
 from runtime.serving.broadcaster import Broadcaster, Sink, new_session
 from runtime.serving.metrics import Metrics
 from runtime.serving.previews.publisher import PreviewPublisher
@@ -40,10 +44,9 @@ from streams.input.source import Source
 # Longest wait for the first source before the URLs are printed. They are not printed if no source can be
 # read.
 SETTLE_TIMEOUT_S = 1.0
-# Longest wait at the end until the recording is written: after Ctrl-C, and otherwise.
+# Longest wait at the end until everything is written: after Ctrl-C, and otherwise.
 INTERRUPTED_TIMEOUT_S = 0.3
 FINISHED_TIMEOUT_S = 10.0
-POLL_S = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +62,7 @@ class MonitorOptions:
         port: Port to listen on; 0 for any free one.
         allow_origin: Origins besides the server's own whose pages may connect.
         max_clients: Maximum number of WebSocket clients; None for the default.
-        jsonl: Recording of all messages, one JSON line each: a path, `-` for standard output, or None.
+        outputs: Outputs beside the WebSocket.
         duration_s: Time in seconds after which to stop; None to run until the sources end.
 
     Raises:
@@ -74,7 +77,7 @@ class MonitorOptions:
     port: int = DEFAULT_PORT
     allow_origin: Collection[str] = ()
     max_clients: int | None = None
-    jsonl: str | None = None
+    outputs: OutputOptions = OutputOptions()  # noqa: RUF009  frozen
     duration_s: float | None = None
 
     def __post_init__(self) -> None:
@@ -82,6 +85,8 @@ class MonitorOptions:
             raise ValueError("there must be at least one source")
         if self.duration_s is not None and self.duration_s <= 0:
             raise ValueError(f"duration_s must be above 0, not {self.duration_s}")
+        if self.outputs.annotate is not None and len(self.sources) != 1:
+            raise VideoNotWritten(self.outputs.annotate, "there are several sources; watch one of them")
 
 
 def run_monitor(options: MonitorOptions) -> int:
@@ -94,7 +99,7 @@ def run_monitor(options: MonitorOptions) -> int:
         Exit code: 2 if no source can be read, else 0.
 
     Raises:
-        UnmaskError: The model, the engine, the address or the recording cannot be used.
+        UnmaskError: The model, the engine, the address or an output cannot be used.
         ValueError: An allowed origin is malformed.
     """
     bundle = load_bundle(options.model)
@@ -132,7 +137,7 @@ class _MonitorRun:
         self._output = output
         self._changed = asyncio.Event()
         self._interrupted = False
-        self._recording: JsonlWriter | None = None
+        self._outputs: OutputGroup | None = None
 
     async def serve(self, new_analysis: Callable[[], StreamAnalysis]) -> int:
         options = self._options
@@ -143,15 +148,22 @@ class _MonitorRun:
             terminal = stack.enter_context(Terminal(self._output, table=self._shows_table()))
             sinks: list[Sink] = [metrics, terminal.sink]
             metrics.watch_output("log", lambda: self._output.lost)
-            if options.jsonl is not None:
-                recording = JsonlWriter(options.jsonl, on_closed=lambda: self._wake(loop))
-                self._recording = recording
-                stack.push_async_callback(self._close_recording, recording)
-                sinks.append(recording)
-                metrics.watch_output("jsonl", lambda: recording.lost)
-            broadcaster = Broadcaster(self._hello(), sinks=sinks)
+            hello = self._hello()
+            outputs = self._outputs = OutputGroup(
+                options.outputs, hello=hello, bundle=self._bundle, on_closed=lambda: self._wake(loop)
+            )
+            stack.push_async_callback(self._close_outputs, outputs)
+            for output in outputs.outputs:
+                sinks.append(output)
+                metrics.watch_output(output.name, partial(getattr, output, "lost"))
+            broadcaster = Broadcaster(hello, sinks=sinks)
             previews = stack.enter_context(PreviewPublisher())
             metrics.watch_previews(previews)
+
+            def on_frame(scored: ScoredFrame) -> None:
+                previews.offer(scored.stream, scored.frame)
+                outputs.on_frame(scored)
+
             async with (
                 serve(
                     broadcaster,
@@ -168,7 +180,8 @@ class _MonitorRun:
                     new_analysis=new_analysis,
                     publish=broadcaster.publish,
                     on_change=lambda: self._wake(loop),
-                    on_frame=lambda scored: previews.offer(scored.stream, scored.frame),
+                    on_frame=on_frame,
+                    keep=outputs.ring_limits,
                 ) as monitor,
             ):
                 await self._wait_for_end(
@@ -176,8 +189,9 @@ class _MonitorRun:
                 )
         if monitor.failure is not None:
             raise monitor.failure
-        if self._recording is not None and self._recording.failure is not None and not self._interrupted:
-            raise self._recording.failure
+        recording = outputs.recording
+        if recording is not None and recording.failure is not None and not self._interrupted:
+            raise recording.failure
         return 2 if monitor.finished and monitor.all_failed else 0
 
     def _hello(self) -> HelloMessage:
@@ -191,13 +205,11 @@ class _MonitorRun:
             ),
         )
 
-    async def _close_recording(self, recording: JsonlWriter) -> None:
-        """Wait until all lines are written; a signal, or a reader that never continues, ends the wait."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + FINISHED_TIMEOUT_S
-        while not recording.finish() and not self._interrupted and loop.time() < deadline:
-            await asyncio.sleep(POLL_S)
-        recording.close(timeout_s=INTERRUPTED_TIMEOUT_S if self._interrupted else 0.0)
+    async def _close_outputs(self, outputs: OutputGroup) -> None:
+        """Wait until everything is written; a signal, or an output that never continues, ends the wait."""
+        await outputs.close(
+            patience_s=FINISHED_TIMEOUT_S, hurry_s=INTERRUPTED_TIMEOUT_S, hurry=lambda: self._interrupted
+        )
 
     async def _wait_for_end(self, monitor: Monitor, start_output: Callable[[], None]) -> None:
         """Wait until the run is over; call `start_output` once the first source has been tried."""
@@ -205,7 +217,7 @@ class _MonitorRun:
         started, duration_s = loop.time(), self._options.duration_s
 
         def over() -> bool:
-            closed = self._recording is not None and self._recording.closed
+            closed = self._outputs is not None and self._outputs.closed
             return self._interrupted or closed or monitor.finished
 
         await self._wait_until(lambda: over() or monitor.settled, started + SETTLE_TIMEOUT_S)
@@ -229,8 +241,8 @@ class _MonitorRun:
         def hang_up() -> None:
             if self._output.isatty() and not os.isatty(2):
                 interrupt()  # the terminal is gone
-            elif self._recording is not None:
-                self._recording.reopen()
+            elif self._outputs is not None and self._outputs.recording is not None:
+                self._outputs.recording.reopen()
 
         handlers = {signal.SIGINT: interrupt, signal.SIGTERM: interrupt}
         if sys.platform != "win32":
@@ -254,4 +266,4 @@ class _MonitorRun:
 
     def _shows_table(self) -> bool:
         # If standard output is the same terminal, the table and the JSON lines would overwrite each other.
-        return self._output.isatty() and not (self._options.jsonl == STDOUT and sys.stdout.isatty())
+        return self._output.isatty() and not (self._options.outputs.jsonl == STDOUT and sys.stdout.isatty())

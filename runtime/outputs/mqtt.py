@@ -73,6 +73,8 @@ class MqttOptions:
             raise ValueError(f"not an address of a broker; {form}")
         if "?" in self.url or "#" in self.url:
             raise ValueError(f"the address contains ? or #; {form}")
+        if self.password is not None and parts.username is None:
+            raise ValueError(f"a password needs a user name in the address; {form}")
         for topic in (self.topic, self.discovery or "homeassistant"):
             if any(character in topic for character in "+#\0") or topic.startswith("$"):
                 raise ValueError(f"{topic!r} is not a topic to publish on; leave out +, # and a leading $")
@@ -141,6 +143,7 @@ class Mqtt:
         self._published: dict[str, tuple[dict[str, Any], float]] = {}
         # Streams that this connection has announced to Home Assistant; used by the writing thread only.
         self._announced: set[str] = set()
+        self._written: dict[str, bytes] = {}
         self._connected = threading.Event()
         self._client = self._new_client()
         self._writer: BackgroundWriter[_Item] = BackgroundWriter("mqtt", self._write, capacity=CAPACITY)
@@ -261,6 +264,7 @@ class Mqtt:
 
     def _announce(self) -> None:
         self._announced.clear()
+        self._written.clear()
         with self._lock:
             streams = [message.stream for message in self._store.streams()]
         for stream in streams:
@@ -276,7 +280,10 @@ class Mqtt:
             self._announced.add(stream)
             for topic, payload in discovery(self.topics, self._options.discovery, stream):
                 self._publish(topic, payload, retain=True)
-        self._publish(self.topics.state(stream), json.dumps(state).encode(), retain=True)
+        payload = json.dumps(state).encode()
+        if self._written.get(stream) != payload:
+            self._written[stream] = payload
+            self._publish(self.topics.state(stream), payload, retain=True)
 
     def _publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Publish a message, waiting while too many are unacknowledged."""
