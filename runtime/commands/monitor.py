@@ -173,6 +173,7 @@ class _MonitorRun:
                     metrics=metrics,
                     max_clients=options.max_clients,
                     previews=previews,
+                    routes=outputs.routes,
                 ) as server,
                 Monitor(
                     options.sources,

@@ -10,6 +10,7 @@ from runtime.model.bundle import Bundle
 from runtime.outputs.annotated_video.video import AnnotatedStream, AnnotatedVideo
 from runtime.outputs.evidence.manifest import ModelFacts
 from runtime.outputs.evidence.recorder import EvidenceRecorder
+from runtime.outputs.evidence.routes import event_routes
 from runtime.outputs.evidence.store import EvidenceStore
 from runtime.outputs.interface import Output
 from runtime.outputs.jsonl import JsonlWriter
@@ -17,6 +18,7 @@ from runtime.outputs.mqtt import Mqtt
 from runtime.outputs.options import EvidenceOptions, OutputOptions
 from runtime.outputs.webhook import Webhook
 from runtime.pipeline.stream_thread import FrameSink, ScoredFrame
+from runtime.serving.http.exchange import Route
 from streams.input.clips.packet_ring import RingLimits
 
 POLL_S = 0.02
@@ -79,6 +81,11 @@ class OutputGroup:
     def ring_limits(self) -> RingLimits | None:
         """Limits of the packets that the sources should keep; None to keep none."""
         return None if self.evidence is None else self.evidence.ring_limits
+
+    @property
+    def routes(self) -> list[Route]:
+        """HTTP routes of the outputs: the list of events, and their files."""
+        return event_routes(None if self.evidence is None else self.evidence.store)
 
     def on_frame(self, scored: ScoredFrame) -> None:
         """Pass a scored frame to the outputs that need it; returns at once."""

@@ -182,6 +182,7 @@ class Pages:
             "script-src 'self'",
             "style-src 'self'",
             "img-src 'self'",
+            "media-src 'self'",
             f"connect-src 'self'{sockets}",
             "base-uri 'none'",
             "form-action 'none'",
