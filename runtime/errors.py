@@ -15,6 +15,7 @@ UnmaskError
  ├─ ServerError
  │   ├─ PortBusy               another program listens on the port
  │   └─ AddressUnusable        this machine cannot listen on the address
+ ├─ ConfigInvalid              names or values of the configuration are wrong
  ├─ TokenFileInvalid           a token file cannot be read or has a malformed line
  ├─ CertificateInvalid         a certificate or its key cannot be used
  ├─ JsonlFailed                a line of --jsonl could not be written
@@ -213,6 +214,22 @@ class AddressUnusable(ServerError):
             f"cannot listen on {self.host} port {self.port}: {self.reason}; "
             "give an address of this machine with --host and a port from 1024 on with --port"
         )
+
+
+class ConfigInvalid(UnmaskError, ValueError):
+    """Names or values of the configuration are wrong.
+
+    Args:
+        problems: One line for each, with its place, such as `unmask.toml:7: server.port: expected int`.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__(tuple(problems))
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        more = len(self.problems) - 1
+        return self.problems[0] + (f" (and {more} more; see `unmask config check`)" if more else "")
 
 
 class TokenFileInvalid(UnmaskError, ValueError):

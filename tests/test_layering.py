@@ -19,6 +19,7 @@ LAYERS = {
     "streams": (("errors", "text"), "synthesis", "input", "features", "faces"),
     "runtime": (
         ("version", "errors", "files", "messages", "client_messages", "message_delay"),
+        "config",
         "model",
         "engines",
         "pipeline",

@@ -21,6 +21,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+from runtime.config.sources import unique_names
 from runtime.messages import BroadcastMessage, HeartbeatMessage
 from runtime.pipeline.stream_analysis import StreamAnalysis
 from runtime.pipeline.stream_thread import FrameSink, MonitorTiming, StreamThread
@@ -32,25 +33,6 @@ logger = logging.getLogger(__name__)
 # Shutdown after Ctrl-C should take at most two seconds; this leaves half a second for the rest of the
 # program.
 STOP_TIMEOUT_S = 1.5
-
-
-def unique_names(names: Sequence[str]) -> list[str]:
-    """Return stream names without duplicates: the second `cam` becomes `cam-2`.
-
-    Args:
-        names: Names of the sources, in their order.
-    """
-    taken: set[str] = set()
-    unique = []
-    for name in names:
-        number, candidate = 1, name
-        # Another source may itself be called `cam-2`.
-        while candidate in taken or (number > 1 and candidate in names):
-            number += 1
-            candidate = f"{name}-{number}"
-        taken.add(candidate)
-        unique.append(candidate)
-    return unique
 
 
 class Monitor:

@@ -18,7 +18,7 @@ from runtime.engines.interface import Engine
 from runtime.errors import EngineFailed
 from runtime.messages import BroadcastMessage, HeartbeatMessage, StreamMessage, VerdictMessage
 from runtime.model.bundle import Bundle, load_bundle
-from runtime.pipeline.monitor import Monitor, unique_names
+from runtime.pipeline.monitor import Monitor
 from runtime.pipeline.stream_analysis import StreamAnalysis
 from runtime.pipeline.stream_state import stall_timeout_s
 from runtime.pipeline.stream_thread import MonitorTiming, Playback, ScoredFrame
@@ -351,12 +351,6 @@ def test_playback_follows_the_time_stamps_of_a_file() -> None:
     ]
     delays = [round(playback.delay_s(pts_s, now, restart=restart), 6) for pts_s, now, restart in steps]
     assert delays == [0, 0.4, 0, 0.1, 0, 0.1, 0]
-
-
-def test_names_are_made_unique() -> None:
-    """Repeated names are numbered, without taking the name of another source."""
-    assert unique_names(["cam", "door", "cam", "cam"]) == ["cam", "door", "cam-2", "cam-3"]
-    assert unique_names(["cam", "cam", "cam-2"]) == ["cam", "cam-3", "cam-2"]
 
 
 def test_arguments_are_checked() -> None:

@@ -1,0 +1,252 @@
+"""Configuration from a file and from options, checked the same way; every problem names its place.
+
+config = make_config(merge(read_settings(Path("unmask.toml")), settings_of_the_command_line))
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin
+
+import msgspec
+
+from runtime.config.lines import KeyPath, find_lines
+from runtime.config.model import MonitorConfig
+from runtime.errors import ConfigInvalid
+
+MAX_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings before they are checked, and where each comes from.
+
+    Args:
+        values: Nested tables, as `tomllib` returns them.
+        places: Place of a setting by its path, such as `unmask.toml:7` or `--port`.
+        origin: Place of settings that are not in `places`, such as the name of the file.
+    """
+
+    values: Mapping[str, Any]
+    places: Mapping[KeyPath, str] = field(default_factory=dict)
+    origin: str = "configuration"
+
+    def place(self, path: KeyPath) -> str:
+        """Return the place of a setting, or of the nearest table around it."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.places:
+                return self.places[path[:length]]
+        return self.origin
+
+
+def read_settings(path: Path) -> Settings:
+    """Read a file of settings.
+
+    Args:
+        path: TOML file.
+
+    Raises:
+        ConfigInvalid: It cannot be read or is not TOML; the message names the line.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigInvalid([f"{path}: {(error.strerror or str(error)).lower()}"]) from error
+    if len(content) > MAX_BYTES:
+        raise ConfigInvalid([f"{path}: it is larger than 1 MiB; give a configuration file"])
+    try:
+        # The mark that some editors write at the beginning is no part of TOML.
+        text = content.decode("utf-8-sig").replace("\r\n", "\n")
+        values = tomllib.loads(text)
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigInvalid([f"{path}:{line}: not UTF-8 text"]) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigInvalid([_syntax_problem(path, text, str(error))]) from None
+    places = {key: f"{path}:{line}" for key, line in find_lines(text).items()}
+    return Settings(values=values, places=places, origin=str(path))
+
+
+def merge(first: Settings, second: Settings) -> Settings:
+    """Return the settings of both; of one that both contain, the second counts, and arrays are joined.
+
+    Args:
+        first: Settings of a file.
+        second: Settings of the command line.
+    """
+    places = dict(first.places)
+
+    def merged(one: Mapping[str, Any], other: Mapping[str, Any], path: KeyPath) -> dict[str, Any]:
+        values = dict(one)
+        for key, value in other.items():
+            here, before = (*path, key), values.get(key)
+            offset = 0
+            if isinstance(before, Mapping) and isinstance(value, Mapping):
+                values[key] = merged(before, value, here)
+                continue
+            if isinstance(before, list) and isinstance(value, list):
+                offset = len(before)
+                value = [*before, *value]
+            values[key] = value
+            for place, text in second.places.items():
+                if place[: len(here)] == here:
+                    places[_shifted(place, len(here), offset)] = text
+        return values
+
+    return Settings(values=merged(first.values, second.values, ()), places=places, origin=first.origin)
+
+
+def make_config(settings: Settings) -> MonitorConfig:
+    """Check settings and return the configuration.
+
+    Args:
+        settings: The settings.
+
+    Raises:
+        ConfigInvalid: Names or values are wrong; the message has a line for each, with its place.
+    """
+    problems: list[str] = []
+    config = _decode(MonitorConfig, settings.values, (), settings, problems)
+    problems += _duplicate_names(settings)
+    if problems:
+        raise ConfigInvalid(problems)
+    assert isinstance(config, MonitorConfig)
+    return config
+
+
+def _decode(
+    kind: type[msgspec.Struct],
+    values: Mapping[str, Any],
+    path: KeyPath,
+    settings: Settings,
+    problems: list[str],
+) -> msgspec.Struct | None:
+    """Return the struct of a table, or None after adding its problems."""
+    fields = {item.name: item for item in msgspec.structs.fields(kind)}
+    before = len(problems)
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        here = (*path, key)
+        if key not in fields:
+            advice = _nearest(key, path, fields)
+            problems.append(f"{settings.place(here)}: {_dotted(here)}: unknown key; {advice}")
+            continue
+        found[key] = _value(fields[key].type, value, here, settings, problems)
+    for name, item in fields.items():
+        if name not in values and item.required:
+            problems.append(f"{settings.place(path)}: {_dotted((*path, name))}: this key is missing")
+    if len(problems) > before:
+        return None
+    try:
+        return kind(**found)
+    except ValueError as error:
+        problems.append(f"{settings.place(path)}: {_dotted(path) or 'settings'}: {error}")
+        return None
+
+
+def _value(kind: Any, value: Any, path: KeyPath, settings: Settings, problems: list[str]) -> Any:
+    """Return the value of a key, or None after adding its problems."""
+    section = _section_of(kind)
+    if section is not None and isinstance(value, Mapping):
+        return _decode(section, value, path, settings, problems)
+    if get_origin(kind) is tuple and _section_of(get_args(kind)[0]) and isinstance(value, list):
+        inner = get_args(kind)[0]
+        items = [_value(inner, item, (*path, index), settings, problems) for index, item in enumerate(value)]
+        return tuple(items)
+    try:
+        if section is not None:
+            raise msgspec.ValidationError("expected a table")
+        return msgspec.convert(value, kind, dec_hook=_path_from)
+    except msgspec.ValidationError as error:
+        problems.append(f"{settings.place(path)}: {_dotted(path)}: {_plain(str(error))}")
+        return None
+
+
+def _path_from(kind: type, value: Any) -> Any:
+    if kind is Path and isinstance(value, str) and value:
+        return Path(value)
+    raise msgspec.ValidationError("Expected the path of a file")
+
+
+def _section_of(kind: Any) -> type[msgspec.Struct] | None:
+    """Return the struct in a type, which may be optional; None if there is none."""
+    members = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+    for member in members:
+        if isinstance(member, type) and issubclass(member, msgspec.Struct):
+            return member
+    return None
+
+
+def _duplicate_names(settings: Settings) -> Iterator[str]:
+    sources = settings.values.get("sources")
+    first: dict[str, str] = {}
+    for index, source in enumerate(sources if isinstance(sources, list) else ()):
+        name = source.get("name") if isinstance(source, Mapping) else None
+        if not isinstance(name, str):
+            continue
+        place = settings.place(("sources", index, "name"))
+        if name in first:
+            where = f"{place}: sources[{index}].name"
+            yield f"{where}: {name!r} is also the name in {first[name]}; give another one"
+        first.setdefault(name, place)
+
+
+def _nearest(key: str, path: KeyPath, fields: Mapping[str, Any]) -> str:
+    normal = key.lower().replace("-", "_")
+    if close := difflib.get_close_matches(normal, fields, n=1, cutoff=0.6):
+        return f"did you mean {close[0]}?"
+    elsewhere = [found for found in _all_keys(MonitorConfig) if found[-1] == normal]
+    if elsewhere:
+        return f"did you mean {_dotted(elsewhere[0])}?"
+    secret = [name for name in fields if name.startswith(f"{normal}_")]
+    if secret:
+        return f"did you mean {' or '.join(secret)}?"
+    return f"the keys here are {', '.join(fields)}"
+
+
+def _all_keys(kind: type[msgspec.Struct], path: KeyPath = ()) -> Iterator[KeyPath]:
+    for item in msgspec.structs.fields(kind):
+        here = (*path, item.name)
+        yield here
+        inner = _section_of(item.type)
+        if inner is not None:
+            yield from _all_keys(inner, here)
+
+
+def _syntax_problem(path: Path, text: str, message: str) -> str:
+    reason, _, position = message.rpartition(" (at ")
+    match = re.match(r"line (\d+)", position)
+    line = int(match[1]) if match else text.count("\n") + 1
+    key = _key_on(text, line)
+    return f"{path}:{line}: {f'{key}: ' if key else ''}{(reason or message).lower()}; check the TOML syntax"
+
+
+def _key_on(text: str, line: int) -> str | None:
+    """Return the key on a line, whose value may be a secret."""
+    lines = text.split("\n")
+    match = re.match(r"\s*([A-Za-z0-9_.-]+)\s*=", lines[line - 1] if line <= len(lines) else "")
+    return match[1] if match else None
+
+
+def _shifted(path: KeyPath, depth: int, offset: int) -> KeyPath:
+    if len(path) > depth and isinstance(index := path[depth], int):
+        return (*path[:depth], index + offset, *path[depth + 1 :])
+    return path
+
+
+def _dotted(path: KeyPath) -> str:
+    text = ""
+    for key in path:
+        text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else key
+    return text
+
+
+def _plain(message: str) -> str:
+    text = message.partition(" - at ")[0].replace("`", "")
+    return text[0].lower() + text[1:]

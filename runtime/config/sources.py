@@ -1,0 +1,124 @@
+"""Sources of a configuration, ready to be opened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from runtime.config.model import MonitorConfig, SourceConfig, ThresholdsConfig
+from runtime.config.secrets import find_secret
+from streams.errors import SourceError, SourceInvalid
+from streams.input.source import Source, parse_source
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchedSource:
+    """Source with the settings of its analysis.
+
+    Args:
+        source: Source to read; its name is the name of the stream, unique within the program.
+        rate_hz: Verdicts per second and face; None for one per sample.
+        thresholds: Thresholds that differ from the model's.
+    """
+
+    source: Source
+    rate_hz: float | None = None
+    thresholds: ThresholdsConfig = ThresholdsConfig()  # noqa: RUF009  frozen
+
+    def renamed(self, name: str) -> WatchedSource:
+        """Return the same source under another name."""
+        return replace(self, source=replace(self.source, name=name))
+
+
+def make_source(config: SourceConfig) -> Source:
+    """Return the source of its configuration, with secrets from their files and variables.
+
+    Args:
+        config: One source.
+
+    Raises:
+        SourceError: The address is wrong.
+        ValueError: A secret cannot be read; the message contains nothing of it.
+    """
+    address = config.address or find_secret(config.address_env, config.address_file)
+    assert address is not None
+    password = find_secret(config.password_env, config.password_file)
+    if config.user is not None:
+        address = _with_user(address, config.user, password)
+    return parse_source(address, name=config.name, rtsp_transport=config.transport)
+
+
+def make_sources(config: MonitorConfig) -> tuple[list[WatchedSource], list[tuple[int, str]]]:
+    """Return the sources of a configuration with unique names, and what is wrong with the others.
+
+    Args:
+        config: The configuration.
+
+    Returns:
+        The sources, and for each that cannot be used its index and the reason.
+    """
+    watched: list[WatchedSource] = []
+    problems: list[tuple[int, str]] = []
+    for index, item in enumerate(config.sources):
+        try:
+            watched.append(watch(item, config))
+        except (SourceError, ValueError) as error:
+            problems.append((index, str(error)))
+    names = unique_names([item.source.name for item in watched])
+    return [item.renamed(name) for item, name in zip(watched, names, strict=True)], problems
+
+
+def watch(item: SourceConfig, config: MonitorConfig) -> WatchedSource:
+    """Return a source with its own settings, or else those of the whole program.
+
+    Args:
+        item: Configuration of the source.
+        config: Configuration of the program.
+
+    Raises:
+        SourceError: The address is wrong.
+        ValueError: A secret cannot be read, or the thresholds exclude each other.
+    """
+    common, own = config.thresholds or ThresholdsConfig(), item.thresholds or ThresholdsConfig()
+    return WatchedSource(
+        source=make_source(item),
+        rate_hz=config.rate if item.rate is None else item.rate,
+        thresholds=ThresholdsConfig(
+            real=common.real if own.real is None else own.real,
+            fake=common.fake if own.fake is None else own.fake,
+        ),
+    )
+
+
+def unique_names(names: Iterable[str]) -> list[str]:
+    """Return stream names without duplicates: the second `cam` becomes `cam-2`.
+
+    Args:
+        names: Names of the sources, in their order.
+    """
+    names = list(names)
+    taken: set[str] = set()
+    unique = []
+    for name in names:
+        number, candidate = 1, name
+        # Another source may itself be called `cam-2`.
+        while candidate in taken or (number > 1 and candidate in names):
+            number += 1
+            candidate = f"{name}-{number}"
+        taken.add(candidate)
+        unique.append(candidate)
+    return unique
+
+
+def _with_user(address: str, user: str, password: str | None) -> str:
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        raise SourceInvalid("the address", "it is malformed") from None
+    if not parts.scheme or not parts.netloc:
+        raise SourceInvalid("the address", "only a network address has a user", "remove the key user")
+    if "@" in parts.netloc:
+        raise SourceInvalid(f"{parts.scheme}://…", "it contains a user already", "remove it or the key user")
+    secret = "" if password is None else f":{quote(password, safe='')}"
+    return urlunsplit(parts._replace(netloc=f"{quote(user, safe='')}{secret}@{parts.netloc}"))
