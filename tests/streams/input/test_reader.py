@@ -14,6 +14,7 @@ import av
 import numpy as np
 import pytest
 
+from benchmarks.helpers.rtsp_process import RtspProcess
 from streams.errors import EndOfStream, SourceMissing, SourceNotVideo
 from streams.input.capture.interface import Timeouts
 from streams.input.events import Connected, Connecting, Ended, Event, TooSlow
@@ -21,7 +22,6 @@ from streams.input.reader import Backoff, open_reader
 from streams.input.sampler import Sampler
 from streams.input.source import parse_source
 from tests.support.reading import TIMEOUT_S, failure_of, frames_of, reading
-from tests.support.rtsp_process import RtspProcess
 
 IndexOf = Callable[[av.VideoFrame], int]
 MakeVideo = Callable[..., Path]
