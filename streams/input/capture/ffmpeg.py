@@ -104,7 +104,8 @@ class FFmpegCapture:
             self._container.close()
             raise
         self._pace = Pace() if source.kind == "pipe" and self.delivery.real_time else None
-        self._presentation = PresentationTimes(None if self.delivery.real_time else 0)
+        reorders = self.delivery.finite and bool(self._stream.codec_context.has_b_frames)
+        self._presentation = PresentationTimes(None if self.delivery.real_time else 0, reorders=reorders)
         self._untimed = self.delivery.real_time and self._container.format.name in _UNTIMED_FORMATS
         self._time_base = _ARRIVAL_TIME_BASE if self._untimed else self._stream.time_base or Fraction(1, 1000)
         self._set_threads()

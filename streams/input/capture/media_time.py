@@ -22,15 +22,21 @@ class PresentationTimes:
     order. So once a time stamp has stepped back, each frame gets the smallest time stamp among the packets
     that have no frame yet. Without such a packet, the frame follows the last one by its duration.
 
+    For a codec that reorders frames, both give the same result at first, so there it is done from the start:
+    until the packets' time stamps step back, which shows that they are presentation times.
+
     FFmpeg's best-effort time stamps, which PyAV does not expose, serve the same purpose, but fail where the
     decoding times that FFmpeg guesses step back too, as for MPEG-4 in Matroska.
 
     Args:
         start: Time of the first frame if there is no time stamp; None to leave such frames without a time.
+        reorders: Whether the codec stores frames in another order than that of presentation.
     """
 
-    def __init__(self, start: int | None) -> None:
+    def __init__(self, start: int | None, *, reorders: bool = False) -> None:
         self._next = start
+        self._unknown = reorders
+        self._fed_pts: int | None = None
         self._last_pts: int | None = None
         self._sorts = False
         self._packets = 0
@@ -46,6 +52,9 @@ class PresentationTimes:
         self._packets += 1
         self._pending = [entry for entry in self._pending if entry[1] > self._packets - _MAX_DELAY]
         if pts is not None:
+            steps_back = self._fed_pts is not None and pts < self._fed_pts
+            self._unknown = self._unknown and not steps_back and self._packets <= _MAX_DELAY
+            self._fed_pts = pts
             self._pending.append((pts, self._packets))
 
     def present(self, pts: int | None, *, duration: int) -> int | None:
@@ -62,7 +71,7 @@ class PresentationTimes:
             self._sorts = self._sorts or (self._last_pts is not None and pts < self._last_pts)
             self._last_pts = pts
         time = pts
-        if self._pending and (self._sorts or pts is None):
+        if self._pending and (self._sorts or self._unknown or pts is None):
             time = min(self._pending)[0]
         # All equal ones, because the slices of one frame can come in several packets.
         self._pending = [entry for entry in self._pending if entry[0] != time]

@@ -52,6 +52,30 @@ def test_time_stamps_are_sorted_once_one_steps_back(
     assert times(stamps, delay=delay) == expected
 
 
+@pytest.mark.parametrize(
+    ("packets", "frames", "expected"),
+    [
+        # In decoding order, in containers that have no presentation times.
+        ([0, 1, 2, 3, 4, 5], [0, 3, 1, 2, 5, 4], [0, 1, 2, 3, 4, 5]),
+        # Presentation times, which the packets show by stepping back; packet 3 is damaged and has no frame.
+        ([0, 3, 1, 2, 6, 4, 5], [0, 1, 2, 4, 5, 6], [0, 1, 2, 4, 5, 6]),
+    ],
+)
+def test_frames_of_a_codec_that_reorders_are_sorted_from_the_start(
+    packets: list[int], frames: list[int], expected: list[int]
+) -> None:
+    """The first frames have the right times too, unless the time stamps are right already."""
+    presentation = PresentationTimes(0, reorders=True)
+    stamps = iter(packets)
+    for _ in range(3):
+        presentation.feed(next(stamps))
+    presented = []
+    for pts in frames:
+        presentation.feed(next(stamps, None))
+        presented.append(presentation.present(pts, duration=1))
+    assert presented == expected
+
+
 @pytest.mark.fuzz
 @given(st.lists(st.permutations(range(4)), min_size=1, max_size=20), st.integers(4, 16))
 def test_any_reordering_is_undone(groups: list[list[int]], delay: int) -> None:
