@@ -107,8 +107,8 @@ def network_address(text: str) -> Address:
     if parts is None or not (parts.hostname is None or _HOST.fullmatch(parts.hostname)):
         raise SourceInvalid(masked, "not a well-formed address", _ENCODE)
     unambiguous = _host_is_unambiguous(parts)
-    if not unambiguous and "@" in parts.netloc:
-        # FFmpeg would look up a part of the password as a host name.
+    if not unambiguous and ("@" in parts.netloc or _host_may_be_a_user(parts)):
+        # FFmpeg would look up the user name, or a part of the password, as a host name.
         raise SourceInvalid(masked, "it is unclear where the password ends", _ENCODE)
     if not unambiguous:
         return Address(text, shown=masked, name=scheme, scheme=scheme)
@@ -166,6 +166,12 @@ def _host_is_unambiguous(parts: SplitResult) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _host_may_be_a_user(parts: SplitResult) -> bool:
+    """Return whether host and port look like a user name and the digits of a password: `ada:12/pa@host`."""
+    host = parts.hostname or ""
+    return ":" in parts.netloc and "." not in host and host != "localhost"
 
 
 def _may_have_user(parts: SplitResult) -> bool:

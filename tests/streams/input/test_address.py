@@ -35,10 +35,10 @@ SECRETS = ("s3cr3t", "s3", "cr3t", "ada", "K3Y")
         ("udp://@239.0.0.1:1234?localaddr=K3Y", "udp://239.0.0.1:1234"),
         ("tcp://0.0.0.0:9000?listen&k=K3Y", "tcp://0.0.0.0:9000"),
         ("ftp://ada:s3cr3t@host/K3Y.mp4", "ftp://host"),
-        # A password with an unescaped slash: the host cannot be distinguished from a part of it.
-        ("rtsp://ada:12/cr3t@host/cam", "rtsp://…"),
+        # The host could be a part of a password with an unescaped slash.
         ("rtsp://s3/cr3t@host/cam", "rtsp://…"),
-        ("http://ada:80?cr3t@host/cam", "http://…"),
+        ("rtsp://live.example:554/K3Y@cr3t", "rtsp://…"),
+        ("http://localhost:8080/K3Y?a=s3@cr3t", "http://…"),
         ("rtsp://ada:s3cr3t@10.0.0.7/me@home", "rtsp://10.0.0.7"),
     ],
 )
@@ -90,6 +90,11 @@ def test_only_what_opens_a_source_asks_for_the_whole_address() -> None:
     "text",
     [
         "rtsp://ada:s3cr3t/x@host/cam",
+        "rtsp://ada:12/cr3t@host/cam",
+        "rtsp://ada:12/cr3t@10.0.0.7:554/cam",
+        "http://ada:80?cr3t@host/cam",
+        "rtsp://ada:80#cr3t@host/cam",
+        "rtsp://ada:/cr3t@host/cam",
         "rtsp://ada:s3@ss/cr3t@host/cam",
         "rtsp://ada:s3#cr3t@host/cam",
         "rtsp://user=ada&password=s3cr3t/",
