@@ -91,6 +91,7 @@ class ScanResult:
 class _FaceHistory:
     logits: list[float] = field(default_factory=list)
     samples: int = 0
+    seconds: float = 0.0
 
 
 class ScanAccumulator:
@@ -108,6 +109,7 @@ class ScanAccumulator:
         self._frames = 0
         self._seconds = 0.0
         self._last_s: float | None = None
+        self._last_faces: list[_FaceHistory] = []
         # Windows without a verdict because the face is a still image, and repeated frames.
         self._still = 0
         self._repeated = self._turned = 0
@@ -122,21 +124,29 @@ class ScanAccumulator:
         pts_s, step_s = observed.frame.pts_s, 1 / self._bundle.sample_hz
         if self._last_s is not None and 0 < pts_s - self._last_s <= MAX_INTERVAL_S:
             # The last sample counts for the time until this one instead of one nominal interval.
-            self._seconds += pts_s - self._last_s - step_s
-        self._seconds += step_s
+            self._add_seconds(pts_s - self._last_s - step_s)
+        present = [self._faces.setdefault(face.id, _FaceHistory()) for face in observed.faces]
+        self._last_faces = present
+        self._add_seconds(step_s)
         self._last_s = pts_s
         if observed.repeated:
             self._repeated += 1
             return
         self._frames += 1
-        for face in observed.faces:
-            self._faces.setdefault(face.id, _FaceHistory()).samples += 1
+        for history in present:
+            history.samples += 1
         for verdict in verdicts:
             if verdict.reason is not None:
                 self._still += verdict.reason == "no_motion"
                 self._turned += verdict.reason == "turned"
             elif verdict.logit is not None:
                 self._faces[verdict.face].logits.append(verdict.logit)
+
+    def _add_seconds(self, seconds: float) -> None:
+        """Add to the length of the video, and to the time in view of the faces of the last frame."""
+        self._seconds += seconds
+        for history in self._last_faces:
+            history.seconds += seconds
 
     def result(self, file: str) -> ScanResult:
         """Return the result of the video.
@@ -164,7 +174,7 @@ class ScanAccumulator:
                     face=face.face,
                     p_fake=face_p_fake(face, calibration),
                     windows=len(face.logits),
-                    seconds=face.samples / self._bundle.sample_hz,
+                    seconds=self._faces[face.face].seconds,
                     counts=face.face in counting,
                 )
                 for face in faces
