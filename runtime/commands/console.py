@@ -50,14 +50,13 @@ class LiveConsole:
     """Live table of every stream and its faces; a sink of the broadcaster, rendered by rich.
 
     Args:
-        wall: Unix time in seconds.
+        clock: Monotonic clock in seconds.
     """
 
-    def __init__(self, *, wall: Callable[[], float] = time.time) -> None:
-        self._wall = wall
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         # Messages come from the threads of the streams, and rich renders on a thread of its own.
         self._lock = threading.Lock()
-        self._snapshot = SnapshotStore()
+        self._snapshot = SnapshotStore(clock=clock)
         self._health: dict[str, StreamHealth] = {}
 
     def __call__(self, encoded: EncodedMessage) -> None:
@@ -77,7 +76,7 @@ class LiveConsole:
         table.add_column("dropped", justify="right", no_wrap=True)
         with self._lock:
             streams = self._snapshot.streams()
-            verdicts = self._snapshot.verdicts(self._wall())
+            verdicts = self._snapshot.verdicts()
             health = self._health
         for stream in streams:
             of_stream = [verdict for verdict in verdicts if verdict.stream == stream.stream]

@@ -116,7 +116,6 @@ class Mqtt:
 
     Args:
         options: Broker and topics.
-        wall: Unix time in seconds, comparable with that of the messages.
         clock: Monotonic clock in seconds.
 
     Raises:
@@ -127,19 +126,17 @@ class Mqtt:
         self,
         options: MqttOptions,
         *,
-        wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = "mqtt"
         self.topics = Topics(options.topic)
         self._options = options
-        self._wall = wall
         self._clock = clock
         self._failures = FailureLog(logger, f"MQTT broker {options.shown}")
         self._changes = StateChanges()
         # Guards the store and what was published of it: messages come from the threads of the streams.
         self._lock = threading.Lock()
-        self._store = SnapshotStore()
+        self._store = SnapshotStore(clock=clock)
         self._published: dict[str, tuple[dict[str, Any], float]] = {}
         # Streams that this connection has announced to Home Assistant; used by the writing thread only.
         self._announced: set[str] = set()
@@ -247,7 +244,7 @@ class Mqtt:
         message = next((known for known in self._store.streams() if known.stream == stream), None)
         if message is None:
             return None
-        verdicts = [v for v in self._store.verdicts(self._wall()) if v.stream == stream]
+        verdicts = [v for v in self._store.verdicts() if v.stream == stream]
         return stream_state(message, verdicts)
 
     def _write(self, item: _Item) -> None:

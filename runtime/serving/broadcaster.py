@@ -138,7 +138,7 @@ class Broadcaster:
         # Guards everything below; held for the time it takes to encode one message.
         self._lock = threading.Lock()
         self._seq = 0
-        self._store = SnapshotStore()
+        self._store = SnapshotStore(clock=clock)
         self._subscriptions: set[Subscription] = set()
         self._lost_by_closed = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -178,7 +178,7 @@ class Broadcaster:
             if streams not in self._views:
                 view = Broadcaster(self.hello, capacity=self.capacity, wall=self._wall, clock=self._clock)
                 current: list[BroadcastMessage] = [*self._store.streams()]
-                for message in (*current, *self._store.verdicts(self._wall())):
+                for message in (*current, *self._store.verdicts()):
                     if (visible := _visible(message, streams)) is not None:
                         view.publish(visible)
                 self._views[streams] = view
@@ -247,9 +247,8 @@ class Broadcaster:
             return self._snapshot()
 
     def _snapshot(self) -> SnapshotMessage:
-        now = self._wall()
-        streams, verdicts = tuple(self._store.streams()), tuple(self._store.verdicts(now))
-        return SnapshotMessage(seq=self._seq, time=now, streams=streams, verdicts=verdicts)
+        streams, verdicts = tuple(self._store.streams()), tuple(self._store.verdicts())
+        return SnapshotMessage(seq=self._seq, time=self._wall(), streams=streams, verdicts=verdicts)
 
     def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._subscriptions and self._loop is not None and not self._loop.is_closed():

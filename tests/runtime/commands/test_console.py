@@ -55,7 +55,7 @@ def rendered(table: LiveConsole) -> str:
 
 @pytest.fixture
 def table() -> LiveConsole:
-    return LiveConsole(wall=lambda: NOW)
+    return LiveConsole(clock=lambda: 0.0)
 
 
 def test_table_shows_each_face(table: LiveConsole) -> None:
@@ -85,8 +85,11 @@ def test_table_removes_stale_faces(table: LiveConsole) -> None:
 
 def test_table_shows_no_expired_verdict() -> None:
     """A verdict disappears after its expiry even without a further message."""
-    table = LiveConsole(wall=lambda: NOW + 60)
+    now = [0.0]
+    table = LiveConsole(clock=lambda: now[0])
     send(table, StreamMessage(stream="cam", state="live"), verdict("real", 0.1))
+    assert "real" in rendered(table)
+    now[0] = 60.0
     assert "real" not in rendered(table)
 
 
