@@ -17,7 +17,7 @@ import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -62,6 +62,8 @@ SEND_BUFFER_BYTES = 32 * 1024
 OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 # Connections that wait in the kernel until they are accepted.
 LISTEN_BACKLOG = 128
+# Attempts to find a port that is free on every address of a host name.
+PORT_ATTEMPTS = 20
 # Time between checks for tokens that have ended and certificates that were renewed.
 SECURITY_CHECK_S = 1.0
 
@@ -326,6 +328,8 @@ async def _listen(
     if not 0 <= port <= 65535:
         raise AddressUnusable(host, port, "a port is a number from 0 to 65535")
     try:
+        if port == 0 and host:
+            port = await asyncio.to_thread(_shared_port, host)
         listener = await serve_websockets(
             handle,
             **_listening_options(host, port),
@@ -391,6 +395,23 @@ async def _close(listener: WebSocketServer, connections: _Connections) -> None:
         for connection in tuple(connections):
             connection.transport.abort()
         await listener.wait_closed()
+
+
+def _shared_port(host: str) -> int:
+    """Return a port that is free on all addresses of a name such as `localhost`; 0 if it has only one."""
+    found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    addresses = dict.fromkeys((family, address) for family, _, _, _, address in found)
+    for _ in range(PORT_ATTEMPTS if len(addresses) > 1 else 0):
+        port = 0
+        with ExitStack() as sockets, suppress(OSError):
+            for family, address in addresses:
+                opened = sockets.enter_context(socket.socket(family))
+                if family == socket.AF_INET6:
+                    opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                opened.bind((address[0], port, *address[2:]))
+                port = opened.getsockname()[1]
+            return port
+    return 0
 
 
 def _listening_options(host: str, port: int) -> dict[str, Any]:

@@ -365,6 +365,20 @@ def test_all_interfaces_means_ipv4_and_ipv6(host: str, address: str) -> None:
         assert connection.getresponse().status == 200
 
 
+def test_any_free_port_is_the_same_on_all_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name such as `localhost` may have several addresses; the printed port is right for each."""
+    resolve = socket.getaddrinfo
+
+    def two_addresses(host: str, *arguments: Any, **options: Any) -> list[Any]:
+        hosts = ["127.0.0.1", "127.0.0.2"] if host == "two.test" else [host]
+        return [entry for name in hosts for entry in resolve(name, *arguments, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", two_addresses)
+    with serve_in_thread(make_broadcaster(), host="two.test", port=0) as server:
+        for address in ("127.0.0.1", "127.0.0.2"):
+            socket.create_connection((address, server.port), timeout=TIMEOUT_S).close()
+
+
 def test_a_malformed_origin_is_an_error_at_the_start() -> None:
     """A mistake in --allow-origin does not start a server that admits no page."""
     with (
