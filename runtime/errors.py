@@ -22,6 +22,8 @@ UnmaskError
  ├─ EvidenceFailed            evidence cannot be kept in a folder
  ├─ ExtraMissing              an optional library is not installed
  ├─ VideoNotWritten           an annotated video cannot be written
+ ├─ StreamUnknown              there is no stream of this name
+ ├─ StreamNameTaken            there is a stream of this name already
  ├─ RateTooHigh                more verdicts per second requested than the model takes samples
  ├─ NoVideos                   a directory to scan contains no video file
  └─ ReportNotWritten           a report of a scan cannot be written
@@ -350,6 +352,39 @@ class ExtraMissing(UnmaskError, ImportError):
 
     def __str__(self) -> str:
         return f"{self.use} needs {self.library}, which is not installed; pip install 'unmask[{self.extra}]'"
+
+
+class StreamUnknown(UnmaskError, LookupError):
+    """There is no stream of this name.
+
+    Args:
+        name: The name.
+        names: Names of all streams.
+    """
+
+    def __init__(self, name: str, names: Sequence[str]) -> None:
+        super().__init__(name, tuple(names))
+        self.name = name
+        self.names = tuple(names)
+
+    def __str__(self) -> str:
+        known = ", ".join(repr(name) for name in self.names) or "none"
+        return f"there is no stream {self.name!r}; the streams are {known}"
+
+
+class StreamNameTaken(UnmaskError, ValueError):
+    """There is a stream of this name already.
+
+    Args:
+        name: The name.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"there is a stream {self.name!r} already; give another name"
 
 
 class RateTooHigh(UnmaskError, ValueError):

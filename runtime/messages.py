@@ -30,7 +30,15 @@ HEARTBEAT_S = 1.0
 
 FaceState = Literal["warming", "real", "uncertain", "fake", "stale"]
 StreamState = Literal[
-    "connecting", "live", "no_face", "too_slow", "stalled", "overloaded", "offline", "ended"
+    "connecting",
+    "live",
+    "no_face",
+    "too_slow",
+    "stalled",
+    "overloaded",
+    "offline",
+    "ended",
+    "removed",
 ]
 
 UncertainReason = Literal["no_motion", "turned"]
@@ -156,8 +164,9 @@ class StreamMessage(_Message, frozen=True, kw_only=True, tag="stream"):
 
     Args:
         stream: Name of the stream.
-        state: `connecting`, `live`, `no_face`, `too_slow`, `stalled`, `overloaded`, `offline` or `ended`.
-            Faces have verdicts only while their stream is `live`.
+        state: `connecting`, `live`, `no_face`, `too_slow`, `stalled`, `overloaded`, `offline`, `ended` or
+            `removed`, after which the stream no longer exists. Faces have verdicts only while their stream is
+            `live`.
         reason: Cause in one line without credentials; None where the state needs no explanation.
 
     Raises:

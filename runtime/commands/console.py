@@ -35,6 +35,7 @@ STREAM_STYLES: dict[StreamState, str] = {
     "overloaded": "yellow",
     "offline": "red",
     "ended": "dim",
+    "removed": "dim",
 }
 FACE_STYLES: dict[FaceState, str] = {
     "warming": "dim",

@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Self
 
 from runtime.config.sources import unique_names
+from runtime.errors import StreamNameTaken, StreamUnknown
 from runtime.messages import BroadcastMessage, HeartbeatMessage
 from runtime.pipeline.stream_analysis import StreamAnalysis
 from runtime.pipeline.stream_thread import FrameSink, MonitorTiming, StreamThread
@@ -41,7 +42,7 @@ class Monitor:
     On an event loop, use `async with`: leaving the context waits for the threads, up to `STOP_TIMEOUT_S`.
 
     Args:
-        sources: Sources to watch, at least one.
+        sources: Sources to watch; others may be added while it runs.
         sample_hz: Sample rate of the model.
         new_analysis: Factory of the analysis of one stream; called on that source's thread, at the start and
             at each restart.
@@ -51,9 +52,6 @@ class Monitor:
         timing: Timeouts, intervals and clock.
         on_frame: Receives each scored frame on its source's thread; must return at once and must not raise.
         keep: Limits of the packets that scored frames refer to; None to keep none.
-
-    Raises:
-        ValueError: There is no source.
     """
 
     def __init__(
@@ -68,33 +66,27 @@ class Monitor:
         on_frame: FrameSink = lambda scored: None,
         keep: RingLimits | None = None,
     ) -> None:
-        if not sources:
-            raise ValueError("there must be at least one source")
         self._timing = timing or MonitorTiming()
         self._publish = publish
         self._on_change = on_change
         self._stopping = threading.Event()
+        self._sample_hz = sample_hz
+        self._new_analysis = new_analysis
+        self._on_frame = on_frame
+        self._keep = keep
+        # Replaced as a whole by the thread that adds and removes streams, because others iterate over it.
+        self._streams: tuple[StreamThread, ...] = ()
+        self._running = False
         self._finished = threading.Event()
         self._settled = threading.Event()
         self._failure: BaseException | None = None
         self._started = self._timing.clock()
-        self._streams = [
-            StreamThread(
-                replace(source, name=name),
-                sample_hz=sample_hz,
-                new_analysis=new_analysis,
-                publish=publish,
-                on_change=self._update,
-                stopping=self._stopping,
-                timing=self._timing,
-                on_frame=on_frame,
-                keep=keep,
-            )
-            for source, name in zip(sources, unique_names([source.name for source in sources]), strict=True)
-        ]
+        for source, name in zip(sources, unique_names([source.name for source in sources]), strict=True):
+            self.add(replace(source, name=name))
         self._ticker = threading.Thread(target=self._tick, name="ticker", daemon=True)
 
     def __enter__(self) -> Self:
+        self._running = True
         for stream in self._streams:
             stream.publish_state()
         for stream in self._streams:
@@ -153,6 +145,83 @@ class Monitor:
         """
         return self._finished.wait(timeout_s)
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the streams, in the order in which they were added."""
+        return [stream.source.name for stream in self._streams]
+
+    def add(self, source: Source, new_analysis: Callable[[], StreamAnalysis] | None = None) -> None:
+        """Watch one more source; it is opened at once if the monitor runs, else when it starts.
+
+        Streams are added, removed and renamed on one thread.
+
+        Args:
+            source: The source; its name is the name of the stream.
+            new_analysis: Factory of its analysis; None for that of the monitor.
+
+        Raises:
+            StreamNameTaken: There is a stream of that name.
+        """
+        self._check_free(source.name)
+        stream = StreamThread(
+            source,
+            sample_hz=self._sample_hz,
+            new_analysis=new_analysis or self._new_analysis,
+            publish=self._publish,
+            on_change=self._update,
+            timing=self._timing,
+            on_frame=self._on_frame,
+            keep=self._keep,
+        )
+        self._streams = (*self._streams, stream)
+        if self._running:
+            stream.publish_state()
+            stream.thread.start()
+
+    def remove(self, name: str) -> threading.Thread:
+        """Stop to watch a stream; the other streams lose nothing.
+
+        Args:
+            name: Its name.
+
+        Returns:
+            Its thread, which ends soon. Wait for it before the same source is opened again.
+
+        Raises:
+            StreamUnknown: There is no stream of that name.
+        """
+        stream = self._find(name)
+        self._streams = tuple(other for other in self._streams if other is not stream)
+        stream.remove()
+        self._update()
+        return stream.thread
+
+    def rename(self, name: str, new_name: str) -> None:
+        """Rename a stream, which continues without an interruption.
+
+        Args:
+            name: Its name.
+            new_name: Its new name.
+
+        Raises:
+            StreamUnknown: There is no stream of that name.
+            StreamNameTaken: There is a stream of the new name.
+        """
+        stream = self._find(name)
+        if new_name != name:
+            self._check_free(new_name)
+            stream.rename(new_name)
+
+    def _find(self, name: str) -> StreamThread:
+        for stream in self._streams:
+            if stream.source.name == name:
+                return stream
+        raise StreamUnknown(name, self.names)
+
+    def _check_free(self, name: str) -> None:
+        if name in self.names:
+            raise StreamNameTaken(name)
+
     def stop(self) -> None:
         """Ask all threads to end; returns at once."""
         self._stopping.set()
@@ -173,7 +242,9 @@ class Monitor:
         for stream in self._streams:
             if self._failure is None:
                 self._failure = stream.engine_failure
-        if self._failure is not None or all(stream.finished for stream in self._streams):
+        # After the last stream was removed, others may be added.
+        ended = bool(self._streams) and all(stream.finished for stream in self._streams)
+        if self._failure is not None or ended:
             self._finished.set()
         if self._finished.is_set() or any(stream.settled for stream in self._streams):
             self._settled.set()

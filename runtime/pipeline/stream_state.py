@@ -294,6 +294,25 @@ class StreamStateMachine:
             waiting=self._waiting if self.state == "live" else 0,
         )
 
+    def removed(self, reason: str) -> Messages:
+        """Handle a stream that is no longer watched, or not under this name.
+
+        Args:
+            reason: What has happened to it.
+        """
+        return self._change("removed", reason)
+
+    def renamed(self, stream: str) -> Messages:
+        """Continue under another name; faces keep their ids.
+
+        Args:
+            stream: The new name.
+        """
+        state, reason = self.state, self.reason
+        messages = self.removed(f"renamed to {stream}")
+        self.stream, self.state, self.reason = stream, state, reason
+        return [*messages, self._message()]
+
     def _change(self, state: StreamState, reason: str | None = None) -> Messages:
         if state in ("live", "no_face"):
             reason = self._wrong_clock

@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 import numpy as np
@@ -107,7 +107,6 @@ class StreamThread:
         new_analysis: Factory of the stream's analysis, called on the thread at the start and each restart.
         publish: Function that sends a message; called from several threads, one message at a time.
         on_change: Called from any thread when `settled` or `finished` has changed.
-        stopping: Event that ends the thread.
         timing: Timeouts, intervals and clock.
         on_frame: Receives each scored frame, after its verdicts were published.
         keep: Limits of the packets that scored frames refer to; None to keep none.
@@ -121,7 +120,6 @@ class StreamThread:
         new_analysis: Callable[[], StreamAnalysis],
         publish: Callable[[BroadcastMessage], object],
         on_change: Callable[[], None],
-        stopping: threading.Event,
         timing: MonitorTiming,
         on_frame: FrameSink = lambda scored: None,
         keep: RingLimits | None = None,
@@ -140,7 +138,8 @@ class StreamThread:
         self._new_analysis = new_analysis
         self._publish = publish
         self._on_change = on_change
-        self._stopping = stopping
+        self._stopping = threading.Event()
+        self._removed = False
         self._timing = timing
         self._on_frame = on_frame
         self._keep = keep
@@ -182,15 +181,36 @@ class StreamThread:
         reader = self._reader
         return self._past_losses + (Losses() if reader is None else reader.losses)
 
+    def remove(self) -> None:
+        """Publish that the stream is no longer watched, publish nothing else about it, and end the thread."""
+        self._send(lambda: self._state.removed("no longer watched"))
+        with self._lock:
+            self._removed = True
+        self.request_stop()
+
+    def rename(self, name: str) -> None:
+        """Continue under another name, without an interruption.
+
+        Args:
+            name: The new name, not that of another stream.
+        """
+
+        def decide() -> Messages:
+            self.source = replace(self.source, name=name)
+            return self._state.renamed(self.source.name)
+
+        self._send(decide)
+
     def request_stop(self) -> None:
-        """Interrupt the reader; the thread ends once `stopping` is set."""
+        """Ask the thread to end; returns at once."""
+        self._stopping.set()
         if self._reader is not None:
             self._reader.request_stop()
 
     def _send(self, decide: Callable[[], Messages]) -> Messages:
         """Publish the messages of a decision, and return them."""
         with self._lock:
-            messages = decide()
+            messages = [] if self._removed else decide()
             for message in messages:
                 self._publish(message)
             return messages
@@ -277,7 +297,7 @@ class StreamThread:
     def _analyse(self, analysis: StreamAnalysis, frame: Frame) -> None:
         started = self._analysing_since = self._timing.clock()
         try:
-            verdicts = [self._message(verdict) for verdict in analysis.analyse(frame)]
+            verdicts = analysis.analyse(frame)
         finally:
             self._analysing_since = None
 
@@ -293,7 +313,7 @@ class StreamThread:
                 return []
             scored = True
             return self._state.frame_analysed(
-                verdicts,
+                [self._message(verdict) for verdict in verdicts],
                 faces=len(analysis.faces),
                 now=started,
                 done=self._timing.clock(),

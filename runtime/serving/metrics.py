@@ -14,7 +14,14 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
-from runtime.messages import FaceState, HeartbeatMessage, StreamHealth, StreamState, VerdictMessage
+from runtime.messages import (
+    FaceState,
+    HeartbeatMessage,
+    StreamHealth,
+    StreamMessage,
+    StreamState,
+    VerdictMessage,
+)
 from runtime.serving.broadcaster import Broadcaster
 from runtime.serving.client_queue import EncodedMessage
 from runtime.serving.previews.publisher import PreviewPublisher
@@ -72,6 +79,9 @@ class Metrics:
             if message.latency_ms is not None:
                 for stage, spent_ms in msgspec.structs.asdict(message.latency_ms).items():
                     self._latency.labels(message.stream, stage).observe(spent_ms / 1000)
+        elif isinstance(message, StreamMessage) and message.state == "removed":
+            for metric in (self._verdicts, self._p_fake, self._latency):
+                metric.remove_by_labels({"stream": message.stream})
         elif isinstance(message, HeartbeatMessage):
             self._current.health = message.streams
 

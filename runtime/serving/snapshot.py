@@ -42,6 +42,8 @@ class SnapshotStore:
                 self._verdicts[face] = message, self._clock()
         elif isinstance(message, StreamMessage):
             self._streams[message.stream] = message
+            if message.state == "removed":
+                del self._streams[message.stream]
             if message.state != "live":
                 self._verdicts = {
                     face: verdict for face, verdict in self._verdicts.items() if face[0] != message.stream

@@ -37,7 +37,7 @@ COOLDOWN_S = 30.0
 MAX_OPEN = 4
 # Messages remembered of one stream: 8 faces at 8 verdicts a second for a minute.
 MAX_TRAIL = 4096
-ENDED_STATES: frozenset[StreamState] = frozenset({"ended", "offline"})
+ENDED_STATES: frozenset[StreamState] = frozenset({"ended", "offline", "removed"})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,3 +81,13 @@ def test_heartbeats_remove_expired_verdicts() -> None:
         store.apply(verdict(face=face).stamp(face, 0.0))
         store.apply(HeartbeatMessage(uptime_s=face).stamp(face, 0.0))
     assert len(store._verdicts) <= 7
+
+
+def test_a_removed_stream_is_forgotten() -> None:
+    """A client that connects later learns nothing of it."""
+    store = SnapshotStore()
+    for stream in ("a", "b"):
+        store.apply(StreamMessage(stream=stream, state="live").stamp(1, 0.0))
+    store.apply(StreamMessage(stream="a", state="removed", reason="renamed to c").stamp(2, 0.1))
+    store.apply(StreamMessage(stream="never seen", state="removed").stamp(3, 0.1))
+    assert [message.stream for message in store.streams()] == ["b"]

@@ -241,7 +241,8 @@ export class Feed extends EventTarget {
   #apply(message, sentAt) {
     if (message.type === "stream") {
       const faces = message.state === "live" ? this.#streams.get(message.stream)?.faces : undefined;
-      this.#streams.set(message.stream, { message, faces: faces ?? new Map() });
+      if (message.state === "removed") this.#streams.delete(message.stream);
+      else this.#streams.set(message.stream, { message, faces: faces ?? new Map() });
     } else if (message.type === "verdict") {
       // A verdict may arrive before the first message of its stream.
       const known = this.#streams.get(message.stream) ?? { message: { ...message, state: "live" }, faces: new Map() };

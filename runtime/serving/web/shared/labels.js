@@ -37,6 +37,7 @@ export const STREAM_LABELS = {
   overloaded: "this machine is too slow",
   offline: "source offline",
   ended: "video ended",
+  removed: "no longer watched",
 };
 
 export function percent(share) {
