@@ -6,7 +6,7 @@ No I/O: method, path and headers of a request are passed in; status, headers and
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -17,7 +17,7 @@ from runtime.serving.access.gate import Admission, missing_right
 from runtime.serving.access.identity import Identity
 from runtime.serving.access.origins import FILE_ORIGIN, Access, Authority
 from runtime.serving.broadcaster import Broadcaster
-from runtime.serving.http.exchange import READABLE, HttpResponse, refusal_response, text_response
+from runtime.serving.http.exchange import READABLE, HttpResponse, Route, refusal_response, text_response
 from runtime.serving.metrics import Metrics
 
 # Heartbeats are sent every second. After this time without any message, the monitor hangs and needs a
@@ -66,6 +66,8 @@ class Pages:
         access: Rules for hosts and origins.
         metrics: Exposed at `/metrics`; None if there is no such page.
         max_clients: Maximum number of WebSocket clients; None for no limit.
+        routes: Routes of other parts of the program, of which the health report lists those that the sender
+            may use; the dashboard links to them.
     """
 
     def __init__(
@@ -74,7 +76,9 @@ class Pages:
         access: Access,
         metrics: Metrics | None = None,
         max_clients: int | None = None,
+        routes: Iterable[Route] = (),
     ) -> None:
+        self._routes = tuple(routes)
         self.max_clients = max_clients
         self.broadcaster = broadcaster
         self.access = access
@@ -163,6 +167,13 @@ class Pages:
                 for stream in snapshot.streams
                 if identity.may("read", stream=stream.stream)
             },
+            "routes": sorted(
+                {
+                    route.path
+                    for route in self._routes
+                    if route.right is not None and identity.may(route.right)
+                }
+            ),
         }
         status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
         return HttpResponse(status, "application/json", json.dumps(body).encode("ascii"))

@@ -182,9 +182,10 @@ async def serve(
     if metrics is not None:
         metrics.watch(broadcaster)
         refusals = RefusalLog(asyncio.get_running_loop().call_later, metrics.count_refusal)
+    routes = (*login_routes(gate), *routes)
     router = Router(
-        Pages(broadcaster, gate.origins, metrics, limit),
-        (*login_routes(gate), *routes),
+        Pages(broadcaster, gate.origins, metrics, limit, routes),
+        routes,
         base_path=security.proxy.base_path,
     )
     connections = _Connections(limit, refusals)

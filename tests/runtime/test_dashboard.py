@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from fractions import Fraction
+from http import HTTPStatus
 from typing import Any
 
 import av
@@ -15,11 +16,14 @@ import pytest
 from benchmarks.helpers.server_thread import serve_in_thread
 from runtime.messages import BroadcastMessage, StreamMessage
 from runtime.serving.broadcaster import Broadcaster
+from runtime.serving.http.exchange import HttpRequest, HttpResponse, Route
+from runtime.serving.previews.jpeg import JpegEncoder
 from runtime.serving.previews.publisher import PreviewPublisher
 from runtime.serving.server import Server
 from streams.input.frame import Frame
 from tests.support.axe import serious_faults
 from tests.support.browser import Browser, Page
+from tests.support.videos import write_video
 from tests.support.wire import make_broadcaster, verdict
 
 NAMES = "[...document.querySelectorAll('.stream')].filter(card => !card.hidden).map(card => card.ariaLabel)"
@@ -101,9 +105,12 @@ def show(pages: ExitStack, browser: Browser, wall: Wall, **options: Any) -> Page
 
 def press(page: Page, key: str) -> None:
     """Press a key in the page."""
+    # Without the code, the browser's own actions, such as closing a dialog, do not happen.
+    code = {"Escape": 27, "ArrowLeft": 37, "ArrowRight": 39}.get(key, ord(key[0]))
     text = {"text": key} if len(key) == 1 else {}
-    page.command("Input.dispatchKeyEvent", type="keyDown", key=key, **text)
-    page.command("Input.dispatchKeyEvent", type="keyUp", key=key)
+    for kind in ("keyDown", "keyUp"):
+        page.command("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **text)
+        text = {}
 
 
 def colour(page: Page, x: float, y: float) -> list[int]:
@@ -306,3 +313,80 @@ def test_the_dashboard_is_accessible_and_fits_the_page(
 def _changes(face: Any) -> dict[str, Any]:
     names = ("face", "state", "p_fake", "reason", "window_fill")
     return {name: getattr(face, name) for name in names}
+
+
+@pytest.fixture(scope="module")
+def event(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, tuple[str, bytes]]]:
+    """Event as `/events` lists it, and its files."""
+    clip = write_video(tmp_path_factory.mktemp("event") / "clip.mp4", frames=25)
+    jpeg, _, _ = JpegEncoder().encode(
+        av.VideoFrame.from_ndarray(np.full((90, 160, 3), 200, np.uint8), format="rgb24"), 160
+    )
+    listed = {
+        "id": "20261125T221110Z-cam-1-8d8d",
+        "kind": "fake",
+        "stream": "cam",
+        "face": 1,
+        "time": 0.0,
+        "state": "fake",
+        "p_fake": 0.81,
+        "pts_s": 12.36,
+        "bytes": 812345,
+        "frame": "frame.jpg",
+        "crops": ["crops/00.jpg", "crops/01.jpg"],
+        "clip": {"file": "clip.mp4", "codec": "h264", "seconds": 1.0, "event_s": 0.5, "missing": None},
+        "trail": "trail.json",
+        "manifest": "manifest.json",
+    }
+    files = {
+        "clip.mp4": ("video/mp4", clip.read_bytes()),
+        "frame.jpg": ("image/jpeg", jpeg),
+        "crops/00.jpg": ("image/jpeg", jpeg),
+        "crops/01.jpg": ("image/jpeg", jpeg),
+    }
+    return listed, files
+
+
+def test_events_show_their_evidence(
+    pages: ExitStack,
+    browser: Browser,
+    event: tuple[dict[str, Any], dict[str, tuple[str, bytes]]],
+) -> None:
+    """A fake seen on the page gets its evidence; older events are listed; a dialog shows frame and crops."""
+    listed, files = event
+    broadcaster = make_broadcaster()
+    events: list[dict[str, Any]] = [{**listed, "id": "old", "time": 1e9, "stream": "door"}]
+
+    async def handle(request: HttpRequest) -> HttpResponse:
+        if request.path == "/events":
+            body = json.dumps({"enabled": True, "events": events, "next": None}).encode()
+            return HttpResponse(HTTPStatus.OK, "application/json", body)
+        content_type, data = files[request.path.split("/", 3)[3]]
+        return HttpResponse(HTTPStatus.OK, content_type, data)
+
+    routes = [Route(path="/events", handle=handle), Route(path="/events/", handle=handle)]
+    with serve_in_thread(broadcaster, port=0, routes=routes) as server, PreviewPublisher() as previews:
+        wall = Wall(server, broadcaster, previews)
+        wall.send(StreamMessage(stream="cam", state="live"))
+        page = show(pages, browser, wall)
+        assert page.evaluate("document.querySelector('[href=scan]').hidden")
+        page.wait_for(f"{EVENTS}.includes('door: face 1')")
+        wall.send_until(page, f"{EVENTS}.includes('cam: face 1')", verdict())
+        item = "document.querySelector('#event-list li')"
+        assert page.evaluate(f"{item}.querySelector('.show')") is None
+        wall.send_until(page, f"{EVENTS}.includes('cam: face 1')", verdict(state="real", p_fake=0.1))
+        # The time of the first fake, as the server has it.
+        events.insert(0, {**listed, "time": page.evaluate(f"Number({item}.dataset.at)") / 1000})
+        page.wait_for(f"{item}.querySelector('.show')")
+        assert page.evaluate("document.querySelectorAll('#event-list li').length") == 2
+        page.evaluate(f"{item}.querySelector('.show').click()")
+        images = "[...document.querySelectorAll('#evidence img')]"
+        page.wait_for(f"{images}.length === 3 && {images}.every(image => image.naturalWidth === 160)")
+        assert "81 % fake" in page.evaluate("document.querySelector('#evidence').innerText")
+        page.wait_for(
+            "document.querySelector('#evidence video').readyState >= 1"
+            " || document.querySelector('#evidence .no-clip').textContent"
+        )
+        assert serious_faults(page) == []
+        press(page, "Escape")
+        page.wait_for("!document.querySelector('#evidence').open")

@@ -13,8 +13,9 @@ import pytest
 
 from benchmarks.helpers.server_thread import serve_in_thread
 from runtime.messages import BroadcastMessage, StreamMessage
+from runtime.serving.access.tokens import TokenSet, parse_tokens
 from runtime.serving.broadcaster import Broadcaster
-from runtime.serving.server import Server
+from runtime.serving.server import Security, Server
 from tests.support.axe import serious_faults
 from tests.support.browser import Browser, Page
 from tests.support.wire import make_broadcaster, verdict
@@ -22,6 +23,7 @@ from tests.support.wire import make_broadcaster, verdict
 ELEMENT = "document.querySelector('unmask-verdict')"
 ROOT = f"{ELEMENT}.shadowRoot"
 STATES = f"[...{ROOT}.querySelectorAll('li')].map(item => item.dataset.state).join()"
+TOKEN = "a-token-of-the-tests"
 RECT = "(({ left, top, right, bottom }) => [left, top, right, bottom])"
 
 
@@ -322,3 +324,25 @@ def test_the_overlay_is_accessible(
     page = show(pages, browser, url, width=700, height=390)
     publish_until(page, broadcaster, f"{STATES} === 'fake,uncertain,real,warming'", *faces)
     assert serious_faults(page) == []
+
+
+def test_the_overlay_presents_a_token(pages: ExitStack, browser: Browser) -> None:
+    """Without a valid one it shows the reason; OBS has it in the address, after the mark for fragments."""
+    broadcaster = make_broadcaster()
+    broadcaster.publish(StreamMessage(stream="cam", state="live"))
+    tokens = TokenSet(parse_tokens(f"{TOKEN} read", Path("tokens")))
+    detail = f"{ROOT}.querySelector('.detail').textContent"
+    with serve_in_thread(broadcaster, port=0, security=Security(tokens=tokens)) as server:
+        refused = show(pages, browser, server.urls.overlay)
+        refused.wait_for(f"{detail}.includes('token')")
+        setup = show(pages, browser, f"{server.urls.dashboard}overlay-setup")
+        setup.evaluate(f"""(() => {{
+            document.forms[0].elements.token.value = {TOKEN!r};
+            document.forms[0].dispatchEvent(new Event('input', {{ bubbles: true }}));
+        }})()""")
+        address = setup.evaluate("document.querySelector('#address').value")
+        assert address == f"{server.urls.overlay}#token={TOKEN}"
+        accepted = show(pages, browser, address)
+        accepted.wait_for(f"{detail} === 'waiting for a face'")
+        wrong = show(pages, browser, f"{server.urls.overlay}#token=x{TOKEN}")
+        wrong.wait_for(f"{detail}.includes('token')")

@@ -36,6 +36,8 @@ function update() {
   const options = chosen();
   const address = new URL("overlay", location.href);
   address.search = options;
+  const token = form.elements.token.value.trim();
+  if (token) address.hash = new URLSearchParams({ token });
   byId("address").value = byId("open").href = address.href;
   applyOptions(options, verdict, stage);
   verdict.toggleAttribute("sample", byId("sample").checked);

@@ -33,7 +33,7 @@ const SAMPLE = [
 
 /** Large badges with the verdicts of one server, or with the reason why there is none. */
 export class UnmaskVerdict extends HTMLElement {
-  static observedAttributes = ["src", "stream", "face", "hide", "follow", "sample", "delay-ms"];
+  static observedAttributes = ["src", "stream", "face", "hide", "follow", "sample", "delay-ms", "token"];
 
   #feed = null;
   #list;
@@ -75,7 +75,7 @@ export class UnmaskVerdict extends HTMLElement {
 
   attributeChangedCallback(name) {
     if (!this.isConnected || !this.#feed) return;
-    if (name === "src") this.#open();
+    if (name === "src" || name === "token") this.#open();
     else if (name === "delay-ms") this.#feed.holdBackMs = this.#holdBackMs;
     else this.#render();
   }
@@ -85,6 +85,7 @@ export class UnmaskVerdict extends HTMLElement {
     const feed = new Feed(this.getAttribute("src") || webSocketUrl(import.meta.url));
     this.#feed = feed;
     feed.holdBackMs = this.#holdBackMs;
+    feed.token = this.getAttribute("token");
     feed.addEventListener("change", () => {
       if (feed === this.#feed) this.#render();
     });

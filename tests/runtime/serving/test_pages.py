@@ -11,7 +11,7 @@ from runtime.messages import StreamMessage
 from runtime.serving.access.gate import Gate, Refusal
 from runtime.serving.access.origins import Access
 from runtime.serving.broadcaster import Broadcaster
-from runtime.serving.http.exchange import HttpResponse, refusal_response
+from runtime.serving.http.exchange import HttpRequest, HttpResponse, Route, refusal_response
 from runtime.serving.metrics import Metrics
 from runtime.serving.pages import FILES, SILENCE_S, Pages
 from tests.support.wire import ASYNCAPI, HELLO, asyncapi, make_broadcaster, validate, verdict
@@ -142,6 +142,22 @@ def test_health_lists_the_streams() -> None:
     assert body["status"] == "ok"
     assert body["streams"] == {"cam": "live", "door": "offline"}
     assert (body["version"], body["session"], body["seq"]) == (HELLO.version, HELLO.session, 2)
+
+
+def test_health_lists_the_routes_that_the_sender_may_use() -> None:
+    """The dashboard links to what there is, and not to what needs another right."""
+
+    async def handle(request: HttpRequest) -> HttpResponse:
+        raise NotImplementedError
+
+    routes = [
+        Route(path="/events", handle=handle),
+        Route(path="/scans/", handle=handle, right="send"),
+        Route(path="/login", handle=handle, right=None),
+        Route(path="/admin", handle=handle, right="control"),
+    ]
+    response = get(Pages(make_broadcaster(), Access(), routes=routes), "/healthz")
+    assert json.loads(response.body)["routes"] == ["/events", "/scans/"]
 
 
 def test_a_silent_program_is_unhealthy() -> None:

@@ -5,6 +5,7 @@ import { Feed, webSocketUrl } from "../shared/feed.js";
 import { FACE_LABELS, STREAM_LABELS, announcement } from "../shared/labels.js";
 import { Alerts } from "./alerts.js";
 import { EventLog } from "./event-log.js";
+import { Evidence } from "./evidence.js";
 import { Wall } from "./wall.js";
 
 const CONNECTION_LABELS = {
@@ -23,6 +24,7 @@ const feed = new Feed(webSocketUrl(location.href));
 const wall = new Wall(byId("streams"));
 const events = new EventLog(byId("event-list"), byId("no-events"));
 const alerts = new Alerts({ sound: byId("sound"), notify: byId("notify"), problem: byId("alert-problem") });
+const evidence = new Evidence(byId("evidence"));
 let health = new Map();
 let uptime = null;
 let wasConnected = false;
@@ -74,6 +76,7 @@ function renderTools(streams) {
   byId("back").hidden = wall.large === null;
   setText(byId("shown"), wall.large === null && shown < streams.length ? `${shown} of ${streams.length} streams` : "");
   const { connected, problem } = feed;
+  byId("login").hidden = !feed.needsToken;
   byId("empty").hidden = shown > 0;
   setText(
     byId("empty"),
@@ -129,7 +132,19 @@ function scheduleRender() {
   else setTimeout(() => requestAnimationFrame(update), Math.max(0, renderedAt + RENDER_MS - performance.now()));
 }
 
+/** Shows what the server offers: its health report lists the routes that this user may use. */
+async function showOffers() {
+  try {
+    const { routes = [] } = await (await fetch("healthz", { cache: "no-store" })).json();
+    for (const link of document.querySelectorAll("[data-route]")) link.hidden = !routes.includes(link.dataset.route);
+    evidence.start(routes);
+  } catch {
+    // The server is gone again; the next connection asks again.
+  }
+}
+
 feed.addEventListener("message", ({ detail: message }) => {
+  if (message.type === "snapshot") showOffers();
   if (message.type === "heartbeat") {
     uptime = message.uptime_s;
     health = new Map(message.streams.map((entry) => [entry.stream, entry]));
@@ -146,6 +161,8 @@ feed.addEventListener("preview", ({ detail: preview }) => wall.card(preview.head
 feed.addEventListener("change", scheduleRender);
 wall.addEventListener("change", render);
 events.addEventListener("fake", ({ detail: verdict }) => alerts.raise(verdict));
+events.addEventListener("evidence", ({ detail: event }) => evidence.show(event));
+evidence.addEventListener("event", ({ detail: event }) => events.evidence(event));
 events.addEventListener("open", ({ detail: stream }) => {
   if (wall.size > 1) wall.open(stream);
 });
@@ -158,7 +175,8 @@ byId("tools").addEventListener("submit", (event) => event.preventDefault());
 byId("back").addEventListener("click", () => wall.open(null));
 
 addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.altKey || event.metaKey || event.target.matches("input, select, textarea")) return;
+  if (event.ctrlKey || event.altKey || event.metaKey || event.target.matches("input, select, textarea, video")) return;
+  if (document.querySelector("dialog[open]")) return;
   if (event.key === "Escape" && wall.large !== null) wall.open(null);
   else if (event.key === "ArrowRight") wall.step(1);
   else if (event.key === "ArrowLeft") wall.step(-1);

@@ -11,6 +11,8 @@ const SILENCE_MS = 5000;
 const MIN_DELAY_MS = 250;
 const MAX_DELAY_MS = 5000;
 const TICK_MS = 250;
+// Close codes of a server that needs a token, or whose token has ended.
+const TOKEN_CODES = new Set([4401, 4403]);
 
 const utf8 = new TextDecoder();
 
@@ -34,6 +36,10 @@ export class Feed extends EventTarget {
   seq = 0;
   /** Time in milliseconds by which verdicts, states and frames of streams are held back. */
   holdBackMs = 0;
+  /** Token for a server that needs one, where the browser has no cookie from its login page. */
+  token = null;
+  /** Whether the server has refused the connection because of the token, or because there is none. */
+  needsToken = false;
 
   #url;
   #socket = null;
@@ -110,14 +116,22 @@ export class Feed extends EventTarget {
     this.#messageDelay = new MessageDelay();
     this.#opened = this.#greeted = false;
     socket.onopen = () => {
-      if (socket === this.#socket) this.#opened = true;
+      if (socket !== this.#socket) return;
+      this.#opened = true;
+      if (this.token) socket.send(JSON.stringify({ type: "auth", token: this.token }));
     };
     socket.onmessage = (event) => {
       if (socket === this.#socket) this.#receive(event.data);
     };
-    socket.onclose = () => {
+    socket.onclose = ({ code, reason }) => {
       if (socket !== this.#socket) return;
-      if (!this.#opened) this.#explain();
+      this.needsToken = TOKEN_CODES.has(code);
+      if (this.needsToken) {
+        this.problem = reason;
+        this.#retryDelay = MAX_DELAY_MS;
+      } else if (!this.#opened) {
+        this.#explain();
+      }
       this.#reconnect();
     };
   }
@@ -190,6 +204,7 @@ export class Feed extends EventTarget {
     this.#count(message);
     if (message.type === "snapshot") {
       this.connected = true;
+      this.needsToken = false;
       this.#retryDelay = MIN_DELAY_MS;
       for (const stream of message.streams) this.#apply(stream, now);
     }

@@ -9,6 +9,7 @@
 //   ?follow=1                     badges at the faces, over the whole page
 //   ?delay_ms=3000                time by which the video on the screen is late
 //   ?--unmask-fake=%23ff00ff      any CSS variable of the element
+//   #token=TOKEN                  for a server that needs one
 
 export const POSITIONS = ["top-left", "top", "top-right", "left", "center", "right", "bottom-left", "bottom", "bottom-right"];
 export const THEMES = ["dark", "light", "contrast", "text"];
