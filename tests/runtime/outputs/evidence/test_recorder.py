@@ -31,7 +31,7 @@ from runtime.pipeline.stream_analysis import StreamAnalysis
 from runtime.serving.client_queue import EncodedMessage
 from streams.faces.finder import Face
 from streams.input.frame import Frame
-from streams.input.source import file_source
+from streams.input.source import Source, file_source, parse_source
 from tests.support.evidence import MODEL, START, scored_frame
 from tests.support.wire import make_broadcaster, verdict
 
@@ -59,8 +59,15 @@ class SuspiciousHead:
         return np.full(len(windows), -9.0 if self._left >= 0 else 9.0, np.float32)
 
 
-def watch_file(video: Path, small_bundle: Path, recorder: EvidenceRecorder, *, real_windows: int = 4) -> None:
-    """Watch a file to its end, with a recorder, as the command does."""
+def watch(
+    source: Source,
+    small_bundle: Path,
+    recorder: EvidenceRecorder,
+    *,
+    until: Callable[[], bool] | None = None,
+    real_windows: int = 4,
+) -> None:
+    """Watch a source with a recorder, as the command does, to its end or until a condition is met."""
     bundle = load_bundle(small_bundle)
     broadcaster = make_broadcaster(sinks=[recorder])
     with open_engine(bundle, "onnxruntime", threads=1) as engine:
@@ -70,7 +77,7 @@ def watch_file(video: Path, small_bundle: Path, recorder: EvidenceRecorder, *, r
             return StreamAnalysis(bundle, head=head, features=engine, finder=CentredFaceFinder())
 
         monitor = Monitor(
-            [file_source(video)],
+            [source],
             sample_hz=bundle.sample_hz,
             new_analysis=new_analysis,
             publish=broadcaster.publish,
@@ -78,7 +85,10 @@ def watch_file(video: Path, small_bundle: Path, recorder: EvidenceRecorder, *, r
             keep=recorder.ring_limits,
         )
         with monitor:
-            assert monitor.wait(TIMEOUT_S)
+            if until is None:
+                assert monitor.wait(TIMEOUT_S)
+            else:
+                _wait(until)
 
 
 def test_a_face_that_turns_fake(face_video: Path, small_bundle: Path, tmp_path: Path) -> None:
@@ -86,7 +96,7 @@ def test_a_face_that_turns_fake(face_video: Path, small_bundle: Path, tmp_path: 
     folder = tmp_path / "evidence"
     limits = EventLimits(before_s=0.5, after_s=1.0)
     recorder = EvidenceRecorder(EvidenceStore(folder), limits, MODEL)
-    watch_file(face_video, small_bundle, recorder)
+    watch(file_source(face_video), small_bundle, recorder)
     recorder.close()
     (kept,) = folder.iterdir()
     assert list(check_folder(kept)) == []
@@ -116,7 +126,7 @@ def test_a_face_that_turns_fake(face_video: Path, small_bundle: Path, tmp_path: 
 def test_the_clip_has_the_packets_of_the_source(face_video: Path, small_bundle: Path, tmp_path: Path) -> None:
     """Remuxed, not encoded: the decoded frames are the same bit by bit."""
     recorder = EvidenceRecorder(EvidenceStore(tmp_path / "e"), EventLimits(before_s=9, after_s=9), MODEL)
-    watch_file(face_video, small_bundle, recorder)
+    watch(file_source(face_video), small_bundle, recorder)
     recorder.close()
     (kept,) = (tmp_path / "e").iterdir()
     assert _frame_hashes(kept / "clip.mp4") == _frame_hashes(face_video)
@@ -127,6 +137,25 @@ def _frame_hashes(path: Path) -> list[str]:
         return [
             hashlib.sha256(frame.to_ndarray().tobytes()).hexdigest() for frame in container.decode(video=0)
         ]
+
+
+def test_the_clip_of_a_camera(
+    rtsp_server: Callable[..., Any], face_video: Path, small_bundle: Path, tmp_path: Path
+) -> None:
+    """RTSP has no decoding times; its clip begins with a key frame and every frame of it can be decoded."""
+    camera = rtsp_server(face_video)
+    store = EvidenceStore(tmp_path / "e")
+    recorder = EvidenceRecorder(store, EventLimits(before_s=1.0, after_s=1.0), MODEL)
+    source = parse_source(camera.url())
+    watch(source, small_bundle, recorder, until=lambda: bool(store.events()), real_windows=12)
+    recorder.close()
+    clip = store.events()[0].clip
+    assert clip.missing is None
+    with av.open(str(store.folder / store.events()[0].id / "clip.mp4")) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    assert times == sorted(times)
+    assert len(times) == pytest.approx(25 * clip.seconds, abs=3)
+    assert 0.5 <= clip.event_s < clip.seconds
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
