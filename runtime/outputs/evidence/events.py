@@ -33,6 +33,8 @@ EventKind: TypeAlias = Literal["fake", "control"]
 
 # A face whose state changes back and forth begins one event in this time.
 COOLDOWN_S = 30.0
+# Time by which a slow machine or an interrupted source may be late, before an event is closed without it.
+GRACE_S = 4.0
 # Events of one stream that are being collected at the same time.
 MAX_OPEN = 4
 # Messages remembered of one stream: 8 faces at 8 verdicts a second for a minute.
@@ -168,15 +170,22 @@ class EventCollector:
         """
         finished: list[Event] = []
         for stream in self._streams.values():
-            # An absolute difference, because the clock may be set back.
             over = [
                 event
                 for event in stream.events
-                if all_of_them or stream.over or abs(now - event.verdict.time) >= self._limits.after_s
+                if all_of_them or stream.over or self._is_over(event, stream, now)
             ]
             stream.events = [event for event in stream.events if event not in over]  # by identity
             finished += over
         return finished
+
+    def _is_over(self, event: Event, stream: _Stream, now: float) -> bool:
+        """Return whether the media time after an event has passed, or frames have not come for too long."""
+        pts_s, newest_s = event.verdict.pts_s, stream.last_frame_s
+        if newest_s is not None and not 0 <= newest_s - pts_s < self._limits.after_s:
+            return True  # also after a jump back of media time
+        # An absolute difference, because the clock may be set back.
+        return abs(now - event.verdict.time) >= self._limits.after_s + GRACE_S
 
     def _remember_crops(self, stream: _Stream, pts_s: float, crops: Mapping[int, NDArray[np.uint8]]) -> None:
         for face, crop in crops.items():

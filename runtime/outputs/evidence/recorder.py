@@ -94,6 +94,8 @@ class EvidenceRecorder:
         """Remember a scored frame; returns at once."""
         with self._lock:
             self._collector.add_frame(scored, self._chance())
+            finished = self._collector.finished(self._wall())
+        self._queue(finished)
 
     def finish(self) -> bool:
         """Complete the events being collected, accept no more, and return whether all have been written."""
