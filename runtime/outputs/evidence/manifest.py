@@ -69,6 +69,8 @@ class ClipFacts(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         file: Name of the file; None if there is no clip.
         codec: FFmpeg's name of the codec.
+        encoded: Whether the clip was encoded from the scored frames, because the source has no compressed
+            video; otherwise it contains the packets of the source.
         seconds: Length in seconds.
         event_s: Time of the event in seconds since the beginning of the clip.
         missing: Why there is no clip.
@@ -76,6 +78,7 @@ class ClipFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     file: str | None = None
     codec: str | None = None
+    encoded: bool = False
     seconds: float = 0.0
     event_s: float = 0.0
     missing: str | None = None

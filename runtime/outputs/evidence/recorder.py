@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from runtime.outputs.background_writer import BackgroundWriter
 from runtime.outputs.evidence.events import Event, EventCollector, EventLimits
+from runtime.outputs.evidence.frame_ring import FrameRings
 from runtime.outputs.evidence.manifest import MANIFEST, ModelFacts, file_sha256
 from runtime.outputs.evidence.store import EvidenceStore
 from runtime.outputs.evidence.writer import write_event
@@ -63,6 +64,7 @@ class EvidenceRecorder:
         self._collector = EventCollector(limits)
         self._failures = FailureLog(logger, f"evidence in {store.folder}")
         self._made_room = 0.0
+        self._frames = FrameRings(self.ring_limits)
         self._writer: BackgroundWriter[Event | None] = BackgroundWriter(
             "evidence", self._write, capacity=CAPACITY
         )
@@ -92,6 +94,8 @@ class EvidenceRecorder:
 
     def on_frame(self, scored: ScoredFrame) -> None:
         """Remember a scored frame; returns at once."""
+        if scored.packets is None or not scored.packets.has_packets:
+            self._frames.add(scored.stream, scored.frame)
         with self._lock:
             self._collector.add_frame(scored, self._chance())
             finished = self._collector.finished(self._wall())
@@ -112,10 +116,15 @@ class EvidenceRecorder:
         """
         self.finish()
         self._writer.close(timeout_s=timeout_s)
+        self._frames.close(timeout_s=0.0)
 
     def _queue(self, events: list[Event]) -> None:
         for event in events:
             self._writer.put(event)
+
+    def _kept_frames(self, event: Event) -> list[tuple[float, bytes]]:
+        stream, pts_s = event.verdict.stream, event.verdict.pts_s
+        return self._frames.cut(stream, pts_s - self._limits.before_s, pts_s + self._limits.after_s)
 
     def _write(self, event: Event | None) -> None:
         if event is None:
@@ -124,7 +133,9 @@ class EvidenceRecorder:
         try:
             draft = self.store.new_draft()
             try:
-                manifest = write_event(draft, event, self._model, self._limits)
+                manifest = write_event(
+                    draft, event, self._model, self._limits, frames=self._kept_frames(event)
+                )
                 digest = file_sha256(draft / MANIFEST)
                 self.store.publish(draft, manifest)
             except BaseException:

@@ -111,6 +111,7 @@ def summary(manifest: Manifest) -> dict[str, Any]:
         "clip": {
             "file": clip.file,
             "codec": clip.codec,
+            "encoded": clip.encoded,
             "seconds": clip.seconds,
             "event_s": clip.event_s,
             "missing": clip.missing,

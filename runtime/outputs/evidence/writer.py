@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from runtime.outputs.annotated_video.overlay import draw_box
 from runtime.outputs.evidence.events import Event, EventLimits
+from runtime.outputs.evidence.frame_ring import encode_clip
 from runtime.outputs.evidence.manifest import (
     MANIFEST,
     ClipFacts,
@@ -32,7 +34,14 @@ from streams.text import identifier
 JPEG_QUALITY = 92
 
 
-def write_event(draft: Path, event: Event, model: ModelFacts, limits: EventLimits) -> Manifest:
+def write_event(
+    draft: Path,
+    event: Event,
+    model: ModelFacts,
+    limits: EventLimits,
+    *,
+    frames: Sequence[tuple[float, bytes]] = (),
+) -> Manifest:
     """Write all files of an event into an empty folder, the manifest last, and synchronise them to the disk.
 
     Args:
@@ -40,6 +49,7 @@ def write_event(draft: Path, event: Event, model: ModelFacts, limits: EventLimit
         event: The event, complete.
         model: Model and program.
         limits: Extent of the event, for the clip.
+        frames: Scored frames of that time, for the clip of a source without compressed video.
 
     Returns:
         The manifest.
@@ -56,7 +66,7 @@ def write_event(draft: Path, event: Event, model: ModelFacts, limits: EventLimit
     draw_box(frame, verdict.box, verdict.state)
     written.add("frame.jpg", _encode(".jpg", frame))
     written.add("trail.json", b"[\n" + b",\n".join(event.trail) + b"\n]\n")
-    clip = _add_clip(written, event, limits)
+    clip = _add_clip(written, event, limits, frames)
     moment = datetime.fromtimestamp(verdict.time, UTC)
     manifest = Manifest(
         id=f"{moment:%Y%m%dT%H%M%SZ}-{identifier(verdict.stream)}-{verdict.face}-{secrets.token_hex(2)}",
@@ -96,17 +106,21 @@ class _Files:
         self.files.append(EvidenceFile(name=name, bytes=len(content), sha256=digest))
 
 
-def _add_clip(written: _Files, event: Event, limits: EventLimits) -> ClipFacts:
-    """Write the clip, if the source has packets of that time."""
-    if event.packets is None:
-        return ClipFacts(missing="the source has no compressed video")
-    pts_s = event.verdict.pts_s
-    cut = event.packets.cut(pts_s - limits.before_s, pts_s + limits.after_s)
-    if cut is None:
-        return ClipFacts(missing="no packets of that time were kept: too many bytes since the last key frame")
-    path = written.folder / f"clip{clip_suffix(cut)}"
+def _add_clip(
+    written: _Files, event: Event, limits: EventLimits, frames: Sequence[tuple[float, bytes]]
+) -> ClipFacts:
+    """Write the clip: the packets of the source, or else the scored frames."""
+    pts_s, packets = event.verdict.pts_s, event.packets
+    encoded = packets is None or not packets.has_packets
+    cut = None if packets is None else packets.cut(pts_s - limits.before_s, pts_s + limits.after_s)
+    if cut is None and not (encoded and frames):
+        missing = "the source has no video of that time that can be kept"
+        return ClipFacts(
+            missing=missing if encoded else "too many bytes since the last key frame to keep them"
+        )
+    path = written.folder / f"clip{'.mp4' if cut is None else clip_suffix(cut)}"
     try:
-        clip = write_clip(path, cut)
+        clip = encode_clip(path, frames) if cut is None else write_clip(path, cut)
     except ValueError as error:
         path.unlink(missing_ok=True)
         return ClipFacts(missing=str(error))
@@ -117,6 +131,7 @@ def _add_clip(written: _Files, event: Event, limits: EventLimits) -> ClipFacts:
     return ClipFacts(
         file=path.name,
         codec=clip.codec,
+        encoded=encoded,
         seconds=round(clip.seconds, 3),
         event_s=round(pts_s - clip.start_s, 3),
     )

@@ -29,6 +29,7 @@ __all__ = ["Cut", "PacketRing", "RingLimits"]
 
 # A decoding time that steps back further than this is a jump of the source's clock.
 _MAX_STEP_BACK_S = 1.0
+_RAW_CODECS = frozenset({"rawvideo", "bmp", "wrapped_avframe", "v210", "v308", "v408", "v410", "yuv4"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,13 +93,22 @@ class PacketRing:
     def begin(self, stream: av.VideoStream) -> None:
         """Take the parameters of the stream whose packets are going to be added.
 
+        A stream of raw frames, which are too large to keep, leaves the ring empty.
+
         Raises:
             av.FFmpegError: The stream cannot be remuxed; the ring stays empty then.
         """
+        if stream.codec_context.name in _RAW_CODECS:
+            return
         holder = av.open(io.BytesIO(), "w", format="matroska")
         self._template = holder.add_stream_from_template(stream)
         self._holder = holder
         self._codec = stream.codec_context.name
+
+    @property
+    def has_packets(self) -> bool:
+        """Whether the source has packets that can be kept, as opposed to raw frames."""
+        return self._template is not None
 
     def add(self, packet: VideoPacket, time_base: Fraction) -> None:
         """Append a packet; packets without a time, and those before the first key frame, are left out.

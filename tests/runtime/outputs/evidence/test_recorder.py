@@ -158,6 +158,28 @@ def test_the_clip_of_a_camera(
     assert 0.5 <= clip.event_s < clip.seconds
 
 
+def test_the_clip_of_a_source_without_packets(tmp_path: Path) -> None:
+    """It is encoded from the scored frames, at their times, and the manifest says so."""
+    store = EvidenceStore(tmp_path)
+    recorder = EvidenceRecorder(store, EventLimits(before_s=1.0, after_s=1.0), MODEL)
+    broadcaster = make_broadcaster(sinks=[recorder])
+    for number in range(33):
+        message = verdict(state="real" if number < 16 else "fake", pts_s=number / 8)
+        broadcaster.publish(message)
+        recorder.on_frame(scored_frame(number / 8, message))
+        _wait(lambda: recorder._frames._writer.idle)
+    recorder.close()
+    (manifest,) = store.events()
+    clip = manifest.clip
+    # The last frame may still be on its way when the clip is made.
+    assert (clip.encoded, clip.event_s) == (True, 1.0)
+    assert clip.seconds == pytest.approx(2.0, abs=0.126)
+    assert list(check_folder(tmp_path / manifest.id)) == []
+    with av.open(str(tmp_path / manifest.id / "clip.mp4")) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    assert times == pytest.approx([number / 8 for number in range(len(times))], abs=0.002)
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
 def test_a_disk_that_fails(
     code: int,
@@ -171,8 +193,8 @@ def test_a_disk_that_fails(
     store = EvidenceStore(tmp_path)
     real = writer_module.write_event
 
-    def failing(draft: Path, *arguments: Any) -> Any:
-        real(draft, *arguments)
+    def failing(draft: Path, *arguments: Any, **options: Any) -> Any:
+        real(draft, *arguments, **options)
         raise OSError(code, os.strerror(code))
 
     recorder = EvidenceRecorder(store, EventLimits(before_s=0.1, after_s=0.0), MODEL)

@@ -150,6 +150,20 @@ def test_the_reader_keeps_packets_if_asked(clip: Path) -> None:
                 ended.wait(0.01)
 
 
+def test_raw_frames_are_not_kept(make_video: Callable[..., Path], tmp_path: Path) -> None:
+    """A second of them would fill the ring."""
+    path = tmp_path / "raw.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("rawvideo", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        with av.open(str(make_video(tmp_path / "video.mp4", frames=5))) as source:
+            for frame in source.decode(video=0):
+                container.mux(stream.encode(frame.reformat(64, 48, "yuv420p")))
+    ring = fill(path, RingLimits(seconds=10))
+    assert not ring.has_packets
+    assert ring.cut(0.0, 10.0) is None
+
+
 def test_limits_are_checked() -> None:
     """A ring of nothing is a mistake."""
     with pytest.raises(ValueError, match="above 0"):
