@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from itertools import zip_longest
@@ -75,6 +76,14 @@ def monitor(
         ),
     ] = None,
     rtsp_transport: Annotated[Literal["tcp", "udp"], typer.Option(help="Transport of RTSP video.")] = "tcp",
+    stun: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="stun:HOST:PORT",
+            help="STUN server for senders to browser and whip:KEY. Repeatable.",
+            show_default="none is asked",
+        ),
+    ] = None,
     jsonl: Annotated[
         str | None,
         typer.Option(metavar="PATH|-", help="Write each message as a line of JSON.", show_default=False),
@@ -177,6 +186,7 @@ def monitor(
                 max_clients=max_clients,
                 outputs=outputs,
                 duration_s=duration,
+                stun=_check_stun(stun or []),
             )
         )
     except KeyboardInterrupt:
@@ -281,6 +291,13 @@ def _parse_sources(texts: list[str], names: list[str], rtsp_transport: Literal["
     for message in errors:
         complain(message)
     return sources
+
+
+def _check_stun(servers: list[str]) -> list[str]:
+    for server in servers:
+        if not re.fullmatch(r"stuns?:[A-Za-z0-9.-]+(:\d{1,5})?", server):
+            raise UserError(f"--stun {server}: write stun:HOST:PORT")
+    return servers
 
 
 def _check_origins(origins: list[str]) -> list[str]:

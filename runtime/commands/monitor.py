@@ -36,6 +36,7 @@ from runtime.serving.broadcaster import Broadcaster, Sink, new_session
 from runtime.serving.metrics import Metrics
 from runtime.serving.previews.publisher import PreviewPublisher
 from runtime.serving.server import DEFAULT_HOST, DEFAULT_PORT, serve
+from runtime.serving.whip.endpoint import WhipEndpoint, require_webrtc
 from runtime.version import version
 from streams.faces.detector import Detector
 from streams.faces.finder import FaceFinder
@@ -64,6 +65,7 @@ class MonitorOptions:
         max_clients: Maximum number of WebSocket clients; None for the default.
         outputs: Outputs beside the WebSocket.
         duration_s: Time in seconds after which to stop; None to run until the sources end.
+        stun: Addresses of STUN servers for senders by WebRTC, `stun:HOST:PORT`; none is asked without.
 
     Raises:
         ValueError: There is no source, or the duration is not positive.
@@ -79,6 +81,7 @@ class MonitorOptions:
     max_clients: int | None = None
     outputs: OutputOptions = OutputOptions()  # noqa: RUF009  frozen
     duration_s: float | None = None
+    stun: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if not self.sources:
@@ -102,6 +105,7 @@ def run_monitor(options: MonitorOptions) -> int:
         UnmaskError: The model, the engine, the address or an output cannot be used.
         ValueError: An allowed origin is malformed.
     """
+    require_webrtc(options.sources)
     bundle = load_bundle(options.model)
     if options.rate_hz is not None and not 0 < options.rate_hz <= bundle.sample_hz:
         raise RateTooHigh(options.rate_hz, bundle.sample_hz)
@@ -158,6 +162,8 @@ class _MonitorRun:
                 metrics.watch_output(output.name, partial(getattr, output, "lost"))
             broadcaster = Broadcaster(hello, sinks=sinks)
             previews = stack.enter_context(PreviewPublisher())
+            whip = WhipEndpoint(lambda: options.sources, stun=options.stun)
+            stack.push_async_callback(whip.close)
             metrics.watch_previews(previews)
 
             def on_frame(scored: ScoredFrame) -> None:
@@ -173,7 +179,7 @@ class _MonitorRun:
                     metrics=metrics,
                     max_clients=options.max_clients,
                     previews=previews,
-                    routes=outputs.routes,
+                    routes=[*outputs.routes, *whip.routes],
                 ) as server,
                 Monitor(
                     options.sources,

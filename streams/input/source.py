@@ -26,6 +26,7 @@ from streams.input.address import Address, file_address, network_address, shown_
 from streams.input.devices.screen import is_screen, parse_screen
 from streams.input.devices.webcam import WEBCAMS, Camera, camera_url, find_cameras
 from streams.input.files import VIDEO_SUFFIXES
+from streams.input.pushed.inlet import FrameInlet
 from streams.text import printable
 
 __all__ = [
@@ -38,7 +39,7 @@ __all__ = [
     "parse_source",
 ]
 
-Kind = Literal["rtsp", "webcam", "screen", "file", "pipe", "url", "demo"]
+Kind = Literal["rtsp", "webcam", "screen", "file", "pipe", "url", "push", "demo"]
 
 MAX_NAME = 64
 
@@ -68,6 +69,9 @@ class Source:
     None for a web address, as it is known from the container only; see `streams.input.capture.delivery`."""
 
     kind: Kind
+
+    inlet: FrameInlet | None = field(default=None, compare=False, repr=False)
+    """Entrance of the frames of a source to which senders push by WebRTC; None for any other source."""
 
     listens: bool = False
     """Whether the source waits for a sender that connects to it; it listens again after the sender left."""
@@ -111,6 +115,7 @@ _RECEIVER = MappingProxyType({"analyzeduration": "500000", "fpsprobesize": "0"})
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://")
 _WEBCAM = re.compile(r"webcam(?::(?P<index>\d{1,3}))?")
 _NAMED_WEBCAM = re.compile(r"webcam:\s*(?P<name>.+)")
+_KEY = re.compile(r"[A-Za-z0-9._~-]{1,128}")
 _BY_NAME = "name:"  # prefix of the address of a camera that is looked up when it is opened
 _VIDEO_DEVICE = re.compile(r"/dev/video(?P<index>\d{1,3})")
 # Links to cameras that udev creates, by model and serial number or by USB port.
@@ -131,8 +136,8 @@ def parse_source(
 
     Args:
         text: `rtsp://...`, `rtsps://...`, `webcam`, `webcam:N`, `webcam:MODEL`, `screen` (see
-            `streams.input.devices.screen`), the path of a file, `-` for standard input, a URL, or `demo`; any
-            of them after `NAME=`.
+            `streams.input.devices.screen`), the path of a file, `-` for standard input, a URL, `browser`,
+            `whip:KEY` or `demo`; any of them after `NAME=`.
         name: Display name; None for `NAME`, else the host or file name of the address.
         rtsp_transport: Transport of the RTP packets. TCP loses none; UDP must be allowed by the network.
         live: Whether a URL is live; None to decide by its scheme, or by what a web server sends. Ignored for
@@ -185,6 +190,14 @@ def _parse(text: str, rtsp_transport: str, live: bool | None, platform: str) -> 
         return _webcam(f"webcam:{int(webcam['index'] or 0)}", int(webcam["index"] or 0), platform)
     if text == "-":
         return Source(address=Address("", shown="standard input", name="stdin"), live=None, kind="pipe")
+    if text == "browser":
+        return _pushed(text, shown=text, name=text)
+    if text.startswith("whip:"):
+        key = text.removeprefix("whip:")
+        if not _KEY.fullmatch(key):
+            reason = "its key must consist of 1 to 128 letters, digits and the characters . _ ~ -"
+            raise SourceInvalid("whip:…", reason, "write whip:KEY")
+        return _pushed(key, shown="whip:…", name="whip")
     if is_screen(text) and not _exists(text):
         return _screen(text, platform)
     if (webcam := _NAMED_WEBCAM.fullmatch(text)) and platform in WEBCAMS:
@@ -220,6 +233,11 @@ def _named_webcam(text: str, name: str, platform: str) -> Source:
     webcam = WEBCAMS[platform]
     address = Address(f"{_BY_NAME}{name}", shown=text, name=text)
     return Source(address=address, format=webcam.format, options=webcam.options, live=True, kind="webcam")
+
+
+def _pushed(key: str, *, shown: str, name: str) -> Source:
+    address = Address(key, shown=shown, name=name)
+    return Source(address=address, live=True, kind="push", listens=True, inlet=FrameInlet(key))
 
 
 def _screen(text: str, platform: str) -> Source:

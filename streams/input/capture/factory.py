@@ -12,6 +12,7 @@ from streams.input.capture.ffmpeg import FFmpegCapture
 from streams.input.capture.interface import Capture, Timeouts
 from streams.input.clips.packet_ring import PacketRing
 from streams.input.devices.screen_capture import ScreenCapture
+from streams.input.pushed.capture import PushedCapture
 from streams.input.source import Source
 
 __all__ = ["open_capture"]
@@ -44,6 +45,8 @@ def open_capture(
     """
     if source.kind == "demo":
         return DemoCapture(stop=stop, clock=clock)
+    if source.inlet is not None:
+        return PushedCapture(source, source.inlet, stop=stop, clock=clock)
     history = history or PacketHistory()
     if source.kind == "screen":
         # Its packets are raw frames, too large to keep.
