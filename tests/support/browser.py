@@ -166,11 +166,11 @@ def find_chromium() -> str | None:
 
 
 @contextmanager
-def chromium(program: str, profile: Path) -> Iterator[Browser]:
-    """Run Chromium with an empty profile while the context lasts."""
+def chromium(program: str, profile: Path, *options: str) -> Iterator[Browser]:
+    """Run Chromium with an empty profile, and further options, while the context lasts."""
     with (profile / "stderr.txt").open("w") as stderr:
         process = subprocess.Popen(
-            [program, *OPTIONS, f"--user-data-dir={profile}", "about:blank"],
+            [program, *OPTIONS, *options, f"--user-data-dir={profile}", "about:blank"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
