@@ -26,6 +26,7 @@ LAYERS = {
         "scan_report",
         ("serving", "client"),
         "outputs",
+        "uploads",
         "commands",
     ),
     "train": (

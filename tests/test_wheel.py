@@ -74,14 +74,17 @@ def test_contents_of_the_wheel(wheel: Path) -> None:
     modules = {str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
     data = {
         str(path.relative_to(ROOT))
-        for place in ("serving/web", "model/default")
-        for path in (ROOT / "runtime" / place).iterdir()
+        for place in ("serving/web", "model/default", "scan_report")
+        for path in (ROOT / "runtime" / place).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
     }
     assert {
         "runtime/serving/web/asyncapi.yaml",
         "runtime/serving/web/index.html",
         "runtime/serving/web/overlay.js",
+        "runtime/serving/web/scan/scan.js",
         "runtime/serving/web/shared/feed.js",
+        "runtime/scan_report/report.css",
     } <= data
     assert {"runtime/model/default/manifest.json", "runtime/model/default/backbone.onnx"} <= data
     assert names == {"unmask.py", *modules, *data}

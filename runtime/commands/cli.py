@@ -30,14 +30,14 @@ def add_commands(app: typer.Typer) -> None:
 
 def monitor(
     sources: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="SOURCE",
             help="rtsp://..., webcam, screen, a video file, - (standard input), a URL, or demo; NAME=SOURCE "
             "sets its name. See docs/sources.md.",
             show_default=False,
         ),
-    ],
+    ] = None,
     name: Annotated[
         list[str] | None,
         typer.Option(
@@ -145,6 +145,12 @@ def monitor(
         float | None,
         typer.Option(metavar="SECONDS", help="Stop after this time.", show_default="run until Ctrl-C"),
     ] = None,
+    scan_uploads: Annotated[
+        bool,
+        typer.Option(
+            "--scan-uploads", help="Scan videos that are dropped on the page /scan; needs no SOURCE."
+        ),
+    ] = False,
 ) -> int:
     """Watch live video and serve verdicts: a dashboard, an overlay for OBS, a WebSocket.
 
@@ -158,6 +164,8 @@ def monitor(
 
         if duration is not None and not duration > 0:
             raise UserError(f"--duration {duration:g}: give a number of seconds above 0")
+        if not sources and not scan_uploads:
+            raise UserError("missing argument 'SOURCE...'; see `unmask monitor --help`")
         outputs = make_outputs(
             OutputArguments(
                 jsonl=jsonl,
@@ -176,7 +184,7 @@ def monitor(
         )
         return run_monitor(
             MonitorOptions(
-                sources=_parse_sources(sources, name or [], rtsp_transport),
+                sources=_parse_sources(sources, name or [], rtsp_transport) if sources else (),
                 model=model,
                 engine=engine,
                 rate_hz=rate,
@@ -187,6 +195,7 @@ def monitor(
                 outputs=outputs,
                 duration_s=duration,
                 stun=_check_stun(stun or []),
+                scan_uploads=scan_uploads,
             )
         )
     except KeyboardInterrupt:

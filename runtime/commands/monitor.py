@@ -33,10 +33,13 @@ from runtime.pipeline.stream_analysis import StreamAnalysis
 from runtime.pipeline.stream_state import stall_timeout_s
 from runtime.pipeline.stream_thread import ScoredFrame
 from runtime.serving.broadcaster import Broadcaster, Sink, new_session
+from runtime.serving.http.exchange import Route
 from runtime.serving.metrics import Metrics
 from runtime.serving.previews.publisher import PreviewPublisher
 from runtime.serving.server import DEFAULT_HOST, DEFAULT_PORT, serve
 from runtime.serving.whip.endpoint import WhipEndpoint, require_webrtc
+from runtime.uploads.routes import upload_routes
+from runtime.uploads.service import UploadService
 from runtime.version import version
 from streams.faces.detector import Detector
 from streams.faces.finder import FaceFinder
@@ -55,7 +58,7 @@ class MonitorOptions:
     """Options of `unmask monitor`.
 
     Args:
-        sources: Sources to watch, at least one.
+        sources: Sources to watch, at least one unless uploads are scanned.
         model: Directory of the bundle; None for the bundled model.
         engine: `auto`, `onnxruntime` or `tensorrt`.
         rate_hz: Verdicts per second and face; None for one per sample.
@@ -66,9 +69,11 @@ class MonitorOptions:
         outputs: Outputs beside the WebSocket.
         duration_s: Time in seconds after which to stop; None to run until the sources end.
         stun: Addresses of STUN servers for senders by WebRTC, `stun:HOST:PORT`; none is asked without.
+        scan_uploads: Whether the server scans videos that are uploaded to it; then it does not stop when the
+            sources end.
 
     Raises:
-        ValueError: There is no source, or the duration is not positive.
+        ValueError: There is nothing to do, or the duration is not positive.
     """
 
     sources: Sequence[Source]
@@ -82,9 +87,10 @@ class MonitorOptions:
     outputs: OutputOptions = OutputOptions()  # noqa: RUF009  frozen
     duration_s: float | None = None
     stun: Sequence[str] = ()
+    scan_uploads: bool = False
 
     def __post_init__(self) -> None:
-        if not self.sources:
+        if not self.sources and not self.scan_uploads:
             raise ValueError("there must be at least one source")
         if self.duration_s is not None and self.duration_s <= 0:
             raise ValueError(f"duration_s must be above 0, not {self.duration_s}")
@@ -170,6 +176,7 @@ class _MonitorRun:
                 previews.offer(scored.stream, scored.frame)
                 outputs.on_frame(scored)
 
+            routes = [*outputs.routes, *whip.routes, *await self._upload_routes(stack)]
             async with (
                 serve(
                     broadcaster,
@@ -179,7 +186,7 @@ class _MonitorRun:
                     metrics=metrics,
                     max_clients=options.max_clients,
                     previews=previews,
-                    routes=[*outputs.routes, *whip.routes],
+                    routes=routes,
                 ) as server,
                 Monitor(
                     options.sources,
@@ -192,7 +199,10 @@ class _MonitorRun:
                 ) as monitor,
             ):
                 await self._wait_for_end(
-                    monitor, lambda: terminal.start(server.urls, self._engine.describe())
+                    monitor,
+                    lambda: terminal.start(
+                        server.urls, self._engine.describe(), scan_page=options.scan_uploads
+                    ),
                 )
         if monitor.failure is not None:
             raise monitor.failure
@@ -200,6 +210,13 @@ class _MonitorRun:
         if recording is not None and recording.failure is not None and not self._interrupted:
             raise recording.failure
         return 2 if monitor.finished and monitor.all_failed else 0
+
+    async def _upload_routes(self, stack: AsyncExitStack) -> list[Route]:
+        """Start to receive uploads, if the options say so, and return their routes."""
+        if not self._options.scan_uploads:
+            return []
+        uploads = UploadService(model=self._options.model, engine=self._options.engine)
+        return upload_routes(await stack.enter_async_context(uploads))
 
     def _hello(self) -> HelloMessage:
         return HelloMessage(
@@ -225,10 +242,11 @@ class _MonitorRun:
 
         def over() -> bool:
             closed = self._outputs is not None and self._outputs.closed
-            return self._interrupted or closed or monitor.finished
+            ended = monitor.finished and not self._options.scan_uploads
+            return self._interrupted or closed or ended or monitor.failure is not None
 
         await self._wait_until(lambda: over() or monitor.settled, started + SETTLE_TIMEOUT_S)
-        if not (monitor.finished and monitor.all_failed):
+        if self._options.scan_uploads or not (monitor.finished and monitor.all_failed):
             start_output()
         await self._wait_until(over, None if duration_s is None else started + duration_s)
 

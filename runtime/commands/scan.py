@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
@@ -18,8 +17,7 @@ from rich.text import Text
 from runtime.commands.console import FACE_STYLES
 from runtime.commands.options import complain
 from runtime.engines.factory import detector_infer, open_engine
-from runtime.errors import ReportNotWritten, VideoNotWritten
-from runtime.files import write_atomically
+from runtime.errors import VideoNotWritten
 from runtime.messages import Thresholds
 from runtime.model.bundle import Bundle, load_bundle
 from runtime.model.calibration import Calibration
@@ -28,10 +26,9 @@ from runtime.pipeline.batcher import Batcher
 from runtime.pipeline.scan import OnSample, Scanner, find_videos
 from runtime.pipeline.scan_result import ScanResult
 from runtime.pipeline.stream_analysis import FaceVerdict, ObservedFrame
-from runtime.scan_report.document import Report, ScannedVideo
-from runtime.scan_report.html import html_report
+from runtime.scan_report.document import ScannedVideo
+from runtime.scan_report.files import check_report_path, make_report, write_report
 from runtime.scan_report.timeline import MAX_STILLS, ScanTimeline
-from runtime.version import version
 from streams.input.address import shown_path
 from streams.text import printable
 
@@ -87,7 +84,7 @@ def run_scan(options: ScanOptions) -> int:
     """
     # Checked first: a scan may take an hour.
     for path in options.reports:
-        _check_report(path)
+        check_report_path(path)
     files = list(find_videos(options.paths))
     if options.annotate is not None:
         _check_annotate(options.annotate, files)
@@ -102,7 +99,9 @@ def run_scan(options: ScanOptions) -> int:
         if outcome.results and not options.as_json:
             Console(highlight=False).print(_table(outcome.results, bundle.calibration))
         if outcome.videos:
-            _write_reports(options.reports, outcome, bundle)
+            report = make_report(outcome.videos, bundle, outcome.engine)
+            for path in options.reports:
+                write_report(path, report)
     return 2 if any(result.state == "unreadable" for result in outcome.results) else 0
 
 
@@ -164,34 +163,6 @@ def _check_annotate(path: Path, files: Sequence[Path]) -> None:
         raise VideoNotWritten(path, f"there are {len(files)} videos to scan; scan one of them")
     if path.exists() and path.samefile(files[0]):
         raise VideoNotWritten(path, "it is the video to scan")
-
-
-def _check_report(path: Path) -> None:
-    if path.suffix.lower() not in (".html", ".json"):
-        raise ReportNotWritten(path, "its name ends neither in .html nor in .json")
-    if not path.parent.is_dir():
-        raise ReportNotWritten(path, "its directory does not exist")
-    if path.is_dir():
-        raise ReportNotWritten(path, "it is a directory")
-
-
-def _write_reports(paths: Sequence[Path], outcome: _Outcome, bundle: Bundle) -> None:
-    report = Report(
-        videos=outcome.videos,
-        bundle=bundle,
-        engine=outcome.engine,
-        version=version(),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    for path in paths:
-        if path.suffix.lower() == ".html":
-            text = html_report(report)
-        else:
-            text = json.dumps(report.to_dict(), allow_nan=False) + "\n"
-        try:
-            write_atomically(path, text)
-        except OSError as error:
-            raise ReportNotWritten(path, (error.strerror or str(error)).lower()) from error
 
 
 def _progress(*, hidden: bool) -> Progress:

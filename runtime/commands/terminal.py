@@ -93,19 +93,22 @@ class Terminal:
         for name in INFO_LOGGERS:
             logging.getLogger(name).setLevel(logging.NOTSET)
 
-    def start(self, urls: Urls, engine: str) -> None:
+    def start(self, urls: Urls, engine: str, *, scan_page: bool = False) -> None:
         """Show the messages so far and the URLs, and from now on every message and the table.
 
         Args:
             urls: URLs of the server.
             engine: Description of the engine.
+            scan_page: Whether the server scans uploaded videos.
         """
         logger.info("engine: %s", engine)
-        links = (
+        links = [
             ("dashboard", urls.dashboard),
             ("overlay for OBS", urls.overlay),
             ("WebSocket", urls.websocket),
-        )
+        ]
+        if scan_page:
+            links.append(("scan a video", f"{urls.dashboard}scan"))
         for name, url in links:
             logger.info("%s: %s", name, url)
         self._early.flush()

@@ -1,0 +1,202 @@
+"""Uploads over HTTP, and the page `/scan` in a real browser, on one server with the real scan."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.helpers.server_thread import serve_in_thread
+from runtime.serving.server import Server, serve
+from runtime.uploads.jobs import UploadLimits
+from runtime.uploads.routes import upload_routes
+from runtime.uploads.service import UploadService
+from tests.support.axe import serious_faults
+from tests.support.browser import Browser, Page
+from tests.support.wire import make_broadcaster
+
+MAX_BYTES = 8 * 1024**2
+TIMEOUT_S = 60.0
+PROBLEM = "document.getElementById('problem').textContent"
+
+
+@contextmanager
+def running(model: Path, folder: Path) -> Iterator[Server]:
+    """Run a server that scans uploads."""
+    started: Future[tuple[Server, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        service = UploadService(model=model, limits=UploadLimits(max_bytes=MAX_BYTES), parent=folder)
+        async with (
+            service as uploads,
+            serve(make_broadcaster(), port=0, routes=upload_routes(uploads)) as server,
+        ):
+            started.set_result((server, asyncio.get_running_loop(), stop))
+            await stop.wait()
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()))
+    thread.start()
+    server, loop, stop = started.result(TIMEOUT_S)
+    try:
+        yield server
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the uploads."""
+    return tmp_path_factory.mktemp("uploads")
+
+
+@pytest.fixture(scope="module")
+def server(small_bundle: Path, folder: Path) -> Iterator[Server]:
+    """Server of this module."""
+    with running(small_bundle, folder) as server:
+        yield server
+
+
+def request(
+    server: Server, method: str, path: str, body: bytes | None = None, **headers: str
+) -> tuple[int, dict[str, str], bytes]:
+    """Send a request; return status, headers and body."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT_S)
+    try:
+        connection.request(method, path, body, headers)
+        response = connection.getresponse()
+        return (
+            response.status,
+            {name.lower(): value for name, value in response.getheaders()},
+            response.read(),
+        )
+    finally:
+        connection.close()
+
+
+def wait_for_end(server: Server, job_id: str) -> dict[str, Any]:
+    """Return the status of a scan once it has ended."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < deadline:
+        status, _, body = request(server, "GET", f"/scans/{job_id}")
+        assert status == 200
+        job: dict[str, Any] = json.loads(body)
+        if job["state"] not in ("waiting", "scanning"):
+            return job
+        time.sleep(0.1)
+    raise AssertionError("the scan did not end")
+
+
+def test_a_program_uploads_a_video(server: Server, face_video: Path) -> None:
+    """Limits, upload, status, report to show and to save, deletion."""
+    status, _, body = request(server, "GET", "/scans/")
+    assert (status, json.loads(body)["max_bytes"]) == (200, MAX_BYTES)
+    status, _, body = request(server, "POST", "/scans/?name=..%2F..%2Fmy%20clip.mp4", face_video.read_bytes())
+    assert status == 201
+    path = f"/scans/{json.loads(body)['id']}"
+    assert wait_for_end(server, path.rpartition("/")[2])["state"] == "done"
+    status, headers, body = request(server, "GET", f"{path}/report")
+    assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "script-src" not in headers["content-security-policy"]
+    assert b'<a href="../../scan">' in body
+    status, headers, saved = request(server, "GET", f"{path}/report.html")
+    assert headers["content-disposition"] == "attachment; filename*=UTF-8''my%20clip-report.html"
+    assert b"../../scan" not in saved
+    status, _, body = request(server, "GET", f"{path}/report.json")
+    assert json.loads(body)["videos"][0]["file"] == "my clip.mp4"
+    assert request(server, "GET", f"{path}/other")[0] == 404
+    assert request(server, "DELETE", path)[0] == 204
+    assert request(server, "GET", f"{path}/report")[0] == 404
+
+
+def test_refused_uploads(server: Server, folder: Path) -> None:
+    """Empty, too large, of unknown length, from the page of another site, to another path."""
+    assert request(server, "POST", "/scans/?name=a.mp4", b"")[::2] == (400, b"The file is empty.\n")
+    with socket.create_connection(("127.0.0.1", server.port), timeout=TIMEOUT_S) as client:
+        head = (
+            f"POST /scans/?name=a.mp4 HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {MAX_BYTES + 1}\r\n\r\n"
+        )
+        client.sendall(head.encode())
+        answer = client.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    with socket.create_connection(("127.0.0.1", server.port), timeout=TIMEOUT_S) as client:
+        head = "POST /scans/?name=a.mp4 HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+        client.sendall(head.encode())
+        answer = client.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 411 ")
+    assert request(server, "POST", "/scans/?name=a.mp4", b"x", Origin="http://evil.example")[0] == 403
+    assert request(server, "POST", "/scans/other", b"x")[0] == 404
+    assert request(server, "DELETE", "/scans/unknown")[0] == 404
+    assert list(folder.glob("*/*/*.mp4")) == []
+
+
+def test_a_client_that_leaves_while_it_uploads(server: Server, folder: Path) -> None:
+    """The beginning of its video is deleted at once."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=TIMEOUT_S) as client:
+        head = "POST /scans/?name=cut.mp4 HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n\r\n"
+        client.sendall(head.encode() + bytes(5000))
+        wait_until(lambda: any(path.stat().st_size for path in folder.glob("*/*/cut.mp4")))
+    wait_until(lambda: not list(folder.glob("*/*/cut.mp4")))
+    wait_until(lambda: json.loads(request(server, "GET", "/scans/")[2])["active"] == 0)
+
+
+def wait_until(condition: Any) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def choose(page: Page, path: Path) -> None:
+    """Choose a file in the page."""
+    root = page.command("DOM.getDocument")["root"]["nodeId"]
+    node = page.command("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
+    page.command("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
+
+
+def test_page(server: Server, browser: Browser, face_video: Path, tmp_path: Path) -> None:
+    """A bad file is explained and another one can be chosen; then the report, whose timeline is clicked."""
+    page = browser.open(f"{server.urls.dashboard}scan")
+    try:
+        page.wait_for("document.getElementById('limit').textContent === 'Up to 8.0 MiB.'")
+        assert serious_faults(page) == []
+        for name, content, words in (
+            ("large.mp4", bytes(MAX_BYTES + 1), "the file has 8.0 MiB; at most 8.0 MiB are accepted"),
+            ("empty.mp4", b"", "the file is empty"),
+            ("text.mp4", b"no video\n" * 999, "not a video that can be read"),
+        ):
+            (tmp_path / name).write_bytes(content)
+            choose(page, tmp_path / name)
+            page.wait_for(f"{PROBLEM}.startsWith('{name}: ') && {PROBLEM}.includes('{words}')")
+        choose(page, face_video)
+        page.wait_for("location.pathname.endsWith('/report') && document.querySelector('.verdict')")
+        assert serious_faults(page) == []
+        page.evaluate("document.querySelector('svg a').dispatchEvent(new MouseEvent('click'))")
+        page.wait_for("getComputedStyle(document.querySelector('figure:target')).display === 'block'")
+        shown = "[...document.querySelectorAll('.stills figure')].filter(f => f.offsetHeight).length"
+        assert page.evaluate(shown) == 1
+        assert page.console_errors == []
+    finally:
+        page.close()
+
+
+def test_page_without_uploads(browser: Browser) -> None:
+    """A server that takes no videos says how to start one that does."""
+    with serve_in_thread(make_broadcaster(), port=0) as server:
+        page = browser.open(f"{server.urls.dashboard}scan")
+        try:
+            page.wait_for(f"{PROBLEM}.includes('--scan-uploads')")
+        finally:
+            page.close()
