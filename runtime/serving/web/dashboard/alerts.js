@@ -3,7 +3,7 @@
 // One alert per stream within this time: a score at the threshold would otherwise alert again and again.
 const PAUSE_MS = 10000;
 
-export class Alerts {
+export class Alerts extends EventTarget {
   #sound;
   #notify;
   #problem;
@@ -11,13 +11,14 @@ export class Alerts {
   #lastAt = new Map();
 
   constructor({ sound, notify, problem }) {
+    super();
     this.#sound = sound;
     this.#notify = notify;
     this.#problem = problem;
     sound.addEventListener("click", () => this.#toggleSound());
     notify.addEventListener("click", () => this.#toggleNotifications());
-    press(sound, localStorage.getItem("unmask-sound") === "on");
-    press(notify, localStorage.getItem("unmask-notify") === "on" && globalThis.Notification?.permission === "granted");
+    press(sound, remembered("unmask-sound"));
+    press(notify, remembered("unmask-notify") && globalThis.Notification?.permission === "granted");
     // Browsers play a sound only after the user has done something on the page.
     if (pressed(sound)) addEventListener("pointerdown", () => this.#startAudio(), { once: true });
   }
@@ -28,12 +29,12 @@ export class Alerts {
     if (now - (this.#lastAt.get(stream) ?? -Infinity) < PAUSE_MS) return;
     this.#lastAt.set(stream, now);
     if (pressed(this.#sound)) this.#play();
-    if (pressed(this.#notify)) this.#show(`Fake: ${stream}`, `Face ${face}, ${Math.round(100 * p_fake)} %`);
+    if (pressed(this.#notify)) this.#show(stream, `Face ${face}, ${Math.round(100 * p_fake)} %`);
   }
 
   #toggleSound() {
     const on = press(this.#sound, !pressed(this.#sound));
-    localStorage.setItem("unmask-sound", on ? "on" : "off");
+    remember("unmask-sound", on);
     if (on) {
       this.#startAudio();
       this.#play();
@@ -51,12 +52,17 @@ export class Alerts {
       on = false;
     }
     press(this.#notify, on);
-    localStorage.setItem("unmask-notify", on ? "on" : "off");
+    remember("unmask-notify", on);
   }
 
-  #show(title, body) {
+  /** Shows a notification; a click on it dispatches `open` with the stream. */
+  #show(stream, body) {
     try {
-      new Notification(title, { body, tag: title, icon: "icon.svg" });
+      const notification = new Notification(`Fake: ${stream}`, { body, tag: stream, icon: "icon.svg" });
+      notification.onclick = () => {
+        focus();
+        this.dispatchEvent(new CustomEvent("open", { detail: stream }));
+      };
     } catch {
       this.#problem.textContent = "This browser shows no notifications from a page.";
       press(this.#notify, false);
@@ -83,6 +89,24 @@ export class Alerts {
       tone.start(start + at);
       tone.stop(start + at + 0.22);
     });
+  }
+}
+
+/** Returns whether an alert was turned on in this browser before. */
+function remembered(name) {
+  try {
+    return localStorage.getItem(name) === "on";
+  } catch {
+    // The browser keeps nothing for this page.
+    return false;
+  }
+}
+
+function remember(name, on) {
+  try {
+    localStorage.setItem(name, on ? "on" : "off");
+  } catch {
+    // The choice is then made again next time.
   }
 }
 

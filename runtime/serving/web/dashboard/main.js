@@ -163,9 +163,11 @@ wall.addEventListener("change", render);
 events.addEventListener("fake", ({ detail: verdict }) => alerts.raise(verdict));
 events.addEventListener("evidence", ({ detail: event }) => evidence.show(event));
 evidence.addEventListener("event", ({ detail: event }) => events.evidence(event));
-events.addEventListener("open", ({ detail: stream }) => {
-  if (wall.size > 1) wall.open(stream);
-});
+for (const source of [events, alerts]) {
+  source.addEventListener("open", ({ detail: stream }) => {
+    if (wall.size > 1) wall.open(stream);
+  });
+}
 document.addEventListener("visibilitychange", render);
 
 byId("find").addEventListener("input", ({ target }) => wall.setFilter({ text: target.value }));
