@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from fractions import Fraction
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from benchmarks.helpers.server_thread import serve_in_thread
-from runtime.messages import BroadcastMessage, StreamMessage
+from runtime.messages import BroadcastMessage, HeartbeatMessage, StreamMessage
 from runtime.serving.broadcaster import Broadcaster
 from runtime.serving.http.exchange import HttpRequest, HttpResponse, Route
 from runtime.serving.previews.jpeg import JpegEncoder
@@ -22,7 +23,7 @@ from runtime.serving.previews.publisher import PreviewPublisher
 from runtime.serving.server import Server
 from streams.input.frame import Frame
 from tests.support.axe import serious_faults
-from tests.support.browser import Browser, Page
+from tests.support.browser import TIMEOUT_S, Browser, Page
 from tests.support.videos import write_video
 from tests.support.wire import make_broadcaster, verdict
 
@@ -65,12 +66,14 @@ class Wall:
 
     def send_until(self, page: Page, condition: str, *messages: BroadcastMessage, frames: Any = None) -> None:
         """Send repeatedly, as live streams do, until a condition holds in the page."""
-        for _ in range(500):
-            self.send(*messages)
+        deadline = time.monotonic() + TIMEOUT_S
+        while time.monotonic() < deadline:
+            self.send(*messages, HeartbeatMessage(uptime_s=1))
             if frames is not None:
                 frames()
             if page.evaluate(f"Boolean({condition})"):
                 return
+            time.sleep(0.01)
         page.wait_for(condition, timeout_s=0)
 
 
@@ -370,22 +373,23 @@ def test_events_show_their_evidence(
         wall.send(StreamMessage(stream="cam", state="live"))
         page = show(pages, browser, wall)
         assert page.evaluate("document.querySelector('[href=scan]').hidden")
-        page.wait_for(f"{EVENTS}.includes('door: face 1')")
+        wall.send_until(page, f"{EVENTS}.includes('door: face 1')")
         wall.send_until(page, f"{EVENTS}.includes('cam: face 1')", verdict())
         item = "document.querySelector('#event-list li')"
         assert page.evaluate(f"{item}.querySelector('.show')") is None
         wall.send_until(page, f"{EVENTS}.includes('cam: face 1')", verdict(state="real", p_fake=0.1))
         # The time of the first fake, as the server has it.
         events.insert(0, {**listed, "time": page.evaluate(f"Number({item}.dataset.at)") / 1000})
-        page.wait_for(f"{item}.querySelector('.show')")
+        wall.send_until(page, f"{item}.querySelector('.show')")
         assert page.evaluate("document.querySelectorAll('#event-list li').length") == 2
         page.evaluate(f"{item}.querySelector('.show').click()")
         images = "[...document.querySelectorAll('#evidence img')]"
-        page.wait_for(f"{images}.length === 3 && {images}.every(image => image.naturalWidth === 160)")
+        wall.send_until(page, f"{images}.length === 3 && {images}.every(image => image.naturalWidth === 160)")
         assert "81 % fake" in page.evaluate("document.querySelector('#evidence').innerText")
-        page.wait_for(
+        wall.send_until(
+            page,
             "document.querySelector('#evidence video').readyState >= 1"
-            " || document.querySelector('#evidence .no-clip').textContent"
+            " || document.querySelector('#evidence .no-clip').textContent",
         )
         assert serious_faults(page) == []
         press(page, "Escape")
