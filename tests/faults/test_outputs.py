@@ -39,6 +39,7 @@ class Outputs:
     stderr: int = subprocess.DEVNULL
     jsonl: str | None = None
     closed: tuple[int, ...] = ()
+    options: tuple[str, ...] = ()
     kept: list[int] = field(default_factory=list)
 
 
@@ -94,6 +95,21 @@ def fifo_that_is_not_read(folder: Path) -> Outputs:
     return Outputs(jsonl=str(folder / "fifo"), kept=[reading, writing])
 
 
+def everything_fails(folder: Path) -> Outputs:
+    # A server that accepts connections but never answers, and a port on which nobody listens.
+    silent = socket.create_server(("127.0.0.1", 0))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        nobody = probe.getsockname()[1]
+    options = (
+        "--webhook",
+        f"http://127.0.0.1:{silent.getsockname()[1]}/",
+        "--mqtt",
+        f"mqtt://127.0.0.1:{nobody}",
+    )
+    evidence = ("--evidence", str(folder / "evidence"), "--evidence-control", "1.0")
+    return Outputs(jsonl="/dev/full", options=(*options, *evidence), kept=[silent.detach()])
+
+
 CASES = [
     pytest.param(unread_error, id="standard error is never read, as in `2>&1 | sleep 1000`"),
     pytest.param(unread_error_and_recording, id="`--jsonl -` and standard error are never read"),
@@ -105,6 +121,7 @@ CASES = [
     pytest.param(fifo_without_reader, id="`--jsonl` names a FIFO without a reader"),
     pytest.param(fifo_that_is_not_read, id="`--jsonl` names a FIFO that is not read"),
     pytest.param(lambda _: Outputs(jsonl="/dev/full"), id="the disk of `--jsonl` is full"),
+    pytest.param(everything_fails, id="webhook, broker and disk fail at the same time"),
     pytest.param(lambda _: Outputs(jsonl="-", closed=(1,)), id="`--jsonl -` with standard output closed"),
 ]
 
@@ -118,6 +135,7 @@ class Command:
         recording = [] if outputs.jsonl is None else ["--jsonl", outputs.jsonl]
         port = self.address.rpartition(":")[2]
         arguments = [sys.executable, "-m", "unmask", "monitor", str(film), "--port", port, *recording]
+        arguments += outputs.options
         if outputs.closed:
             closed = " ".join(f"{number}>&-" for number in outputs.closed)
             arguments = ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", *arguments]
