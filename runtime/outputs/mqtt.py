@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from runtime.errors import ExtraMissing
+from runtime.messages import StreamMessage
 from runtime.outputs.background_writer import BackgroundWriter
 from runtime.outputs.changes import StateChanges
 from runtime.outputs.home_assistant import Topics, discovery, stream_state
@@ -105,7 +106,14 @@ class _State:
     stream: str
 
 
-_Item: TypeAlias = _Connected | _State | EncodedMessage
+@dataclass(frozen=True, slots=True)
+class _Removed:
+    """Instruction to delete the retained messages of a stream."""
+
+    stream: str
+
+
+_Item: TypeAlias = _Connected | _State | _Removed | EncodedMessage
 
 
 class Mqtt:
@@ -164,7 +172,9 @@ class Mqtt:
             due = stream is not None and self._is_due(stream)
         if self._changes.accepts(message):
             self._writer.put(encoded)
-        if due and stream is not None:
+        if isinstance(message, StreamMessage) and message.state == "removed":
+            self._writer.put(_Removed(message.stream))
+        elif due and stream is not None:
             self._writer.put(_State(stream))
 
     @property
@@ -256,6 +266,8 @@ class Mqtt:
                 self._announce()
             case _State(stream=stream):
                 self._publish_state(stream)
+            case _Removed(stream=stream):
+                self._remove(stream)
             case EncodedMessage(message=message, data=data):
                 self._publish(self.topics.event(getattr(message, "stream", "")), data)
 
@@ -281,6 +293,17 @@ class Mqtt:
         if self._written.get(stream) != payload:
             self._written[stream] = payload
             self._publish(self.topics.state(stream), payload, retain=True)
+
+    def _remove(self, stream: str) -> None:
+        """Delete what the broker keeps of a stream, with which Home Assistant forgets its entities."""
+        self._announced.discard(stream)
+        self._written.pop(stream, None)
+        with self._lock:
+            self._published.pop(stream, None)
+        if self._options.discovery is not None:
+            for topic, _ in discovery(self.topics, self._options.discovery, stream):
+                self._publish(topic, b"", retain=True)
+        self._publish(self.topics.state(stream), b"", retain=True)
 
     def _publish(self, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Publish a message, waiting while too many are unacknowledged."""

@@ -106,6 +106,7 @@ class _Stream:
     began: dict[int, float] = field(default_factory=dict)
     last_frame_s: float | None = None
     over: bool = False
+    removed: bool = False
 
 
 class EventCollector:
@@ -136,6 +137,7 @@ class EventCollector:
             event.trail.append(encoded.data)
         if isinstance(message, StreamMessage):
             stream.over = message.state in ENDED_STATES
+            stream.removed = message.state == "removed"
         elif message.state == "stale":
             for memory in (stream.verdicts, stream.states, stream.crops):
                 memory.pop(message.face, None)
@@ -177,6 +179,8 @@ class EventCollector:
             ]
             stream.events = [event for event in stream.events if event not in over]  # by identity
             finished += over
+        for name in [name for name, stream in self._streams.items() if stream.removed]:
+            del self._streams[name]
         return finished
 
     def _is_over(self, event: Event, stream: _Stream, now: float) -> bool:

@@ -61,6 +61,11 @@ class FrameRings:
         with self._lock:
             return [entry for entry in self._rings.get(stream, ()) if start_s <= entry[0] <= end_s]
 
+    def forget(self, stream: str) -> None:
+        """Drop the frames of a stream."""
+        with self._lock:
+            self._rings.pop(stream, None)
+
     def close(self, *, timeout_s: float | None) -> None:
         """Encode the waiting frames and stop.
 

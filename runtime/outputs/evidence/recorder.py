@@ -8,7 +8,9 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
+from runtime.messages import StreamMessage
 from runtime.outputs.background_writer import BackgroundWriter
 from runtime.outputs.evidence.events import Event, EventCollector, EventLimits
 from runtime.outputs.evidence.frame_ring import FrameRings
@@ -28,6 +30,13 @@ CAPACITY = 8
 RING_MARGIN_S = 5.0
 # Time between deletions of old events, besides those after each new one.
 ROOM_INTERVAL_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Forget:
+    """Instruction to drop the frames of a stream that was removed, after its events were written."""
+
+    stream: str
 
 
 class EvidenceRecorder:
@@ -65,7 +74,7 @@ class EvidenceRecorder:
         self._failures = FailureLog(logger, f"evidence in {store.folder}")
         self._made_room = 0.0
         self._frames = FrameRings(self.ring_limits)
-        self._writer: BackgroundWriter[Event | None] = BackgroundWriter(
+        self._writer: BackgroundWriter[Event | _Forget | None] = BackgroundWriter(
             "evidence", self._write, capacity=CAPACITY
         )
 
@@ -89,6 +98,8 @@ class EvidenceRecorder:
             if make_room:
                 self._made_room = now
         self._queue(finished)
+        if isinstance(encoded.message, StreamMessage) and encoded.message.state == "removed":
+            self._writer.put(_Forget(encoded.message.stream))
         if make_room:
             self._writer.put(None)
 
@@ -126,9 +137,12 @@ class EvidenceRecorder:
         stream, pts_s = event.verdict.stream, event.verdict.pts_s
         return self._frames.cut(stream, pts_s - self._limits.before_s, pts_s + self._limits.after_s)
 
-    def _write(self, event: Event | None) -> None:
+    def _write(self, event: Event | _Forget | None) -> None:
         if event is None:
             self.store.make_room()
+            return
+        if isinstance(event, _Forget):
+            self._frames.forget(event.stream)
             return
         try:
             draft = self.store.new_draft()

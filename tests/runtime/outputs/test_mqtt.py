@@ -115,6 +115,24 @@ def test_home_assistant_finds_every_stream(
     assert len({entity["unique_id"] for entity in configured.values()}) == 8
 
 
+def test_a_stream_that_is_removed(
+    brokers: tuple[Broker, Broker], connect: Callable[..., tuple[Mqtt, Any]]
+) -> None:
+    """Nothing is kept of it; Home Assistant deletes entities whose configuration is empty."""
+    with subscriber(brokers[0]) as outside:
+        output, broadcaster = connect(f"mqtt://127.0.0.1:{brokers[0].port}/removal")
+        broadcaster.publish(LIVE)
+        outside.until("removal/cam/state")
+        broadcaster.publish(StreamMessage(stream="cam", state="removed", reason="no longer watched"))
+        received = outside.until("removal/cam/state", b"")
+        output.close(timeout_s=TIMEOUT_S)
+    emptied = {topic for topic, payload, _ in received if topic.startswith("homeassistant/") and not payload}
+    assert len(emptied) == 4
+    with subscriber(brokers[0]) as late:
+        kept = late.until("removal/status")
+    assert not any("/removal/cam" in topic or topic.startswith("removal/cam") for topic, _, _ in kept)
+
+
 def test_a_broker_that_goes_away_and_returns(
     brokers: tuple[Broker, Broker],
     connect: Callable[..., tuple[Mqtt, Any]],

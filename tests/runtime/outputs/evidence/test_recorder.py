@@ -295,6 +295,11 @@ def test_a_stream_that_stops_completes_its_events() -> None:
     over = StreamMessage(stream="cam", state="offline").stamp(9, START + 0.5)
     stream.collector.add_message(EncodedMessage(over, b"{}"))
     assert stream.finished(0.5) == [("fake", 1)]
+    stream.verdicts(1.0, ["fake"])
+    removed = StreamMessage(stream="cam", state="removed").stamp(10, START + 1.5)
+    stream.collector.add_message(EncodedMessage(removed, b"{}"))
+    assert stream.finished(1.5) == []
+    assert stream.collector._streams == {}
 
 
 @pytest.mark.parametrize("wrong", [{"before_s": -1}, {"after_s": 61}, {"control_share": 2}])
