@@ -7,12 +7,14 @@ with StandardError() as errors:
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import io
 import logging
 import os
 import select
 import stat
 import sys
+import threading
 from types import TracebackType
 from typing import Self, TextIO, cast
 
@@ -24,6 +26,8 @@ CAPACITY = 1000
 CLOSE_TIMEOUT_S = 0.3
 # Longest wait until a line of `write_line` can be written.
 LINE_TIMEOUT_S = 1.0
+_STDERR = 2
+_PIPE_BYTES = 65536
 # Level of log messages between INFO and WARNING, for a normal event that somebody should see.
 NOTICE = 25
 # Priorities of syslog, for the lowest level of each.
@@ -38,6 +42,9 @@ _PRIORITIES = (
 
 class StandardError(io.TextIOBase):
     """Replacement of `sys.stderr` inside a `with` block; a thread writes the text to the real one.
+
+    What libraries in C write to file descriptor 2 is queued too: the descriptor is a pipe meanwhile. If the
+    pipe is full, the text is lost, because a library would block on it.
 
     When more than `capacity` texts wait, the oldest are lost; their number is written once the reader
     continues. The thread writes to the file descriptor, because the lock of a Python stream would block the
@@ -54,12 +61,24 @@ class StandardError(io.TextIOBase):
         self._is_terminal = self._target is not None and self._target.isatty()
         self._encoding = getattr(self._target, "encoding", None) or "utf-8"
         self._reported_lost = 0
+        self._library_thread: threading.Thread | None = None
         self._writer: BackgroundWriter[str] = BackgroundWriter(
             "standard error", self._write_text, capacity=capacity
         )
 
     def __enter__(self) -> Self:
         sys.stderr = self
+        if self._target is not None and self._descriptor is not None and self._target.fileno() == _STDERR:
+            reading, writing = os.pipe()
+            os.set_blocking(writing, False)
+            os.dup2(writing, _STDERR)
+            os.close(writing)
+            # The message of a crash would remain in the pipe.
+            faulthandler.enable(self._descriptor)
+            self._library_thread = threading.Thread(
+                target=self._forward, args=(reading,), name="library messages", daemon=True
+            )
+            self._library_thread.start()
         return self
 
     def __exit__(
@@ -67,6 +86,11 @@ class StandardError(io.TextIOBase):
     ) -> None:
         if sys.stderr is self:
             sys.stderr = cast("TextIO", self._target)  # None if it was closed
+        if self._library_thread is not None and self._descriptor is not None:
+            faulthandler.disable()
+            # Closes the last writing end of the pipe, unless another process has it.
+            os.dup2(self._descriptor, _STDERR)
+            self._library_thread.join(CLOSE_TIMEOUT_S)
         # The descriptor stays open if the thread is still blocked in a call on it.
         if self._writer.close(timeout_s=CLOSE_TIMEOUT_S) and self._descriptor is not None:
             os.close(self._descriptor)
@@ -105,6 +129,12 @@ class StandardError(io.TextIOBase):
         if self._descriptor is None:
             raise io.UnsupportedOperation("standard error has no file descriptor")
         return self._descriptor
+
+    def _forward(self, reading: int) -> None:
+        """Queue what libraries write, until the pipe is closed."""
+        with open(reading, "rb", buffering=0) as pipe:
+            while data := pipe.read(_PIPE_BYTES):
+                self.write(data.decode(self._encoding, "backslashreplace"))
 
     def _write_text(self, text: str) -> None:
         lost = self._writer.lost - self._reported_lost

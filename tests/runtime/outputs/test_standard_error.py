@@ -41,3 +41,58 @@ def test_a_mistake_in_a_service_is_an_error_of_the_journal(tmp_path: Path) -> No
     with (tmp_path / "log").open("w") as log:
         subprocess.run(command, cwd=ROOT, stderr=log, env=journal, check=False)
     assert (tmp_path / "log").read_text().startswith("unmask: ")
+
+
+# Writes as a library in C does, which does not know of `sys.stderr`.
+LIBRARY = """
+import os, sys
+from runtime.outputs.standard_error import StandardError
+with StandardError(capacity=100):
+    for number in range({count}):
+        try:
+            os.write(2, b"warning %d of a library\\n" % number)
+        except BlockingIOError:
+            pass
+    print("done", flush=True)
+    {wait}
+os.write(2, b"after\\n")
+"""
+
+
+def test_messages_of_libraries_are_written() -> None:
+    """They come in order and completely; afterwards the descriptor is the real one again."""
+    script = LIBRARY.format(count=3, wait="print('own', file=sys.stderr)")
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    lines = done.stderr.splitlines()
+    assert sorted(lines) == sorted([*(f"warning {i} of a library" for i in range(3)), "own", "after"])
+    assert lines[-1] == "after"
+
+
+def test_a_library_does_not_wait_for_the_reader_of_standard_error() -> None:
+    """A megabyte of messages to a pipe that nobody reads holds nothing up."""
+    script = LIBRARY.format(count=50_000, wait="sys.stdin.read()")
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "done\n"
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "earlier messages are lost" in errors or errors.startswith("warning 0 ")
+
+
+def test_a_crash_is_reported() -> None:
+    """The stack of a crash inside a library is written to the real standard error."""
+    script = "import ctypes\n" + LIBRARY.format(count=0, wait="ctypes.string_at(0)")
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode < 0
+    assert "Segmentation fault" in done.stderr
