@@ -7,12 +7,8 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.features.face_motion import MotionMeter, Square, moves
+from streams.features.face_motion import MotionMeter, Square, is_still
 from streams.features.temporal_residuals import ResidualMeter, Residuals
-
-# Share of the window that must be filled before a face can be classified as a still image, because a person
-# may hold still for half a second.
-MIN_STILL_FILL = 0.5
 
 
 class FaceWindow:
@@ -59,9 +55,7 @@ class FaceWindow:
 
         None while the window is too short to decide. False if the model has no temporal classifier.
         """
-        if self._meter is None or (len(self) > 1 and moves(self._motion)):
-            return False
-        return True if self.fill >= MIN_STILL_FILL else None
+        return False if self._meter is None else is_still(self._motion, window=self.window)
 
     def push(
         self,

@@ -20,14 +20,14 @@ IJCAI 1981; Negahdaripour, "Revised Definition of Optical Flow", PAMI 1998 (gain
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MAX_LAG", "MIN_MOTION", "MotionMeter", "clip_motion", "moves"]
+__all__ = ["MAX_LAG", "MIN_MOTION", "MIN_STILL_FILL", "MotionMeter", "clip_motion", "is_still", "moves"]
 
 MAX_LAG = 4
 """Distance in samples between the crops that are compared; less at the start of a face."""
@@ -38,6 +38,10 @@ Measured over windows of 16 samples: 68 stills in 17 kinds of coding, noise, fli
 most 0.13, all but one at most 0.09; 33 real and forged faces at least 0.25, but for moments of one person who
 sits still, 0.16.
 """
+MIN_STILL_FILL = 0.5
+"""Share of the window that must be filled before a face can be classified as a still image, because a person
+may hold still for half a second."""
+
 QUANTILE = 0.75
 """Quantile of the motion over a window that is compared; a single damaged sample does not change it."""
 
@@ -114,6 +118,21 @@ def moves(motion: Iterable[float]) -> bool:
     """
     values = np.array(list(motion))
     return bool(np.quantile(values[min(MAX_LAG, len(values) - 1) :], QUANTILE) >= MIN_MOTION)
+
+
+def is_still(motion: Sequence[float], *, window: int) -> bool | None:
+    """Return whether a face is a still image, in which there is no temporal evidence.
+
+    Args:
+        motion: Motion of the samples in the window, oldest first.
+        window: Number of samples in a full window.
+
+    Returns:
+        None while the window is too short to decide. Only a window for which it is False has a score.
+    """
+    if len(motion) > 1 and moves(motion):
+        return False
+    return True if len(motion) >= MIN_STILL_FILL * window else None
 
 
 def _aligned(image: NDArray[np.float32], square: Square, target: Square) -> NDArray[np.float32]:

@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from runtime.model.temporal_classifier import TemporalClassifier
 from runtime.model.video_score import scored_windows
+from streams.features.face_motion import clip_motion, is_still
 from streams.features.temporal_residuals import clip_residuals
 from train.data.clip_set import ClipSet, Entry, LabelledClip, load_clips
 from train.data.crops import recrop
@@ -47,6 +48,9 @@ class ClipScores:
         network_logits: Logits of the same windows without the temporal classifier.
         short_window_logits: Logit of each window of `min_frames`.
         frame_logits: Logit of each crop (see `score_clips`).
+        moving: Whether each window of `scan` has motion, in the order of the windows; None if it was not
+            measured. With a temporal classifier, `scan_logits` and `scan_network_logits` contain the windows
+            with motion only, because `scan` gives the others no score.
         residuals: Temporal residuals float32 `(samples, RESIDUALS)` if they were asked for and the clip has a
             window; None otherwise.
     """
@@ -64,6 +68,7 @@ class ClipScores:
     network_logits: tuple[float, ...]
     short_window_logits: tuple[float, ...]
     frame_logits: tuple[float, ...]
+    moving: tuple[bool, ...] | None = None
     residuals: NDArray[np.float32] | None = field(default=None, compare=False)
 
 
@@ -150,9 +155,11 @@ def add_temporal(
         The scores with the temporal classifier.
     """
     full = min(scorer.window, scores.samples)
+    scanned = _add_each(scores.scan_network_logits, _of_scanned(residuals, scorer, temporal.logits))
     return replace(
         scores,
-        scan_logits=_add_each(scores.scan_network_logits, _of_scanned(residuals, scorer, temporal.logits)),
+        scan_logits=_select(scanned, scores.moving),
+        scan_network_logits=_select(scores.scan_network_logits, scores.moving),
         window_logits=_add(scores.network_logits, temporal, _windows(residuals, full, scorer.min_frames)),
         short_window_logits=_add(
             scores.short_window_logits, temporal, _windows(residuals, scorer.min_frames, scorer.min_frames)
@@ -170,6 +177,7 @@ def _score(
         scores = _network_scores(clip, own, scorer)
         if scores.network_logits and (keep_residuals or scorer.temporal is not None):
             residuals = clip_residuals(crops, scorer.crop_margin)
+            scores = replace(scores, moving=_moving(crops, scorer))
             if scorer.temporal is not None:
                 scores = add_temporal(scores, residuals, scorer.temporal, scorer)
             if keep_residuals:
@@ -220,6 +228,19 @@ def _of_scanned(
         windows = np.stack([values[start:end] for start, end in group])
         found.update(zip(group, logits(windows).tolist(), strict=True))
     return tuple(found[span] for span in spans)
+
+
+def _moving(crops: NDArray[np.uint8], scorer: Scorer) -> tuple[bool, ...]:
+    """Return whether `scan` scores each window, by the motion in it."""
+    motion = clip_motion(crops)
+    spans = scored_windows(len(crops), window=scorer.window, min_frames=scorer.min_frames)
+    return tuple(is_still(motion[start:end], window=scorer.window) is False for start, end in spans)
+
+
+def _select(logits: Sequence[float], kept: Sequence[bool] | None) -> tuple[float, ...]:
+    if kept is None:
+        return tuple(logits)
+    return tuple(logit for logit, keep in zip(logits, kept, strict=True) if keep)
 
 
 def _add_each(first: Sequence[float], second: Sequence[float]) -> tuple[float, ...]:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from runtime.model.calibration import Calibration
 from runtime.model.video_score import scored_windows
-from streams.features.temporal_residuals import clip_residuals
+from runtime.pipeline.window import FaceWindow
+from streams.features.temporal_residuals import ResidualMeter, clip_residuals
 from tests.support.temporal import uniform_temporal_classifier
 from tests.train.scoring.support import difference_scorer, flat_clip
 from train.data.clip_set import LabelledClip
@@ -112,3 +113,23 @@ def test_transformed_frames_are_scored() -> None:
 
     (scores,) = score_clips([flat_clip([0, 10, 20, 30])], difference_scorer(), transform=reverse)
     assert scores.window_logits == pytest.approx([-29.96])
+
+
+def test_windows_without_motion_are_left_out_as_in_scan() -> None:
+    """A clip that moves and then stands still has the windows that `scan` scores; a still one has none."""
+    rng = np.random.default_rng(0)
+    faces = rng.integers(0, 256, (2, 6, 6, 3), np.uint8).repeat(8, axis=1).repeat(8, axis=2)
+    shown = [0, 1, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]
+    temporal = uniform_temporal_classifier(0.05, bias=1.0, window=8)
+    scorer = replace(difference_scorer(window=8, min_frames=2), input_size=48, temporal=temporal)
+    (scores,) = score_clips([replace(flat_clip([0]), frames=faces[shown])], scorer)
+    window = FaceWindow(8, 1, ResidualMeter(1.3))
+    still = []
+    for index, face in enumerate(shown):
+        window.push(index / 8, faces[face], np.zeros(1, np.float32))
+        still.append(window.still)
+    assert scores.moving == tuple(value is False for value in still[1:])
+    assert {True, False} <= set(scores.moving)
+    assert len(scores.scan_logits) == len(scores.scan_network_logits) == sum(scores.moving)
+    (frozen,) = score_clips([replace(flat_clip([0]), frames=faces[[0] * 14])], scorer)
+    assert len(video_scores([frozen], Calibration())) == 0
