@@ -30,6 +30,8 @@ CAPACITY = 8
 RING_MARGIN_S = 5.0
 # Time between deletions of old events, besides those after each new one.
 ROOM_INTERVAL_S = 600.0
+# Time at the end for the events of the last seconds, also after a signal.
+MIN_CLOSE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +125,10 @@ class EvidenceRecorder:
         """Write the waiting events and stop.
 
         Args:
-            timeout_s: Longest time to wait for the disk; None for no limit.
+            timeout_s: Longest time to wait for the disk, raised to `MIN_CLOSE_S`; None for no limit.
         """
         self.finish()
-        self._writer.close(timeout_s=timeout_s)
+        self._writer.close(timeout_s=None if timeout_s is None else max(timeout_s, MIN_CLOSE_S))
         self._frames.close(timeout_s=0.0)
 
     def _queue(self, events: list[Event]) -> None:
