@@ -305,6 +305,18 @@ def benchmark(
     split: Annotated[
         Literal["auto", "train", "val", "test", "all"], typer.Option(help="Split of each manifest.")
     ] = "auto",
+    transcode: Annotated[
+        str | None,
+        typer.Option(
+            metavar="all|NAME,...",
+            help="Measure again after transcoding: h264-crf35, dark, 15fps, ...; see docs/training.md.",
+            show_default="none",
+        ),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder for transcoded videos.", show_default="in the results"),
+    ] = None,
     network_alone: Annotated[
         bool, typer.Option("--network-alone", help="Measure also without the temporal classifier.")
     ] = False,
@@ -315,6 +327,7 @@ def benchmark(
     """Measure models on labelled whole videos through the path of `unmask scan`."""
     from train.footage.benchmark import BenchmarkConfig
     from train.footage.benchmark import benchmark as run_benchmark
+    from train.footage.transcoding import choose_transcodings
     from train.scoring.bootstrap import BootstrapConfig
 
     run_benchmark(
@@ -323,6 +336,8 @@ def benchmark(
         BenchmarkConfig(
             models=model or (None,),
             split=split,
+            transcodings=choose_transcodings(_names(transcode or "")),
+            cache=cache,
             network_alone=network_alone,
             engine=engine,
             jobs=jobs,

@@ -13,7 +13,9 @@ TrainError
  ├─ CalibrationError           scores cannot be calibrated
  │   └─ TemporalClassifierError   a temporal classifier cannot be fitted
  ├─ ModelNotWritten            a fitted calibration cannot be written into a model
- └─ ReportError                a report cannot be written
+ ├─ ReportError                a report cannot be written
+ ├─ TranscodingUnknown         a transcoding of the benchmark does not exist
+ └─ TranscodingFailed          a video of the benchmark cannot be transcoded
 """
 
 from __future__ import annotations

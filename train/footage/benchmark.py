@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,12 +24,16 @@ from train.errors import ConfigInvalid
 from train.evaluation.measure import to_json
 from train.evaluation.report import ReportError
 from train.footage.charts import reliability_chart, roc_chart, score_chart
-from train.footage.figures import HOUR_S, ScannedFootage, auc_difference, measure_footage
+from train.footage.figures import HOUR_S, ScannedFootage, auc_difference, measure_footage, set_figures
 from train.footage.labelled import LabelledVideo, read_manifests
 from train.footage.page import benchmark_page
-from train.footage.scanning import BenchmarkModel, code_digest, scan_videos
-from train.footage.video_record import VideoRecord
+from train.footage.scanning import BenchmarkModel, code_digest, scan_videos, transcode_videos
+from train.footage.transcoding import Transcoding, TranscodingFailed
+from train.footage.video_record import VideoRecord, unreadable
 from train.scoring.bootstrap import BootstrapConfig
+
+# Bootstrap draws of each figure after a transcoding, of which there are many.
+REPLICATES_OF_CONDITIONS = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,8 @@ class BenchmarkConfig:
         models: Directories of bundles to compare; None stands for the bundled model. The first one is the
             reference of the comparison.
         split: Split to take; see `read_manifests`.
+        transcodings: Transcodings after which everything is measured again.
+        cache: Folder for the transcoded videos; None for one in the folder of the results.
         network_alone: Whether to measure each model also without its temporal classifier.
         engine: `auto`, `onnxruntime` or `tensorrt`.
         jobs: Number of processes.
@@ -51,6 +57,8 @@ class BenchmarkConfig:
 
     models: Sequence[Path | None] = (None,)
     split: Literal[Split, "auto", "all"] = "auto"
+    transcodings: Sequence[Transcoding] = ()
+    cache: Path | None = None
     network_alone: bool = False
     engine: str = "auto"
     jobs: int = 1
@@ -90,8 +98,21 @@ def benchmark(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ReportError(f"{out} cannot be written: {error.strerror}; give another --out") from error
+    paths = [video.path for video in videos]
+    copies = {
+        transcoding.name: transcode_videos(
+            paths, transcoding, config.cache or out / "transcoded", jobs=config.jobs, console=console
+        )
+        for transcoding in config.transcodings
+    }
     footage = {model.name: _scan(model, videos, out, config.jobs, console) for model in models}
-    results: dict[str, Any] = to_json(_results(footage, videos, config))
+    conditions = {
+        model.name: {
+            name: _scan(model, videos, out, config.jobs, console, copies=copies[name]) for name in copies
+        }
+        for model in models
+    }
+    results: dict[str, Any] = to_json(_results(footage, conditions, videos, config))
     write_atomically(out / "benchmark.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     charts = [
         (f"scores of {name}", score_chart(scanned, f"Scores of {name}")) for name, scanned in footage.items()
@@ -116,18 +137,35 @@ def _models(config: BenchmarkConfig) -> list[BenchmarkModel]:
 
 
 def _scan(
-    model: BenchmarkModel, videos: Sequence[LabelledVideo], folder: Path, jobs: int, console: Console
+    model: BenchmarkModel,
+    videos: Sequence[LabelledVideo],
+    folder: Path,
+    jobs: int,
+    console: Console,
+    *,
+    copies: Mapping[Path, Path | TranscodingFailed] | None = None,
 ) -> ScannedFootage:
-    records = scan_videos([video.path for video in videos], model, folder, jobs=jobs, console=console)
+    """Scan the videos, or copies of them, with one model."""
+    scanned = {video.path: video.path if copies is None else copies[video.path] for video in videos}
+    paths = [path for path in scanned.values() if isinstance(path, Path)]
+    records = scan_videos(paths, model, folder, jobs=jobs, console=console)
+
+    def record_of(video: LabelledVideo) -> VideoRecord:
+        path = scanned[video.path]
+        return records[path] if isinstance(path, Path) else unreadable(str(path))
+
     return ScannedFootage(
         videos=videos,
-        records=[records[video.path] for video in videos],
+        records=[record_of(video) for video in videos],
         calibration=model.load().calibration,
     )
 
 
 def _results(
-    footage: Mapping[str, ScannedFootage], videos: Sequence[LabelledVideo], config: BenchmarkConfig
+    footage: Mapping[str, ScannedFootage],
+    conditions: Mapping[str, Mapping[str, ScannedFootage]],
+    videos: Sequence[LabelledVideo],
+    config: BenchmarkConfig,
 ) -> dict[str, Any]:
     reference = next(iter(footage.values()))
     real_s = sum(r.seconds for v, r in zip(videos, reference.records, strict=True) if not v.fake)
@@ -137,6 +175,7 @@ def _results(
             "threshold_fake": scanned.calibration.threshold_fake,
             "threshold_real": scanned.calibration.threshold_real,
             **measure_footage(scanned, config.bootstrap),
+            "conditions": _conditions(conditions[name], config.bootstrap),
             "videos": [_row(*row) for row in zip(videos, scanned.records, strict=True)],
         }
         if scanned is not reference:
@@ -156,6 +195,23 @@ def _results(
         },
         "models": models,
     }
+
+
+def _conditions(conditions: Mapping[str, ScannedFootage], config: BootstrapConfig) -> dict[str, Any]:
+    """Return the figures after each transcoding, pooled and by data set."""
+    fewer = replace(config, replicates=min(config.replicates, REPLICATES_OF_CONDITIONS))
+    measured = {}
+    for name, scanned in conditions.items():
+        names = sorted({video.data_set for video in scanned.videos})
+        sets = {
+            data_set: set_figures(
+                scanned.select(lambda video, _, data_set=data_set: video.data_set == data_set),  # type: ignore[misc]
+                fewer,
+            )
+            for data_set in names
+        }
+        measured[name] = {"pooled": set_figures(scanned, fewer), "data_sets": sets}
+    return measured
 
 
 def _row(video: LabelledVideo, record: VideoRecord) -> dict[str, Any]:

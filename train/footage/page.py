@@ -65,8 +65,7 @@ def benchmark_page(results: Mapping[str, Any], charts: Sequence[tuple[str, bytes
         _figures_table("data set", _by_name(models, "data_sets")),
     ]
     if any(model.get("conditions") for model in models.values()):
-        parts += ["<h2>After transcoding, all data sets together</h2>"]
-        parts += [_figures_table("video", _by_name(models, "conditions"))]
+        parts += _transcoded(models)
     parts += ["<h2>Charts</h2>", *(_chart(title, png) for title, png in charts)]
     parts += ["<h2>Methods</h2>", _methods(models)]
     for key, title in (("brightness", "brightness of the face"), ("skin_tone", "skin tone in the image")):
@@ -135,6 +134,30 @@ def _figures_table(title: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
             cells += [_cell(figures[key], form) for key, _, form in COLUMNS]
             lines.append((cells, number == 0))
     return _table(head, lines)
+
+
+def _transcoded(models: Mapping[str, Any]) -> list[str]:
+    """Return the tables of the figures after transcoding: pooled, then by data set in brief."""
+    rows = {"original": {name: model["pooled"] for name, model in models.items()}}
+    for name, found in _by_name(models, "conditions").items():
+        rows[name] = {model: figures["pooled"] for model, figures in found.items()}
+    parts = ["<h2>After transcoding, all data sets together</h2>", _figures_table("video", rows)]
+    for key, title, form in (("auc", "AUC", "number"), ("fpr", "FPR at fake", "share")):
+        parts += [f"<h3>{title} by data set</h3>", _condition_matrix(models, key, form)]
+    return parts
+
+
+def _condition_matrix(models: Mapping[str, Any], key: str, form: str) -> str:
+    names = sorted({name for model in models.values() for name in model["data_sets"]})
+    lines = []
+    for model_name, model in models.items():
+        conditions = {"original": model["data_sets"]}
+        conditions |= {name: figures["data_sets"] for name, figures in model["conditions"].items()}
+        for number, (condition, sets) in enumerate(conditions.items()):
+            values = [sets[name][key]["value"] if name in sets else None for name in names]
+            cells = ["-" if value is None else _number(value, form) for value in values]
+            lines.append(([model_name if number == 0 else "", condition, *cells], number == 0))
+    return _table(["model", "video", *names], lines)
 
 
 def _methods(models: Mapping[str, Any]) -> str:

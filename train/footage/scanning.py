@@ -32,6 +32,7 @@ from runtime.engines.factory import detector_infer, open_engine
 from runtime.model.bundle import Bundle, load_bundle
 from runtime.pipeline.batcher import Batcher
 from runtime.pipeline.scan import Scanner
+from train.footage.transcoding import TRANSCODINGS, Transcoding, TranscodingFailed, transcode
 from train.footage.video_record import FootageRecorder, VideoRecord, append_record, read_records
 
 RECORDS_FILE = "records.jsonl"
@@ -131,6 +132,51 @@ def scan_videos(
             append_record(folder / RECORDS_FILE, keys[path], record)
             progress.advance(task)
     return records
+
+
+def transcode_videos(
+    paths: Sequence[Path], transcoding: Transcoding, folder: Path, *, jobs: int, console: Console
+) -> dict[Path, Path | TranscodingFailed]:
+    """Transcode videos, except those for which that was done before.
+
+    Args:
+        paths: The files.
+        transcoding: The transcoding.
+        folder: Folder of the results, created if missing.
+        jobs: Number of processes.
+        console: Console of the progress bar.
+
+    Returns:
+        The transcoded video, or why there is none, by path.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    results: dict[Path, Path | TranscodingFailed] = {}
+    with _progress(console) as progress:
+        task = progress.add_task(f"transcoding: {transcoding.name}", total=len(paths))
+        for path, result in _transcoded(paths, transcoding.name, folder, jobs):
+            results[path] = result
+            progress.advance(task)
+    return results
+
+
+def _transcoded(
+    paths: Sequence[Path], name: str, folder: Path, jobs: int
+) -> Iterator[tuple[Path, Path | TranscodingFailed]]:
+    if jobs == 1:
+        for path in paths:
+            yield path, _transcode(path, name, folder)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = {pool.submit(_transcode, path, name, folder): path for path in paths}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+
+
+def _transcode(path: Path, name: str, folder: Path) -> Path | TranscodingFailed:
+    try:
+        return transcode(path, TRANSCODINGS[name], folder, key=file_key(path))
+    except TranscodingFailed as failure:
+        return failure
 
 
 def _scanned(paths: Sequence[Path], model: BenchmarkModel, jobs: int) -> Iterator[tuple[Path, VideoRecord]]:

@@ -50,6 +50,28 @@ class VideoRecord(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
 
 
+def unreadable(error: str) -> VideoRecord:
+    """Return the record of a video that cannot be scanned.
+
+    Args:
+        error: Why.
+    """
+    return VideoRecord(
+        state="unreadable",
+        p_fake=None,
+        seconds=0.0,
+        alarms=0,
+        first_alarm_s=None,
+        verdicts=0,
+        fake=0,
+        uncertain=0,
+        reasons={},
+        luma=None,
+        tone_angle=None,
+        error=error,
+    )
+
+
 class FootageRecorder:
     """Receiver of the analysed frames of one video; see `runtime.pipeline.scan.OnSample`.
 

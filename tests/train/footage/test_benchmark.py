@@ -15,6 +15,7 @@ from tests.support.small_bundle import write_small_bundle
 from train.errors import ConfigInvalid
 from train.footage.benchmark import BenchmarkConfig, benchmark
 from train.footage.scanning import RECORDS_FILE
+from train.footage.transcoding import choose_transcodings
 from train.footage.video_record import FootageRecorder
 from train.scoring.bootstrap import BootstrapConfig
 
@@ -66,6 +67,23 @@ def test_results_and_continuation(bundle: Path, manifest: Path, tmp_path: Path) 
     again = benchmark([manifest], tmp_path, config, console=QUIET)
     assert again["models"] == results["models"]
     assert len((tmp_path / RECORDS_FILE).read_bytes().splitlines()) == 7
+
+
+def test_transcoded_videos_are_measured_again(bundle: Path, manifest: Path, tmp_path: Path) -> None:
+    """The figures after it stand beside those of the original; the copies are kept for the next run."""
+    config = BenchmarkConfig(
+        models=[bundle],
+        transcodings=choose_transcodings(["half"]),
+        cache=tmp_path / "cache",
+        bootstrap=BootstrapConfig(replicates=2),
+    )
+    (model,) = benchmark([manifest], tmp_path / "out", config, console=QUIET)["models"].values()
+    assert model["conditions"]["half"]["pooled"]["scored"] == 2
+    assert set(model["conditions"]["half"]["data_sets"]) == {"mine"}
+    assert len(list((tmp_path / "cache").glob("*-half-*.mkv"))) == 3
+    page = (tmp_path / "out" / "benchmark.html").read_text()
+    assert "After transcoding" in page
+    assert "<td class=n>half</td>" in page
 
 
 def test_processes_give_the_same_scores(bundle: Path, manifest: Path, tmp_path: Path) -> None:
