@@ -138,20 +138,20 @@ def test_no_verdict_differs_from_a_verdict_without_colour(
         verdict(stream="shapes", face=3, state="real", p_fake=0.1),
         verdict(stream="shapes", face=4, state="warming"),
     ]
-    look = f"""[...{ROOT}.querySelectorAll('li')].map(item => {{
+    appearance = f"""[...{ROOT}.querySelectorAll('li')].map(item => {{
         const style = getComputedStyle(item);
         const line = ['borderTopStyle', 'borderLeftStyle', 'borderTopWidth'].map(name => style[name]).join();
         return [line, ...['path', '.label'].map(part => item.querySelector(part))
             .map(part => part.getAttribute('d') ?? part.textContent)];
     }})"""
     publish_until(page, broadcaster, f"{STATES} === 'fake,uncertain,real,warming'", *faces)
-    looks = page.evaluate(look)
+    styles = page.evaluate(appearance)
     broadcaster.publish(StreamMessage(stream="shapes", state="stalled"))
     page.wait_for(f"{STATES} === 'none'")
-    looks += page.evaluate(look)
-    assert len({line for line, _, _ in looks}) == 5
-    assert len({icon for _, icon, _ in looks}) == 5
-    assert [label for _, _, label in looks] == ["Fake", "Uncertain", "Real", "Warming up", "No verdict"]
+    styles += page.evaluate(appearance)
+    assert len({line for line, _, _ in styles}) == 5
+    assert len({icon for _, icon, _ in styles}) == 5
+    assert [label for _, _, label in styles] == ["Fake", "Uncertain", "Real", "Warming up", "No verdict"]
     assert "no new frames" in page.evaluate(f"{ROOT}.querySelector('.detail').textContent")
     image = cv2.imread(str(page.screenshot(tmp_path / "stale.png", transparent=True)), cv2.IMREAD_UNCHANGED)
     assert image is not None
@@ -181,13 +181,13 @@ def test_theme_font_and_variables_come_from_the_address(
     styled = show(pages, browser, f"{server.urls.overlay}?stream=cam&{query}&{wrong}")
     names = ["borderLeftColor", "borderRadius", "fontSize", "fontFamily", "backgroundColor"]
     style = f"(style => {names}.map(name => style[name]))(getComputedStyle({ROOT}.querySelector('li')))"
-    looks = []
+    styles = []
     for page in (plain, styled):
         publish_until(page, broadcaster, f"{STATES} === 'fake'", verdict())
-        looks.append(page.evaluate(style))
-    assert looks[1][:3] == ["rgb(255, 0, 255)", "0px", "28px"]
-    assert looks[1][3].startswith('"DejaVu Serif"')
-    assert looks[0][4] != looks[1][4]
+        styles.append(page.evaluate(style))
+    assert styles[1][:3] == ["rgb(255, 0, 255)", "0px", "28px"]
+    assert styles[1][3].startswith('"DejaVu Serif"')
+    assert styles[0][4] != styles[1][4]
 
 
 def test_the_overlay_waits_for_a_late_video(
@@ -252,7 +252,7 @@ def test_the_element_reports_changes(
 def test_the_setup_page_builds_the_address(
     pages: ExitStack, browser: Browser, broadcaster: Broadcaster, server: Server
 ) -> None:
-    """The address that it shows opens an overlay that looks like the preview."""
+    """The address that it shows opens an overlay that styles like the preview."""
     page = show(pages, browser, f"{server.urls.dashboard}overlay-setup")
     field = "document.querySelector('#address').value"
     assert page.evaluate(field) == server.urls.overlay

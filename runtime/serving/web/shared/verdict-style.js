@@ -76,7 +76,7 @@ const STYLE = `
   li[data-state="uncertain"] { --tone: var(--_uncertain); border-left-style: dashed; }
   li[data-state="fake"] { --tone: var(--_fake); border-width: .12em .12em .12em .22em; background: var(--_fake-background); }
   li[data-state="warming"] { --tone: var(--_warming); border-left-style: dotted; }
-  /* No verdict: a dashed line around it and stripes, which nobody takes for a verdict, whatever colours he sees. */
+  /* No verdict: a dashed line around it and stripes, which cannot be taken for a verdict, whatever colours one sees. */
   li[data-state="none"] {
     border: .1em dashed var(--tone);
     background-image: repeating-linear-gradient(135deg, transparent 0 .45em, rgb(128 140 155 / 28%) .45em .9em);
