@@ -177,6 +177,8 @@ def test_two_streams_in_one_process(
         dashboard = browser.open(running.urls["dashboard"])
         dashboard.wait_for(f"{is_scored}(document.querySelector('.face')?.dataset.state)")
         assert CAMERA in dashboard.evaluate("document.body.innerText")
+        # The frame that was scored, with its box.
+        dashboard.wait_for("Number(document.querySelector('canvas').dataset.boxes) > 0")
         assert dashboard.console_errors == []
         dashboard.close()
         overlay = browser.open(running.urls["overlay for OBS"])

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from benchmarks.helpers.server_thread import serve_in_thread
-from runtime.messages import BroadcastMessage, HeartbeatMessage, StreamMessage
+from runtime.messages import BroadcastMessage, DroppedBy, HeartbeatMessage, StreamHealth, StreamMessage
 from runtime.serving.broadcaster import Broadcaster
 from runtime.serving.http.exchange import HttpRequest, HttpResponse, Route
 from runtime.serving.previews.jpeg import JpegEncoder
@@ -169,6 +169,28 @@ def test_a_stream_that_is_not_live_shows_no_frame(pages: ExitStack, browser: Bro
     assert "the camera hung up" in page.evaluate("document.querySelector('.idle').innerText")
     page.wait_for(f"{EVENTS}.includes('source offline')")
     assert "the camera hung up" in page.evaluate(EVENTS)
+
+
+def test_a_stream_that_loses_samples_is_marked(pages: ExitStack, browser: Browser, wall: Wall) -> None:
+    """What was dropped in the last minute is shown beside the name, not what was dropped before."""
+    wall.send(StreamMessage(stream="cam", state="live"))
+    page = show(pages, browser, wall)
+    state = "document.querySelector('.state').textContent"
+
+    def health(analysed: int, dropped: int) -> HeartbeatMessage:
+        counted = StreamHealth(
+            stream="cam",
+            state="live",
+            analysed=analysed,
+            dropped=dropped,
+            dropped_by=DroppedBy(queue=dropped),
+        )
+        return HeartbeatMessage(uptime_s=1, streams=(counted,))
+
+    wall.send(health(100, 900))
+    wall.send_until(page, f"{state} === 'live'", verdict())
+    wall.send(health(170, 930))
+    wall.send_until(page, f"{state} === '⚠ 30 % dropped'", verdict())
 
 
 def test_a_hidden_page_requests_no_frames(pages: ExitStack, browser: Browser, wall: Wall) -> None:

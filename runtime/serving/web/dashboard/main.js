@@ -148,6 +148,7 @@ feed.addEventListener("message", ({ detail: message }) => {
   if (message.type === "heartbeat") {
     uptime = message.uptime_s;
     health = new Map(message.streams.map((entry) => [entry.stream, entry]));
+    for (const entry of message.streams) wall.card(entry.stream).health.recordCounters(entry, performance.now() / 1000);
   }
   for (const stream of message.type === "snapshot" ? message.streams : [message]) {
     if (stream.type === "stream") events.stream(stream);

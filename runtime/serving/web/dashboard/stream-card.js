@@ -52,7 +52,9 @@ export class StreamCard {
     this.node.dataset.state = this.state;
     this.node.classList.toggle("large", large);
     this.button.setAttribute("aria-expanded", String(large));
-    setText(this.stateText, STREAM_LABELS[state] ?? state);
+    const lossy = live && this.health.lossy;
+    this.node.classList.toggle("lossy", lossy);
+    setText(this.stateText, lossy ? `⚠ ${percent(this.health.droppedShare)} dropped` : STREAM_LABELS[state] ?? state);
     setText(this.idle.lastChild, reason ?? (live ? "waiting for a face" : STREAM_LABELS[state] ?? state));
     this.idle.hidden = shown.length > 0;
     // A frame without faces is still live; any other stream has no live frame.

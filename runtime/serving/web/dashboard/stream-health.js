@@ -3,6 +3,8 @@
 import { element, setText } from "../shared/dom.js";
 
 const WINDOW_S = 60;
+// A stream that loses more of its recent samples than this is marked.
+const MAX_DROPPED = 0.1;
 
 const CAUSE_LABELS = {
   queue: "replaced while the analysis was busy",
@@ -14,6 +16,8 @@ const CAUSE_LABELS = {
 
 export class StreamHealth {
   #latencies = [];
+  // Counters of the last minute, one entry for each heartbeat.
+  #counters = [];
   #list;
 
   constructor(list) {
@@ -32,6 +36,25 @@ export class StreamHealth {
     if (!sorted.length) return null;
     const at = (share) => sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))];
     return { p50: Math.round(at(0.5)), p99: Math.round(at(0.99)) };
+  }
+
+  /** Adds the counters of a heartbeat; `time` as above. */
+  recordCounters({ analysed, dropped }, time) {
+    this.#counters.push([time, analysed, dropped]);
+    while (this.#counters[0][0] < time - WINDOW_S) this.#counters.shift();
+  }
+
+  /** Share of the due samples of the last minute that were dropped. */
+  get droppedShare() {
+    const [first, last] = [this.#counters[0], this.#counters.at(-1)];
+    if (!first) return 0;
+    const dropped = last[2] - first[2];
+    return dropped / Math.max(1, last[1] - first[1] + dropped);
+  }
+
+  /** Whether so many samples were dropped that the verdicts are late or missing. */
+  get lossy() {
+    return this.droppedShare > MAX_DROPPED;
   }
 
   /** Shows the figures; `counters` are those of the heartbeat, `note` is a reason that concerns the source's clock. */
