@@ -96,3 +96,16 @@ def test_a_crash_is_reported() -> None:
     )
     assert done.returncode < 0
     assert "Segmentation fault" in done.stderr
+
+
+def test_the_log_of_a_service(tmp_path: Path, face_video: Path) -> None:
+    """Each line has its priority and no time; in a file it has the time and no priority."""
+    command = [sys.executable, "-m", "unmask", "monitor", str(face_video), "--port", "0", "--duration", "0.1"]
+    journal = {**os.environ, "JOURNAL_STREAM": "8:1234"}
+    piped = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=journal, check=True)
+    lines = piped.stderr.splitlines()
+    assert lines
+    assert all(line.startswith(("<5>", "<6>")) for line in lines), lines
+    with (tmp_path / "log").open("w") as log:
+        subprocess.run(command, cwd=ROOT, stderr=log, env=journal, check=True)
+    assert not any(line.startswith("<") for line in (tmp_path / "log").read_text().splitlines())
