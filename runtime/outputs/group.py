@@ -29,7 +29,7 @@ class OutputGroup:
 
     Args:
         options: Which outputs, and theirs.
-        hello: First message for clients; the evidence states what it says about the program.
+        hello: First message for clients; its version, session and engine become part of the evidence.
         bundle: The model.
         on_closed: Called from any thread when the reader of standard output has left.
 

@@ -90,7 +90,7 @@ def _listing(store: EvidenceStore, request: HttpRequest) -> dict[str, Any] | Non
 
 
 def summary(manifest: Manifest) -> dict[str, Any]:
-    """Return what the list says about an event.
+    """Return the entry of an event in the list.
 
     Args:
         manifest: Manifest of the event.

@@ -138,7 +138,7 @@ def test_a_broker_that_goes_away_and_returns(
     connect: Callable[..., tuple[Mqtt, Any]],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The program dies without a word for the broker: the will says offline. Nothing is held up meanwhile."""
+    """Changes wait up to a limit, and publishing never does; states are those after the return."""
     broker = brokers[0]
     output, broadcaster = connect(f"mqtt://127.0.0.1:{broker.port}/third")
     broadcaster.publish(LIVE)

@@ -57,7 +57,7 @@ def test_a_clip_begins_at_the_key_frame_before_its_start(
 
 
 def test_the_time_kept_is_bounded(make_video: Callable[..., Path], tmp_path: Path) -> None:
-    """Whole groups of pictures are dropped, so that the oldest packet is a key frame."""
+    """Packets are dropped up to the next key frame, so that the oldest packet is a key frame."""
     ring = fill(make_video(tmp_path / "video.mp4", frames=100, gop=10), RingLimits(seconds=1.0))
     cut = ring.cut(0.0, 100.0)
     assert cut is not None
