@@ -171,6 +171,31 @@ def test_a_stream_that_is_not_live_shows_no_frame(pages: ExitStack, browser: Bro
     assert "the camera hung up" in page.evaluate(EVENTS)
 
 
+def test_frames_are_requested_as_they_are_shown(pages: ExitStack, browser: Browser, wall: Wall) -> None:
+    """Smaller and fewer for many streams and on a slow connection, none for a hidden page."""
+    page = show(pages, browser, wall)
+
+    def decide(**options: Any) -> list[list[int]]:
+        given = {"count": 1, "large": None, "pixels": 1280, "hidden": False, "delay": 0, "now": 0, **options}
+        decided: list[list[int]] = page.evaluate(f"""import('/dashboard/frame-requests.js').then(module => {{
+            globalThis.requests ??= new module.FrameRequests(null);
+            const {{ all, large }} = requests.decide({json.dumps(given)});
+            return [[all.width, all.rate], [large.width, large.rate]];
+        }})""")
+        return decided
+
+    nothing = [0, 0]
+    assert decide() == [[960, 8], nothing]
+    assert decide(pixels=390) == [[640, 8], nothing]
+    assert decide(count=4) == [[640, 6], nothing]
+    assert decide(count=30) == [[320, 2], nothing]
+    assert decide(count=30, large="cam") == [nothing, [960, 8]]
+    assert decide(hidden=True) == [nothing, nothing]
+    assert decide(count=30, delay=0.8) == [[160, 1], nothing]
+    assert decide(now=14000) == [[320, 2], nothing]
+    assert decide(now=16000) == [[960, 8], nothing]
+
+
 def test_a_stream_that_loses_samples_is_marked(pages: ExitStack, browser: Browser, wall: Wall) -> None:
     """What was dropped in the last minute is shown beside the name, not what was dropped before."""
     wall.send(StreamMessage(stream="cam", state="live"))

@@ -6,6 +6,7 @@ import { FACE_LABELS, STREAM_LABELS, announcement } from "../shared/labels.js";
 import { Alerts } from "./alerts.js";
 import { EventLog } from "./event-log.js";
 import { Evidence } from "./evidence.js";
+import { FrameRequests } from "./frame-requests.js";
 import { Wall } from "./wall.js";
 
 const CONNECTION_LABELS = {
@@ -15,8 +16,6 @@ const CONNECTION_LABELS = {
   refused: "No connection",
 };
 const TOTALS = ["fake", "uncertain", "real", "warming", "none"];
-// Frames per second and stream, by the number of streams shown.
-const RATES = [[1, 8], [4, 6], [9, 4], [16, 3], [Infinity, 2]];
 const RENDER_MS = 100;
 
 const byId = (id) => document.getElementById(id);
@@ -24,6 +23,7 @@ const feed = new Feed(webSocketUrl(location.href));
 const wall = new Wall(byId("streams"));
 const events = new EventLog(byId("event-list"), byId("no-events"));
 const alerts = new Alerts({ sound: byId("sound"), notify: byId("notify"), problem: byId("alert-problem") });
+const frames = new FrameRequests(feed);
 const evidence = new Evidence(byId("evidence"));
 let health = new Map();
 let uptime = null;
@@ -53,7 +53,8 @@ function render() {
   setText(byId("announcement"), announcement(all));
   const fakes = all.filter(({ state }) => state === "fake").length;
   document.title = !feed.connected ? "✕ unmask" : fakes ? `⚠ ${fakes} fake · unmask` : "unmask";
-  requestFrames(streams.length);
+  const large = streams.length > 1 ? wall.large : null;
+  frames.update({ count: streams.length, large, pixels: innerWidth * devicePixelRatio, hidden: document.hidden });
 }
 
 function renderConnection() {
@@ -100,21 +101,6 @@ function renderTotals(all) {
     item.hidden = count === 0;
     setText(item.querySelector("strong"), String(count));
   }
-}
-
-/** Requests frames that are no larger and no more frequent than they are shown; none while the page is hidden. */
-let requested = null;
-function requestFrames(count) {
-  if (!count) return;
-  const large = count === 1 ? null : wall.large;
-  const pixels = innerWidth * devicePixelRatio;
-  const wide = pixels >= 1200 ? 960 : 640;
-  const width = document.hidden ? 0 : large !== null ? 0 : count === 1 ? wide : count <= 4 && pixels > 700 ? 640 : 320;
-  const rate = RATES.find(([most]) => count <= most)[1];
-  if (requested !== null && requested !== large) feed.requestPreviews(requested, 0);
-  requested = large;
-  feed.requestPreviews(null, width, rate);
-  if (large !== null) feed.requestPreviews(large, document.hidden ? 0 : wide, RATES[0][1]);
 }
 
 // Many messages may arrive between two repaints. A hidden page is not painted, but its title is still updated.
