@@ -36,12 +36,12 @@ class PreviewRequest(_ClientMessage, frozen=True, kw_only=True, tag="request_pre
 
     Args:
         stream: Name of the stream; None for all streams without a request of their own.
-        width: Maximum width in pixels; 0 for no frames.
+        width: Maximum width in pixels; 0 for no frames, None for what the request about all streams says.
         rate_hz: Maximum number of frames per second and stream.
     """
 
     stream: str | None = None
-    width: Annotated[int, Meta(ge=0)] = 320
+    width: Annotated[int, Meta(ge=0)] | None = 320
     rate_hz: Annotated[float, Meta(gt=0.0)] = 4.0
 
 

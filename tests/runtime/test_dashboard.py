@@ -196,6 +196,27 @@ def test_frames_are_requested_as_they_are_shown(pages: ExitStack, browser: Brows
     assert decide(now=16000) == [[960, 8], nothing]
 
 
+def test_frames_follow_the_enlarged_stream(pages: ExitStack, browser: Browser, wall: Wall) -> None:
+    """Only the large stream has frames; back on the wall, each has them again."""
+    names = ("cam", "door")
+    wall.send(*(StreamMessage(stream=name, state="live") for name in names))
+    page = show(pages, browser, wall)
+    canvases = "[...document.querySelectorAll('canvas')]"
+
+    def send() -> None:
+        for name in names:
+            wall.send_frame(name)
+
+    def fresh(*indices: int) -> str:
+        return " && ".join(f"Number({canvases}[{index}].dataset.ptsS) > {wall.pts_s}" for index in indices)
+
+    wall.send_until(page, f"{canvases}.length === 2 && {fresh(0, 1)}", frames=send)
+    press(page, "2")
+    wall.send_until(page, f"{canvases}[0].parentNode.clientWidth === 0 && {fresh(1)}", frames=send)
+    press(page, "Escape")
+    wall.send_until(page, fresh(0, 1), frames=send)
+
+
 def test_a_stream_that_loses_samples_is_marked(pages: ExitStack, browser: Browser, wall: Wall) -> None:
     """What was dropped in the last minute is shown beside the name, not what was dropped before."""
     wall.send(StreamMessage(stream="cam", state="live"))

@@ -47,12 +47,14 @@ class PreviewDemand:
 
     def request(self, request: PreviewRequest) -> None:
         """Replace the request about the same stream."""
-        width = max((width for width in WIDTHS if width <= request.width), default=None)
+        self._rates.clear()
         self._wishes.pop(request.stream, None)
+        if request.width is None:
+            return
+        width = max((width for width in WIDTHS if width <= request.width), default=None)
         self._wishes[request.stream] = None if width is None else Wish(width, request.rate_hz)
         if len(self._wishes) > MAX_REQUESTS:
             del self._wishes[next(iter(self._wishes))]
-        self._rates.clear()
 
     def wish(self, stream: str) -> Wish | None:
         """Return what the client wants of a stream; None if nothing."""

@@ -71,7 +71,7 @@ const feed = new Feed(webSocketUrl(location.href));
 let requested;
 
 function requestFrames(stream) {
-  if (requested !== undefined && requested !== (stream ?? null)) feed.requestPreviews(requested, 0);
+  if (requested !== undefined && requested !== (stream ?? null)) feed.requestPreviews(requested, requested === null ? 0 : null);
   requested = stream ?? null;
   feed.requestPreviews(requested, document.hidden ? 0 : 960, 8);
 }

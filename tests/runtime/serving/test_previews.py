@@ -66,7 +66,11 @@ def test_a_request_replaces_the_one_about_the_same_stream() -> None:
     assert (demand.wish("cam"), demand.wish("door")) == (Wish(960, 8), Wish(320, 2))
     demand.request(PreviewRequest(stream="cam", width=0))
     assert (demand.wish("cam"), demand.wish("door")) == (None, Wish(320, 2))
+    demand.request(PreviewRequest(stream="cam", width=None))
+    assert demand.wish("cam") == Wish(320, 2)
     demand.request(PreviewRequest(width=0))
+    assert (bool(demand), demand.wish("door")) == (False, None)
+    demand.request(PreviewRequest(width=None))
     assert (bool(demand), demand.wish("door")) == (False, None)
 
 

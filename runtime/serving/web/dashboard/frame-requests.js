@@ -20,7 +20,7 @@ export class FrameRequests {
   /** Requests the frames for `count` streams, of which `large` fills the page, if any; `pixels` is the page's width. */
   update({ count, large, pixels, hidden }) {
     const wanted = this.decide({ count, large, pixels, hidden, delay: this.#feed.delay, now: performance.now() });
-    if (this.#large !== null && this.#large !== large) this.#feed.requestPreviews(this.#large, 0);
+    if (this.#large !== null && this.#large !== large) this.#feed.requestPreviews(this.#large, null);
     this.#large = large;
     this.#feed.requestPreviews(null, wanted.all.width, wanted.all.rate);
     if (large !== null) this.#feed.requestPreviews(large, wanted.large.width, wanted.large.rate);

@@ -77,14 +77,17 @@ export class Feed extends EventTarget {
     this.#disconnect();
   }
 
-  /** Requests frames of one stream, or of all others with null, as `request_previews` does; a width of 0 ends it. */
+  /**
+   * Requests frames of one stream, or of all others with null, as `request_previews` does: no frames with a width of 0;
+   * with null the stream follows the request about all others again.
+   */
   requestPreviews(stream, width, rate_hz) {
     const request = JSON.stringify({ type: "request_previews", stream, width, ...(width && { rate_hz }) });
-    if (this.#previewRequests.get(stream) === request) return;
-    this.#previewRequests.set(stream, request);
+    const known = this.#previewRequests.get(stream);
+    if (known === request || (known === undefined && width === null)) return;
+    if (width === null) this.#previewRequests.delete(stream);
+    else this.#previewRequests.set(stream, request);
     if (this.#greeted) this.#socket.send(request);
-    // The end of a request for one stream was sent, so that the next connection need not repeat it.
-    if (!width && stream !== null) this.#previewRequests.delete(stream);
   }
 
   /** Current state, `[{stream, state, reason, faces: [verdict]}]`; empty while disconnected. */
