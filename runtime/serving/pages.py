@@ -167,13 +167,7 @@ class Pages:
                 for stream in snapshot.streams
                 if identity.may("read", stream=stream.stream)
             },
-            "routes": sorted(
-                {
-                    route.path
-                    for route in self._routes
-                    if route.right is not None and identity.may(route.right)
-                }
-            ),
+            "routes": sorted({route.path for route in self._routes if _is_offered(route, identity)}),
         }
         status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
         return HttpResponse(status, "application/json", json.dumps(body).encode("ascii"))
@@ -223,6 +217,10 @@ def _no_upgrade(headers: Mapping[str, str]) -> HttpResponse:
         return _refusal("proxy", HTTPStatus.UPGRADE_REQUIRED, text, upgrade)
     text = "This path is a WebSocket; /asyncapi.yaml describes its messages."
     return text_response(HTTPStatus.UPGRADE_REQUIRED, text, {**upgrade, **READABLE})
+
+
+def _is_offered(route: Route, identity: Identity) -> bool:
+    return route.right is not None and identity.may(route.right) and route.offered()
 
 
 def _unauthorised(request: Admission, *, all_streams: bool = False) -> HttpResponse | None:

@@ -21,7 +21,9 @@ from runtime.serving.http.exchange import HttpRequest, HttpResponse, Route
 from runtime.serving.previews.jpeg import JpegEncoder
 from runtime.serving.previews.publisher import PreviewPublisher
 from runtime.serving.server import Server
+from runtime.serving.whip.endpoint import WhipEndpoint
 from streams.input.frame import Frame
+from streams.input.source import Source, parse_source
 from tests.support.axe import serious_faults
 from tests.support.browser import TIMEOUT_S, Browser, Page
 from tests.support.videos import write_video
@@ -416,6 +418,29 @@ def event(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dic
         "crops/01.jpg": ("image/jpeg", jpeg),
     }
     return listed, files
+
+
+def test_the_dashboard_links_to_what_the_server_offers(pages: ExitStack, browser: Browser) -> None:
+    """The page for cameras is linked only if a source accepts them."""
+    source = parse_source("browser")
+    sources: list[Source] = []
+    routes = WhipEndpoint(lambda: sources).routes
+    links = "[...document.querySelectorAll('nav a')].filter(link => !link.hidden).map(link => link.innerText)"
+    with serve_in_thread(make_broadcaster(), port=0, routes=routes) as server:
+        shown = []
+        for accepted in ([], [source]):
+            sources[:] = accepted
+            page = browser.open(server.urls.dashboard)
+            page.wait_for("document.querySelector('#connection').textContent === 'Connected'")
+            # The health report comes after the connection.
+            page.wait_for(
+                "performance.getEntriesByType('resource').some(entry => entry.name.endsWith('healthz'))"
+            )
+            page.wait_for(f"{links}.length === {4 + len(accepted)}")
+            shown.append(page.evaluate(links))
+            page.close()
+    assert shown[1][0] == "Send a camera or a screen"
+    assert shown[0] == shown[1][1:]
 
 
 def test_events_show_their_evidence(

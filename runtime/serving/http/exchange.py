@@ -77,6 +77,7 @@ class Route:
         right: Right that the sender needs; None for a page without data, which everyone may see.
         max_body_bytes: Largest body accepted; larger ones get HTTP 413 before the handler is called. The body
             must state its length.
+        offered: Whether the health report lists the route, so that the dashboard links to its page.
     """
 
     path: str
@@ -84,6 +85,7 @@ class Route:
     methods: Collection[str] = ("GET",)
     right: Right | None = "read"
     max_body_bytes: int = 0
+    offered: Callable[[], bool] = lambda: True
 
     def matches(self, path: str) -> bool:
         """Return whether the route serves a path."""

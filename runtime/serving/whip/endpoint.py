@@ -87,6 +87,8 @@ class WhipEndpoint:
                 methods={"POST", "DELETE"},
                 right="send",
                 max_body_bytes=MAX_OFFER_BYTES,
+                # The page for senders uses this key by default.
+                offered=lambda: self._find("browser") is not None,
             )
         ]
 

@@ -155,6 +155,7 @@ def test_health_lists_the_routes_that_the_sender_may_use() -> None:
         Route(path="/scans/", handle=handle, right="send"),
         Route(path="/login", handle=handle, right=None),
         Route(path="/admin", handle=handle, right="control"),
+        Route(path="/whip/", handle=handle, right="send", offered=lambda: False),
     ]
     response = get(Pages(make_broadcaster(), Access(), routes=routes), "/healthz")
     assert json.loads(response.body)["routes"] == ["/events", "/scans/"]
