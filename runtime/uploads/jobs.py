@@ -21,6 +21,7 @@ class UploadLimits:
         max_bytes: Largest file.
         max_jobs: Largest number of videos that are received, wait or are scanned.
         reserve_bytes: Space on the disk that uploads leave free.
+        receive_s: Longest time in seconds for receiving a file.
         abandoned_s: Time in seconds after which a client that no longer asks for progress has left.
         keep_s: Time in seconds for which a report is kept.
         max_reports: Largest number of reports that are kept; the oldest is dropped first.
@@ -32,6 +33,7 @@ class UploadLimits:
     max_bytes: int = 2 * GIB
     max_jobs: int = 4
     reserve_bytes: int = GIB
+    receive_s: float = 3600.0
     # Browsers let a page in the background ask once a minute only.
     abandoned_s: float = 90.0
     keep_s: float = 3600.0

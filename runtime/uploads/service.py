@@ -103,10 +103,13 @@ class UploadService:
         )
         path = self._folder.new(job_id) / job.name
         try:
-            await _write(path, parts, size)
+            async with asyncio.timeout(self.limits.receive_s):
+                await _write(path, parts, size)
         except BaseException as error:
             self._jobs.end(job, "cancelled", self._clock())
             self._folder.delete(job_id)
+            if isinstance(error, TimeoutError):
+                raise ConnectionResetError("the client sent its file too slowly") from error
             if isinstance(error, OSError) and not isinstance(error, ConnectionError):
                 reason = (error.strerror or str(error)).lower()
                 raise UploadRefused(f"The server cannot store the file: {reason}.", full=True) from error

@@ -38,8 +38,8 @@ FORMATS = (
     "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,mxf,ivf,gif,nut,h264,hevc,mjpeg,yuv4mpegpipe"
 )
 PROGRESS_S = 0.25
-# A tenth of the share of the process that watches live streams, where they compete.
-NICENESS = 10
+# The least share of the CPU, where it competes with live streams.
+NICENESS = 19
 
 
 def main(folder: Path, name: str, engine: str, model: Path | None) -> None:

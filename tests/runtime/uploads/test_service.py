@@ -119,9 +119,13 @@ def test_a_client_that_leaves_costs_nothing(small_bundle: Path, face_video: Path
         yield b"the beginning"
         raise ConnectionResetError("the client left")
 
+    async def too_slow() -> AsyncIterator[bytes]:
+        yield b"the beginning"
+        await asyncio.Event().wait()
+
     async def run() -> None:
         nonlocal now
-        limits = UploadLimits(abandoned_s=10)
+        limits = UploadLimits(abandoned_s=10, receive_s=0.5)
         service = UploadService(model=small_bundle, limits=limits, parent=tmp_path, clock=lambda: now)
         async with service as uploads:
             with pytest.raises(ConnectionResetError):
@@ -130,6 +134,8 @@ def test_a_client_that_leaves_costs_nothing(small_bundle: Path, face_video: Path
                 await uploads.receive("a.mp4", 1000, parts_of(b"too little"))
             with pytest.raises(ConnectionAbortedError, match="more than it had announced"):
                 await uploads.receive("a.mp4", 3, parts_of(b"too much"))
+            with pytest.raises(ConnectionResetError, match="too slowly"):
+                await uploads.receive("a.mp4", 1000, too_slow())
             assert (uploads.active, list(tmp_path.rglob("a.mp4"))) == (0, [])
             content = face_video.read_bytes()
             ids = [await send(uploads, "b.mp4", content) for _ in range(3)]
