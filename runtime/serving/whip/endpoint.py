@@ -125,7 +125,8 @@ class WhipEndpoint:
         from runtime.serving.whip.sender import OfferInvalid, Sender
 
         key = inlet.key
-        if key in self._sessions:
+        # Again after each wait: another sender may have begun meanwhile.
+        while key in self._sessions:
             previous = self._sessions[key][1]
             if not previous.idle:
                 text = "Another sender is connected; end it first, or try again when it has left."

@@ -31,6 +31,11 @@ for _library in ("aiortc", "aioice"):
     logging.getLogger(_library).setLevel(logging.ERROR)
 
 
+# Each section and each candidate opens sockets or starts checks; a browser sends one section for one track.
+MAX_SECTIONS = 8
+MAX_CANDIDATES = 64
+
+
 class OfferInvalid(ValueError):
     """A session description from which no video can be received."""
 
@@ -72,6 +77,8 @@ class Sender:
         Raises:
             OfferInvalid: The offer is malformed, or has no video that can be decoded.
         """
+        if offer.count("\nm=") > MAX_SECTIONS or offer.count("a=candidate:") > MAX_CANDIDATES:
+            raise OfferInvalid("the offer has too many sections or candidates")
         try:
             await self._connection.setRemoteDescription(RTCSessionDescription(sdp=offer, type="offer"))
             for transceiver in self._connection.getTransceivers():

@@ -119,6 +119,9 @@ _TYPE_RULES_BY_KIND: Mapping[str, Mapping[type[Exception], _Rule]] = MappingProx
     }
 )
 
+_WRONG_SENDER = _Rule(
+    SourceUnavailable, "what was sent to it is not a video stream", "check protocol and address of the sender"
+)
 _NO_LIBSRT = _Rule(
     SourceInvalid,
     "the installed FFmpeg has no support for srt://, because it is built without libsrt, as PyAV's wheel is",
@@ -170,6 +173,8 @@ def source_error(failure: Exception, source: Source, *, connected: bool = False)
     """
     if isinstance(failure, av.error.ProtocolNotFoundError) and source.address.scheme == "srt":
         return _NO_LIBSRT.error(source.spec, _NO_LIBSRT.reason, _NO_LIBSRT.advice)
+    if source.listens and not connected and _is_wrong_sender(failure):
+        return _WRONG_SENDER.error(source.spec, _WRONG_SENDER.reason, _WRONG_SENDER.advice)
     kind = "download" if not connected and source.is_named_as_file else source.kind
     rule = (
         _by_type(failure, _TYPE_RULES_BY_KIND.get(kind, {}))
@@ -182,6 +187,14 @@ def source_error(failure: Exception, source: Source, *, connected: bool = False)
         reason = os.strerror(number) if number in errno.errorcode else type(failure).__name__
         rule = _Rule(SourceUnavailable, f"cannot be read ({reason})", "check the source")
     return rule.error(source.spec, rule.reason.replace("{scheme}", source.address.scheme), rule.advice)
+
+
+def _is_wrong_sender(failure: Exception) -> bool:
+    """Return whether what came to a listening source was the fault, and not its address."""
+    closed = (errno.EIO, errno.ECONNRESET, errno.EPIPE)
+    return isinstance(failure, av.error.InvalidDataError | av.error.EOFError) or (
+        isinstance(failure, OSError) and failure.errno in closed
+    )
 
 
 def _by_type(failure: Exception, rules: Mapping[type[Exception], _Rule]) -> _Rule | None:

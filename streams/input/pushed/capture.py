@@ -54,7 +54,9 @@ class PushedCapture:
         self._sender: int | None = None
         while self._sender is None and not stop.is_set():
             if clock() >= deadline_s:
-                raise SourceWaiting(source.spec, "nobody sends to it")
+                page = "open the page /camera of the dashboard"
+                advice = page if inlet.key == "browser" else "send by WHIP to /whip/KEY of the dashboard"
+                raise SourceWaiting(source.spec, "nobody sends to it", advice)
             self._sender = inlet.wait(_POLL_S)
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import av
 import pytest
 
-from streams.errors import SourceInvalid, SourceMissing, SourceUnavailable, SourceWaiting
+from streams.errors import SourceError, SourceInvalid, SourceMissing, SourceUnavailable, SourceWaiting
 from streams.input.events import Connected, Disconnected
 from streams.input.pushed.standard_input import StandardInput
 from tests.support.displays import Display, missing_program
@@ -137,6 +137,27 @@ def test_an_rtmp_listener_listens_again(clip: Path) -> None:
             error = events.wait_for(Disconnected).error
             assert isinstance(error, SourceUnavailable)
     assert SECRET not in repr(events.received) + str(error) + reader.source.spec
+
+
+def test_other_programs_on_the_port_of_a_listener() -> None:
+    """A web client or a port scanner does not end the listener; a port in use is named."""
+    port = free_port()
+    url = f"rtmp://127.0.0.1:{port}/live/{SECRET}?listen=1"
+    with reading(url) as (_, events):
+        error: SourceError = SourceWaiting("", "")
+        while isinstance(error, SourceWaiting):
+            try:
+                with socket.create_connection(("127.0.0.1", port)) as scanner:
+                    scanner.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            except ConnectionRefusedError:
+                continue  # it does not listen yet
+            error = events.wait_for(Disconnected).error
+        assert "not a video stream; check protocol" in str(error)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as other,
+        reading(f"rtmp://127.0.0.1:{other.getsockname()[1]}/live/{SECRET}?listen=1") as (_, events),
+    ):
+        assert "the port is in use" in str(events.wait_for(Disconnected).error)
 
 
 def _send_until(video: Path, port: int, done: threading.Event) -> None:

@@ -16,12 +16,14 @@ export class Sender extends EventTarget {
   async start(track, address) {
     // No STUN server is asked: the server is reached directly.
     const connection = (this.#connection = new RTCPeerConnection({ iceServers: [] }));
-    connection.addTransceiver(track, { direction: "sendonly", sendEncodings: [{ maxBitrate: MAX_BITRATE }] });
+    const { sender } = connection.addTransceiver(track, { direction: "sendonly", sendEncodings: [{ maxBitrate: MAX_BITRATE }] });
     connection.onconnectionstatechange = () => {
       if (["failed", "closed"].includes(connection.connectionState)) {
         this.end("The connection for the video has ended. The server's log has the reason.");
       }
     };
+    // The server starts again with each new size, so on a slow network the frame rate falls instead.
+    await sender.setParameters({ ...sender.getParameters(), degradationPreference: "maintain-resolution" }).catch(() => {});
     await connection.setLocalDescription();
     await gathered(connection);
     const response = await fetch(address, {

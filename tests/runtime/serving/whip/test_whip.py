@@ -144,6 +144,13 @@ def test_a_sender_of_huge_frames_is_disconnected(caplog: pytest.LogCaptureFixtur
             400,
             "no video",
         ),
+        (
+            "whip/browser",
+            b"v=0" + b"\r\nm=video 9 UDP/TLS/RTP/SAVPF 96" * 500,
+            "application/sdp",
+            400,
+            "too many",
+        ),
         ("whip/browser", b"x" * 70_000, "application/sdp", 413, "at most"),
         ("whip/other", b"v=0", "application/sdp", 404, "whip:KEY"),
         ("whip/", b"v=0", "application/sdp", 404, "whip:KEY"),
