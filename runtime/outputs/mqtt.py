@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -220,7 +222,7 @@ class Mqtt:
         client.max_queued_messages_set(MAX_UNACKNOWLEDGED)
         client.will_set(self.topics.status, "offline", qos=1, retain=True)
         client.on_connect = self._on_connect
-        client.on_connect_fail = lambda client, _: self._failures.failed("it cannot be reached")
+        client.on_connect_fail = lambda client, _: self._failures.failed(_unreachable(sys.exception()))
         client.on_disconnect = self._on_disconnect
         return client
 
@@ -314,3 +316,11 @@ class Mqtt:
         ):
             if self._writer.closing.wait(POLL_S):
                 raise OSError("the broker does not acknowledge messages")
+
+
+def _unreachable(error: BaseException | None) -> str:
+    """Return why no connection could be made, from the error that the library is handling."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted: {error.verify_message}"
+    reason = error.strerror if isinstance(error, OSError) else None
+    return f"it cannot be reached: {reason.lower()}" if reason else "it cannot be reached"

@@ -31,9 +31,10 @@ class Broker:
         program: Path of mosquitto.
         folder: Folder for its configuration.
         password: Whether clients need `USER` and `PASSWORD`.
+        tls: Whether clients need TLS; `certificate` is what they have to trust then.
     """
 
-    def __init__(self, program: str, folder: Path, *, password: bool = False) -> None:
+    def __init__(self, program: str, folder: Path, *, password: bool = False, tls: bool = False) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port: int = probe.getsockname()[1]
         self._program = program
@@ -48,6 +49,13 @@ class Broker:
             users = folder / "users"
             subprocess.run(["mosquitto_passwd", "-b", "-c", users, USER, PASSWORD], check=True)
             lines.append(f"password_file {users}")
+        self.certificate = folder / "certificate.pem"
+        if tls:
+            key = folder / "key.pem"
+            subject = ["-subj", "/CN=broker", "-addext", "subjectAltName=IP:127.0.0.1"]
+            made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
+            subprocess.run([*made, "-keyout", key, "-out", self.certificate], check=True, capture_output=True)
+            lines += [f"certfile {self.certificate}", f"keyfile {key}"]
         self._configuration.write_text("\n".join(lines) + "\n")
         self._process: subprocess.Popen[bytes] | None = None
 
