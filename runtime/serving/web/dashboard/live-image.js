@@ -4,7 +4,7 @@ import { ICON_PATHS } from "../shared/dom.js";
 import { FACE_LABELS, REASON_LABELS, SCORED, bySeverity, percent } from "../shared/labels.js";
 
 // Frames come after the verdicts on them. Verdicts that wait longer for their frame are forgotten.
-const WAIT_S = 5;
+const WAIT_MS = 5000;
 // A frame without a newer one for this long is no longer live.
 const EXPIRY_MS = 3000;
 // Space between a label and the edge of the card.
@@ -27,10 +27,14 @@ export class LiveImage {
 
   /** Remembers a verdict until the frame with the same time is shown. */
   record(verdict) {
-    const faces = this.#verdicts.get(verdict.pts_s) ?? [];
-    this.#verdicts.set(verdict.pts_s, [...faces, verdict]);
-    for (const time of this.#verdicts.keys()) {
-      if (Math.abs(verdict.pts_s - time) > WAIT_S) this.#verdicts.delete(time);
+    const now = performance.now();
+    const faces = this.#verdicts.get(verdict.pts_s)?.faces ?? [];
+    // Moved to the end, so that the map is in the order of arrival.
+    this.#verdicts.delete(verdict.pts_s);
+    this.#verdicts.set(verdict.pts_s, { at: now, faces: [...faces, verdict] });
+    for (const [time, { at }] of this.#verdicts) {
+      if (now - at < WAIT_MS) break;
+      this.#verdicts.delete(time);
     }
   }
 
@@ -45,7 +49,7 @@ export class LiveImage {
       try {
         const bitmap = await createImageBitmap(jpeg);
         this.#shown?.bitmap.close();
-        this.#shown = { bitmap, pts_s: header.pts_s, at: performance.now(), verdicts: this.#verdicts.get(header.pts_s) ?? [] };
+        this.#shown = { bitmap, pts_s: header.pts_s, at: performance.now(), verdicts: this.#verdicts.get(header.pts_s)?.faces ?? [] };
         this.draw();
       } catch (error) {
         console.warn("unmask: a frame could not be decoded", error);
