@@ -125,7 +125,7 @@ def benchmark(
 def _models(config: BenchmarkConfig) -> list[BenchmarkModel]:
     """Return the models with unique names; all bundles are checked before the first scan."""
     models: list[BenchmarkModel] = []
-    for path in config.models:
+    for path in dict.fromkeys(config.models):
         name = BenchmarkModel(name="", path=path).load().name
         if any(model.name == name for model in models):
             name = f"{name} ({path or 'bundled'})"

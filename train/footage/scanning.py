@@ -36,8 +36,8 @@ from train.footage.transcoding import TRANSCODINGS, Transcoding, TranscodingFail
 from train.footage.video_record import FootageRecorder, VideoRecord, append_record, read_records
 
 RECORDS_FILE = "records.jsonl"
-# Folders of `runtime` without influence on a score.
-NOT_SCORING = {"serving", "outputs", "commands", "scan_report"}
+# Folders of `runtime` that decide on a score.
+SCORING = {"model", "engines", "pipeline"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,11 +221,10 @@ def _scan_in_worker(path: Path) -> VideoRecord:
 def code_digest() -> str:
     """Return a hash of the source code that decides on the scores."""
     digest = hashlib.sha256()
-    for package in (streams, runtime):
-        root = Path(package.__path__[0])
-        for path in sorted(root.rglob("*.py")):
-            if path.relative_to(root).parts[0] not in NOT_SCORING:
-                digest.update(path.read_bytes())
+    folders = [Path(streams.__path__[0]), *(Path(runtime.__path__[0]) / name for name in sorted(SCORING))]
+    for folder in folders:
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -166,6 +166,18 @@ def choose(page: Page, path: Path) -> None:
     page.command("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
 
 
+def drop(page: Page, name: str, text: str) -> None:
+    """Drop a file onto the page."""
+    page.evaluate(
+        f"""(() => {{
+            const data = new DataTransfer();
+            data.items.add(new File([{json.dumps(text)}], {json.dumps(name)}));
+            document.getElementById('drop').dispatchEvent(
+                new DragEvent('drop', {{ dataTransfer: data, bubbles: true, cancelable: true }}));
+        }})()"""
+    )
+
+
 def test_page(server: Server, browser: Browser, face_video: Path, tmp_path: Path) -> None:
     """A bad file is explained and another one can be chosen; then the report, whose timeline is clicked."""
     page = browser.open(f"{server.urls.dashboard}scan")
@@ -175,11 +187,12 @@ def test_page(server: Server, browser: Browser, face_video: Path, tmp_path: Path
         for name, content, words in (
             ("large.mp4", bytes(MAX_BYTES + 1), "the file has 8.0 MiB; at most 8.0 MiB are accepted"),
             ("empty.mp4", b"", "the file is empty"),
-            ("text.mp4", b"no video\n" * 999, "not a video that can be read"),
         ):
             (tmp_path / name).write_bytes(content)
             choose(page, tmp_path / name)
             page.wait_for(f"{PROBLEM}.startsWith('{name}: ') && {PROBLEM}.includes('{words}')")
+        drop(page, "text.mp4", "no video")
+        page.wait_for(f"{PROBLEM}.startsWith('text.mp4: not a video that can be read')")
         choose(page, face_video)
         page.wait_for("location.pathname.endsWith('/report') && document.querySelector('.verdict')")
         assert serious_faults(page) == []

@@ -47,7 +47,9 @@ def manifest(
 
 def test_results_and_continuation(bundle: Path, manifest: Path, tmp_path: Path) -> None:
     """A second run takes the stored scores; what an interrupted write has damaged is measured again."""
-    config = BenchmarkConfig(models=[bundle], network_alone=True, bootstrap=BootstrapConfig(replicates=5))
+    config = BenchmarkConfig(
+        models=[bundle, bundle], network_alone=True, bootstrap=BootstrapConfig(replicates=5)
+    )
     results = benchmark([manifest], tmp_path, config, console=QUIET)
     stored = (tmp_path / RECORDS_FILE).read_bytes()
     assert len(stored.splitlines()) == 6
