@@ -8,10 +8,12 @@ languages; a test compares the two. No I/O.
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
+
+StreamName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
 class _ClientMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
@@ -45,7 +47,53 @@ class PreviewRequest(_ClientMessage, frozen=True, kw_only=True, tag="request_pre
     rate_hz: Annotated[float, Meta(gt=0.0)] = 4.0
 
 
-ClientMessage: TypeAlias = AuthMessage | PreviewRequest
+class AddSource(_ClientMessage, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="add_source"):
+    """Request to watch one more source; needs the right `control`.
+
+    Args:
+        address: Source as on the command line.
+        stream: Name of the stream; None for the host of the address or the name of the file.
+        transport: Transport of RTSP video.
+        rate_hz: Verdicts per second for each face; None for that of the program.
+        threshold_real: Up to this `p_fake` a face is `real`; None for that of the program.
+        threshold_fake: From this `p_fake` a face is `fake`; None for that of the program.
+    """
+
+    address: Annotated[str, Meta(min_length=1, max_length=2048)]
+    stream: StreamName | None = None
+    transport: Literal["tcp", "udp"] = "tcp"
+    rate_hz: Annotated[float, Meta(gt=0.0)] | None = None
+    threshold_real: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
+    threshold_fake: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
+
+
+class RemoveSource(
+    _ClientMessage, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="remove_source"
+):
+    """Request to stop to watch a source; needs the right `control`.
+
+    Args:
+        stream: Name of the stream.
+    """
+
+    stream: str
+
+
+class RenameSource(
+    _ClientMessage, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="rename_source"
+):
+    """Request to give a stream another name; needs the right `control`.
+
+    Args:
+        stream: Name of the stream.
+        name: New name.
+    """
+
+    stream: str
+    name: StreamName
+
+
+ClientMessage: TypeAlias = AuthMessage | PreviewRequest | AddSource | RemoveSource | RenameSource
 
 
 class _Identified(msgspec.Struct):

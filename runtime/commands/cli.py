@@ -3,38 +3,45 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sys
-from itertools import zip_longest
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
+import runtime.commands.config
 import runtime.commands.events
-from runtime.commands.options import Engine, Model, UserError, complain
-
-if TYPE_CHECKING:
-    from streams.input.source import Source
+from runtime.commands.options import Engine, Model
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Add `monitor`, `scan`, `doctor` and `events` to the program."""
+    """Add `monitor`, `scan`, `doctor`, `events` and `config` to the program."""
     app.command()(monitor)
     app.command()(scan)
     app.command()(doctor)
     app.add_typer(runtime.commands.events.app, name="events")
+    app.add_typer(runtime.commands.config.app, name="config")
 
 
 def monitor(
+    context: typer.Context,
     sources: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="SOURCE",
             help="rtsp://..., webcam, screen, a video file, - (standard input), a URL, or demo; NAME=SOURCE "
             "sets its name. See docs/sources.md.",
+            show_default=False,
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="TOML file with sources and settings; options count before it. SIGHUP reads it again. See "
+            "docs/configuration.md.",
             show_default=False,
         ),
     ] = None,
@@ -73,6 +80,47 @@ def monitor(
             metavar="N",
             help="Maximum number of WebSocket clients; further ones get HTTP 503.",
             show_default="1000, or what the limit on open files allows",
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Require a token of this file; created, and its token printed, if it does not exist.",
+            show_default=False,
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Without a token, listen on an address that others can reach.")
+    ] = False,
+    cert: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PEM",
+            help="Serve HTTPS with this certificate chain; read again when renewed.",
+            show_default=False,
+        ),
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option(metavar="PEM", help="Key of the certificate.", show_default="in --cert")
+    ] = None,
+    base_path: Annotated[
+        str, typer.Option(metavar="/PATH", help="Path under which a reverse proxy serves unmask.")
+    ] = "",
+    proxy_header: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HEADER",
+            help="Header in which the proxy states the client's address, such as X-Forwarded-For.",
+            show_default=False,
+        ),
+    ] = None,
+    proxy_address: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address or network of the proxy. Repeatable.",
+            show_default="this machine",
         ),
     ] = None,
     rtsp_transport: Annotated[Literal["tcp", "udp"], typer.Option(help="Transport of RTSP video.")] = "tcp",
@@ -159,45 +207,11 @@ def monitor(
     """
     _handle_signals_while_loading()
     try:
-        from runtime.commands.monitor import MonitorOptions, run_monitor
-        from runtime.commands.output_options import OutputArguments, make_outputs
+        from runtime.commands.monitor import run_monitor
+        from runtime.commands.setup.arguments import given_settings
+        from runtime.commands.setup.options import MonitorSetup
 
-        if duration is not None and not duration > 0:
-            raise UserError(f"--duration {duration:g}: give a number of seconds above 0")
-        if not sources and not scan_uploads:
-            raise UserError("missing argument 'SOURCE...'; see `unmask monitor --help`")
-        outputs = make_outputs(
-            OutputArguments(
-                jsonl=jsonl,
-                jsonl_max_mb=jsonl_max_mb,
-                jsonl_keep=jsonl_keep,
-                webhook=webhook,
-                webhook_secret_file=webhook_secret_file,
-                mqtt=mqtt,
-                mqtt_password_file=mqtt_password_file,
-                evidence=evidence,
-                evidence_control=evidence_control,
-                evidence_max_gb=evidence_max_gb,
-                evidence_days=evidence_days,
-                annotate=annotate,
-            )
-        )
-        return run_monitor(
-            MonitorOptions(
-                sources=_parse_sources(sources, name or [], rtsp_transport) if sources else (),
-                model=model,
-                engine=engine,
-                rate_hz=rate,
-                host=host,
-                port=port,
-                allow_origin=_check_origins(allow_origin or []),
-                max_clients=max_clients,
-                outputs=outputs,
-                duration_s=duration,
-                stun=_check_stun(stun or []),
-                scan_uploads=scan_uploads,
-            )
-        )
+        return run_monitor(MonitorSetup(file=config, given=given_settings(context)))
     except KeyboardInterrupt:
         return 0
 
@@ -280,40 +294,3 @@ def doctor(
     from runtime.commands.doctor.command import run_doctor
 
     return run_doctor(host, port, as_json=as_json)
-
-
-def _parse_sources(texts: list[str], names: list[str], rtsp_transport: Literal["tcp", "udp"]) -> list[Source]:
-    """Parse the sources; of several, an invalid one is reported and left out."""
-    from streams.errors import SourceError
-    from streams.input.source import parse_source
-
-    if len(names) > len(texts):
-        raise UserError(f"--name: {len(names)} names for {len(texts)} sources; give one for each source")
-    sources, errors = [], []
-    for text, name in zip_longest(texts, names):
-        try:
-            sources.append(parse_source(text, name=name, rtsp_transport=rtsp_transport))
-        except SourceError as error:
-            errors.append(str(error))
-    if not sources:
-        raise UserError(*errors)
-    for message in errors:
-        complain(message)
-    return sources
-
-
-def _check_stun(servers: list[str]) -> list[str]:
-    for server in servers:
-        if not re.fullmatch(r"stuns?:[A-Za-z0-9.-]+(:\d{1,5})?", server):
-            raise UserError(f"--stun {server}: write stun:HOST:PORT")
-    return servers
-
-
-def _check_origins(origins: list[str]) -> list[str]:
-    from runtime.serving.access.origins import Access
-
-    try:
-        Access(origins)
-    except ValueError as error:
-        raise UserError(f"--allow-origin: {error}") from error
-    return origins

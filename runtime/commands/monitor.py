@@ -11,39 +11,35 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
+from runtime.commands.options import UserError, complain
+from runtime.commands.setup.options import MonitorOptions, MonitorSetup
+from runtime.commands.source_control import AnalysisFactory, SourceControl
 from runtime.commands.terminal import Terminal
+from runtime.config.model import ThresholdsConfig
 from runtime.engines.factory import detector_infer, open_engine
 from runtime.engines.interface import Engine
-from runtime.errors import RateTooHigh, VideoNotWritten
+from runtime.errors import ConfigInvalid
 from runtime.messages import HelloMessage, Thresholds
 from runtime.model.bundle import Bundle, load_bundle
 from runtime.outputs.group import OutputGroup
 from runtime.outputs.jsonl import STDOUT
-from runtime.outputs.options import OutputOptions
 from runtime.outputs.standard_error import StandardError
 from runtime.pipeline.batcher import Batcher
 from runtime.pipeline.monitor import Monitor
-from runtime.pipeline.stream_analysis import StreamAnalysis
-from runtime.pipeline.stream_state import stall_timeout_s
 from runtime.pipeline.stream_thread import ScoredFrame
 from runtime.serving.broadcaster import Broadcaster, Sink, new_session
 from runtime.serving.http.exchange import Route
 from runtime.serving.metrics import Metrics
 from runtime.serving.previews.publisher import PreviewPublisher
-from runtime.serving.server import DEFAULT_HOST, DEFAULT_PORT, serve
-from runtime.serving.whip.endpoint import WhipEndpoint, require_webrtc
+from runtime.serving.server import serve
+from runtime.serving.whip.endpoint import WhipEndpoint
 from runtime.uploads.routes import upload_routes
 from runtime.uploads.service import UploadService
 from runtime.version import version
-from streams.faces.detector import Detector
-from streams.faces.finder import FaceFinder
-from streams.input.source import Source
 
 # Longest wait for the first source before the URLs are printed. They are not printed if no source can be
 # read.
@@ -53,94 +49,50 @@ INTERRUPTED_TIMEOUT_S = 0.3
 FINISHED_TIMEOUT_S = 10.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class MonitorOptions:
-    """Options of `unmask monitor`.
-
-    Args:
-        sources: Sources to watch, at least one unless uploads are scanned.
-        model: Directory of the bundle; None for the bundled model.
-        engine: `auto`, `onnxruntime` or `tensorrt`.
-        rate_hz: Verdicts per second and face; None for one per sample.
-        host: Address to listen on.
-        port: Port to listen on; 0 for any free one.
-        allow_origin: Origins besides the server's own whose pages may connect.
-        max_clients: Maximum number of WebSocket clients; None for the default.
-        outputs: Outputs beside the WebSocket.
-        duration_s: Time in seconds after which to stop; None to run until the sources end.
-        stun: Addresses of STUN servers for senders by WebRTC, `stun:HOST:PORT`; none is asked without.
-        scan_uploads: Whether the server scans videos that are uploaded to it; then it does not stop when the
-            sources end.
-
-    Raises:
-        ValueError: There is nothing to do, or the duration is not positive.
-    """
-
-    sources: Sequence[Source]
-    model: Path | None = None
-    engine: str = "auto"
-    rate_hz: float | None = None
-    host: str = DEFAULT_HOST
-    port: int = DEFAULT_PORT
-    allow_origin: Collection[str] = ()
-    max_clients: int | None = None
-    outputs: OutputOptions = OutputOptions()  # noqa: RUF009  frozen
-    duration_s: float | None = None
-    stun: Sequence[str] = ()
-    scan_uploads: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.sources and not self.scan_uploads:
-            raise ValueError("there must be at least one source")
-        if self.duration_s is not None and self.duration_s <= 0:
-            raise ValueError(f"duration_s must be above 0, not {self.duration_s}")
-        if self.outputs.annotate is not None and len(self.sources) != 1:
-            raise VideoNotWritten(self.outputs.annotate, "there are several sources; watch one of them")
-
-
-def run_monitor(options: MonitorOptions) -> int:
+def run_monitor(setup: MonitorSetup) -> int:
     """Watch sources and serve the verdicts until a signal, the end of all sources or of the duration.
 
     Args:
-        options: Options of the command.
+        setup: Where the options come from; SIGHUP reads them again.
 
     Returns:
         Exit code: 2 if no source can be read, else 0.
 
     Raises:
-        UnmaskError: The model, the engine, the address or an output cannot be used.
-        ValueError: An allowed origin is malformed.
+        UnmaskError: The configuration, the model, the engine, the address or an output cannot be used.
+        UserError: A value cannot be used.
     """
-    require_webrtc(options.sources)
-    bundle = load_bundle(options.model)
-    if options.rate_hz is not None and not 0 < options.rate_hz <= bundle.sample_hz:
-        raise RateTooHigh(options.rate_hz, bundle.sample_hz)
-    infer = detector_infer(options.engine)
+    try:
+        options = setup.load(create=True)
+    except ConfigInvalid as error:
+        raise UserError(*error.problems) from None
+    for reason in options.left_out:
+        complain(reason)
+    bundle = load_bundle(options.config.model)
+    infer = detector_infer(options.config.engine)
     with (
         StandardError() as output,
-        open_engine(bundle, options.engine) as engine,
+        open_engine(bundle, options.config.engine) as engine,
         Batcher(engine.features) as batcher,
     ):
-
-        def new_analysis() -> StreamAnalysis:
-            return StreamAnalysis(
-                bundle,
-                head=engine,
-                features=batcher,
-                finder=FaceFinder(Detector(infer)),
-                verdict_hz=options.rate_hz,
-                expiry_s=stall_timeout_s(bundle.sample_hz),
-            )
-
-        return asyncio.run(_MonitorRun(options, bundle, engine, output).serve(new_analysis))
+        analyses = AnalysisFactory(bundle, engine, batcher, infer)
+        for source in options.sources:
+            analyses.check(source)
+        return asyncio.run(_MonitorRun(setup, options, bundle, engine, output).serve(analyses))
 
 
 class _MonitorRun:
     """One run of the command on the event loop of the main thread."""
 
     def __init__(
-        self, options: MonitorOptions, bundle: Bundle, engine: Engine, output: StandardError
+        self,
+        setup: MonitorSetup,
+        options: MonitorOptions,
+        bundle: Bundle,
+        engine: Engine,
+        output: StandardError,
     ) -> None:
+        self._setup = setup
         self._options = options
         self._bundle = bundle
         self._engine = engine
@@ -148,8 +100,9 @@ class _MonitorRun:
         self._changed = asyncio.Event()
         self._interrupted = False
         self._outputs: OutputGroup | None = None
+        self._reload: Callable[[], object] = lambda: None
 
-    async def serve(self, new_analysis: Callable[[], StreamAnalysis]) -> int:
+    async def serve(self, analyses: AnalysisFactory) -> int:
         options = self._options
         loop = asyncio.get_running_loop()
         metrics = Metrics()
@@ -168,40 +121,43 @@ class _MonitorRun:
                 metrics.watch_output(output.name, partial(getattr, output, "lost"))
             broadcaster = Broadcaster(hello, sinks=sinks)
             previews = stack.enter_context(PreviewPublisher())
-            whip = WhipEndpoint(lambda: options.sources, stun=options.stun)
-            stack.push_async_callback(whip.close)
             metrics.watch_previews(previews)
 
             def on_frame(scored: ScoredFrame) -> None:
                 previews.offer(scored.stream, scored.frame)
                 outputs.on_frame(scored)
 
-            routes = [*outputs.routes, *whip.routes, *await self._upload_routes(stack)]
+            monitor = Monitor(
+                sample_hz=self._bundle.sample_hz,
+                publish=broadcaster.publish,
+                on_change=lambda: self._wake(loop),
+                on_frame=on_frame,
+                keep=outputs.ring_limits,
+            )
+            control = SourceControl(monitor, options, analyses)
+            server_config = options.config.server
+            routes = [*outputs.routes, *await self._receiving_routes(stack, monitor)]
             async with (
                 serve(
                     broadcaster,
-                    host=options.host,
-                    port=options.port,
-                    allow_origin=options.allow_origin,
+                    host=server_config.host,
+                    port=server_config.port,
+                    allow_origin=server_config.allow_origin,
                     metrics=metrics,
-                    max_clients=options.max_clients,
+                    max_clients=server_config.max_clients,
                     previews=previews,
+                    security=options.security,
                     routes=routes,
+                    commands=control.commands,
                 ) as server,
-                Monitor(
-                    options.sources,
-                    sample_hz=self._bundle.sample_hz,
-                    new_analysis=new_analysis,
-                    publish=broadcaster.publish,
-                    on_change=lambda: self._wake(loop),
-                    on_frame=on_frame,
-                    keep=outputs.ring_limits,
-                ) as monitor,
+                monitor,
+                asyncio.TaskGroup() as tasks,
             ):
+                self._reload = lambda: tasks.create_task(control.reload(self._setup, server))
                 await self._wait_for_end(
                     monitor,
                     lambda: terminal.start(
-                        server.urls, self._engine.describe(), scan_page=options.scan_uploads
+                        server.urls, self._engine.describe(), scan_page=server_config.scan_uploads
                     ),
                 )
         if monitor.failure is not None:
@@ -211,12 +167,15 @@ class _MonitorRun:
             raise recording.failure
         return 2 if monitor.finished and monitor.all_failed else 0
 
-    async def _upload_routes(self, stack: AsyncExitStack) -> list[Route]:
-        """Start to receive uploads, if the options say so, and return their routes."""
-        if not self._options.scan_uploads:
-            return []
-        uploads = UploadService(model=self._options.model, engine=self._options.engine)
-        return upload_routes(await stack.enter_async_context(uploads))
+    async def _receiving_routes(self, stack: AsyncExitStack, monitor: Monitor) -> list[Route]:
+        """Prepare to receive WebRTC senders and, if the options say so, uploads; return the routes."""
+        config = self._options.config
+        whip = WhipEndpoint(lambda: monitor.sources, stun=config.server.stun)
+        stack.push_async_callback(whip.close)
+        if not config.server.scan_uploads:
+            return whip.routes
+        uploads = UploadService(model=config.model, engine=config.engine)
+        return [*whip.routes, *upload_routes(await stack.enter_async_context(uploads))]
 
     def _hello(self) -> HelloMessage:
         return HelloMessage(
@@ -224,9 +183,14 @@ class _MonitorRun:
             session=new_session(),
             model=self._bundle.name,
             engine=self._engine.describe(),
-            thresholds=Thresholds(
-                real=self._bundle.calibration.threshold_real, fake=self._bundle.calibration.threshold_fake
-            ),
+            thresholds=self._thresholds(),
+        )
+
+    def _thresholds(self) -> Thresholds:
+        own, model = self._options.config.thresholds or ThresholdsConfig(), self._bundle.calibration
+        return Thresholds(
+            real=model.threshold_real if own.real is None else own.real,
+            fake=model.threshold_fake if own.fake is None else own.fake,
         )
 
     async def _close_outputs(self, outputs: OutputGroup) -> None:
@@ -238,15 +202,15 @@ class _MonitorRun:
     async def _wait_for_end(self, monitor: Monitor, start_output: Callable[[], None]) -> None:
         """Wait until the run is over; call `start_output` once the first source has been tried."""
         loop = asyncio.get_running_loop()
-        started, duration_s = loop.time(), self._options.duration_s
+        started, duration_s = loop.time(), self._options.config.duration
 
         def over() -> bool:
             closed = self._outputs is not None and self._outputs.closed
-            ended = monitor.finished and not self._options.scan_uploads
+            ended = monitor.finished and not self._options.config.server.scan_uploads
             return self._interrupted or closed or ended or monitor.failure is not None
 
         await self._wait_until(lambda: over() or monitor.settled, started + SETTLE_TIMEOUT_S)
-        if self._options.scan_uploads or not (monitor.finished and monitor.all_failed):
+        if self._options.config.server.scan_uploads or not (monitor.finished and monitor.all_failed):
             start_output()
         await self._wait_until(over, None if duration_s is None else started + duration_s)
 
@@ -266,8 +230,10 @@ class _MonitorRun:
         def hang_up() -> None:
             if self._output.isatty() and not os.isatty(2):
                 interrupt()  # the terminal is gone
-            elif self._outputs is not None and self._outputs.recording is not None:
+                return
+            if self._outputs is not None and self._outputs.recording is not None:
                 self._outputs.recording.reopen()
+            self._reload()
 
         handlers = {signal.SIGINT: interrupt, signal.SIGTERM: interrupt}
         if sys.platform != "win32":

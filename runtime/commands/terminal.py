@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 INFO_LOGGERS = (
     "runtime.commands.terminal",
     "runtime.commands.console",
+    "runtime.commands.source_control",
+    "runtime.serving.certificate",
     "runtime.pipeline.stream_thread",
     "runtime.outputs",
 )

@@ -17,12 +17,12 @@ from msgspec import Meta
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8765
-MAX_NAME = 64
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Positive = Annotated[float, Meta(gt=0.0)]
 PositiveCount = Annotated[int, Meta(ge=1)]
+StunServer = Annotated[str, Meta(pattern=r"^stuns?:[A-Za-z0-9.-]+(:\d{1,5})?$")]
 Text = Annotated[str, Meta(min_length=1)]
 
 
@@ -65,13 +65,13 @@ class SourceConfig(_Section, frozen=True, kw_only=True):
         thresholds: Thresholds of this stream; None for those of the whole program.
 
     Raises:
-        ValueError: The address is missing or given twice, the password too, or the name is empty or too long.
+        ValueError: The address is missing or given twice, the password too, or a password has no user.
     """
 
     address: Text | None = None
     address_env: Text | None = None
     address_file: Path | None = None
-    name: Annotated[str, Meta(min_length=1, max_length=MAX_NAME)] | None = None
+    name: Text | None = None
     user: Text | None = None
     password_env: Text | None = None
     password_file: Path | None = None
@@ -101,6 +101,8 @@ class ServerConfig(_Section, frozen=True, kw_only=True):
         base_path: Path under which a reverse proxy serves this server, such as `/unmask`.
         proxy_header: Header in which the proxy states the client's address, such as `X-Forwarded-For`.
         proxy_addresses: Addresses or networks from which the proxy connects.
+        stun: STUN servers for senders to `browser` and `whip:KEY`, `stun:HOST:PORT`; none is asked without.
+        scan_uploads: Whether the server scans videos that are uploaded to it.
 
     Raises:
         ValueError: There is a key but no certificate.
@@ -117,6 +119,8 @@ class ServerConfig(_Section, frozen=True, kw_only=True):
     base_path: str = ""
     proxy_header: Text | None = None
     proxy_addresses: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
+    scan_uploads: bool = False
+    stun: tuple[StunServer, ...] = ()
 
     def __post_init__(self) -> None:
         if self.key is not None and self.cert is None:

@@ -38,11 +38,22 @@ class Settings:
     origin: str = "configuration"
 
     def place(self, path: KeyPath) -> str:
-        """Return the place of a setting, or of the nearest table around it."""
+        """Return the place of a setting, or else of one inside it, or of the nearest table around it."""
+        if path not in self.places:
+            for inner, place in self.places.items():
+                if inner[: len(path)] == path:
+                    return place
         for length in range(len(path), 0, -1):
             if path[:length] in self.places:
                 return self.places[path[:length]]
         return self.origin
+
+    def problem(self, path: KeyPath, text: str) -> str:
+        """Return a line about a setting; an option of the command line stands for its key."""
+        place = self.place(path)
+        return (
+            f"{place}: {text}" if place.startswith("--") else f"{place}: {dotted(path) or 'settings'}: {text}"
+        )
 
 
 def read_settings(path: Path) -> Settings:
@@ -135,18 +146,18 @@ def _decode(
         here = (*path, key)
         if key not in fields:
             advice = _nearest(key, path, fields)
-            problems.append(f"{settings.place(here)}: {_dotted(here)}: unknown key; {advice}")
+            problems.append(settings.problem(here, f"unknown key; {advice}"))
             continue
         found[key] = _value(fields[key].type, value, here, settings, problems)
     for name, item in fields.items():
         if name not in values and item.required:
-            problems.append(f"{settings.place(path)}: {_dotted((*path, name))}: this key is missing")
+            problems.append(settings.problem(path, f"the key {name} is missing"))
     if len(problems) > before:
         return None
     try:
         return kind(**found)
     except ValueError as error:
-        problems.append(f"{settings.place(path)}: {_dotted(path) or 'settings'}: {error}")
+        problems.append(settings.problem(path, str(error)))
         return None
 
 
@@ -164,7 +175,7 @@ def _value(kind: Any, value: Any, path: KeyPath, settings: Settings, problems: l
             raise msgspec.ValidationError("expected a table")
         return msgspec.convert(value, kind, dec_hook=_path_from)
     except msgspec.ValidationError as error:
-        problems.append(f"{settings.place(path)}: {_dotted(path)}: {_plain(str(error))}")
+        problems.append(settings.problem(path, _plain(str(error))))
         return None
 
 
@@ -190,11 +201,10 @@ def _duplicate_names(settings: Settings) -> Iterator[str]:
         name = source.get("name") if isinstance(source, Mapping) else None
         if not isinstance(name, str):
             continue
-        place = settings.place(("sources", index, "name"))
+        path = ("sources", index, "name")
         if name in first:
-            where = f"{place}: sources[{index}].name"
-            yield f"{where}: {name!r} is also the name in {first[name]}; give another one"
-        first.setdefault(name, place)
+            yield settings.problem(path, f"{name!r} is also the name in {first[name]}; give another one")
+        first.setdefault(name, settings.place(path))
 
 
 def _nearest(key: str, path: KeyPath, fields: Mapping[str, Any]) -> str:
@@ -203,7 +213,7 @@ def _nearest(key: str, path: KeyPath, fields: Mapping[str, Any]) -> str:
         return f"did you mean {close[0]}?"
     elsewhere = [found for found in _all_keys(MonitorConfig) if found[-1] == normal]
     if elsewhere:
-        return f"did you mean {_dotted(elsewhere[0])}?"
+        return f"did you mean {dotted(elsewhere[0])}?"
     secret = [name for name in fields if name.startswith(f"{normal}_")]
     if secret:
         return f"did you mean {' or '.join(secret)}?"
@@ -240,7 +250,8 @@ def _shifted(path: KeyPath, depth: int, offset: int) -> KeyPath:
     return path
 
 
-def _dotted(path: KeyPath) -> str:
+def dotted(path: KeyPath) -> str:
+    """Return a path as in a file, such as `sources[0].name`."""
     text = ""
     for key in path:
         text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else key

@@ -45,7 +45,7 @@ class Monitor:
         sources: Sources to watch; others may be added while it runs.
         sample_hz: Sample rate of the model.
         new_analysis: Factory of the analysis of one stream; called on that source's thread, at the start and
-            at each restart.
+            at each restart. None if each source is added with its own.
         publish: Function that sends a message; called from any thread.
         on_change: Called from any thread when a source was opened, lost or failed, and when all have
             finished.
@@ -56,10 +56,10 @@ class Monitor:
 
     def __init__(
         self,
-        sources: Sequence[Source],
+        sources: Sequence[Source] = (),
         *,
         sample_hz: float,
-        new_analysis: Callable[[], StreamAnalysis],
+        new_analysis: Callable[[], StreamAnalysis] | None = None,
         publish: Callable[[BroadcastMessage], object],
         on_change: Callable[[], None] = lambda: None,
         timing: MonitorTiming | None = None,
@@ -150,6 +150,11 @@ class Monitor:
         """Names of the streams, in the order in which they were added."""
         return [stream.source.name for stream in self._streams]
 
+    @property
+    def sources(self) -> list[Source]:
+        """Sources of the streams, under their present names."""
+        return [stream.source for stream in self._streams]
+
     def add(self, source: Source, new_analysis: Callable[[], StreamAnalysis] | None = None) -> None:
         """Watch one more source; it is opened at once if the monitor runs, else when it starts.
 
@@ -161,12 +166,16 @@ class Monitor:
 
         Raises:
             StreamNameTaken: There is a stream of that name.
+            ValueError: Neither it nor the monitor has a factory.
         """
         self._check_free(source.name)
+        factory = new_analysis or self._new_analysis
+        if factory is None:
+            raise ValueError(f"the stream {source.name!r} needs a factory of its analysis")
         stream = StreamThread(
             source,
             sample_hz=self._sample_hz,
-            new_analysis=new_analysis or self._new_analysis,
+            new_analysis=factory,
             publish=self._publish,
             on_change=self._update,
             timing=self._timing,

@@ -8,33 +8,30 @@ from typing import Any
 import pytest
 
 from runtime.commands.options import UserError
-from runtime.commands.output_options import OutputArguments, make_outputs
+from runtime.commands.setup.arguments import KEYS
+from runtime.commands.setup.options import MonitorSetup
+from runtime.config.reading import Settings
+from runtime.errors import ConfigInvalid
 from runtime.outputs.options import OutputOptions
 from unmask import run
 
-NOTHING = OutputArguments(
-    jsonl=None,
-    jsonl_max_mb=None,
-    jsonl_keep=5,
-    webhook=None,
-    webhook_secret_file=None,
-    mqtt=None,
-    mqtt_password_file=None,
-    evidence=None,
-    evidence_control=0.0,
-    evidence_max_gb=10.0,
-    evidence_days=30.0,
-    annotate=None,
-)
 
-
-def arguments(**changes: Any) -> OutputArguments:
-    return OutputArguments(**{**vars(NOTHING), **changes})
+def make_outputs(**given: Any) -> OutputOptions:
+    """Return the outputs for options of the command line, by the names of their parameters."""
+    values: dict[str, Any] = {"sources": [{"address": "demo"}]}
+    for parameter, value in given.items():
+        table = values
+        *tables, key = [str(part) for part in KEYS[parameter]]
+        for name in tables:
+            table = table.setdefault(name, {})
+        table[key] = value
+    places = {KEYS[parameter]: f"--{parameter.replace('_', '-')}" for parameter in given}
+    return MonitorSetup(file=None, given=Settings(values=values, places=places)).load().outputs
 
 
 def test_everything_is_off_by_default() -> None:
     """Nothing is stored or sent unless asked for."""
-    assert make_outputs(NOTHING) == OutputOptions()
+    assert make_outputs() == OutputOptions()
 
 
 def test_secrets_come_from_files(tmp_path: Path) -> None:
@@ -43,12 +40,10 @@ def test_secrets_come_from_files(tmp_path: Path) -> None:
     secret.write_text("0123456789abcdef\n")
     password.write_text("a password\n")
     options = make_outputs(
-        arguments(
-            webhook="https://example.org/x",
-            webhook_secret_file=secret,
-            mqtt="mqtt://user@broker/attic",
-            mqtt_password_file=password,
-        )
+        webhook="https://example.org/x",
+        webhook_secret_file=str(secret),
+        mqtt="mqtt://user@broker/attic",
+        mqtt_password_file=str(password),
     )
     assert options.webhook is not None
     assert options.webhook.secret == b"0123456789abcdef"
@@ -74,7 +69,7 @@ def test_secrets_come_from_files(tmp_path: Path) -> None:
         ({"mqtt": "broker"}, "--mqtt:"),
         ({"mqtt": "mqtt://h", "mqtt_password_file": "long"}, "--mqtt-password-file"),
         ({"jsonl": "x", "jsonl_max_mb": 0.0}, "--jsonl-max-mb"),
-        ({"jsonl": "x", "jsonl_max_mb": 1.0, "jsonl_keep": 0}, "--jsonl-max-mb"),
+        ({"jsonl": "x", "jsonl_max_mb": 1.0, "jsonl_keep": 0}, "--jsonl-keep"),
         ({"jsonl_max_mb": 1.0}, "--jsonl"),
         ({"webhook_secret_file": "short"}, "--webhook"),
         ({"mqtt_password_file": "short"}, "--mqtt"),
@@ -94,9 +89,8 @@ def test_a_mistake_names_its_option(
     Path("binary").write_bytes(b"\xff\xfe")
     Path("short").write_text("hush")
     Path("long").write_text("x" * 10_000)
-    paths = {name: Path(value) for name, value in changes.items() if name.endswith("_file")}
-    with pytest.raises(UserError) as caught:
-        make_outputs(arguments(**{**changes, **paths}))
+    with pytest.raises((UserError, ConfigInvalid)) as caught:
+        make_outputs(**changes)
     assert option in str(caught.value)
     assert "hush" not in str(caught.value)
 

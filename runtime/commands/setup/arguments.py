@@ -1,0 +1,100 @@
+"""Settings given on the command line of `unmask monitor`, by the keys that they have in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from runtime.commands.options import UserError
+from runtime.config.lines import KeyPath
+from runtime.config.reading import Settings
+
+KEYS: Mapping[str, KeyPath] = {
+    "model": ("model",),
+    "engine": ("engine",),
+    "rate": ("rate",),
+    "duration": ("duration",),
+    "host": ("server", "host"),
+    "port": ("server", "port"),
+    "allow_origin": ("server", "allow_origin"),
+    "max_clients": ("server", "max_clients"),
+    "token_file": ("server", "token_file"),
+    "insecure": ("server", "insecure"),
+    "cert": ("server", "cert"),
+    "key": ("server", "key"),
+    "base_path": ("server", "base_path"),
+    "proxy_header": ("server", "proxy_header"),
+    "proxy_address": ("server", "proxy_addresses"),
+    "stun": ("server", "stun"),
+    "scan_uploads": ("server", "scan_uploads"),
+    "jsonl": ("outputs", "jsonl", "path"),
+    "jsonl_max_mb": ("outputs", "jsonl", "max_mb"),
+    "jsonl_keep": ("outputs", "jsonl", "keep"),
+    "webhook": ("outputs", "webhook", "url"),
+    "webhook_secret_file": ("outputs", "webhook", "secret_file"),
+    "mqtt": ("outputs", "mqtt", "url"),
+    "mqtt_password_file": ("outputs", "mqtt", "password_file"),
+    "annotate": ("outputs", "annotate"),
+    "evidence": ("evidence", "folder"),
+    "evidence_control": ("evidence", "control"),
+    "evidence_max_gb": ("evidence", "max_gb"),
+    "evidence_days": ("evidence", "days"),
+}
+"""Key of each option, by the name of its parameter."""
+
+OTHERS = frozenset({"sources", "name", "rtsp_transport", "config"})
+"""Parameters that are no key of their own."""
+
+
+def given_settings(context: typer.Context) -> Settings:
+    """Return the settings that the user has given on the command line; defaults are left out.
+
+    Args:
+        context: Context of the command.
+
+    Raises:
+        UserError: There are more names than sources.
+    """
+    values: dict[str, Any] = {}
+    places: dict[KeyPath, str] = {}
+    for parameter, path in KEYS.items():
+        # Compared by name, because typer does not export the enumeration.
+        source = context.get_parameter_source(parameter)
+        if source is None or source.name == "DEFAULT":
+            continue
+        value = context.params[parameter]
+        table = values
+        for key in path[:-1]:
+            table = table.setdefault(str(key), {})
+        table[str(path[-1])] = _plain(value)
+        option = f"--{parameter.replace('_', '-')}"
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        places[path] = f"{option} {value:g}" if is_number else option
+    sources = _sources(context)
+    if sources:
+        values["sources"] = sources
+        for index in range(len(sources)):
+            places["sources", index] = "SOURCE"
+            places["sources", index, "name"] = "--name"
+    return Settings(values=values, places=places, origin="the command line")
+
+
+def _sources(context: typer.Context) -> list[dict[str, str]]:
+    texts, names = context.params["sources"] or [], context.params["name"] or []
+    if len(names) > len(texts):
+        raise UserError(f"--name: {len(names)} names for {len(texts)} sources; give one for each source")
+    sources = []
+    for text, name in zip_longest(texts, names):
+        source = {"address": text, "transport": context.params["rtsp_transport"]}
+        sources.append(source if name is None else {**source, "name": name})
+    return sources
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, list | tuple) else value

@@ -1,0 +1,69 @@
+"""Options of the outputs, from their configuration."""
+
+from __future__ import annotations
+
+from runtime.commands.setup.places import Places
+from runtime.config.model import EvidenceConfig, JsonlConfig, MonitorConfig, MqttConfig, WebhookConfig
+from runtime.config.secrets import find_secret
+from runtime.outputs.evidence.events import EventLimits
+from runtime.outputs.evidence.store import StoreLimits
+from runtime.outputs.jsonl import Rotation
+from runtime.outputs.mqtt import MqttOptions
+from runtime.outputs.options import EvidenceOptions, OutputOptions
+from runtime.outputs.webhook import WebhookOptions, parse_secret
+
+
+def make_outputs(config: MonitorConfig, places: Places) -> OutputOptions:
+    """Return the options of the outputs.
+
+    Args:
+        config: The configuration.
+        places: Places of the settings, for errors.
+
+    Raises:
+        UserError: A value cannot be used; the message names its place and contains no secret.
+    """
+    outputs = config.outputs
+    return OutputOptions(
+        jsonl=None if outputs.jsonl is None else outputs.jsonl.path,
+        rotation=None if outputs.jsonl is None else _rotation(outputs.jsonl, places),
+        webhook=None if outputs.webhook is None else _webhook(outputs.webhook, places),
+        mqtt=None if outputs.mqtt is None else _mqtt(outputs.mqtt, places),
+        evidence=None if config.evidence is None else _evidence(config.evidence, places),
+        annotate=outputs.annotate,
+    )
+
+
+def _rotation(jsonl: JsonlConfig, places: Places) -> Rotation | None:
+    if jsonl.max_mb is None:
+        return None
+    with places.naming("outputs", "jsonl", "max_mb"):
+        return Rotation(max_bytes=int(jsonl.max_mb * 1e6), keep=jsonl.keep)
+
+
+def _webhook(webhook: WebhookConfig, places: Places) -> WebhookOptions:
+    table = ("outputs", "webhook")
+    with places.naming(*table, "url_env" if webhook.url_env else "url_file" if webhook.url_file else "url"):
+        url = webhook.url or find_secret(webhook.url_env, webhook.url_file)
+        assert url is not None
+    with places.naming(*table, "secret_env" if webhook.secret_env else "secret_file"):
+        text = find_secret(webhook.secret_env, webhook.secret_file)
+        secret = None if text is None else parse_secret(text)
+    with places.naming(*table, "url"):
+        return WebhookOptions(url=url, secret=secret)
+
+
+def _mqtt(mqtt: MqttConfig, places: Places) -> MqttOptions:
+    table = ("outputs", "mqtt")
+    with places.naming(*table, "password_env" if mqtt.password_env else "password_file"):
+        password = find_secret(mqtt.password_env, mqtt.password_file)
+    with places.naming(*table, "url"):
+        return MqttOptions(url=mqtt.url, password=password, discovery=mqtt.discovery or None)
+
+
+def _evidence(evidence: EvidenceConfig, places: Places) -> EvidenceOptions:
+    with places.naming("evidence", "control"):
+        events = EventLimits(control_share=evidence.control)
+    with places.naming("evidence"):
+        store = StoreLimits(max_gb=evidence.max_gb, max_days=evidence.days)
+    return EvidenceOptions(folder=evidence.folder, events=events, store=store)

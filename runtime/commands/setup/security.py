@@ -1,0 +1,54 @@
+"""Tokens, proxy and TLS of the server, from its configuration."""
+
+from __future__ import annotations
+
+from runtime.commands.options import UserError, complain
+from runtime.commands.setup.places import Places
+from runtime.config.model import ServerConfig
+from runtime.serving.access.gate import ProxyRules
+from runtime.serving.access.origins import Access
+from runtime.serving.access.tokens import TokenSet, create_token_file, read_token_file
+from runtime.serving.certificate import Certificate
+from runtime.serving.server import Security, is_loopback
+
+
+def make_security(server: ServerConfig, places: Places, *, create: bool) -> Security:
+    """Return who may use the server, and how.
+
+    Args:
+        server: Configuration of the server.
+        places: Places of the settings, for errors.
+        create: Whether to create a token file that does not exist, and print its token once.
+
+    Raises:
+        UserError: A value cannot be used, or others could use the server without a token.
+        TokenFileInvalid: The token file cannot be read or created.
+        CertificateInvalid: The certificate or its key cannot be used.
+    """
+    with places.naming("server", "allow_origin"):
+        Access(server.allow_origin)
+    with places.naming("server", "base_path"):
+        ProxyRules(base_path=server.base_path)
+    with places.naming("server", "proxy_addresses"):
+        proxy = ProxyRules(
+            base_path=server.base_path, header=server.proxy_header, addresses=server.proxy_addresses
+        )
+    certificate = None if server.cert is None else Certificate(server.cert, server.key)
+    if server.token_file is None and not server.insecure and not is_loopback(server.host):
+        raise UserError(
+            f"{places.of('server', 'host')} {server.host}: others can reach this address; "
+            "require a token with --token-file FILE, or accept everyone with --insecure"
+        )
+    return Security(tokens=_make_tokens(server, create=create), proxy=proxy, certificate=certificate)
+
+
+def _make_tokens(server: ServerConfig, *, create: bool) -> TokenSet | None:
+    path = server.token_file
+    if path is None:
+        return None
+    if not path.exists():
+        if not create:
+            return TokenSet(())
+        token = create_token_file(path)
+        complain(f"created {path}; this token, which is shown only now, has every right: {token}")
+    return read_token_file(path)

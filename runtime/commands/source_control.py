@@ -1,0 +1,232 @@
+"""Changes of the watched sources while the program runs: by clients, and by SIGHUP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+
+from runtime.client_messages import AddSource, RemoveSource, RenameSource
+from runtime.commands.options import UserError
+from runtime.commands.setup.options import MonitorOptions, MonitorSetup
+from runtime.config.changes import find_changes
+from runtime.config.model import MonitorConfig, SourceConfig, ThresholdsConfig
+from runtime.config.sources import WatchedSource, watch
+from runtime.engines.interface import Engine
+from runtime.errors import ConfigInvalid, RateTooHigh, StreamUnknown, UnmaskError
+from runtime.model.bundle import Bundle
+from runtime.pipeline.batcher import Batcher
+from runtime.pipeline.monitor import STOP_TIMEOUT_S, Monitor
+from runtime.pipeline.stream_analysis import StreamAnalysis
+from runtime.pipeline.stream_state import stall_timeout_s
+from runtime.serving.server import Server
+from runtime.serving.session import ClientSession, Commands
+from runtime.serving.whip.endpoint import require_webrtc
+from streams.errors import SourceError
+from streams.faces.detector import Detector, Infer
+from streams.faces.finder import FaceFinder
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class AnalysisFactory:
+    """Factory of the analyses of streams, with settings of their own.
+
+    Args:
+        bundle: The model.
+        engine: Engine for the head.
+        batcher: Batcher of the crops of all streams.
+        infer: Inference of the face detector.
+    """
+
+    bundle: Bundle
+    engine: Engine
+    batcher: Batcher
+    infer: Infer
+
+    def check(self, source: WatchedSource) -> None:
+        """Raise an error unless a source's settings suit the model.
+
+        Raises:
+            RateTooHigh: More verdicts are requested than the model takes samples.
+            ConfigInvalid: The thresholds exclude each other.
+            ExtraMissing: A library that the source needs is not installed.
+        """
+        require_webrtc([source.source])
+        if source.rate_hz is not None and not 0 < source.rate_hz <= self.bundle.sample_hz:
+            raise RateTooHigh(source.rate_hz, self.bundle.sample_hz)
+        try:
+            self._bundle_of(source)
+        except ValueError as error:
+            raise ConfigInvalid([f"{source.source.name}: {error}"]) from None
+
+    def factory(self, source: WatchedSource) -> Callable[[], StreamAnalysis]:
+        """Return a function that makes an analysis for a source."""
+        bundle = self._bundle_of(source)
+
+        def new_analysis() -> StreamAnalysis:
+            return StreamAnalysis(
+                bundle,
+                head=self.engine,
+                features=self.batcher,
+                finder=FaceFinder(Detector(self.infer)),
+                verdict_hz=source.rate_hz,
+                expiry_s=stall_timeout_s(bundle.sample_hz),
+            )
+
+        return new_analysis
+
+    def _bundle_of(self, source: WatchedSource) -> Bundle:
+        own, model = source.thresholds, self.bundle.calibration
+        calibration = replace(
+            model,
+            threshold_real=model.threshold_real if own.real is None else own.real,
+            threshold_fake=model.threshold_fake if own.fake is None else own.fake,
+        )
+        return msgspec.structs.replace(self.bundle, calibration=calibration)
+
+
+class SourceControl:
+    """Changes of the watched sources, one after the other.
+
+    Args:
+        monitor: The monitor, to which the sources are added.
+        options: Options with which the program starts.
+        analyses: Factory of the analyses.
+    """
+
+    def __init__(self, monitor: Monitor, options: MonitorOptions, analyses: AnalysisFactory) -> None:
+        self._monitor = monitor
+        self._options = options
+        self._analyses = analyses
+        self._lock = asyncio.Lock()
+        for source in options.sources:
+            self._add(source)
+
+    @property
+    def commands(self) -> Commands:
+        """Handlers of the messages of clients that change sources."""
+        return {
+            AddSource: self._handle_add,
+            RemoveSource: self._handle_remove,
+            RenameSource: self._handle_rename,
+        }
+
+    async def reload(self, setup: MonitorSetup, server: Server) -> None:
+        """Read the configuration again and make its changes; if it is wrong, log it and change nothing.
+
+        Sources that clients have added stay.
+
+        Args:
+            setup: Where the options come from.
+            server: The running server, which gets the new tokens.
+        """
+        async with self._lock:
+            try:
+                options = setup.load()
+                for source in options.sources:
+                    self._analyses.check(source)
+            except (UnmaskError, UserError) as error:
+                logger.warning("%s; the configuration before it stays in use", error)
+                return
+            except Exception:
+                logger.exception("internal error; the configuration before it stays in use")
+                return
+            before, self._options = self._options, options
+            if server.gate is not None and (server.gate.tokens is None) == (options.security.tokens is None):
+                server.gate.tokens = options.security.tokens
+            await self._apply(before, options)
+            for key in _needing_restart(before.config, options.config):
+                logger.warning("%s has changed; restart unmask to use it", key)
+
+    async def _apply(self, before: MonitorOptions, after: MonitorOptions) -> None:
+        changes = find_changes(before.sources, after.sources)
+        for name in changes.removed:
+            await self._change(name, self._remove(name))
+        for name, new_name in changes.renamed:
+            await self._change(name, self._rename(name, new_name))
+        for source in (*changes.replaced, *changes.added):
+            await self._change(source.source.name, self._replace(source))
+        logger.info(
+            "configuration loaded again: %d sources added, %d removed, %d renamed, %d changed",
+            len(changes.added),
+            len(changes.removed),
+            len(changes.renamed),
+            len(changes.replaced),
+        )
+
+    async def _change(self, name: str, change: Awaitable[None]) -> None:
+        """Make one change; a stream that a client has removed or renamed stays as it is."""
+        try:
+            await change
+        except UnmaskError as error:
+            logger.warning("%s: %s", name, error)
+
+    async def _handle_add(self, message: AddSource, session: ClientSession) -> None:
+        session.identity.require("control")
+        async with self._lock:
+            item = SourceConfig(
+                address=message.address,
+                name=message.stream,
+                transport=message.transport,
+                rate=message.rate_hz,
+            )
+            try:
+                thresholds = ThresholdsConfig(real=message.threshold_real, fake=message.threshold_fake)
+                item = msgspec.structs.replace(item, thresholds=thresholds)
+                source = watch(item, self._options.config)
+            except ValueError as error:
+                if isinstance(error, SourceError):
+                    raise
+                raise ConfigInvalid([str(error)]) from None
+            self._analyses.check(source)
+            self._add(source)
+            logger.info("%s: added by %s", source.source.name, session.identity.name)
+
+    async def _handle_remove(self, message: RemoveSource, session: ClientSession) -> None:
+        session.identity.require("control")
+        async with self._lock:
+            await self._remove(message.stream)
+            logger.info("%s: removed by %s", message.stream, session.identity.name)
+
+    async def _handle_rename(self, message: RenameSource, session: ClientSession) -> None:
+        session.identity.require("control")
+        async with self._lock:
+            await self._rename(message.stream, message.name)
+            logger.info("%s: renamed to %s by %s", message.stream, message.name, session.identity.name)
+
+    def _add(self, source: WatchedSource) -> None:
+        self._monitor.add(source.source, self._analyses.factory(source))
+
+    async def _remove(self, name: str) -> None:
+        thread = self._monitor.remove(name)
+        # The source, such as a webcam, may be opened again only when it is closed.
+        await asyncio.to_thread(thread.join, STOP_TIMEOUT_S)
+
+    async def _rename(self, name: str, new_name: str) -> None:
+        self._monitor.rename(name, new_name)
+
+    async def _replace(self, source: WatchedSource) -> None:
+        with contextlib.suppress(StreamUnknown):
+            await self._remove(source.source.name)
+        self._add(source)
+
+
+def _needing_restart(before: MonitorConfig, after: MonitorConfig) -> list[str]:
+    """Return the keys that have changed but are only used at the start."""
+    keys = [
+        key
+        for key in ("model", "engine", "duration", "outputs", "evidence")
+        if getattr(before, key) != getattr(after, key)
+    ]
+    old: Mapping[str, Any] = msgspec.structs.asdict(before.server)
+    new: Mapping[str, Any] = msgspec.structs.asdict(after.server)
+    tokens_appeared = (old["token_file"] is None) != (new["token_file"] is None)
+    changed = [key for key in old if old[key] != new[key] and (key != "token_file" or tokens_appeared)]
+    return [*keys, *(f"server.{key}" for key in changed)]

@@ -1,0 +1,237 @@
+"""The command with a configuration file: as a user starts it, changes it by SIGHUP, and by a client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+
+from tests.support.aio import TIMEOUT_S
+from tests.support.aio import run as run_async
+from tests.support.wire import validate
+from unmask import run
+
+DEMO = '[[sources]]\nname = "{}"\naddress = "demo"\n'
+
+
+class Program:
+    """Running `unmask monitor`, with its standard error as lines."""
+
+    def __init__(self, *arguments: object) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "unmask", "monitor", "--port", "0", *map(str, arguments)],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        self.lines: list[str] = []
+        # Ends a wait in vain for a line.
+        self._watchdog = threading.Timer(TIMEOUT_S, self.process.kill)
+        self._watchdog.start()
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """Read lines until one matches."""
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line.rstrip())
+            if match := re.search(pattern, line):
+                return match
+        raise AssertionError("\n".join(self.lines))
+
+    def hang_up(self) -> None:
+        self.process.send_signal(signal.SIGHUP)
+
+    def stop(self) -> None:
+        self._watchdog.cancel()
+        self.process.terminate()
+        assert self.process.stderr is not None
+        with self.process.stderr as rest:
+            self.lines += rest.read().splitlines()
+        assert self.process.wait() == 0, "\n".join(self.lines)
+
+
+async def command(connection: ClientConnection, **fields: Any) -> str | None:
+    """Send a command and return the error of its result."""
+    await connection.send(json.dumps({"id": "1", **fields}))
+    while True:
+        message = json.loads(await connection.recv())
+        validate(message)
+        if message["type"] == "result":
+            assert message["id"] == "1"
+            error: str | None = message["error"]
+            return error
+
+
+async def wait_for_state(connection: ClientConnection, stream: str, state: str) -> None:
+    while True:
+        message = json.loads(await connection.recv())
+        if message["type"] == "stream" and (message["stream"], message["state"]) == (stream, state):
+            return
+
+
+def test_sources_change_by_sighup_and_by_commands(tmp_path: Path) -> None:
+    """A new file adds, renames and removes streams, a wrong one changes nothing, a client does the same."""
+    path, tokens = tmp_path / "unmask.toml", tmp_path / "tokens"
+    head = f'[server]\ntoken_file = "{tokens}"\n'
+    path.write_text(head + DEMO.format("first") + DEMO.format("second"))
+    program = Program("--config", path)
+    try:
+        token = program.wait_for(r"this token, .*: (\S+)$")[1]
+        url = program.wait_for(r"WebSocket: (\S+)")[1]
+        assert oct(tokens.stat().st_mode & 0o777) == "0o600"
+        run_async(lambda: _change_sources(program, path, head, url, token))
+        # A wrong file is reported in one line and changes nothing.
+        path.write_text(head + "rat = 3\n" + DEMO.format("only"))
+        program.hang_up()
+        program.wait_for(
+            r"unmask\.toml:3: server\.rat: unknown key; .*; the configuration before it stays in use"
+        )
+        # A token that is removed from the file ends its connections; a limit needs a restart.
+        path.write_text(head + "max_clients = 7\n" + DEMO.format("fourth"))
+        tokens.write_text("another-token-0123456789 read\n")
+        run_async(lambda: _lose_token(program, url, token))
+        program.wait_for(r"server\.max_clients has changed; restart unmask to use it")
+    finally:
+        program.stop()
+    assert token not in "\n".join(program.lines[1:])
+    assert not any("Traceback" in line for line in program.lines)
+
+
+async def _change_sources(program: Program, path: Path, head: str, url: str, token: str) -> None:
+    headers = {"Authorization": f"Bearer {token}"}
+    async with connect(url, proxy=None, additional_headers=headers) as connection:
+        # `second` becomes `third`, `fourth` is new.
+        path.write_text(head + DEMO.format("first") + DEMO.format("third") + DEMO.format("fourth"))
+        program.hang_up()
+        await wait_for_state(connection, "second", "removed")
+        await wait_for_state(connection, "fourth", "live")
+        await asyncio.to_thread(program.wait_for, "again: 1 sources added, 0 removed, 1 renamed, 0 changed")
+
+        assert await command(connection, type="add_source", address="demo", stream="fifth", rate_hz=2) is None
+        await wait_for_state(connection, "fifth", "live")
+        assert await command(connection, type="rename_source", stream="fifth", name="sixth") is None
+        assert await command(connection, type="remove_source", stream="sixth") is None
+        for fields, reason in (
+            ({"type": "remove_source", "stream": "sixth"}, "there is no stream 'sixth'"),
+            ({"type": "rename_source", "stream": "first", "name": "third"}, "there is a stream 'third'"),
+            ({"type": "add_source", "address": "demo", "stream": "first"}, "there is a stream 'first'"),
+            ({"type": "add_source", "address": "/no/such/file"}, "no such file"),
+            ({"type": "add_source", "address": "demo", "rate_hz": 1000}, "the model takes"),
+            ({"type": "add_source", "address": "demo", "threshold_real": 0.99}, "thresholds"),
+            ({"type": "add_source", "address": "demo", "nmae": "x"}, "unknown field"),
+            ({"type": "add_source", "address": ""}, "length"),
+            ({"type": "no such message"}, "Invalid"),
+        ):
+            error = await command(connection, **fields)
+            assert error is not None
+            assert reason in error, error
+            assert "\n" not in error
+
+
+async def _lose_token(program: Program, url: str, token: str) -> None:
+    headers = {"Authorization": f"Bearer {token}"}
+    async with connect(url, proxy=None, additional_headers=headers) as connection:
+        await connection.recv()
+        program.hang_up()
+        await connection.wait_closed()
+        assert connection.close_code == 4403
+
+
+@pytest.fixture
+def outcome(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Function that runs the command in this process: `outcome("config", "check", ...)`."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        code = run([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_a_right_file_is_confirmed(
+    tmp_path: Path, outcome: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The names of the streams are shown; nothing is created and nothing secret is shown."""
+    monkeypatch.setenv("CAMERA_PASSWORD", "s3cr3t")
+    path = tmp_path / "unmask.toml"
+    camera = (
+        '[[sources]]\naddress = "rtsp://10.0.0.7/live/k3y"\nuser = "ada"\npassword_env = "CAMERA_PASSWORD"\n'
+    )
+    path.write_text(f'[server]\nhost = "0.0.0.0"\ntoken_file = "{tmp_path}/tokens"\n{camera}{camera}')
+    assert outcome("config", "check", path) == (0, f"{path}: right; sources: 10.0.0.7, 10.0.0.7-2\n", "")
+    assert not (tmp_path / "tokens").exists()
+
+
+@pytest.mark.parametrize("command", [("config", "check"), ("monitor", "--config")])
+def test_every_mistake_is_one_line(
+    tmp_path: Path, outcome: Callable[..., tuple[int, str, str]], command: tuple[str, str]
+) -> None:
+    """`config check` and `monitor` report the same, with exit code 2 and without a traceback."""
+    path = tmp_path / "unmask.toml"
+    path.write_text("[server]\nprot = 1\n[[sources]]\naddress = 7\n")
+    code, out, err = outcome(*command, path)
+    assert (code, out) == (2, "")
+    assert err.splitlines() == [
+        f"unmask: {path}:2: server.prot: unknown key; did you mean port?",
+        f"unmask: {path}:4: sources[0].address: expected str | null, got int",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('[[sources]]\naddress = "no/such/file.mp4"', ":2: sources[0].address: no/such/file.mp4: no such"),
+        (
+            '[[sources]]\naddress = "demo"\n[server]\nhost = "0.0.0.0"',
+            ":4: server.host 0.0.0.0: others can reach",
+        ),
+        ('[server]\nallow_origin = ["nonsense"]', ":2: server.allow_origin: 'nonsense' is not an origin"),
+        ('[server]\nbase_path = "unmask"', ":2: server.base_path: 'unmask' is not a base path"),
+        ('[server]\nproxy_addresses = ["proxy"]', ":2: server.proxy_addresses: 'proxy' is not the address"),
+        ('[server]\ntoken_file = "tokens.toml"', "tokens.toml:1: the token is shorter than 16 characters"),
+        ('[server]\ncert = "no.pem"', "no.pem: no such file or directory; give a PEM certificate"),
+        (
+            '[outputs]\nwebhook = { url = "https://h/", secret_file = "none" }',
+            ":2: outputs.webhook.secret_file: none",
+        ),
+        ('[outputs]\nmqtt = { url = "broker" }', ":2: outputs.mqtt.url: not an address of a broker"),
+        ('[evidence]\nfolder = "x"\ncontrol = 1.5', ":3: evidence.control: expected float <= 1.0"),
+    ],
+)
+def test_values_that_cannot_be_used(
+    tmp_path: Path,
+    outcome: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+    reason: str,
+) -> None:
+    """Also what only shows when a value is used names line and key."""
+    monkeypatch.chdir(tmp_path)
+    Path("tokens.toml").write_text("short\n")
+    Path("unmask.toml").write_text(text)
+    code, out, err = outcome("config", "check", "unmask.toml")
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert reason in err
+
+
+def test_others_need_a_token(outcome: Callable[..., tuple[int, str, str]]) -> None:
+    """An address that others can reach needs a token, unless the user says otherwise."""
+    code, _, err = outcome("monitor", "demo", "--host", "0.0.0.0", "--port", 0)
+    assert code == 2
+    assert err == (
+        "unmask: --host 0.0.0.0: others can reach this address; require a token with --token-file FILE, or "
+        "accept everyone with --insecure\n"
+    )
