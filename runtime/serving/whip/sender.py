@@ -14,7 +14,7 @@ from aiortc import RTCConfiguration, RTCIceServer, RTCPeerConnection, RTCSession
 from aiortc.codecs import get_decoder
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 
-from runtime.serving.whip.limits import MAX_PIXELS, SenderLimits
+from runtime.serving.whip.limits import SenderLimits
 from streams.input.pushed.inlet import FrameInlet, PushedFrame
 
 __all__ = ["OfferInvalid", "Sender"]
@@ -31,6 +31,8 @@ for _library in ("aiortc", "aioice"):
     logging.getLogger(_library).setLevel(logging.ERROR)
 
 
+# Larger than what is accepted, so that the frames of an ordinary sender are refused with their size.
+DECODED_PIXELS = 8192 * 4352
 # Each section and each candidate opens sockets or starts checks; a browser sends one section for one track.
 MAX_SECTIONS = 8
 MAX_CANDIDATES = 64
@@ -134,7 +136,12 @@ class Sender:
         except MediaStreamError:
             logger.debug("%s: the sender has left", self._name)
         except TimeoutError:
-            logger.warning("%s: a sender connected but no video arrived; check UDP and firewalls", self._name)
+            logger.warning(
+                "%s: no video that can be decoded arrived; check firewalls (UDP) and the sender's settings",
+                self._name,
+            )
+        except Exception:
+            logger.exception("%s: internal error; the sender is disconnected", self._name)
         await self.close()
 
 
@@ -145,7 +152,7 @@ def _limited_decoder(codec: Any) -> Any:
     if name := names.get(codec.mimeType.lower()):
         # libvpx, which aiortc uses for VP8, checks no limit of FFmpeg's before it decodes.
         decoder.codec = av.CodecContext.create(name, "r")
-        decoder.codec.options = {"max_pixels": str(MAX_PIXELS)}
+        decoder.codec.options = {"max_pixels": str(DECODED_PIXELS)}
         decoder.codec.thread_count = 1
     return decoder
 

@@ -17,12 +17,13 @@ from runtime.serving.access.tokens import TokenSet, parse_tokens
 from runtime.serving.broadcaster import Broadcaster
 from runtime.serving.server import Security, serve
 from runtime.serving.whip.endpoint import WhipEndpoint, require_webrtc
+from runtime.serving.whip.limits import SenderLimits
 from streams.errors import SourceInvalid, SourceWaiting
 from streams.input.events import Connected, Disconnected
 from streams.input.frame import Frame
 from streams.input.reader import Reader, open_reader
 from streams.input.source import parse_source
-from tests.support.aio import run
+from tests.support.aio import run, until
 from tests.support.reading import SHORT_BACKOFF, Events, take
 from tests.support.whip_client import frames_of_video, grey_frames, post, sending
 
@@ -110,10 +111,22 @@ def test_one_sender_at_a_time(face_video: Path) -> None:
 
 
 def test_a_sender_of_huge_frames_is_disconnected(caplog: pytest.LogCaptureFixture) -> None:
-    """The limit is checked on the decoded frame; the sender's source goes on waiting."""
-    pytest.importorskip("aiortc")
-    from runtime.serving.whip.limits import SenderLimits
+    """The log has the size; the source accepts the next sender."""
 
+    async def scenario() -> None:
+        async with receiving("browser") as (base, reader, _):
+            address = f"{base}whip/browser"
+            async with sending(address, grey_frames((4096, 2304), each=1), fps=1):
+                await until(lambda: "larger than 3840 x 2160" in caplog.text)
+            async with sending(address, grey_frames((320, 240), each=1)):
+                assert (await in_thread(take, reader)).width == 320
+
+    run(scenario)
+    assert "browser: the sender is disconnected: its frames of 4096 x 2304 are larger" in caplog.text
+
+
+def test_limits() -> None:
+    """Size, rate and delay are limited; frames that were held up may arrive at once."""
     limits = SenderLimits()
     size = {"width": 640, "height": 360}
     reason = limits.violation(width=16384, height=16384, arrival_s=0.0, pts_s=0.0)
@@ -121,7 +134,6 @@ def test_a_sender_of_huge_frames_is_disconnected(caplog: pytest.LogCaptureFixtur
     assert "larger than 3840 x 2160" in reason
     times = [number / 25 for number in range(500)]
     assert {limits.violation(**size, arrival_s=10 + t, pts_s=t) for t in times} == {None}
-    # Frames that were held up arrive at once.
     assert {limits.violation(**size, arrival_s=33.0, pts_s=20 + t) for t in times[:75]} == {None}
     fast = SenderLimits()
     found = {fast.violation(**size, arrival_s=t / 20, pts_s=t / 20) for t in times}
