@@ -36,6 +36,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from streams.text import printable
+
+MAX_PROBLEM = 1000  # characters of one problem of a configuration
+
 
 class UnmaskError(Exception):
     """Base of all errors that the user can act on; `str()` is one line with advice."""
@@ -226,8 +230,9 @@ class ConfigInvalid(UnmaskError, ValueError):
     """
 
     def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__(tuple(problems))
-        self.problems = tuple(problems)
+        # The names of keys are the user's, and may contain line breaks.
+        self.problems = tuple(printable(problem, MAX_PROBLEM) for problem in problems)
+        super().__init__(self.problems)
 
     def __str__(self) -> str:
         more = len(self.problems) - 1

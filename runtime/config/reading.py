@@ -80,6 +80,8 @@ def read_settings(path: Path) -> Settings:
         raise ConfigInvalid([f"{path}:{line}: not UTF-8 text"]) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigInvalid([_syntax_problem(path, text, str(error))]) from None
+    except (ValueError, RecursionError):
+        raise ConfigInvalid([f"{path}: a number is too long, or values are nested too deeply"]) from None
     places = {key: f"{path}:{line}" for key, line in find_lines(text).items()}
     return Settings(values=values, places=places, origin=str(path))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import struct
 from collections.abc import Iterator
@@ -74,6 +75,18 @@ def requests(draw: st.DrawFn) -> bytes:
     return sent
 
 
+MESSAGES = st.fixed_dictionaries(
+    {"type": st.sampled_from(["auth", "request_previews", "hello", 5, None])},
+    optional={
+        "id": st.one_of(st.text(max_size=80), st.integers()),
+        "token": st.one_of(st.text(max_size=20), st.none(), st.just("x" * 600)),
+        "stream": st.one_of(st.none(), st.sampled_from(["cam", "", "\n"]), st.integers()),
+        "width": st.sampled_from([0, 1, 320, -1, 10**30, 1.5, "320"]),
+        "rate_hz": st.sampled_from([4, 0, -1, 1e300, "4"]),
+    },
+).map(lambda message: json.dumps(message).encode())
+
+
 @st.composite
 def frames(draw: st.DrawFn) -> bytes:
     """Return WebSocket frames of any opcode, flags, length and mask, with the stated length or less."""
@@ -82,9 +95,7 @@ def frames(draw: st.DrawFn) -> bytes:
         first = draw(
             st.sampled_from([0x00, 0x01, 0x02, 0x80, 0x81, 0x82, 0x88, 0x89, 0x8A, 0x8F, 0xC1, 0xF1])
         )
-        payload = draw(
-            st.one_of(st.binary(max_size=140), st.just(b'{"type": "hello"}'), st.just(b"\x03\xe8"))
-        )
+        payload = draw(st.one_of(st.binary(max_size=140), MESSAGES, st.just(b"\x03\xe8")))
         stated = draw(st.sampled_from([len(payload)] * 6 + [0, 125, 126, 2**16, 2**31, 2**63 - 1, 2**64 - 1]))
         masked = draw(st.sampled_from([0x80, 0x80, 0x80, 0x00]))
         if stated < 126:
