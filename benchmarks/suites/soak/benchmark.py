@@ -7,6 +7,7 @@ camera, through a link that can disturb it. Each fault affects one camera, or no
 from __future__ import annotations
 
 import itertools
+import os
 import tempfile
 import time
 from contextlib import ExitStack
@@ -33,7 +34,7 @@ from benchmarks.suites.soak.faults import FAULTS, Fault, Scene, SoakCamera
 from benchmarks.suites.soak.faulty_link import FaultyLink
 from benchmarks.suites.soak.monitored_process import MonitoredProcess
 from benchmarks.suites.soak.summary import Check, Injection, Minute, as_json, checks
-from benchmarks.suites.soak.verdict_log import VerdictLog, first_after, longest_gap_s
+from benchmarks.suites.soak.verdict_log import VerdictLog, first_after, longest_gap_s, seconds_within
 
 WARMUP_S = 120.0
 LEAD_S = 2.0  # from the start of an interval to its fault
@@ -227,13 +228,21 @@ class Soak:
             )
         )
         counted = [sum(begin <= at < until for at in each) for each in times.values()]
-        gaps = [longest_gap_s(times[name], begin, until) for name in times if name not in affected]
+        overloads = {name: log.overloads(name, until) for name in times}
+        gaps = [
+            longest_gap_s(times[name], begin, until, excused=overloads[name])
+            for name in times
+            if name not in affected
+        ]
+        overloaded_s = sum(seconds_within(spans, begin, until) for spans in overloads.values())
         self.minutes.append(
             Minute(
                 end_s=round(until - started, 1),
                 usage=scene.monitor.usage(),
                 scores_hz=round(sum(counted) / len(counted) / (until - begin), 2),
                 gap_s=round(max(gaps, default=0.0), 2),
+                overloaded=round(overloaded_s / len(times) / (until - begin), 3),
+                load=round(os.getloadavg()[0], 1),
             )
         )
 
@@ -246,7 +255,9 @@ class Soak:
             f"{minute.usage.memory_mib:4.0f} MiB",
             f"{minute.usage.threads:3} threads",
             f"{minute.usage.files:3} files",
+            f"load {minute.load:4.1f}",
             f"{minute.scores_hz:4.1f} scores/s",
+            f"overloaded {minute.overloaded:4.0%}",
             f"others' gap {minute.gap_s:4.1f} s",
             f"recovery {recovery:>6}",
             f"{injection.fault} ({seen})",

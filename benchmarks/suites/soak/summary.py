@@ -26,13 +26,18 @@ class Minute:
         end_s: Its end, in seconds since the start.
         usage: Resources at its end.
         scores_hz: Scores per second and camera, on average.
-        gap_s: Longest time without a score of any camera that no fault affected.
+        gap_s: Longest time without a score of any camera that no fault affected. The time in which its stream was
+            `overloaded` does not count.
+        overloaded: Share of the time in which a stream was `overloaded`, on average.
+        load: Average number of processes of the whole machine that ran or waited for a core.
     """
 
     end_s: float
     usage: Usage
     scores_hz: float
     gap_s: float
+    overloaded: float
+    load: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import threading
 import time
 from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -44,6 +44,17 @@ class VerdictLog:
         """Return the times of the scores of a stream, in seconds of `time.monotonic`."""
         return list(self._times.get(stream, ()))
 
+    def overloads(self, stream: str, until_s: float) -> list[tuple[float, float]]:
+        """Return the time spans in which a stream was `overloaded`, up to a time."""
+        spans: list[tuple[float, float]] = []
+        since: float | None = None
+        for at_s, name, state in list(self._states):
+            if name == stream:
+                if since is not None:
+                    spans.append((since, at_s))
+                since = at_s if state == "overloaded" else None
+        return [*spans, (since, until_s)] if since is not None else spans
+
     def states(self, since_s: float, until_s: float) -> dict[str, list[str]]:
         """Return the states that each stream changed to within a time span."""
         seen: dict[str, list[str]] = {}
@@ -72,16 +83,44 @@ class VerdictLog:
                     self._states.append((now, message["stream"], message["state"]))
 
 
-def longest_gap_s(times: list[float], since_s: float, until_s: float) -> float:
+def longest_gap_s(
+    times: list[float], since_s: float, until_s: float, *, excused: Sequence[tuple[float, float]] = ()
+) -> float:
     """Return the longest time without a score within a time span; all of it if there is none.
 
     Args:
         times: Times of the scores, in order.
         since_s: Start of the span.
         until_s: End of the span.
+        excused: Time spans that do not count.
     """
     inside = times[bisect_left(times, since_s) : bisect_right(times, until_s)]
-    return max(b - a for a, b in itertools.pairwise([since_s, *inside, until_s]))
+    # Each excused span ends one gap and begins another.
+    ends = sorted(
+        [(at_s, at_s) for at_s in (since_s, *inside, until_s)] + _clipped(excused, since_s, until_s)
+    )
+    longest, last_s = 0.0, since_s
+    for start_s, end_s in ends:
+        longest = max(longest, start_s - last_s)
+        last_s = max(last_s, end_s)
+    return longest
+
+
+def seconds_within(spans: Sequence[tuple[float, float]], since_s: float, until_s: float) -> float:
+    """Return the length of time spans, within another one.
+
+    Args:
+        spans: The time spans, which do not overlap.
+        since_s: Start of the other one.
+        until_s: End of the other one.
+    """
+    return sum(end_s - start_s for start_s, end_s in _clipped(spans, since_s, until_s))
+
+
+def _clipped(
+    spans: Sequence[tuple[float, float]], since_s: float, until_s: float
+) -> list[tuple[float, float]]:
+    return [(max(a, since_s), min(b, until_s)) for a, b in spans if a < until_s and b > since_s]
 
 
 def first_after(times: list[float], since_s: float) -> float | None:

@@ -19,7 +19,7 @@ from benchmarks.suites.soak.benchmark import SoakConfig, run_soak
 from benchmarks.suites.soak.faulty_link import FaultyLink
 from benchmarks.suites.soak.monitored_process import Usage
 from benchmarks.suites.soak.summary import Injection, Minute, checks
-from benchmarks.suites.soak.verdict_log import first_after, longest_gap_s
+from benchmarks.suites.soak.verdict_log import first_after, longest_gap_s, seconds_within
 from tests.support.small_bundle import write_small_bundle
 
 RTP = struct.pack(">BBHII", 0x80, 96, 7, 1000, 1) + b"payload"
@@ -30,7 +30,7 @@ RESPONSE = b"RTSP/1.0 200 OK\r\nCSeq: 1\r\n\r\n"
 
 def minute(*, memory: float = 400.0, threads: int = 20, files: int = 15, gap_s: float = 1.0) -> Minute:
     usage = Usage(memory_mib=memory, threads=threads, files=files)
-    return Minute(end_s=60.0, usage=usage, scores_hz=8.0, gap_s=gap_s)
+    return Minute(end_s=60.0, usage=usage, scores_hz=8.0, gap_s=gap_s, overloaded=0.0, load=1.0)
 
 
 def injection(recovery_s: float | None, affects: Any = "one") -> Injection:
@@ -69,6 +69,9 @@ def test_gaps_and_recoveries() -> None:
     assert longest_gap_s(times, 0.5, 4.5) == 2.0
     assert longest_gap_s(times, 0.5, 9.0) == 5.0
     assert longest_gap_s(times, 5.0, 8.0) == 3.0
+    assert longest_gap_s(times, 0.5, 9.0, excused=[(5.0, 7.0)]) == 2.0
+    assert longest_gap_s(times, 0.5, 9.0, excused=[(3.0, 8.5)]) == 1.0
+    assert seconds_within([(0.0, 1.0), (3.0, 8.5)], 0.5, 8.0) == 5.5
     assert (first_after(times, 2.5), first_after(times, 5.0)) == (1.5, None)
 
 
