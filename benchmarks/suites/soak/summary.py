@@ -26,8 +26,8 @@ class Minute:
         end_s: Its end, in seconds since the start.
         usage: Resources at its end.
         scores_hz: Scores per second and camera, on average.
-        gap_s: Longest time without a score of any camera that no fault affected. The time in which its stream was
-            `overloaded` does not count.
+        gap_s: Longest time without a score of any camera that no fault affected. The time in which its stream
+            was `overloaded` does not count.
         overloaded: Share of the time in which a stream was `overloaded`, on average.
         load: Average number of processes of the whole machine that ran or waited for a core.
     """
