@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from benchmarks.helpers.server_thread import serve_in_thread
-from runtime.serving.server import Server, serve
+from runtime.serving.access.tokens import TokenSet, parse_tokens
+from runtime.serving.server import Security, Server, serve
 from runtime.uploads.jobs import UploadLimits
 from runtime.uploads.routes import upload_routes
 from runtime.uploads.service import UploadService
@@ -31,7 +32,7 @@ PROBLEM = "document.getElementById('problem').textContent"
 
 
 @contextmanager
-def running(model: Path, folder: Path) -> Iterator[Server]:
+def running(model: Path, folder: Path, **options: Any) -> Iterator[Server]:
     """Run a server that scans uploads."""
     started: Future[tuple[Server, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
@@ -40,7 +41,7 @@ def running(model: Path, folder: Path) -> Iterator[Server]:
         service = UploadService(model=model, limits=UploadLimits(max_bytes=MAX_BYTES), parent=folder)
         async with (
             service as uploads,
-            serve(make_broadcaster(), port=0, routes=upload_routes(uploads)) as server,
+            serve(make_broadcaster(), port=0, routes=upload_routes(uploads), **options) as server,
         ):
             started.set_result((server, asyncio.get_running_loop(), stop))
             await stop.wait()
@@ -149,6 +150,20 @@ def test_a_client_that_leaves_while_it_uploads(server: Server, folder: Path) -> 
         wait_until(lambda: any(path.stat().st_size for path in folder.glob("*/*/cut.mp4")))
     wait_until(lambda: not list(folder.glob("*/*/cut.mp4")))
     wait_until(lambda: json.loads(request(server, "GET", "/scans/")[2])["active"] == 0)
+
+
+def test_the_right_to_send_is_needed(small_bundle: Path, tmp_path: Path) -> None:
+    """Who may only read verdicts can neither upload nor see a scan; nothing of a body is stored."""
+    reader, sender = "reader-0123456789abcdef", "sender-0123456789abcdef"
+    tokens = TokenSet(parse_tokens(f"{reader} read\n{sender} send", Path("tokens")))
+    with running(small_bundle, tmp_path, security=Security(tokens=tokens)) as server:
+        for token, status in ((None, 401), (reader, 403), (sender, 200)):
+            headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+            assert request(server, "GET", "/scans/", None, **headers)[0] == status
+            if status != 200:
+                assert request(server, "POST", "/scans/?name=a.mp4", b"x", **headers)[0] == status
+                assert request(server, "DELETE", "/scans/x", None, **headers)[0] == status
+        assert list(tmp_path.rglob("*.mp4")) == []
 
 
 def wait_until(condition: Any) -> None:
