@@ -15,6 +15,7 @@ WatchError
  ├─ AddressInvalid     the URL cannot be the address of a server
  ├─ NotUnmask          another program listens there
  ├─ AccessRefused      the server does not accept this client or host name
+ │   └─ TokenRefused   the server requires a token, or the token is wrong or has ended
  ├─ ProtocolMismatch   the server uses another version of the messages
  └─ ServerUnreachable  no connection within the allowed time
 """
@@ -55,6 +56,8 @@ MIN_DELAY_S = 0.25
 MAX_DELAY_S = 10.0
 # Messages that may wait for the program: several about each face of many streams.
 CAPACITY = 1024
+# Close codes of a server that requires another token; see `runtime.serving.session`.
+TOKEN_CODES = frozenset({4401, 4403})
 # From this age on, outdated messages are dropped.
 MAX_WAIT_S = 0.5
 # The fields of a message that this client uses; all others are passed on as they are.
@@ -105,6 +108,12 @@ class AccessRefused(WatchError, PermissionError):
     """The server does not accept this client or host name."""
 
     advice = "connect to its IP address, or start `unmask monitor` with --allow-origin"
+
+
+class TokenRefused(AccessRefused):
+    """The server requires a token, or the token is wrong, has expired or was removed."""
+
+    advice = "give a valid token: watch(url, token=...)"
 
 
 class ProtocolMismatch(WatchError, ConnectionError):
@@ -231,8 +240,10 @@ class _Receiver:
         give_up_s: float | None,
         silence_s: float,
         on_disconnect: Callable[[str], None] | None,
+        token: str | None,
     ) -> None:
         self.url = url
+        self._token = None if token is None else token.strip()
         self.hello: MessageDict | None = None
         self.connected = False
         self._give_up_s = give_up_s
@@ -316,6 +327,8 @@ class _Receiver:
                 try:
                     await self._receive_from(connection)
                 except ConnectionClosed as error:
+                    if error.rcvd is not None and error.rcvd.code in TOKEN_CODES:
+                        raise TokenRefused(self.url, error.rcvd.reason) from error
                     reason = f"the connection was closed ({error})"
                 except TimeoutError:
                     reason = "no message for too long"
@@ -328,6 +341,8 @@ class _Receiver:
 
     def _connect(self) -> connect:
         options: dict[str, Any] = {"compression": None, "max_size": MAX_MESSAGE_BYTES}
+        if self._token is not None:
+            options["additional_headers"] = {"Authorization": f"Bearer {self._token}"}
         if _is_loopback(self.url):
             # A proxy configured in the system would resolve a loopback address to itself.
             options["proxy"] = None
@@ -440,6 +455,10 @@ class _Receiver:
         """Return the error to raise, or the reason for which to try again."""
         if isinstance(error, InvalidStatus):
             status = error.response.status_code
+            if status == 401:
+                return TokenRefused(self.url, "the server refused the token (HTTP 401)")
+            if status == 429:
+                return "the server asks to wait after wrong tokens (HTTP 429)"
             if status in {403, 421}:
                 return AccessRefused(self.url, f"the server refused (HTTP {status})")
             if status < 500:
@@ -456,6 +475,7 @@ def watch(
     give_up_s: float | None = None,
     silence_s: float = SILENCE_S,
     on_disconnect: Callable[[str], None] | None = None,
+    token: str | None = None,
 ) -> Watch:
     """Receive the messages of a running unmask: `async for message in watch(url)`.
 
@@ -466,6 +486,7 @@ def watch(
         silence_s: Time in seconds without a message after which to connect again.
         on_disconnect: Called with the reason when a connection is lost or the first one fails. From then
             until the next `hello`, no received verdict is valid.
+        token: Token, where the server requires one; white space around it is ignored.
 
     Returns:
         An asynchronous iterator over the messages as dictionaries, also a context manager. Its attribute
@@ -474,7 +495,7 @@ def watch(
     Raises:
         AddressInvalid: The URL cannot be the address of a server.
     """
-    return Watch(_Receiver(websocket_url(url), give_up_s, silence_s, on_disconnect))
+    return Watch(_Receiver(websocket_url(url), give_up_s, silence_s, on_disconnect, token))
 
 
 def websocket_url(text: str) -> str:

@@ -57,7 +57,7 @@ class Certificate:
             # An empty passphrase instead of a question in the terminal.
             context.load_cert_chain(self._chain, self._key, password=lambda: b"")
         except (ssl.SSLError, ValueError, OSError) as error:
-            raise CertificateInvalid(self._key, _reason(error)) from error
+            raise CertificateInvalid(self._key, _reason(error, self._key)) from error
         return context
 
     def _state(self) -> tuple[tuple[int, int, int], ...]:
@@ -71,9 +71,10 @@ class Certificate:
         return tuple(states)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, key: Path) -> str:
     if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
         return "this key does not belong to the certificate"
-    if isinstance(error, ssl.SSLError) and error.reason in {"BAD_DECRYPT", "BAD_PASSWORD_READ"}:
+    # OpenSSL tells no more than that it cannot read the key.
+    if b"ENCRYPTED" in key.read_bytes():
         return "this key has a passphrase"
     return "neither a PEM certificate nor a PEM key can be read from it"

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,14 +24,16 @@ from runtime.client import (
     NotUnmask,
     ProtocolMismatch,
     ServerUnreachable,
+    TokenRefused,
     Watch,
     WatchError,
     watch,
     websocket_url,
 )
 from runtime.messages import HeartbeatMessage, HelloMessage, SnapshotMessage, StreamMessage, encode
+from runtime.serving.access.tokens import TokenSet, parse_tokens
 from runtime.serving.broadcaster import Broadcaster
-from runtime.serving.server import serve
+from runtime.serving.server import Security, serve
 from tests.support.aio import TIMEOUT_S, run, until
 from tests.support.wire import HELLO, make_broadcaster, validate, verdict
 
@@ -417,3 +420,25 @@ def test_errors_do_not_repeat_credentials() -> None:
             watch(text)
         assert "secret" not in str(refused.value)
         assert "secret" not in repr(refused.value)
+
+
+def test_a_token_is_presented_and_a_wrong_one_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong, missing or removed token ends the iteration with advice; white space does not matter."""
+    monkeypatch.setattr("runtime.serving.session.AUTH_TIMEOUT_S", 0.05)
+    right = "right-token-0123456789"
+    tokens = TokenSet(parse_tokens(f"{right} read", Path("tokens")))
+
+    async def scenario() -> None:
+        async with serve(make_broadcaster(), port=0, security=Security(tokens=tokens)) as server:
+            async with watch(server.urls.websocket, token=f"{right}\n") as feed:
+                assert (await anext(feed))["type"] == "hello"
+                assert server.gate is not None
+                server.gate.tokens = TokenSet(())
+                with pytest.raises(TokenRefused, match="has expired or was removed; give a valid token"):
+                    while True:
+                        await anext(feed)
+            for token in ("wrong", None):
+                with pytest.raises(TokenRefused, match="token"):
+                    await anext(watch(server.urls.websocket, token=token))
+
+    run(scenario)

@@ -25,7 +25,8 @@ _POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-_HEADERS: Mapping[str, str] = {"Content-Security-Policy": _POLICY}
+# With `no-referrer`, which the other pages have, browsers would send the form with the origin `null`.
+_HEADERS: Mapping[str, str] = {"Content-Security-Policy": _POLICY, "Referrer-Policy": "same-origin"}
 _MARK = "<!-- problem -->"
 
 
