@@ -110,7 +110,7 @@ function drawFace(context, verdict, frame, { tone, scale }) {
 }
 
 function drawLabel(context, verdict, box, frame, { tone, scale }) {
-  const size = scale * Math.max(11, Math.min(20, frame.w / scale / 26));
+  const size = scale * Math.max(11, Math.min(32, frame.w / scale / 30));
   const roomy = frame.w / scale > 420;
   const score = verdict.reason && roomy ? REASON_LABELS[verdict.reason] ?? verdict.reason
     : SCORED.has(verdict.state) && !verdict.reason ? percent(verdict.p_fake) : "";
