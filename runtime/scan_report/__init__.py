@@ -1,1 +1,1 @@
-"""Report of a scanned video: timeline, loudest moments, verdict in words; one HTML page, and JSON."""
+"""Report of a scanned video: timeline, frames with the highest scores, verdict in words; HTML and JSON."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from runtime.model.bundle import Bundle
 from runtime.pipeline.scan_result import ScanResult
-from runtime.scan_report.timeline import ScanTimeline, Still, TimelineSample, loudest
+from runtime.scan_report.timeline import ScanTimeline, Still, TimelineSample, highest_scored
 from runtime.scan_report.wording import LIMITS, verdict_text
 
 CHUNK_BYTES = 1 << 20
@@ -59,7 +59,7 @@ class ScannedVideo:
     @property
     def moments(self) -> list[Still]:
         """Frames with the highest scores of the faces that count, highest first."""
-        return loudest(self.stills, {face.face for face in self.result.faces if face.counts})
+        return highest_scored(self.stills, {face.face for face in self.result.faces if face.counts})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,7 +70,7 @@ class Still:
 
     @property
     def rank(self) -> tuple[bool, float]:
-        """Order by which the louder of two frames is kept."""
+        """Order of two frames, of which the higher one is kept."""
         return self.face is not None, -1.0 if self.p_fake is None else self.p_fake
 
 
@@ -203,7 +203,7 @@ class ScanTimeline:
             self._thin_out()
 
     def _thin_out(self) -> None:
-        """Double the interval, and keep the louder frame of each two."""
+        """Double the interval, and keep the frame with the higher score of each two."""
         self._interval_s *= 2
         merged: dict[int, Still] = {}
         for still in self._stills:
@@ -217,7 +217,7 @@ class ScanTimeline:
         ]
 
 
-def loudest(
+def highest_scored(
     stills: Sequence[Still], counting: set[int], *, count: int = 6, apart_s: float = 1.0
 ) -> list[Still]:
     """Return the frames with the highest scores, at some distance from each other, highest first.

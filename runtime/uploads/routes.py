@@ -36,65 +36,73 @@ def upload_routes(uploads: UploadService) -> list[Route]:
     Args:
         uploads: The running service.
     """
+    handlers = _Handlers(uploads)
+    max_bytes = uploads.limits.max_bytes
+    return [
+        Route(path=PATH, handle=handlers.show, right="send"),
+        Route(path=PATH, handle=handlers.receive, methods=("POST",), right="send", max_body_bytes=max_bytes),
+        Route(path=PATH, handle=handlers.cancel, methods=("DELETE",), right="send"),
+    ]
 
-    async def receive(request: HttpRequest) -> HttpResponse:
+
+class _Handlers:
+    """Handlers of the requests to one service."""
+
+    def __init__(self, uploads: UploadService) -> None:
+        self._uploads = uploads
+
+    async def receive(self, request: HttpRequest) -> HttpResponse:
         if request.path != PATH:
             return text_response(HTTPStatus.NOT_FOUND, f"Videos are sent to {PATH.strip('/')}/.")
-        name = request.query.get("name", "")
         if not request.body.length:
             return text_response(HTTPStatus.BAD_REQUEST, "The file is empty.")
         try:
-            job_id = await uploads.receive(name, request.body.length, request.body)
+            name = request.query.get("name", "")
+            job_id = await self._uploads.receive(name, request.body.length, request.body)
         except UploadRefused as refused:
             if refused.full:
                 return text_response(HTTPStatus.INSUFFICIENT_STORAGE, refused.reason)
             return text_response(HTTPStatus.SERVICE_UNAVAILABLE, refused.reason, {"Retry-After": "30"})
         return _json({"id": job_id}, HTTPStatus.CREATED)
 
-    async def show(request: HttpRequest) -> HttpResponse:
+    async def show(self, request: HttpRequest) -> HttpResponse:
         if request.path == PATH:
-            limits = uploads.limits
+            limits = self._uploads.limits
             return _json(
-                {"max_bytes": limits.max_bytes, "active": uploads.active, "max_jobs": limits.max_jobs}
+                {"max_bytes": limits.max_bytes, "active": self._uploads.active, "max_jobs": limits.max_jobs}
             )
         job_id, _, document = request.path.removeprefix(PATH).partition("/")
-        status = uploads.status(job_id)
-        if status is None or (document and status["state"] != "done"):
+        status = self._uploads.status(job_id)
+        if status is None:
             return _unknown()
         if not document:
             return _json(status)
-        if document == "report":
-            page = uploads.report(job_id, "html") or b""
-            page = page.replace(b"<main>", _LINKS.encode(), 1)
-            headers = {"Content-Security-Policy": _POLICY}
-            return HttpResponse(HTTPStatus.OK, "text/html; charset=utf-8", page, headers)
-        types = {"report.html": "text/html; charset=utf-8", "report.json": "application/json"}
-        if document not in types:
-            return _unknown()
-        kind = document.rpartition(".")[2]
-        name = f"{PurePosixPath(status['name']).stem}-{document}"
-        headers = {
-            "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}",
-            "Content-Security-Policy": _POLICY,
-        }
-        return HttpResponse(HTTPStatus.OK, types[document], uploads.report(job_id, kind) or b"", headers)
+        return self._document(job_id, document, status["name"])
 
-    async def cancel(request: HttpRequest) -> HttpResponse:
-        if not uploads.cancel(request.path.removeprefix(PATH)):
+    def _document(self, job_id: str, document: str, video: str) -> HttpResponse:
+        """Return a report, to be shown or to be saved."""
+        types = {
+            "report": "text/html; charset=utf-8",
+            "report.html": "text/html; charset=utf-8",
+            "report.json": "application/json",
+        }
+        content = None
+        if document in types:
+            content = self._uploads.report(job_id, "json" if document.endswith(".json") else "html")
+        if content is None:
+            return _unknown()
+        headers = {"Content-Security-Policy": _POLICY}
+        if document == "report":
+            content = content.replace(b"<main>", _LINKS.encode(), 1)
+        else:
+            name = quote(f"{PurePosixPath(video).stem}-{document}")
+            headers["Content-Disposition"] = f"attachment; filename*=UTF-8''{name}"
+        return HttpResponse(HTTPStatus.OK, types[document], content, headers)
+
+    async def cancel(self, request: HttpRequest) -> HttpResponse:
+        if not self._uploads.cancel(request.path.removeprefix(PATH)):
             return _unknown()
         return HttpResponse(HTTPStatus.NO_CONTENT, "text/plain", b"")
-
-    return [
-        Route(path=PATH, handle=show, right="send"),
-        Route(
-            path=PATH,
-            handle=receive,
-            methods=("POST",),
-            right="send",
-            max_body_bytes=uploads.limits.max_bytes,
-        ),
-        Route(path=PATH, handle=cancel, methods=("DELETE",), right="send"),
-    ]
 
 
 def _unknown() -> HttpResponse:

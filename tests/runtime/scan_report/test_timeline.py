@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from runtime.pipeline.stream_analysis import FaceVerdict, ObservedFrame
-from runtime.scan_report.timeline import MIN_STILL_S, ScanTimeline, loudest
+from runtime.scan_report.timeline import MIN_STILL_S, ScanTimeline, highest_scored
 from streams.faces.finder import Face
 from streams.input.frame import Frame
 
@@ -73,7 +73,7 @@ def test_the_highest_score_of_each_interval_is_kept() -> None:
 
 
 def test_a_long_video_keeps_as_many_frames_as_a_short_one() -> None:
-    """The interval doubles, the loudest frame stays, and the intervals do not overlap."""
+    """The interval doubles, the highest_scored frame stays, and the intervals do not overlap."""
     timeline = ScanTimeline(max_stills=8)
     for index in range(1000):
         timeline.add(*sample(index, {1: 0.95 if index == 613 else 0.1}))
@@ -85,7 +85,7 @@ def test_a_long_video_keeps_as_many_frames_as_a_short_one() -> None:
     assert len(timeline.samples) == 1000
 
 
-def test_a_passer_by_is_not_the_loudest() -> None:
+def test_a_passer_by_does_not_count() -> None:
     """A face in view for a moment, such as a false detection, does not take the place of the others."""
     timeline = ScanTimeline()
     for index in range(16):
@@ -98,13 +98,13 @@ def test_moments_are_apart_and_of_faces_that_count() -> None:
     timeline = ScanTimeline()
     for index in range(40):
         timeline.add(*sample(index, {1: index / 40}))
-    moments = loudest(timeline.stills(), {1}, count=3)
+    moments = highest_scored(timeline.stills(), {1}, count=3)
     scores = [moment.p_fake or 0.0 for moment in moments]
     assert scores == sorted(scores, reverse=True)
     assert len(scores) == 3
     times = sorted(moment.media_s for moment in moments)
     assert all(b - a >= 1 for a, b in pairwise(times))
-    assert loudest(timeline.stills(), {2}) == []
+    assert highest_scored(timeline.stills(), {2}) == []
 
 
 def test_limit_must_be_at_least_two() -> None:
