@@ -116,7 +116,8 @@ class ClientSession:
 
     async def revalidate(self) -> None:
         """Disconnect the client unless its token still gives it the same rights."""
-        if not self._gate.still_valid(self.identity):
+        # A client that has presented no token yet has a time limit of its own.
+        if self.identity.rights and not self._gate.still_valid(self.identity):
             await self._close(TOKEN_ENDED, "the token has expired or was removed")
 
     async def _authenticate(self) -> bool:

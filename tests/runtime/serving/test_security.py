@@ -119,8 +119,9 @@ def test_pages_without_data_need_no_token(server: Server) -> None:
         status, _, body = request(server, "GET", path)
         assert status == 200, path
         assert b"door" not in body
-    status, headers, _ = request(server, "GET", "/")
-    assert (status, headers["Location"]) == (303, "login")
+    for path in ("/", "/scan", "/overlay-setup"):
+        status, headers, _ = request(server, "GET", path)
+        assert (status, headers["Location"]) == (303, "login")
 
 
 def test_the_login_page_gives_a_cookie(server: Server) -> None:
@@ -245,8 +246,9 @@ def test_another_first_message_ends_the_connection(first: str | bytes) -> None:
 
 
 def test_a_client_without_a_first_message_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It does not hold a connection."""
-    monkeypatch.setattr("runtime.serving.session.AUTH_TIMEOUT_S", 0.05)
+    """It does not hold a connection, but has its time also while other sessions are checked."""
+    monkeypatch.setattr("runtime.serving.session.AUTH_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("runtime.serving.server.SECURITY_CHECK_S", 0.01)
 
     async def scenario() -> None:
         async with (
