@@ -196,6 +196,11 @@ def _section_of(kind: Any) -> type[msgspec.Struct] | None:
     return None
 
 
+def table_of(kind: Any) -> type[msgspec.Struct] | None:
+    """Return the struct of a table or of an array of tables; None if a type is neither."""
+    return _section_of(get_args(kind)[0] if get_origin(kind) is tuple else kind)
+
+
 def _duplicate_names(settings: Settings) -> Iterator[str]:
     sources = settings.values.get("sources")
     first: dict[str, str] = {}
@@ -226,7 +231,7 @@ def _all_keys(kind: type[msgspec.Struct], path: KeyPath = ()) -> Iterator[KeyPat
     for item in msgspec.structs.fields(kind):
         here = (*path, item.name)
         yield here
-        inner = _section_of(item.type)
+        inner = table_of(item.type)
         if inner is not None:
             yield from _all_keys(inner, here)
 
