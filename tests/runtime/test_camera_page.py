@@ -11,6 +11,7 @@ from pathlib import Path
 import av
 import pytest
 
+from tests.support.axe import serious_faults
 from tests.support.browser import Browser, chromium, find_chromium
 
 ROOT = Path(__file__).parents[2]
@@ -80,23 +81,31 @@ def monitor() -> Iterator[tuple[str, list[str]]]:
         process.stderr.close()
 
 
-def test_this_computers_camera(camera_browser: Browser, monitor: tuple[str, list[str]]) -> None:
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
+def test_this_computers_camera(
+    width: int, dark: bool, camera_browser: Browser, monitor: tuple[str, list[str]]
+) -> None:
     """A click sends the camera; verdicts are drawn over the page's own preview, on the face."""
-    page = camera_browser.open(f"{monitor[0]}camera")
+    page = camera_browser.open(f"{monitor[0]}camera", width=width, dark=dark)
+    assert serious_faults(page) == []
     page.evaluate("document.getElementById('camera').click()")
     page.wait_for(
         "document.querySelector('.box[data-state=real], .box[data-state=uncertain], .box[data-state=fake]')"
     )
     assert page.evaluate("document.getElementById('progress').textContent") == "desk: live"
-    left, top, width, height = page.evaluate(
+    left, top, across, down = page.evaluate(
         "(() => { const b = document.querySelector('.box').getBoundingClientRect(),"
         " v = document.getElementById('preview').getBoundingClientRect();"
         " return [b.left - v.left, b.top - v.top, b.width, b.height].map("
         "   (length, index) => length / [v.width, v.height][index % 2]); })()"
     )
     # The portrait moves between 60 and 420 of 640 pixels; its face is in the middle.
-    assert 0.1 < left + width / 2 < 0.6
-    assert 0.2 < top + height / 2 < 0.7
+    assert 0.1 < left + across / 2 < 0.6
+    assert 0.2 < top + down / 2 < 0.7
+    assert serious_faults(page) == []
+    assert page.evaluate("document.getElementById('verdicts').clientHeight") > 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.wait_for("/(Real|Uncertain|Fake): face \\d+/.test(document.getElementById('verdicts').innerText)")
     page.evaluate("document.getElementById('stop').click()")
     page.wait_for("document.getElementById('stage').hidden")
     assert page.console_errors == []

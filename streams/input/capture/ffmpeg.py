@@ -366,6 +366,8 @@ class FFmpegCapture:
             yield cast("VideoPacket", Packet(0)), self._clock()
         elif failure is not None and not self._received and self._needs_seeking():
             raise SourceNotVideo(source.spec, *UNSEEKABLE)
+        elif source.listens and not isinstance(failure, av.error.ExitError):
+            raise SourceWaiting(source.spec, "the sender has left", "start it again")
         elif isinstance(failure, av.error.ExitError):
             raise SourceUnavailable(source.spec, f"no data for {self._timeouts.read_s:g} s")
         elif failure is not None:
