@@ -2,7 +2,7 @@
 
     demand = PreviewDemand()
     demand.request(PreviewRequest(stream="cam", width=640, rate_hz=8))
-    demand.wish("cam")  # Wish(width=640, rate_hz=8.0)
+    demand.requested("cam")  # RequestedFormat(width=640, rate_hz=8.0)
 
 No I/O, no clock: requests and the media times of frames are passed in.
 """
@@ -23,7 +23,7 @@ MAX_REQUESTS = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class RequestedFormat:
     """Frames that a client wants of one stream.
 
     Args:
@@ -39,26 +39,26 @@ class PreviewDemand:
     """Requests of one client."""
 
     def __init__(self) -> None:
-        self._wishes: dict[str | None, Wish | None] = {}
+        self._formats: dict[str | None, RequestedFormat | None] = {}
         self._rates: dict[str, VerdictRate] = {}
 
     def __bool__(self) -> bool:
-        return any(self._wishes.values())
+        return any(self._formats.values())
 
     def request(self, request: PreviewRequest) -> None:
         """Replace the request about the same stream."""
         self._rates.clear()
-        self._wishes.pop(request.stream, None)
+        self._formats.pop(request.stream, None)
         if request.width is None:
             return
         width = max((width for width in WIDTHS if width <= request.width), default=None)
-        self._wishes[request.stream] = None if width is None else Wish(width, request.rate_hz)
-        if len(self._wishes) > MAX_REQUESTS:
-            del self._wishes[next(iter(self._wishes))]
+        self._formats[request.stream] = None if width is None else RequestedFormat(width, request.rate_hz)
+        if len(self._formats) > MAX_REQUESTS:
+            del self._formats[next(iter(self._formats))]
 
-    def wish(self, stream: str) -> Wish | None:
+    def requested(self, stream: str) -> RequestedFormat | None:
         """Return what the client wants of a stream; None if nothing."""
-        return self._wishes.get(stream, self._wishes.get(None))
+        return self._formats.get(stream, self._formats.get(None))
 
     def due(self, stream: str, width: int, pts_s: float) -> bool:
         """Return whether an encoded frame is to be sent to the client.
@@ -68,11 +68,11 @@ class PreviewDemand:
             width: Width for which the frame was encoded, one of `WIDTHS`.
             pts_s: Media time of the frame in seconds. Call it for every encoded frame, in order.
         """
-        wish = self.wish(stream)
-        if wish is None or wish.width != width:
+        wanted = self.requested(stream)
+        if wanted is None or wanted.width != width:
             return False
         if stream not in self._rates:
-            self._rates[stream] = VerdictRate(wish.rate_hz)
+            self._rates[stream] = VerdictRate(wanted.rate_hz)
         return self._rates[stream].due(pts_s)
 
 
@@ -103,8 +103,8 @@ class EncodingSchedule:
         return frozenset(width for width, rate in rates.items() if rate.due(pts_s))
 
     def _max_rates(self, stream: str) -> dict[int, VerdictRate]:
-        wishes = [wish for demand in self._demands if (wish := demand.wish(stream)) is not None]
+        formats = [wanted for demand in self._demands if (wanted := demand.requested(stream)) is not None]
         return {
-            width: VerdictRate(max(wish.rate_hz for wish in wishes if wish.width == width))
-            for width in {wish.width for wish in wishes}
+            width: VerdictRate(max(wanted.rate_hz for wanted in formats if wanted.width == width))
+            for width in {wanted.width for wanted in formats}
         }

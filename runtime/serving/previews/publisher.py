@@ -49,8 +49,7 @@ class PreviewRequests:
 
     def request(self, request: PreviewRequest) -> None:
         """Handle a request of the client; called on the event loop."""
-        self.demand.request(request)
-        self._publisher.update()
+        self._publisher.change(lambda: self.demand.request(request))
 
     def deliver(self, preview: EncodedPreview) -> None:
         """Queue a frame if the client wants it; called on the event loop."""
@@ -136,13 +135,13 @@ class PreviewPublisher:
         try:
             yield client
         finally:
-            with self._lock:
-                self._clients.remove(client)
-            self.update()
+            self.change(lambda: self._clients.remove(client))
 
-    def update(self) -> None:
-        """Handle changed requests of a client: the next frame takes them over."""
-        self._outdated = True
+    def change(self, change: Callable[[], None]) -> None:
+        """Change clients or their requests while no stream reads them; the next frame takes them over."""
+        with self._lock:
+            change()
+            self._outdated = True
 
     def _run(self) -> None:
         encoder = JpegEncoder()

@@ -17,7 +17,7 @@ import { verdictStyle } from "./shared/verdict-style.js";
 // Longer delays than that of any broadcast would only collect messages.
 const MAX_HOLD_BACK_MS = 60000;
 
-/** Faces shown with the attribute `sample`, to see how the badges look. */
+/** Faces shown with the attribute `sample`, to try a style. */
 const SAMPLE = [
   {
     stream: "sample",

@@ -18,7 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from runtime.client_messages import PreviewRequest
 from runtime.messages import StreamMessage
 from runtime.serving.client_queue import EncodedPreview, PreviewQueue
-from runtime.serving.previews.demand import MAX_REQUESTS, EncodingSchedule, PreviewDemand, Wish
+from runtime.serving.previews.demand import MAX_REQUESTS, EncodingSchedule, PreviewDemand, RequestedFormat
 from runtime.serving.previews.jpeg import JpegEncoder
 from runtime.serving.previews.publisher import PreviewPublisher
 from runtime.serving.server import serve
@@ -59,19 +59,22 @@ def parts(message: bytes) -> tuple[dict[str, Any], bytes]:
 def test_a_request_replaces_the_one_about_the_same_stream() -> None:
     """Streams without a request of their own follow the one about all streams."""
     demand = PreviewDemand()
-    assert (bool(demand), demand.wish("cam")) == (False, None)
+    assert (bool(demand), demand.requested("cam")) == (False, None)
     demand.request(PreviewRequest(width=400, rate_hz=2))
-    assert demand.wish("cam") == Wish(320, 2)
+    assert demand.requested("cam") == RequestedFormat(320, 2)
     demand.request(PreviewRequest(stream="cam", width=5000, rate_hz=8))
-    assert (demand.wish("cam"), demand.wish("door")) == (Wish(960, 8), Wish(320, 2))
+    assert (demand.requested("cam"), demand.requested("door")) == (
+        RequestedFormat(960, 8),
+        RequestedFormat(320, 2),
+    )
     demand.request(PreviewRequest(stream="cam", width=0))
-    assert (demand.wish("cam"), demand.wish("door")) == (None, Wish(320, 2))
+    assert (demand.requested("cam"), demand.requested("door")) == (None, RequestedFormat(320, 2))
     demand.request(PreviewRequest(stream="cam", width=None))
-    assert demand.wish("cam") == Wish(320, 2)
+    assert demand.requested("cam") == RequestedFormat(320, 2)
     demand.request(PreviewRequest(width=0))
-    assert (bool(demand), demand.wish("door")) == (False, None)
+    assert (bool(demand), demand.requested("door")) == (False, None)
     demand.request(PreviewRequest(width=None))
-    assert (bool(demand), demand.wish("door")) == (False, None)
+    assert (bool(demand), demand.requested("door")) == (False, None)
 
 
 def test_a_client_names_a_limited_number_of_streams() -> None:
@@ -79,8 +82,8 @@ def test_a_client_names_a_limited_number_of_streams() -> None:
     demand = PreviewDemand()
     for number in range(2 * MAX_REQUESTS):
         demand.request(PreviewRequest(stream=f"s{number}"))
-    assert demand.wish("s0") is None
-    assert demand.wish(f"s{2 * MAX_REQUESTS - 1}") is not None
+    assert demand.requested("s0") is None
+    assert demand.requested(f"s{2 * MAX_REQUESTS - 1}") is not None
 
 
 @pytest.mark.parametrize(("rate_hz", "expected"), [(0.5, 5), (3, 30), (4, 40), (8, 80), (1000, 80)])
@@ -231,6 +234,9 @@ def test_a_client_that_stops_reading_holds_up_nobody() -> None:
                     elif json.loads(message).get("stream") == "the last":
                         break
                 assert frames == sorted(frames)
+                # A closing handshake would wait behind frames that nobody reads.
+                for connection in (watching, stuck):
+                    connection.transport.abort()
 
     run(scenario)
 
