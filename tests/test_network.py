@@ -73,7 +73,9 @@ def test_libraries_of_training_contact_no_other_host(
 import importlib, pkgutil
 for package in ("train", "export", "benchmarks"):
     for module in pkgutil.walk_packages([package], prefix=package + "."):
-        importlib.import_module(module.name)
+        # A program for the system's Python, which has Debian's bindings of GStreamer.
+        if module.name != "benchmarks.helpers.rtsp_server":
+            importlib.import_module(module.name)
 import timm
 timm.create_model("resnet18", pretrained=False, num_classes=0)
 """
