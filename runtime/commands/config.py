@@ -27,7 +27,7 @@ def check(file: Annotated[Path, typer.Argument(metavar="FILE", help="TOML file."
     from runtime.errors import ConfigInvalid
 
     try:
-        options = MonitorSetup(file=file, given=Settings(values={})).load()
+        options = MonitorSetup(file=file, given=Settings(values={})).load("skip")
     except ConfigInvalid as error:
         raise UserError(*error.problems) from None
     names = ", ".join(source.source.name for source in options.sources)

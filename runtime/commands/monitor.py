@@ -63,7 +63,7 @@ def run_monitor(setup: MonitorSetup) -> int:
         UserError: A value cannot be used.
     """
     try:
-        options = setup.load(create=True)
+        options = setup.load("create")
     except ConfigInvalid as error:
         raise UserError(*error.problems) from None
     for reason in options.left_out:
@@ -160,6 +160,8 @@ class _MonitorRun:
                         server.urls, self._engine.describe(), scan_page=server_config.scan_uploads
                     ),
                 )
+                # The group of tasks accepts no more.
+                self._reload = lambda: None
         if monitor.failure is not None:
             raise monitor.failure
         recording = outputs.recording

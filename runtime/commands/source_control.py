@@ -129,7 +129,7 @@ class SourceControl:
         """
         async with self._lock:
             try:
-                options = setup.load()
+                options = setup.load("needed")
                 for source in options.sources:
                     self._analyses.check(source)
             except (UnmaskError, UserError) as error:

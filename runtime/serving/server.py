@@ -29,7 +29,7 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from runtime.errors import AddressUnusable, PortBusy
-from runtime.serving.access.gate import Admission, Gate, ProxyRules
+from runtime.serving.access.gate import Admission, Gate, ProxyRules, Refusal
 from runtime.serving.access.origins import Access
 from runtime.serving.access.tokens import TokenSet
 from runtime.serving.broadcaster import Broadcaster
@@ -48,7 +48,7 @@ from runtime.serving.refusals import (
     client_limit,
     open_files_left,
 )
-from runtime.serving.session import MAX_INCOMING_BYTES, ClientSession, Commands
+from runtime.serving.session import MAX_INCOMING_BYTES, ClientSession, Commands, waiting_for_token
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +64,9 @@ OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 LISTEN_BACKLOG = 128
 # Attempts to find a port that is free on every address of a host name.
 PORT_ATTEMPTS = 20
+# WebSocket clients that may be about to present a token in their first message; so few that others have room.
+MAX_WITHOUT_TOKEN = 64
+TOO_MANY_WITHOUT_TOKEN = "too many clients have not presented a token yet; try again in a few seconds"
 # Time between checks for tokens that have ended and certificates that were renewed.
 SECURITY_CHECK_S = 1.0
 
@@ -221,6 +224,8 @@ async def serve(
         )
         if isinstance(admitted, Admission):
             connection.identity, connection.address = admitted.identity, admitted.address
+            if not admitted.identity.rights and waiting_for_token(sessions) >= MAX_WITHOUT_TOKEN:
+                admitted = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "clients", TOO_MANY_WITHOUT_TOKEN)
         response = await router.respond(request.method, admitted, connection)
         connection.discard_body()
         if response is None:
@@ -262,8 +267,8 @@ async def _watch_security(security: Security, sessions: set[ClientSession]) -> N
         await asyncio.sleep(SECURITY_CHECK_S)
         if security.certificate is not None:
             security.certificate.reload_if_changed()
-        for session in tuple(sessions):
-            await session.revalidate()
+        # All at the same time: each may take until the end of its closing handshake.
+        await asyncio.gather(*(session.end() for session in sessions if session.token_ended))
 
 
 class _Connections(set[ServerConnection]):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any, TypeAlias
 
@@ -114,11 +114,15 @@ class ClientSession:
                     logger.debug("a client has left: %s", closed)
                 sending.cancel()
 
-    async def revalidate(self) -> None:
-        """Disconnect the client unless its token still gives it the same rights."""
+    @property
+    def token_ended(self) -> bool:
+        """Whether the client had a token that no longer gives it the same rights."""
         # A client that has presented no token yet has a time limit of its own.
-        if self.identity.rights and not self._gate.still_valid(self.identity):
-            await self._close(TOKEN_ENDED, "the token has expired or was removed")
+        return bool(self.identity.rights) and not self._gate.still_valid(self.identity)
+
+    async def end(self) -> None:
+        """Disconnect the client, because its token has ended."""
+        await self._close(TOKEN_ENDED, "the token has expired or was removed")
 
     async def _authenticate(self) -> bool:
         """Wait for a token in the first message; return whether it is valid."""
@@ -225,3 +229,8 @@ class ClientSession:
 
     async def _close(self, code: int, reason: str) -> None:
         await self._connection.close(code, reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore"))
+
+
+def waiting_for_token(sessions: Iterable[ClientSession]) -> int:
+    """Return how many clients have not presented a token yet."""
+    return sum(not session.identity.rights for session in sessions)

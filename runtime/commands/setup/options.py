@@ -1,6 +1,6 @@
 """Options of `unmask monitor`, ready to run: sources with their secrets, tokens, certificate and outputs.
 
-    options = MonitorSetup(file=Path("unmask.toml"), given=given_settings(context)).load()
+    options = MonitorSetup(file=Path("unmask.toml"), given=given_settings(context)).load("create")
 
 `load` may be called again while the program runs, to read the files again.
 """
@@ -15,7 +15,7 @@ from typing import Any
 from runtime.commands.options import UserError
 from runtime.commands.setup.outputs import make_outputs
 from runtime.commands.setup.places import Places
-from runtime.commands.setup.security import make_security
+from runtime.commands.setup.security import TokenFile, make_security
 from runtime.config.model import MonitorConfig
 from runtime.config.reading import Settings, make_config, merge, read_settings
 from runtime.config.sources import WatchedSource, make_sources
@@ -68,11 +68,12 @@ class MonitorSetup:
     file: Path | None
     given: Settings
 
-    def load(self, *, create: bool = False) -> MonitorOptions:
+    def load(self, token_file: TokenFile) -> MonitorOptions:
         """Read the files and return the options.
 
         Args:
-            create: Whether to create a token file that does not exist.
+            token_file: What to do about a token file that does not exist: `create` it and print its token,
+                `skip` it, as a check does, or report it as an error, because it is `needed`.
 
         Raises:
             ConfigInvalid: Names or values of the configuration are wrong.
@@ -92,7 +93,7 @@ class MonitorSetup:
         return MonitorOptions(
             config=config,
             sources=tuple(sources),
-            security=make_security(config.server, places, create=create),
+            security=make_security(config.server, places, token_file),
             outputs=outputs,
             left_out=tuple(left_out),
         )

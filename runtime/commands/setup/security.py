@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 from runtime.commands.options import UserError, complain
 from runtime.commands.setup.places import Places
 from runtime.config.model import ServerConfig
@@ -11,14 +13,16 @@ from runtime.serving.access.tokens import TokenSet, create_token_file, read_toke
 from runtime.serving.certificate import Certificate
 from runtime.serving.server import Security, is_loopback
 
+TokenFile: TypeAlias = Literal["create", "skip", "needed"]
 
-def make_security(server: ServerConfig, places: Places, *, create: bool) -> Security:
+
+def make_security(server: ServerConfig, places: Places, token_file: TokenFile) -> Security:
     """Return who may use the server, and how.
 
     Args:
         server: Configuration of the server.
         places: Places of the settings, for errors.
-        create: Whether to create a token file that does not exist, and print its token once.
+        token_file: What to do about a token file that does not exist; see `MonitorSetup.load`.
 
     Raises:
         UserError: A value cannot be used, or others could use the server without a token.
@@ -39,16 +43,16 @@ def make_security(server: ServerConfig, places: Places, *, create: bool) -> Secu
             f"{places.of('server', 'host')} {server.host}: others can reach this address; "
             "require a token with --token-file FILE, or accept everyone with --insecure"
         )
-    return Security(tokens=_make_tokens(server, create=create), proxy=proxy, certificate=certificate)
+    return Security(tokens=_make_tokens(server, token_file), proxy=proxy, certificate=certificate)
 
 
-def _make_tokens(server: ServerConfig, *, create: bool) -> TokenSet | None:
+def _make_tokens(server: ServerConfig, token_file: TokenFile) -> TokenSet | None:
     path = server.token_file
     if path is None:
         return None
-    if not path.exists():
-        if not create:
-            return TokenSet(())
+    if not path.exists() and token_file == "skip":
+        return TokenSet(())
+    if not path.exists() and token_file == "create":
         token = create_token_file(path)
         complain(f"created {path}; this token, which is shown only now, has every right: {token}")
     return read_token_file(path)

@@ -97,6 +97,11 @@ def test_sources_change_by_sighup_and_by_commands(tmp_path: Path) -> None:
         program.wait_for(
             r"unmask\.toml:3: server\.rat: unknown key; .*; the configuration before it stays in use"
         )
+        # So is a token file that has disappeared: nobody loses the token.
+        path.write_text(head + DEMO.format("first"))
+        tokens.rename(tmp_path / "elsewhere")
+        program.hang_up()
+        program.wait_for(r"tokens: no such file or directory; .*; the configuration before it stays in use")
         # A token that is removed from the file ends its connections; a limit needs a restart.
         path.write_text(head + "max_clients = 7\n" + DEMO.format("fourth"))
         tokens.write_text("another-token-0123456789 read\n")

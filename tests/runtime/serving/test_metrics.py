@@ -129,3 +129,18 @@ def test_the_accept_header_selects_the_format() -> None:
     text, content_type = Metrics().expose("application/openmetrics-text; version=1.0.0")
     assert content_type.startswith("application/openmetrics-text")
     assert text.endswith(b"# EOF\n")
+
+
+def test_a_removed_stream_leaves_no_series() -> None:
+    """Streams that come and go do not fill the memory."""
+    metrics = Metrics()
+    broadcaster = make_broadcaster(sinks=[metrics])
+    metrics.watch(broadcaster)
+    broadcaster.publish(StreamMessage(stream="stays", state="live"))
+    broadcaster.publish(verdict(stream="stays"))
+    before = len(scrape(metrics))
+    for number in range(20):
+        broadcaster.publish(StreamMessage(stream=f"cam {number}", state="live"))
+        broadcaster.publish(verdict(stream=f"cam {number}"))
+        broadcaster.publish(StreamMessage(stream=f"cam {number}", state="removed"))
+    assert len(scrape(metrics)) == before

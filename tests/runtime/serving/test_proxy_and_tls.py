@@ -146,7 +146,7 @@ def test_the_dashboard_works_under_a_sub_path(proxied: tuple[Server, int, int], 
     page.evaluate(
         f"document.querySelector('input#token').value = '{TOKEN}', document.querySelector('form').submit()"
     )
-    page.wait_for("location.pathname === '/unmask/' && document.body.textContent.includes('door')")
+    page.wait_for("location.pathname === '/unmask/' && document.body?.textContent.includes('door')")
     assert page.console_errors == []
 
 

@@ -262,6 +262,28 @@ def test_a_client_without_a_first_message_is_disconnected(monkeypatch: pytest.Mo
     run(scenario)
 
 
+def test_clients_without_a_token_leave_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only so many may be about to present one."""
+    monkeypatch.setattr("runtime.serving.server.MAX_WITHOUT_TOKEN", 3)
+
+    async def scenario() -> None:
+        async with serve(make_broadcaster(), port=0, security=Security(tokens=TOKENS)) as server:
+            waiting = [await connect(server.urls.websocket, proxy=None) for _ in range(3)]
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(server.urls.websocket, proxy=None)
+            assert refused.value.response.status_code == 503
+            async with client(server, ADMIN) as connection:
+                assert (await receive(connection))["type"] == "hello"
+            await waiting[0].close()
+            async with client(server) as connection:
+                await connection.send(json.dumps({"type": "auth", "token": ADMIN}))
+                assert (await receive(connection))["type"] == "hello"
+            for other in waiting[1:]:
+                await other.close()
+
+    run(scenario)
+
+
 def test_a_limited_token_sees_its_stream_only() -> None:
     """Messages, heartbeat, snapshot and health contain no other stream, and numbers have no gap."""
 
