@@ -62,7 +62,9 @@ def make_sources(config: MonitorConfig) -> tuple[list[WatchedSource], list[tuple
     problems: list[tuple[int, str]] = []
     for index, item in enumerate(config.sources):
         try:
-            watched.append(watch(item, config))
+            made = watch(item, config)
+            _check_given_once(made.source, [other.source for other in watched])
+            watched.append(made)
         except (SourceError, ValueError) as error:
             problems.append((index, str(error)))
     names = unique_names([item.source.name for item in watched])
@@ -89,6 +91,15 @@ def watch(item: SourceConfig, config: MonitorConfig) -> WatchedSource:
             fake=common.fake if own.fake is None else own.fake,
         ),
     )
+
+
+def _check_given_once(source: Source, others: Iterable[Source]) -> None:
+    """Check that no other stream would take the frames of a source that has one reader."""
+    if source.kind in ("pipe", "push") and any(
+        (source.kind, source.address) == (other.kind, other.address) for other in others
+    ):
+        advice = "give it once" if source.kind == "pipe" else "give each sender a key of its own: whip:KEY"
+        raise SourceInvalid(source.spec, "was given twice", advice)
 
 
 def unique_names(names: Iterable[str]) -> list[str]:

@@ -104,3 +104,14 @@ def test_sources_have_settings_of_their_own_or_the_common_ones() -> None:
 def test_unique_names() -> None:
     """A name that looks like a numbered one is taken into account."""
     assert unique_names(["cam", "cam", "cam-2", "cam"]) == ["cam", "cam-3", "cam-2", "cam-4"]
+
+
+def test_sources_with_one_reader_are_given_once() -> None:
+    """Two streams would take each other's frames of standard input, or of one sender."""
+    addresses = ["-", "a=-", "browser", "whip:s3cr3t-key", "b=whip:s3cr3t-key", "whip:other", "demo", "demo"]
+    config = MonitorConfig(sources=tuple(SourceConfig(address=address) for address in addresses))
+    sources, problems = make_sources(config)
+    assert [item.source.kind for item in sources] == ["pipe", "push", "push", "push", "demo", "demo"]
+    assert [index for index, _ in problems] == [1, 4]
+    assert problems[0][1] == "a (standard input): was given twice; give it once"
+    assert "s3cr3t" not in problems[1][1]
