@@ -17,7 +17,7 @@ from av.stream import Discard, Disposition
 from streams.errors import SourceError, SourceInvalid, SourceNotVideo, SourceUnavailable, SourceWaiting
 from streams.input.capture.clock import CaptureClock, CatchUp, Pace
 from streams.input.capture.delivery import Delivery, PacketHistory, delivery_of
-from streams.input.capture.ffmpeg_errors import UNSEEKABLE, source_error
+from streams.input.capture.ffmpeg_errors import UNSEEKABLE, UNSEEKABLE_PIPE, source_error
 from streams.input.capture.interface import DecodedFrame, Timeouts
 from streams.input.capture.keyframes import TimedPacket, VideoPacket, join_keyframes
 from streams.input.capture.media_time import ClockCheck, PresentationTimes
@@ -353,13 +353,15 @@ class FFmpegCapture:
             raise source_error(failure, source, connected=True)
 
     def _needs_seeking(self) -> bool:
-        """Return whether the source is an MP4 on a server, whose frames may be before its index."""
+        """Return whether the source is an MP4 that cannot be seeked, whose frames may be before its index."""
         mp4 = "mp4" in self._container.format.name.split(",")
-        return self._source.kind == "url" and self.delivery.finite and mp4
+        return self._source.kind in ("url", "pipe") and self.delivery.finite and mp4
 
     def _end_of_packets(self, failure: Exception | None) -> Iterator[TimedPacket]:
         """Raise the error that ended the packets; after damage in a file, flush the decoder instead."""
         source = self._source
+        if source.kind == "pipe" and not self._received and self._needs_seeking():
+            raise SourceNotVideo(source.spec, *UNSEEKABLE_PIPE)
         if isinstance(failure, av.error.InvalidDataError) and source.kind in ("file", "pipe"):
             # The rest of the file is damaged or missing; everything before it is still decoded.
             self.corrupt += 1

@@ -20,7 +20,7 @@ from streams.errors import (
 )
 from streams.input.source import Source
 
-__all__ = ["UNSEEKABLE", "source_error"]
+__all__ = ["UNSEEKABLE", "UNSEEKABLE_PIPE", "source_error"]
 
 
 class _Rule(NamedTuple):
@@ -43,6 +43,10 @@ UNSEEKABLE = (
     "download the file first, or write it with `ffmpeg -movflags faststart`",
 )
 """Reason and advice for an MP4 that FFmpeg can open but not read."""
+UNSEEKABLE_PIPE = (
+    "the index of the MP4 is at its end, which a pipe cannot seek to",
+    "give the file itself, or pipe MPEG-TS: ffmpeg -i FILE -c copy -f mpegts -",
+)
 _NOT_A_PIPED_VIDEO = _Rule(
     SourceNotVideo, "is empty, or not a video FFmpeg can read", "pipe MPEG-TS into it: ffmpeg … -f mpegts -"
 )

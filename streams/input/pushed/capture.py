@@ -55,7 +55,7 @@ class PushedCapture:
         while self._sender is None and not stop.is_set():
             if clock() >= deadline_s:
                 page = "open the page /camera of the dashboard"
-                advice = page if inlet.key == "browser" else "send by WHIP to /whip/KEY of the dashboard"
+                advice = page if inlet.key == "browser" else "send by WHIP to /whip/KEY of this server"
                 raise SourceWaiting(source.spec, "nobody sends to it", advice)
             self._sender = inlet.wait(_POLL_S)
 

@@ -247,6 +247,11 @@ def test_standard_input_without_a_video(content: bytes) -> None:
     assert "Failed standard input: is empty, or not a video" in read_standard_input(content)
 
 
+def test_an_mp4_with_its_index_at_the_end_on_standard_input(clip: Path) -> None:
+    """The message says why the same video can be read as a file."""
+    assert "cannot seek to; give the file itself" in read_standard_input(clip.read_bytes())
+
+
 def test_a_terminal_is_no_video() -> None:
     """The message shows how to pipe."""
     controller, terminal = os.openpty()
