@@ -38,7 +38,7 @@ from pathlib import Path
 
 from streams.text import printable
 
-MAX_PROBLEM = 1000  # characters of one problem of a configuration
+MAX_PROBLEM = 1000  # characters of a problem of a configuration or a bundle
 
 
 class UnmaskError(Exception):
@@ -58,7 +58,8 @@ class BundleError(UnmaskError):
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(path, reason)
         self.path = path
-        self.reason = reason
+        # It may quote the manifest, which may come from others.
+        self.reason = printable(reason, MAX_PROBLEM)
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}; {self.advice}"

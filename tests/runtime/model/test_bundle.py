@@ -241,3 +241,11 @@ def test_nan_is_not_written(bundle: Path) -> None:
     manifest = load_bundle(bundle)
     with pytest.raises(ValueError, match="JSON"):
         write_manifest(bundle, msgspec.structs.replace(manifest, metrics={"auc": math.nan}))
+
+
+def test_an_error_quotes_no_terminal_codes_of_the_manifest(bundle: Path) -> None:
+    """A bundle may come from others; the hash in the manifest is shown as it stands there."""
+    edit_manifest(bundle, lambda document: document["files"]["head.onnx"].update(sha256="\x1b[31m\n"))
+    with pytest.raises(BundleMismatch) as caught:
+        load_bundle(bundle)
+    assert str(caught.value).isprintable()
