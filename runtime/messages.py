@@ -159,6 +159,18 @@ class VerdictMessage(_Message, frozen=True, kw_only=True, tag="verdict"):
             raise ValueError(f"a verdict in the state {self.state!r} cannot have the reason {self.reason!r}")
 
 
+class Thresholds(_Checked, frozen=True, kw_only=True):
+    """Thresholds on `p_fake`.
+
+    Args:
+        real: Up to this `p_fake` a face is `real`.
+        fake: From this `p_fake` a face is `fake`.
+    """
+
+    real: Probability
+    fake: Probability
+
+
 class StreamMessage(_Message, frozen=True, kw_only=True, tag="stream"):
     """State of one stream.
 
@@ -168,6 +180,7 @@ class StreamMessage(_Message, frozen=True, kw_only=True, tag="stream"):
             `removed`, after which the stream no longer exists. Faces have verdicts only while their stream is
             `live`.
         reason: Cause in one line without credentials; None where the state needs no explanation.
+        thresholds: Thresholds of this stream; None for those in `hello`.
 
     Raises:
         ValueError: The state is unknown.
@@ -176,6 +189,7 @@ class StreamMessage(_Message, frozen=True, kw_only=True, tag="stream"):
     stream: str
     state: StreamState
     reason: str | None = None
+    thresholds: Thresholds | None = None
 
 
 class DroppedBy(_Checked, frozen=True, kw_only=True):
@@ -235,18 +249,6 @@ class HeartbeatMessage(_Message, frozen=True, kw_only=True, tag="heartbeat"):
 
     uptime_s: PositiveSeconds
     streams: tuple[StreamHealth, ...] = ()
-
-
-class Thresholds(_Checked, frozen=True, kw_only=True):
-    """Thresholds on `p_fake`.
-
-    Args:
-        real: Up to this `p_fake` a face is `real`.
-        fake: From this `p_fake` a face is `fake`.
-    """
-
-    real: Probability
-    fake: Probability
 
 
 class HelloMessage(_Message, frozen=True, kw_only=True, tag="hello"):

@@ -134,7 +134,7 @@ class _MonitorRun:
                 on_frame=on_frame,
                 keep=outputs.ring_limits,
             )
-            control = SourceControl(monitor, options, analyses)
+            control = SourceControl(monitor, options, analyses, self._thresholds())
             server_config = options.config.server
             routes = [*outputs.routes, *await self._receiving_routes(stack, monitor)]
             async with (

@@ -19,6 +19,7 @@ from runtime.config.model import MonitorConfig, SourceConfig, ThresholdsConfig
 from runtime.config.sources import WatchedSource, watch
 from runtime.engines.interface import Engine
 from runtime.errors import ConfigInvalid, RateTooHigh, StreamUnknown, UnmaskError
+from runtime.messages import Thresholds
 from runtime.model.bundle import Bundle
 from runtime.pipeline.batcher import Batcher
 from runtime.pipeline.monitor import STOP_TIMEOUT_S, Monitor
@@ -82,6 +83,11 @@ class AnalysisFactory:
 
         return new_analysis
 
+    def thresholds(self, source: WatchedSource) -> Thresholds:
+        """Return the thresholds of a source."""
+        calibration = self._bundle_of(source).calibration
+        return Thresholds(real=calibration.threshold_real, fake=calibration.threshold_fake)
+
     def _bundle_of(self, source: WatchedSource) -> Bundle:
         own, model = source.thresholds, self.bundle.calibration
         calibration = replace(
@@ -99,9 +105,13 @@ class SourceControl:
         monitor: The monitor, to which the sources are added.
         options: Options with which the program starts.
         analyses: Factory of the analyses.
+        thresholds: Thresholds in `hello`; a stream with others publishes its own.
     """
 
-    def __init__(self, monitor: Monitor, options: MonitorOptions, analyses: AnalysisFactory) -> None:
+    def __init__(
+        self, monitor: Monitor, options: MonitorOptions, analyses: AnalysisFactory, thresholds: Thresholds
+    ) -> None:
+        self._hello_thresholds = thresholds
         self._monitor = monitor
         self._options = options
         self._analyses = analyses
@@ -202,7 +212,12 @@ class SourceControl:
             logger.info("%s: renamed to %s by %s", message.stream, message.name, session.identity.name)
 
     def _add(self, source: WatchedSource) -> None:
-        self._monitor.add(source.source, self._analyses.factory(source))
+        thresholds = self._analyses.thresholds(source)
+        self._monitor.add(
+            source.source,
+            self._analyses.factory(source),
+            thresholds=None if thresholds == self._hello_thresholds else thresholds,
+        )
 
     async def _remove(self, name: str) -> None:
         thread = self._monitor.remove(name)

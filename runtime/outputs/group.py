@@ -52,15 +52,13 @@ class OutputGroup:
         self.evidence: EvidenceRecorder | None = None
         self.outputs: list[Output] = []
         self._frame_sinks: list[FrameSink] = []
-        calibration = bundle.calibration
         # Those that may fail to open come first; none of them has a thread of its own until it is open.
         if options.evidence is not None:
             self.evidence = _evidence(options.evidence, hello, bundle)
             self.outputs.append(self.evidence)
             self._frame_sinks.append(self.evidence.on_frame)
         if options.annotate is not None:
-            thresholds = Thresholds(real=calibration.threshold_real, fake=calibration.threshold_fake)
-            video = AnnotatedVideo(options.annotate, thresholds, sample_hz=bundle.sample_hz)
+            video = AnnotatedVideo(options.annotate, _thresholds(hello, bundle), sample_hz=bundle.sample_hz)
             annotated = AnnotatedStream(video)
             self.outputs.append(annotated)
             self._frame_sinks.append(annotated.on_frame)
@@ -114,15 +112,21 @@ def _finished(outputs: Sequence[Output]) -> bool:
     return all(finished)
 
 
-def _evidence(options: EvidenceOptions, hello: HelloMessage, bundle: Bundle) -> EvidenceRecorder:
+def _thresholds(hello: HelloMessage, bundle: Bundle) -> Thresholds:
+    """Return the thresholds of the program, which may differ from the model's."""
     calibration = bundle.calibration
+    return hello.thresholds or Thresholds(real=calibration.threshold_real, fake=calibration.threshold_fake)
+
+
+def _evidence(options: EvidenceOptions, hello: HelloMessage, bundle: Bundle) -> EvidenceRecorder:
+    thresholds = _thresholds(hello, bundle)
     model = ModelFacts(
         name=bundle.name,
         sha256=bundle.digest,
         engine=hello.engine or "",
-        threshold_real=calibration.threshold_real,
-        threshold_fake=calibration.threshold_fake,
-        hysteresis=calibration.hysteresis,
+        threshold_real=thresholds.real,
+        threshold_fake=thresholds.fake,
+        hysteresis=bundle.calibration.hysteresis,
         version=hello.version,
         session=hello.session,
     )

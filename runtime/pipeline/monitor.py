@@ -23,7 +23,7 @@ from typing import Self
 
 from runtime.config.sources import unique_names
 from runtime.errors import StreamNameTaken, StreamUnknown
-from runtime.messages import BroadcastMessage, HeartbeatMessage
+from runtime.messages import BroadcastMessage, HeartbeatMessage, Thresholds
 from runtime.pipeline.stream_analysis import StreamAnalysis
 from runtime.pipeline.stream_thread import FrameSink, MonitorTiming, StreamThread
 from streams.input.clips.packet_ring import RingLimits
@@ -155,7 +155,13 @@ class Monitor:
         """Sources of the streams, under their present names."""
         return [stream.source for stream in self._streams]
 
-    def add(self, source: Source, new_analysis: Callable[[], StreamAnalysis] | None = None) -> None:
+    def add(
+        self,
+        source: Source,
+        new_analysis: Callable[[], StreamAnalysis] | None = None,
+        *,
+        thresholds: Thresholds | None = None,
+    ) -> None:
         """Watch one more source; it is opened at once if the monitor runs, else when it starts.
 
         Streams are added, removed and renamed on one thread.
@@ -163,6 +169,7 @@ class Monitor:
         Args:
             source: The source; its name is the name of the stream.
             new_analysis: Factory of its analysis; None for that of the monitor.
+            thresholds: Thresholds of its analysis, to be published; None for those of the program.
 
         Raises:
             StreamNameTaken: There is a stream of that name.
@@ -181,6 +188,7 @@ class Monitor:
             timing=self._timing,
             on_frame=self._on_frame,
             keep=self._keep,
+            thresholds=thresholds,
         )
         self._streams = (*self._streams, stream)
         if self._running:

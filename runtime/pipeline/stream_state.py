@@ -22,6 +22,7 @@ from runtime.messages import (
     StreamHealth,
     StreamMessage,
     StreamState,
+    Thresholds,
     VerdictMessage,
 )
 from streams.input.losses import Losses
@@ -64,10 +65,12 @@ class StreamStateMachine:
     Args:
         stream: Name of the stream.
         stall_timeout_s: Time in seconds without a frame after which the stream is `stalled` or `overloaded`.
+        thresholds: Thresholds of this stream, to be published; None for those of the program.
     """
 
-    def __init__(self, stream: str, *, stall_timeout_s: float) -> None:
+    def __init__(self, stream: str, *, stall_timeout_s: float, thresholds: Thresholds | None = None) -> None:
         self.stream = stream
+        self.thresholds = thresholds
         self.stall_timeout_s = stall_timeout_s
         self.state: StreamState = "connecting"
         self.reason: str | None = None
@@ -330,7 +333,9 @@ class StreamStateMachine:
         return [*messages, self._message()]
 
     def _message(self) -> StreamMessage:
-        return StreamMessage(stream=self.stream, state=self.state, reason=self.reason)
+        return StreamMessage(
+            stream=self.stream, state=self.state, reason=self.reason, thresholds=self.thresholds
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.messages import HEARTBEAT_S, BroadcastMessage, StreamHealth, VerdictMessage
+from runtime.messages import HEARTBEAT_S, BroadcastMessage, StreamHealth, Thresholds, VerdictMessage
 from runtime.pipeline.stream_analysis import FaceVerdict, StreamAnalysis
 from runtime.pipeline.stream_state import Messages, RestartPolicy, StreamStateMachine, stall_timeout_s
 from streams.errors import EndOfStream, SourceError
@@ -110,6 +110,7 @@ class StreamThread:
         timing: Timeouts, intervals and clock.
         on_frame: Receives each scored frame, after its verdicts were published.
         keep: Limits of the packets that scored frames refer to; None to keep none.
+        thresholds: Thresholds of its analysis, to be published; None for those of the program.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class StreamThread:
         timing: MonitorTiming,
         on_frame: FrameSink = lambda scored: None,
         keep: RingLimits | None = None,
+        thresholds: Thresholds | None = None,
     ) -> None:
         self.source = source
         self.settled = False
@@ -143,7 +145,9 @@ class StreamThread:
         self._timing = timing
         self._on_frame = on_frame
         self._keep = keep
-        self._state = StreamStateMachine(source.name, stall_timeout_s=stall_timeout_s(sample_hz))
+        self._state = StreamStateMachine(
+            source.name, stall_timeout_s=stall_timeout_s(sample_hz), thresholds=thresholds
+        )
         # Held from the decision on messages until they are published, which keeps them in order.
         self._lock = threading.Lock()
         self._reader: Reader | None = None

@@ -73,11 +73,11 @@ async def command(connection: ClientConnection, **fields: Any) -> str | None:
             return error
 
 
-async def wait_for_state(connection: ClientConnection, stream: str, state: str) -> None:
+async def wait_for_state(connection: ClientConnection, stream: str, state: str) -> dict[str, Any]:
     while True:
-        message = json.loads(await connection.recv())
+        message: dict[str, Any] = json.loads(await connection.recv())
         if message["type"] == "stream" and (message["stream"], message["state"]) == (stream, state):
-            return
+            return message
 
 
 def test_sources_change_by_sighup_and_by_commands(tmp_path: Path) -> None:
@@ -120,11 +120,14 @@ async def _change_sources(program: Program, path: Path, head: str, url: str, tok
         path.write_text(head + DEMO.format("first") + DEMO.format("third") + DEMO.format("fourth"))
         program.hang_up()
         await wait_for_state(connection, "second", "removed")
-        await wait_for_state(connection, "fourth", "live")
+        live = await wait_for_state(connection, "fourth", "live")
+        assert live["thresholds"] is None
         await asyncio.to_thread(program.wait_for, "again: 1 sources added, 0 removed, 1 renamed, 0 changed")
 
-        assert await command(connection, type="add_source", address="demo", stream="fifth", rate_hz=2) is None
-        await wait_for_state(connection, "fifth", "live")
+        fifth: dict[str, Any] = {"type": "add_source", "address": "demo", "stream": "fifth", "rate_hz": 2}
+        assert await command(connection, **fifth, threshold_fake=0.75) is None
+        live = await wait_for_state(connection, "fifth", "live")
+        assert live["thresholds"]["fake"] == 0.75
         assert await command(connection, type="rename_source", stream="fifth", name="sixth") is None
         assert await command(connection, type="remove_source", stream="sixth") is None
         for fields, reason in (

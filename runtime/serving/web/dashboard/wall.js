@@ -89,7 +89,7 @@ export class Wall extends EventTarget {
     if (this.large !== null && names.size && !names.has(this.large)) this.large = null;
     for (const stream of streams) {
       const large = this.large === stream.stream || streams.length === 1;
-      this.card(stream.stream).render(stream, { thresholds, counters: health.get(stream.stream), large });
+      this.card(stream.stream).render(stream, { thresholds: stream.thresholds ?? thresholds, counters: health.get(stream.stream), large });
     }
     this.#arrange([...names]);
   }

@@ -98,6 +98,7 @@ export class Feed extends EventTarget {
       stream: message.stream,
       state: message.state,
       reason: message.reason,
+      thresholds: message.thresholds ?? null,
       faces: [...faces.values()]
         .filter((face) => now - face.sentAt < EXPIRY_MS)
         .map((face) => face.message)
