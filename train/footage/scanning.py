@@ -8,11 +8,14 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing import connection
 from pathlib import Path
 
 import msgspec
@@ -166,7 +169,7 @@ def _transcoded(
         for path in paths:
             yield path, _transcode(path, name, folder)
         return
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with _pool(jobs) as pool:
         futures = {pool.submit(_transcode, path, name, folder): path for path in paths}
         for future in as_completed(futures):
             yield futures[future], future.result()
@@ -187,22 +190,38 @@ def _scanned(paths: Sequence[Path], model: BenchmarkModel, jobs: int) -> Iterato
             for path in paths:
                 yield path, scanner.scan(path)
         return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(model, jobs))
-    try:
+    with _pool(jobs, model) as pool:
         futures = {pool.submit(_scan_in_worker, path): path for path in paths}
         for future in as_completed(futures):
             yield futures[future], future.result()
+
+
+@contextmanager
+def _pool(jobs: int, model: BenchmarkModel | None = None) -> Iterator[ProcessPoolExecutor]:
+    # Spawned, not forked: threads of FFmpeg and onnxruntime do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    lifeline, parent_end = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(model, jobs, lifeline))
+    try:
+        yield pool
     finally:
+        # Closing the lifeline ends workers that are still busy with a video.
+        parent_end.close()
         pool.shutdown(cancel_futures=True)
+        lifeline.close()
 
 
 _worker: VideoScanner | None = None
 
 
-def _begin(model: BenchmarkModel, jobs: int) -> None:
+def _begin(model: BenchmarkModel | None, jobs: int, lifeline: connection.Connection) -> None:
     """Prepare a worker process, which gets its share of the CPU cores."""
     global _worker
+    # Ctrl-C reaches the whole process group; only the parent handles it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_exit_with_parent, args=(lifeline,), daemon=True).start()
+    if model is None:
+        return
     if hasattr(os, "sched_setaffinity"):
         cpus = sorted(os.sched_getaffinity(0))
         # Workers are numbered from 1 in their names.
@@ -210,6 +229,12 @@ def _begin(model: BenchmarkModel, jobs: int) -> None:
         share = cpus[number % jobs :: jobs]
         os.sched_setaffinity(0, share or cpus)
     _worker = VideoScanner(model).__enter__()
+
+
+def _exit_with_parent(lifeline: connection.Connection) -> None:
+    # Nothing is ever sent: the pipe becomes readable when the parent closes it or is killed.
+    connection.wait([lifeline])
+    os._exit(1)
 
 
 def _scan_in_worker(path: Path) -> VideoRecord:
