@@ -31,6 +31,7 @@ from runtime.messages import (
     relative_box,
 )
 from runtime.model.bundle import Bundle
+from runtime.model.calibration import Calibration
 from runtime.pipeline.analysed_faces import AnalysedFace, AnalysedFaces
 from runtime.pipeline.decision import VerdictRate
 from streams.faces.crop import Box, crop_face, square
@@ -193,6 +194,11 @@ class StreamAnalysis:
     def waiting(self) -> int:
         """Number of faces of the last frame that wait for their turn to be analysed."""
         return self._faces.waiting
+
+    @property
+    def calibration(self) -> Calibration:
+        """Calibration and thresholds with which the verdicts are made."""
+        return self._bundle.calibration
 
     @property
     def crops(self) -> Mapping[int, NDArray[np.uint8]]:

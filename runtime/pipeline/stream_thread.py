@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.messages import HEARTBEAT_S, BroadcastMessage, StreamHealth, Thresholds, VerdictMessage
+from runtime.model.calibration import Calibration
 from runtime.pipeline.stream_analysis import FaceVerdict, StreamAnalysis
 from runtime.pipeline.stream_state import Messages, RestartPolicy, StreamStateMachine, stall_timeout_s
 from streams.errors import EndOfStream, SourceError
@@ -81,6 +82,7 @@ class ScoredFrame:
         verdicts: Verdicts on the faces in the frame; empty if there is none.
         crops: Scored crop of each face, uint8 RGB `(size, size, 3)`, by the id in its verdict.
         packets: Newest packets of the source; None if they are not kept.
+        calibration: Thresholds with which the verdicts were made; None if unknown.
     """
 
     stream: str
@@ -88,6 +90,7 @@ class ScoredFrame:
     verdicts: tuple[VerdictMessage, ...]
     crops: Mapping[int, NDArray[np.uint8]] = field(default_factory=dict)
     packets: PacketRing | None = None
+    calibration: Calibration | None = None
 
 
 FrameSink = Callable[[ScoredFrame], None]
@@ -345,6 +348,7 @@ class StreamThread:
                 verdicts=verdicts,
                 crops={self._past_faces + face: crop for face, crop in crops.items()},
                 packets=None if reader is None else reader.packets,
+                calibration=None if analysis is None else analysis.calibration,
             )
             self._on_frame(scored)
 

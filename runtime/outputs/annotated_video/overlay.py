@@ -49,7 +49,7 @@ class Overlay:
     """
 
     def __init__(self, thresholds: Thresholds) -> None:
-        self._thresholds = thresholds
+        self.thresholds = thresholds
         self._curves: dict[int, deque[tuple[float, float, FaceState]]] = {}
 
     def draw(self, rgb: NDArray[np.uint8], time_s: float, verdicts: Sequence[VerdictMessage]) -> None:
@@ -85,7 +85,7 @@ class Overlay:
             x = round((width - 1) * (1 - (time_s - at_s) / CURVE_S))
             return x, round(height - margin - p_fake * (panel - 2 * margin))
 
-        for threshold, state in ((self._thresholds.real, "real"), (self._thresholds.fake, "fake")):
+        for threshold, state in ((self.thresholds.real, "real"), (self.thresholds.fake, "fake")):
             level = point(time_s, threshold)[1]
             cv2.line(rgb, (0, level), (width - 1, level), COLOURS["real" if state == "real" else "fake"], 1)
         for curve in self._curves.values():

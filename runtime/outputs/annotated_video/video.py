@@ -74,6 +74,10 @@ class AnnotatedVideo:
     ) -> None:
         self.close()
 
+    def set_thresholds(self, thresholds: Thresholds) -> None:
+        """Draw other thresholds from now on."""
+        self._overlay.thresholds = thresholds
+
     def add(self, frame: Frame, verdicts: Sequence[VerdictMessage]) -> None:
         """Append a frame.
 
@@ -188,6 +192,8 @@ class AnnotatedStream:
         if self._failed:
             raise OSError("the annotated video has ended")
         try:
+            if (own := scored.calibration) is not None:
+                self._video.set_thresholds(Thresholds(real=own.threshold_real, fake=own.threshold_fake))
             self._video.add(scored.frame, scored.verdicts)
         except VideoNotWritten as error:
             self._failed = True

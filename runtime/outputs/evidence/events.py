@@ -24,6 +24,7 @@ from runtime.messages import (
     StreamState,
     VerdictMessage,
 )
+from runtime.model.calibration import Calibration
 from runtime.pipeline.stream_thread import ScoredFrame
 from runtime.serving.client_queue import EncodedMessage
 from streams.input.clips.packet_ring import PacketRing
@@ -84,6 +85,7 @@ class Event:
         crops: Newest scored crops of the face, with the media time of each in seconds, oldest first.
         packets: Packets of the source; None if they are not kept.
         trail: JSON of the published messages about the stream, from before to after the verdict.
+        calibration: Thresholds of the stream; None for those of the program.
     """
 
     kind: EventKind
@@ -92,6 +94,7 @@ class Event:
     crops: list[tuple[float, NDArray[np.uint8]]]
     packets: PacketRing | None
     trail: list[bytes]
+    calibration: Calibration | None = None
 
 
 @dataclass
@@ -229,5 +232,6 @@ class EventCollector:
                 crops=list(stream.crops.get(verdict.face, ())),
                 packets=scored.packets,
                 trail=[data for _, data in stream.trail],
+                calibration=scored.calibration,
             )
         )

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.model.calibration import Calibration
 from runtime.outputs.annotated_video.overlay import draw_box
 from runtime.outputs.evidence.events import Event, EventLimits
 from runtime.outputs.evidence.frame_ring import encode_clip
@@ -76,7 +77,7 @@ def write_event(
         time=verdict.time,
         utc=moment.isoformat(timespec="milliseconds"),
         verdict=msgspec.to_builtins(verdict),
-        model=model,
+        model=_with_thresholds(model, event.calibration),
         crop_times=tuple(round(time_s, 3) for time_s, _ in event.crops),
         clip=clip,
         files=tuple(written.files),
@@ -84,6 +85,18 @@ def write_event(
     content = msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
     _write(draft / MANIFEST, content)
     return msgspec.json.decode(content, type=Manifest)
+
+
+def _with_thresholds(model: ModelFacts, calibration: Calibration | None) -> ModelFacts:
+    """Return the facts with the thresholds of one stream, which may have its own."""
+    if calibration is None:
+        return model
+    return msgspec.structs.replace(
+        model,
+        threshold_real=calibration.threshold_real,
+        threshold_fake=calibration.threshold_fake,
+        hysteresis=calibration.hysteresis,
+    )
 
 
 def frame_rgb(frame: Frame) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import hashlib
 import json
@@ -13,6 +14,7 @@ from typing import Any
 
 import av
 import cv2
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -69,6 +71,8 @@ def watch(
 ) -> None:
     """Watch a source with a recorder, as the command does, to its end or until a condition is met."""
     bundle = load_bundle(small_bundle)
+    calibration = dataclasses.replace(bundle.calibration, threshold_fake=0.75)
+    bundle = msgspec.structs.replace(bundle, calibration=calibration)
     broadcaster = make_broadcaster(sinks=[recorder])
     with open_engine(bundle, "onnxruntime", threads=1) as engine:
         head = SuspiciousHead(real_windows)
@@ -103,7 +107,9 @@ def test_a_face_that_turns_fake(face_video: Path, small_bundle: Path, tmp_path: 
     manifest = read_manifest(kept)
     assert (manifest.kind, manifest.stream, manifest.face) == ("fake", "face.mp4", 1)
     assert manifest.verdict["state"] == "fake"
-    assert manifest.model == MODEL
+    assert (manifest.model.name, manifest.model.session) == (MODEL.name, MODEL.session)
+    # Those of the stream, not of the program.
+    assert manifest.model.threshold_fake == 0.75
     crops = sorted((kept / "crops").iterdir())
     assert len(crops) == len(manifest.crop_times) >= 4
     assert manifest.crop_times[-1] == pytest.approx(manifest.verdict["pts_s"])
