@@ -209,12 +209,16 @@ class EvidenceConfig(_Section, frozen=True, kw_only=True):
 
     Args:
         folder: Folder of all events.
+        before: Seconds before the verdict that are kept.
+        after: Seconds after it.
         control: Share of the time without a fake to keep at random, 0..1.
         max_gb: Size in GB beyond which the oldest evidence is deleted.
         days: Age in days beyond which evidence is deleted.
     """
 
     folder: Path
+    before: Annotated[float, Meta(ge=0.0, le=60.0)] = 5.0
+    after: Annotated[float, Meta(ge=0.0, le=60.0)] = 5.0
     control: Share = 0.0
     max_gb: Positive = 10.0
     days: Positive = 30.0

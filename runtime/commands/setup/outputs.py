@@ -62,8 +62,8 @@ def _mqtt(mqtt: MqttConfig, places: Places) -> MqttOptions:
 
 
 def _evidence(evidence: EvidenceConfig, places: Places) -> EvidenceOptions:
-    with places.naming("evidence", "control"):
-        events = EventLimits(control_share=evidence.control)
+    with places.naming("evidence"):
+        events = EventLimits(before_s=evidence.before, after_s=evidence.after, control_share=evidence.control)
     with places.naming("evidence"):
         store = StoreLimits(max_gb=evidence.max_gb, max_days=evidence.days)
     return EvidenceOptions(folder=evidence.folder, events=events, store=store)
