@@ -39,8 +39,8 @@ def make_frame(pts_s: float) -> Frame:
     image = av.VideoFrame.from_ndarray(np.full((90, 160, 3), 90, np.uint8), format="rgb24")
     return Frame(
         image=image,
-        pts=round(pts_s * 1000),
-        time_base=Fraction(1, 1000),
+        pts=round(pts_s * 90_000),
+        time_base=Fraction(1, 90_000),
         captured=None,
         decode_ms=1.0,
         connection=1,

@@ -188,7 +188,8 @@ class EventCollector:
 
     def _is_over(self, event: Event, stream: _Stream, now: float) -> bool:
         """Return whether the media time after an event has passed, or frames have not come for too long."""
-        pts_s, newest_s = event.verdict.pts_s, stream.last_frame_s
+        # The time in the verdict is rounded.
+        pts_s, newest_s = event.frame.pts_s, stream.last_frame_s
         if newest_s is not None and not 0 <= newest_s - pts_s < self._limits.after_s:
             return True  # also after a jump back of media time
         # An absolute difference, because the clock may be set back.

@@ -142,7 +142,7 @@ class EvidenceRecorder:
             self._writer.put(event)
 
     def _kept_frames(self, event: Event) -> list[tuple[float, bytes]]:
-        stream, pts_s = event.verdict.stream, event.verdict.pts_s
+        stream, pts_s = event.verdict.stream, event.frame.pts_s
         return self._frames.cut(stream, pts_s - self._limits.before_s, pts_s + self._limits.after_s)
 
     def _model_of(self, event: Event) -> ModelFacts:

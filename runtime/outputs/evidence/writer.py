@@ -123,7 +123,7 @@ def _add_clip(
     written: _Files, event: Event, limits: EventLimits, frames: Sequence[tuple[float, bytes]]
 ) -> ClipFacts:
     """Write the clip: the packets of the source, or else the scored frames."""
-    pts_s, packets = event.verdict.pts_s, event.packets
+    pts_s, packets = event.frame.pts_s, event.packets
     encoded = packets is None or not packets.has_packets
     cut = None if packets is None else packets.cut(pts_s - limits.before_s, pts_s + limits.after_s)
     if cut is None and not (encoded and frames):

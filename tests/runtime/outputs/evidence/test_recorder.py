@@ -270,6 +270,22 @@ def test_each_face_that_turns_fake_is_an_event() -> None:
     assert stream.finished(50.0) == [("fake", 1)]
 
 
+@pytest.mark.parametrize("start_s", [0.0, 1 / 3, 2 / 3, 1000 / 7])
+def test_an_event_lasts_until_its_media_time_is_over(start_s: float) -> None:
+    """Whatever the fraction of a second, which a message rounds; and for some time if frames stop."""
+    stream = Stream(EventLimits(after_s=2.0))
+    stream.verdicts(start_s, ["fake"])
+    for number in range(1, 16):
+        stream.verdicts(start_s + number / 8, ["fake"])
+        assert stream.finished(start_s + number / 8) == []
+    stream.verdicts(start_s + 2.001, ["fake"])
+    assert stream.finished(start_s + 2.001) == [("fake", 1)]
+    stream.verdicts(start_s + 100, ["real"])
+    stream.verdicts(start_s + 101, ["fake"])
+    assert stream.finished(start_s + 106) == []
+    assert stream.finished(start_s + 107.1) == [("fake", 1)]
+
+
 def test_the_number_of_events_is_bounded() -> None:
     """A frame full of faces that turn fake at once costs no more memory than four."""
     stream = Stream(EventLimits())
