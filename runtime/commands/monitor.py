@@ -117,9 +117,8 @@ class _MonitorRun:
             )
             stack.push_async_callback(self._close_outputs, outputs)
             for output in outputs.outputs:
-                sinks.append(output)
                 metrics.watch_output(output.name, partial(getattr, output, "lost"))
-            broadcaster = Broadcaster(hello, sinks=sinks)
+            broadcaster = Broadcaster(hello, sinks=[*sinks, *outputs.outputs])
             previews = stack.enter_context(PreviewPublisher())
             metrics.watch_previews(previews)
 
@@ -162,6 +161,9 @@ class _MonitorRun:
                 )
                 # The group of tasks accepts no more.
                 self._reload = lambda: None
+        return self._exit_code(monitor, outputs)
+
+    def _exit_code(self, monitor: Monitor, outputs: OutputGroup) -> int:
         if monitor.failure is not None:
             raise monitor.failure
         recording = outputs.recording

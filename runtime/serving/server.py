@@ -16,7 +16,7 @@ import ipaddress
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -48,7 +48,7 @@ from runtime.serving.refusals import (
     client_limit,
     open_files_left,
 )
-from runtime.serving.session import MAX_INCOMING_BYTES, ClientSession, Commands, waiting_for_token
+from runtime.serving.session import MAX_INCOMING_BYTES, ClientSession, Commands, SessionServices
 
 logger = logging.getLogger(__name__)
 
@@ -186,55 +186,18 @@ async def serve(
         metrics.watch(broadcaster)
         refusals = RefusalLog(asyncio.get_running_loop().call_later, metrics.count_refusal)
     routes = (*login_routes(gate), *routes)
-    router = Router(
-        Pages(broadcaster, gate.origins, metrics, limit, routes),
-        routes,
-        base_path=security.proxy.base_path,
+    pages = Pages(broadcaster, gate.origins, metrics, limit, routes)
+    services = SessionServices(
+        broadcaster=broadcaster,
+        gate=gate,
+        commands=commands or {},
+        refusals=refusals,
+        previews=previews,
+        send_timeout_s=send_timeout_s,
     )
+    requests = _Requests(services, Router(pages, routes, base_path=security.proxy.base_path), security)
     connections = _Connections(limit, refusals)
-    sessions: set[ClientSession] = set()
-
-    async def handle(connection: ServerConnection) -> None:
-        assert isinstance(connection, ClientConnection)
-        raw: socket.socket = connection.transport.get_extra_info("socket")
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-        session = ClientSession(
-            connection,
-            broadcaster=broadcaster,
-            gate=gate,
-            commands=commands or {},
-            refusals=refusals,
-            previews=previews,
-            send_timeout_s=send_timeout_s,
-        )
-        sessions.add(session)
-        try:
-            await session.run()
-        finally:
-            sessions.discard(session)
-
-    async def respond(connection: ServerConnection, request: Request) -> Response | None:
-        assert isinstance(connection, ClientConnection)
-        admitted = gate.admit(
-            request.method,
-            request.path,
-            list(request.headers.raw_items()),
-            peer=_peer_of(connection),
-            secure=security.certificate is not None,
-        )
-        if isinstance(admitted, Admission):
-            connection.identity, connection.address = admitted.identity, admitted.address
-            if not admitted.identity.rights and waiting_for_token(sessions) >= MAX_WITHOUT_TOKEN:
-                admitted = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "clients", TOO_MANY_WITHOUT_TOKEN)
-        response = await router.respond(request.method, admitted, connection)
-        connection.discard_body()
-        if response is None:
-            return None
-        if response.refusal is not None:
-            refusals.note(response.refusal, response.body.decode(errors="replace").strip())
-        return _encode_response(response, with_body=request.method != "HEAD")
-
-    listener = await _listen(host, port, handle, respond, connections, security.certificate)
+    listener = await _listen(host, port, requests, connections, security.certificate)
     server = Server(
         host=host,
         port=_port_of(listener),
@@ -245,7 +208,7 @@ async def serve(
     gate.cookie_name = f"unmask_{server.port}"
     if not is_loopback(host) and security.tokens is None:
         logger.warning("anyone who reaches this machine on port %d can watch the verdicts", server.port)
-    watching = asyncio.create_task(_watch_security(security, sessions))
+    watching = asyncio.create_task(_watch_security(security, requests.sessions))
     try:
         with _accept_errors(refusals):
             yield server
@@ -253,6 +216,62 @@ async def serve(
         watching.cancel()
         await _close(listener, connections)
         refusals.flush()
+
+
+class _Requests:
+    """Responses to the requests of all connections, and the sessions of those that become WebSockets.
+
+    Args:
+        services: What the sessions share.
+        router: Chooses the response to an admitted request.
+        security: Tokens, proxy and TLS.
+    """
+
+    def __init__(self, services: SessionServices, router: Router, security: Security) -> None:
+        self.sessions: set[ClientSession] = set()
+        self._services = services
+        self._router = router
+        self._secure = security.certificate is not None
+
+    async def respond(self, connection: ServerConnection, request: Request) -> Response | None:
+        """Return the response; None for a WebSocket handshake that is accepted."""
+        assert isinstance(connection, ClientConnection)
+        admitted = self._services.gate.admit(
+            request.method,
+            request.path,
+            list(request.headers.raw_items()),
+            peer=_peer_of(connection),
+            secure=self._secure,
+        )
+        if isinstance(admitted, Admission):
+            connection.identity, connection.address = admitted.identity, admitted.address
+            if self._has_no_room_for(admitted):
+                admitted = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "clients", TOO_MANY_WITHOUT_TOKEN)
+        response = await self._router.respond(request.method, admitted, connection)
+        connection.discard_body()
+        if response is None:
+            return None
+        if response.refusal is not None:
+            self._services.refusals.note(response.refusal, response.body.decode(errors="replace").strip())
+        return _encode_response(response, with_body=request.method != "HEAD")
+
+    async def serve_client(self, connection: ServerConnection) -> None:
+        """Serve a WebSocket client until it leaves."""
+        assert isinstance(connection, ClientConnection)
+        raw: socket.socket = connection.transport.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        session = ClientSession(connection, self._services)
+        self.sessions.add(session)
+        try:
+            await session.run()
+        finally:
+            self.sessions.discard(session)
+
+    def _has_no_room_for(self, admitted: Admission) -> bool:
+        """Return whether a WebSocket without a token is one too many."""
+        if admitted.identity.rights or "upgrade" not in admitted.headers:
+            return False
+        return sum(not session.identity.rights for session in self.sessions) >= MAX_WITHOUT_TOKEN
 
 
 def _make_gate(host: str, allow_origin: Collection[str], security: Security) -> Gate:
@@ -325,8 +344,7 @@ def _tracked_connection(connections: _Connections) -> type[ClientConnection]:
 async def _listen(
     host: str,
     port: int,
-    handle: Callable[[ServerConnection], Awaitable[None]],
-    respond: Callable[[ServerConnection, Request], Awaitable[Response | None]],
+    requests: _Requests,
     connections: _Connections,
     certificate: Certificate | None,
 ) -> WebSocketServer:
@@ -337,9 +355,9 @@ async def _listen(
         if port == 0 and host:
             port = await asyncio.to_thread(_shared_port, host)
         listener = await serve_websockets(
-            handle,
+            requests.serve_client,
             **_listening_options(host, port),
-            process_request=respond,
+            process_request=requests.respond,
             # Short messages gain little from compression and would be delayed by it.
             compression=None,
             server_header="unmask",

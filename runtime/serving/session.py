@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from websockets.exceptions import ConnectionClosed
@@ -50,42 +51,48 @@ CommandHandler: TypeAlias = Callable[[Any, "ClientSession"], Awaitable[None]]
 Commands: TypeAlias = Mapping[type[Any], CommandHandler]
 
 
+@dataclass(frozen=True, kw_only=True)
+class SessionServices:
+    """What the sessions of a server share.
+
+    Args:
+        broadcaster: Source of the messages.
+        gate: Decides on tokens.
+        commands: Handlers of the messages of clients, by their type.
+        refusals: Log of refused tokens.
+        previews: Source of the frames for clients that request them; None if there are none.
+        send_timeout_s: Time in seconds after which a client that accepts no data is disconnected.
+    """
+
+    broadcaster: Broadcaster
+    gate: Gate
+    commands: Commands
+    refusals: RefusalLog
+    previews: PreviewPublisher | None
+    send_timeout_s: float
+
+
 class ClientSession:
     """Session of one WebSocket client.
 
     Args:
-        connection: Its connection.
-        broadcaster: Source of the messages.
-        gate: Decides on its token.
-        commands: Handlers of its messages, by their type.
-        refusals: Log of refused tokens.
-        previews: Source of the frames for clients that request them; None if there are none.
-        send_timeout_s: Time in seconds after which a client that accepts no data is disconnected.
+        connection: Its connection, which the gate has admitted.
+        services: What it shares with the other sessions.
 
     Attributes:
         identity: Sender and its rights; handlers call `identity.require`.
     """
 
-    def __init__(
-        self,
-        connection: ClientConnection,
-        *,
-        broadcaster: Broadcaster,
-        gate: Gate,
-        commands: Commands,
-        refusals: RefusalLog,
-        previews: PreviewPublisher | None,
-        send_timeout_s: float,
-    ) -> None:
+    def __init__(self, connection: ClientConnection, services: SessionServices) -> None:
         assert connection.identity is not None
         self.identity: Identity = connection.identity
         self._connection = connection
-        self._broadcaster = broadcaster
-        self._gate = gate
-        self._commands = commands
-        self._refusals = refusals
-        self._previews = previews
-        self._send_timeout_s = send_timeout_s
+        self._broadcaster = services.broadcaster
+        self._gate = services.gate
+        self._commands = services.commands
+        self._refusals = services.refusals
+        self._previews = services.previews
+        self._send_timeout_s = services.send_timeout_s
 
     async def run(self) -> None:
         """Serve the client until it leaves or its token ends."""
@@ -229,8 +236,3 @@ class ClientSession:
 
     async def _close(self, code: int, reason: str) -> None:
         await self._connection.close(code, reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore"))
-
-
-def waiting_for_token(sessions: Iterable[ClientSession]) -> int:
-    """Return how many clients have not presented a token yet."""
-    return sum(not session.identity.rights for session in sessions)
