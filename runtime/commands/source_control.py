@@ -34,6 +34,9 @@ from streams.faces.finder import FaceFinder
 
 logger = logging.getLogger(__name__)
 
+# Largest number of streams to which clients may add one.
+MAX_STREAMS = 256
+
 
 @dataclass(frozen=True)
 class AnalysisFactory:
@@ -181,6 +184,8 @@ class SourceControl:
     async def _handle_add(self, message: AddSource, session: ClientSession) -> None:
         session.identity.require("control")
         async with self._lock:
+            if len(self._monitor.names) >= MAX_STREAMS:
+                raise ConfigInvalid([f"{MAX_STREAMS} streams are watched, the maximum; remove one first"])
             item = SourceConfig(
                 address=message.address,
                 name=message.stream,
@@ -195,6 +200,8 @@ class SourceControl:
                 if isinstance(error, SourceError):
                     raise
                 raise ConfigInvalid([str(error)]) from None
+            if source.source.kind == "pipe":
+                raise ConfigInvalid(["standard input can be watched from the start only"])
             self._analyses.check(source)
             self._add(source)
             logger.info("%s: added by %s", source.source.name, session.identity.name)

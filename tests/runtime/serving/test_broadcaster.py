@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from runtime.messages import HeartbeatMessage, StreamMessage, encode
-from runtime.serving.broadcaster import Broadcaster, new_session
+from runtime.serving.broadcaster import Broadcaster, Subscription, new_session
 from runtime.serving.client_queue import EncodedMessage
 from tests.support.aio import TIMEOUT_S
 from tests.support.wire import HELLO, make_broadcaster, validate, verdict
@@ -29,6 +29,13 @@ class Clock:
 async def take(subscription: Any, count: int) -> list[EncodedMessage]:
     """Receive a number of messages."""
     return [await anext(subscription) for _ in range(count)]
+
+
+async def next_seq(subscription: Subscription) -> int:
+    """Return the number of the next message."""
+    encoded = await anext(subscription)
+    assert isinstance(encoded, EncodedMessage)
+    return encoded.seq
 
 
 def test_published_messages_are_numbered_and_timed() -> None:
@@ -93,7 +100,7 @@ def test_a_subscription_opens_with_the_current_state() -> None:
             assert [stream["state"] for stream in snapshot["streams"]] == ["live"]
             assert [message["face"] for message in snapshot["verdicts"]] == [2]
             broadcaster.publish(verdict(face=2))
-            assert (await anext(subscription)).seq == 5
+            assert await next_seq(subscription) == 5
 
     asyncio.run(join())
 
@@ -110,7 +117,7 @@ def test_subscribing_between_messages_neither_loses_nor_repeats_any() -> None:
                 broadcaster.publish(verdict())
                 assert [encoded.seq for encoded in await take(first, 2)] == [1, 2]
                 assert second.hello.seq == 1
-                assert (await anext(second)).seq == 2
+                assert await next_seq(second) == 2
 
     asyncio.run(join())
 
@@ -122,10 +129,10 @@ def test_a_slow_subscription_loses_only_old_messages() -> None:
         broadcaster = make_broadcaster(capacity=4)
         with broadcaster.subscribe() as slow, broadcaster.subscribe() as quick:
             broadcaster.publish(StreamMessage(stream="cam", state="live"))
-            quick_seqs = [(await anext(quick)).seq]
+            quick_seqs = [await next_seq(quick)]
             for _ in range(50):
                 broadcaster.publish(verdict())
-                quick_seqs.append((await anext(quick)).seq)
+                quick_seqs.append(await next_seq(quick))
             assert quick_seqs == list(range(1, 52))
             assert [encoded.seq for encoded in await take(slow, 4)] == [1, 49, 50, 51]
             assert slow.lost == broadcaster.lost == 47
@@ -181,7 +188,7 @@ def test_the_next_event_loop_is_served(unsubscribed: bool) -> None:
         with broadcaster.subscribe() as subscription:
             broadcaster.publish(verdict())
             async with asyncio.timeout(TIMEOUT_S):
-                return (await anext(subscription)).seq
+                return await next_seq(subscription)
 
     asyncio.run(leave())
     assert asyncio.run(stay()) == 2
