@@ -185,6 +185,18 @@ assert watch.__module__ == "runtime.client"
     assert outcome.returncode == 0, outcome.stderr
 
 
+def test_pyav_is_loaded_before_opencv() -> None:
+    """In the other order FFmpeg crashes when it opens a screen, in the X11 libraries that OpenCV contains."""
+    script = """
+import sys
+import runtime.commands.monitor
+names = list(sys.modules)
+assert names.index("av._core") < names.index("cv2"), "OpenCV was loaded first"
+"""
+    outcome = run(script)
+    assert outcome.returncode == 0, outcome.stderr
+
+
 def test_public_surface() -> None:
     """Programs may rely on these names of `unmask`, and on no others."""
     outcome = run("import unmask; print(*sorted(unmask.__all__))")

@@ -15,6 +15,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 
+# Before any module that loads OpenCV: FFmpeg would use the X11 libraries that OpenCV brings along, and crash
+# when it opens a screen.
+import av  # noqa: F401
+
 from runtime.commands.options import UserError, complain
 from runtime.commands.setup.options import MonitorOptions, MonitorSetup
 from runtime.commands.source_control import AnalysisFactory, SourceControl
