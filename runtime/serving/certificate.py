@@ -74,7 +74,7 @@ class Certificate:
 def _reason(error: Exception, key: Path) -> str:
     if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
         return "this key does not belong to the certificate"
-    # OpenSSL tells no more than that it cannot read the key.
+    # OpenSSL reports no more than that it cannot read the key.
     if b"ENCRYPTED" in key.read_bytes():
         return "this key has a passphrase"
     return "neither a PEM certificate nor a PEM key can be read from it"

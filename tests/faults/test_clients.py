@@ -205,7 +205,7 @@ def test_a_refused_page_shows_the_reason(
         thread.start()
         started.wait(TIMEOUT_S)
         page = browser.open(f"http://127.0.0.1:{ports[0]}/")
-        page.wait_for(f"document.querySelector('#empty').textContent.includes({shown!r})")
+        page.wait_for(f"document.querySelector('#empty')?.textContent.includes({shown!r})")
         assert page.evaluate("document.querySelector('#connection').textContent") == "No connection"
         # Several further attempts are made and refused.
         page.wait_for("performance.now() > 2000")

@@ -237,7 +237,7 @@ def test_values_that_cannot_be_used(
 
 
 def test_others_need_a_token(outcome: Callable[..., tuple[int, str, str]]) -> None:
-    """An address that others can reach needs a token, unless the user says otherwise."""
+    """An address that others can reach needs a token, unless the user accepts everyone."""
     code, _, err = outcome("monitor", "demo", "--host", "0.0.0.0", "--port", 0)
     assert code == 2
     assert err == (

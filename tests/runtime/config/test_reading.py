@@ -135,7 +135,7 @@ def test_an_empty_file_is_the_default(tmp_path: Path) -> None:
     ],
 )
 def test_each_mistake_names_its_line_and_key(tmp_path: Path, text: str, expected: str) -> None:
-    """One line says where, which key, and what to do."""
+    """one line names the place, which key, and what to do."""
     found = problems(tmp_path, text)
     assert len(found) == 1, found
     assert found[0].startswith(expected) or expected in found[0]

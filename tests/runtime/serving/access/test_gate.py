@@ -225,7 +225,7 @@ def test_the_proxy_states_the_address_of_the_client(stated: str, address: str) -
     headers = [("X-Forwarded-For", stated), ("X-Forwarded-Proto", "https")]
     admission = admit(gate, *headers, peer="127.0.0.1")
     assert (admission.address, admission.secure) == (address, True)
-    # Only the proxy's word counts.
+    # Only the proxy is believed.
     direct = admit(gate, *headers, peer="10.0.0.9")
     assert (direct.address, direct.secure) == ("10.0.0.9", False)
     assert admit(make_gate(), *headers, peer="127.0.0.1").address == "127.0.0.1"
