@@ -8,15 +8,16 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from benchmarks.helpers.server_thread import serve_in_thread
+from runtime.serving.access.gate import ProxyRules
 from runtime.serving.access.tokens import TokenSet, parse_tokens
 from runtime.serving.server import Security, Server, serve
 from runtime.uploads.jobs import UploadLimits
@@ -24,6 +25,7 @@ from runtime.uploads.routes import upload_routes
 from runtime.uploads.service import UploadService
 from tests.support.axe import serious_faults
 from tests.support.browser import Browser, Page
+from tests.support.nginx import missing_programs, nginx
 from tests.support.wire import make_broadcaster
 
 MAX_BYTES = 8 * 1024**2
@@ -218,6 +220,34 @@ def test_page(server: Server, browser: Browser, face_video: Path, tmp_path: Path
         assert page.console_errors == []
     finally:
         page.close()
+
+
+def test_page_behind_a_proxy(
+    small_bundle: Path,
+    face_video: Path,
+    browser: Browser,
+    tmp_path: Path,
+    skip_or_fail: Callable[[str], NoReturn],
+) -> None:
+    """Page, upload and report work under a sub-path, because all addresses are relative."""
+    if missing := missing_programs():
+        skip_or_fail(f"{missing} is not installed (Debian: apt install nginx-light openssl)")
+    for name in ("uploads", "nginx"):
+        (tmp_path / name).mkdir()
+    security = Security(proxy=ProxyRules(base_path="/unmask", header="X-Forwarded-For"))
+    with (
+        running(small_bundle, tmp_path / "uploads", security=security) as server,
+        nginx(tmp_path / "nginx", server.port) as (port, _),
+    ):
+        page = browser.open(f"http://127.0.0.1:{port}/unmask/scan")
+        try:
+            page.wait_for("document.getElementById('limit').textContent === 'Up to 8.0 MiB.'")
+            choose(page, face_video)
+            page.wait_for("location.pathname.startsWith('/unmask/scans/') && document.querySelector('nav')")
+            assert page.evaluate("document.querySelector('nav a').pathname") == "/unmask/scan"
+            assert page.console_errors == []
+        finally:
+            page.close()
 
 
 def test_page_without_uploads(browser: Browser) -> None:
