@@ -46,6 +46,7 @@ class Observer:
     analysed: list[Analysed] = field(default_factory=list)
     messages: list[BroadcastMessage] = field(default_factory=list)
     faces: tuple[int, ...] = ()
+    crops: dict[int, object] = field(default_factory=dict)
     repeated: bool = False
     waiting: int = 0
     changed: threading.Condition = field(default_factory=threading.Condition)
