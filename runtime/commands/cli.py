@@ -1,4 +1,4 @@
-"""Options of the commands `unmask monitor` and `unmask scan`, which `monitor.py` and `scan.py` run."""
+"""Options of the commands of the runtime, which the modules of this folder run."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from runtime.commands.options import Engine, Model
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Add `monitor`, `scan`, `doctor`, `events` and `config` to the program."""
+    """Add the commands of the runtime to the program."""
     app.command()(monitor)
     app.command()(scan)
+    app.command()(calibrate)
     app.command()(doctor)
     app.add_typer(runtime.commands.events.app, name="events")
     app.add_typer(runtime.commands.config.app, name="config")
@@ -280,6 +281,31 @@ def scan(
         )
     except KeyboardInterrupt:
         return 0
+
+
+def calibrate(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="As for `monitor`, or with --config a name in that file."),
+    ],
+    seconds: Annotated[float, typer.Option(min=1, help="Time to watch.")] = 60.0,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Configuration file with the source.", show_default=False),
+    ] = None,
+    model: Model = None,
+    engine: Engine = "auto",
+) -> int:
+    """Print thresholds for a camera whose people are known to be genuine, for the configuration file.
+
+    Sit in front of the camera as in a call. Both thresholds are raised by what this camera adds to the scores
+    of real people; see docs/configuration.md.
+    """
+    from runtime.commands.calibrate import CalibrateOptions, run_calibrate
+
+    return run_calibrate(
+        CalibrateOptions(source=source, seconds=seconds, config=config, model=model, engine=engine)
+    )
 
 
 def doctor(

@@ -1,0 +1,56 @@
+"""The command `unmask calibrate`."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from runtime.commands.calibrate import CalibrateOptions, run_calibrate
+from runtime.commands.options import UserError
+from runtime.model import camera_calibration
+
+CONFIG = """
+[[sources]]
+name = "desk"
+address = "demo"
+thresholds = { real = 0.1, fake = 0.99 }
+"""
+
+
+def options(source: str, *, config: Path | None = None, seconds: float = 4.0) -> CalibrateOptions:
+    return CalibrateOptions(source=source, seconds=seconds, config=config, model=None, engine="onnxruntime")
+
+
+def test_a_source_of_the_configuration(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line that is printed is a valid key of that source; its earlier thresholds have no influence."""
+    monkeypatch.setattr(camera_calibration, "MIN_FACE_S", 1.0)
+    config = tmp_path / "unmask.toml"
+    config.write_text(CONFIG)
+    assert run_calibrate(options("desk", config=config)) == 0
+    printed = capfd.readouterr().out
+    assert re.match(r"# desk: \d+ s with a face, mean p_fake 0\.\d\d, model unmask-160", printed)
+    found = tomllib.loads(printed)["thresholds"]
+    assert 0.2 < found["real"] < found["fake"] < 0.9
+
+
+def test_too_short_a_stretch_is_an_error(capfd: pytest.CaptureFixture[str]) -> None:
+    """One line says what is missing, and nothing is printed on standard output."""
+    assert run_calibrate(options("demo", seconds=1.0)) == 2
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert re.fullmatch(
+        r"unmask: demo: a face was scored for \d\.\d s only, 10 s are needed; .*\n", printed.err
+    )
+
+
+def test_an_unknown_name_is_an_error(tmp_path: Path) -> None:
+    """The error names the sources that there are."""
+    config = tmp_path / "unmask.toml"
+    config.write_text(CONFIG)
+    with pytest.raises(UserError, match=r"there is no source named 'door'; it has desk"):
+        run_calibrate(options("door", config=config))
