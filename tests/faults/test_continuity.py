@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from runtime.messages import BroadcastMessage, HeartbeatMessage, StreamHealth, StreamMessage
+from runtime.model.calibration import Calibration
 from runtime.pipeline.monitor import Monitor
 from runtime.pipeline.stream_thread import MonitorTiming
 from streams.input.continuity import MAX_BRIDGED_STEP
@@ -47,6 +48,7 @@ class Observer:
     messages: list[BroadcastMessage] = field(default_factory=list)
     faces: tuple[int, ...] = ()
     crops: dict[int, object] = field(default_factory=dict)
+    calibration: Calibration | None = None
     repeated: bool = False
     waiting: int = 0
     changed: threading.Condition = field(default_factory=threading.Condition)
