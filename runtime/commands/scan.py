@@ -60,7 +60,7 @@ class ScanOptions:
 
 @dataclass
 class _Outcome:
-    """What was scanned so far."""
+    """Results of the files scanned so far."""
 
     results: list[ScanResult] = field(default_factory=list)
     videos: list[ScannedVideo] = field(default_factory=list)

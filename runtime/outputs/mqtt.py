@@ -42,7 +42,7 @@ CONNECT_TIMEOUT_S = 5.0
 MAX_RECONNECT_S = 60
 POLL_S = 0.2
 # Time for the last message, after the others have used up the time for closing.
-MIN_GOODBYE_S = 0.2
+MIN_LAST_STATUS_S = 0.2
 PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 
@@ -195,12 +195,12 @@ class Mqtt:
             timeout_s: Longest time to wait for the broker; None for no limit.
         """
         self._writer.close(timeout_s=timeout_s)
-        rest_s = CONNECT_TIMEOUT_S if timeout_s is None else max(timeout_s, MIN_GOODBYE_S)
+        rest_s = CONNECT_TIMEOUT_S if timeout_s is None else max(timeout_s, MIN_LAST_STATUS_S)
         if self._connected.is_set():
             # Both errors mean that the connection was lost meanwhile; the broker then publishes the will.
             with contextlib.suppress(RuntimeError, ValueError):
-                goodbye = self._client.publish(self.topics.status, "offline", qos=1, retain=True)
-                goodbye.wait_for_publish(rest_s)
+                last_status = self._client.publish(self.topics.status, "offline", qos=1, retain=True)
+                last_status.wait_for_publish(rest_s)
         self._client.disconnect()
         self._network.join(rest_s)
 

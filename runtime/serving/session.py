@@ -53,7 +53,7 @@ Commands: TypeAlias = Mapping[type[Any], CommandHandler]
 
 @dataclass(frozen=True, kw_only=True)
 class SessionServices:
-    """What the sessions of a server share.
+    """Objects that the sessions of a server share.
 
     Args:
         broadcaster: Source of the messages.

@@ -31,7 +31,7 @@ FRAMES = 140
 
 @dataclass
 class Run:
-    """What one stream's analysis got and gave."""
+    """Frames and scores of one stream's analysis."""
 
     samples: list[tuple[int, float]] = field(default_factory=list)
     """Segment and media time of each sample."""

@@ -226,7 +226,7 @@ def test_frames_follow_the_enlarged_stream(pages: ExitStack, browser: Browser, w
 
 
 def test_a_stream_that_loses_samples_is_marked(pages: ExitStack, browser: Browser, wall: Wall) -> None:
-    """What was dropped in the last minute is shown beside the name, not what was dropped before."""
+    """Samples dropped in the last minute are shown beside the name, earlier ones are not."""
     wall.send(StreamMessage(stream="cam", state="live"))
     page = show(pages, browser, wall)
     state = "document.querySelector('.state').textContent"

@@ -106,7 +106,7 @@ class EvidenceStore:
         return draft
 
     def publish(self, draft: Path, manifest: Manifest) -> None:
-        """Give a complete draft its name, and make room.
+        """Rename a complete draft to its final name, and make room.
 
         Raises:
             OSError: The draft cannot be renamed.

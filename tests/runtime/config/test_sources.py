@@ -80,7 +80,7 @@ def test_a_user_needs_a_network_address_without_one(address: str, reason: str) -
 
 
 def test_sources_have_settings_of_their_own_or_the_common_ones() -> None:
-    """What cannot be used is reported with its index; names are made unique."""
+    """An unusable source is reported with its index; names are made unique."""
     config = MonitorConfig(
         rate=4,
         thresholds=ThresholdsConfig(real=0.3, fake=0.7),

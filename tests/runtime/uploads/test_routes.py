@@ -155,7 +155,7 @@ def test_a_client_that_leaves_while_it_uploads(server: Server, folder: Path) -> 
 
 
 def test_the_right_to_send_is_needed(small_bundle: Path, tmp_path: Path) -> None:
-    """Who may only read verdicts can neither upload nor see a scan; nothing of a body is stored."""
+    """A token with only the right to read can neither upload nor see a scan; nothing of a body is stored."""
     reader, sender = "reader-0123456789abcdef", "sender-0123456789abcdef"
     tokens = TokenSet(parse_tokens(f"{reader} read\n{sender} send", Path("tokens")))
     with running(small_bundle, tmp_path, security=Security(tokens=tokens)) as server:

@@ -160,7 +160,7 @@ def test_a_name_stands_before_the_address_in_messages() -> None:
 
 
 def test_listening_addresses_hide_the_key() -> None:
-    """FFmpeg is told to listen by an option; the key is part of neither name nor text."""
+    """FFmpeg listens because of an option; the key is part of neither name nor text."""
     source = parse_source("rtmp://:1935/live/s3cr3t?listen=1&x=1")
     assert source.address.reveal() == "rtmp://:1935/live/s3cr3t?x=1"
     assert (source.options["listen"], source.listens, source.live) == ("1", True, True)
@@ -170,7 +170,7 @@ def test_listening_addresses_hide_the_key() -> None:
 
 
 def test_standard_input_may_be_live() -> None:
-    """What is written to it decides."""
+    """The data written to it decide."""
     source = parse_source("call=-")
     assert (source.kind, source.live, source.spec) == ("pipe", None, "call (standard input)")
 
