@@ -21,6 +21,10 @@ from train.data.crops import jpeg_roundtrip
 
 Clip = NDArray[np.uint8]
 
+X264_OPTIONS = {"preset": "fast", "threads": "1", "rc-lookahead": "0", "x264-params": "cpu-independent=1"}
+"""Options with which x264 returns the same bytes every time and on every CPU. With frame threads they depend
+on the number of cores; with the lookahead they differed from run to run."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Corruption:
@@ -74,8 +78,7 @@ def _h264(clip: Clip, crf: float, _: np.random.Generator) -> Clip:
     with av.open(buffer, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=10)
         stream.width, stream.height, stream.pix_fmt = even.shape[2], even.shape[1], "yuv420p"
-        # Frame threads change the rate control, so results would depend on the machine's number of cores.
-        stream.options = {"crf": str(int(crf)), "preset": "fast", "threads": "1"}
+        stream.options = {"crf": str(int(crf)), **X264_OPTIONS}
         for frame in even:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -9,6 +13,8 @@ from numpy.typing import NDArray
 from skimage.data import astronaut
 
 from train.sampling.corruptions import CORRUPTIONS, corrupt
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +71,31 @@ def test_h264_corruption_depends_on_neighbouring_frames() -> None:
     changing = rng.integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
     changing[-1] = still[-1]
     assert not np.array_equal(corrupt(still, "h264", 2)[-1], corrupt(changing, "h264", 2)[-1])
+
+
+REPEATED = """
+import cv2
+import numpy as np
+from train.sampling.corruptions import corrupt
+
+rng = np.random.default_rng(0)
+base = cv2.GaussianBlur(rng.integers(0, 256, (180, 180, 3), dtype=np.uint8), (0, 0), 3)
+clip = np.stack([np.roll(base, (2 * i, i), (0, 1))[:160, :160] for i in range(16)])
+results = set()
+for _ in range(12):
+    for size in rng.integers(1_000, 3_000_000, 20):
+        np.full(int(size), int(rng.integers(256)), np.uint8)
+    results.add(corrupt(clip, "h264", 2).tobytes())
+print(len(results))
+"""
+
+
+def test_h264_corruption_is_the_same_every_time() -> None:
+    """The content of freed memory has no influence; in a process of its own, whose memory is fresh."""
+    found = subprocess.run(
+        [sys.executable, "-c", REPEATED], check=True, capture_output=True, text=True, cwd=ROOT
+    )
+    assert found.stdout.strip() == "1"
 
 
 def test_gamma_darkens_and_keeps_the_ends() -> None:
