@@ -20,7 +20,10 @@ def image(seed: int, format_name: str = "yuv420p", *, width: int = 34) -> av.Vid
 def test_identical_frames_are_repeats_in_every_format(format_name: str) -> None:
     """The content decides, not the frame object and not the padding of its lines."""
     repeats = Repeats()
-    found = [repeats.is_repeat(image(seed, format_name)) for seed in (1, 1, 2, 2, 1)]
+    # Converted once: FFmpeg's conversion of the same image to 10 bits does not always give the same result.
+    content = {seed: image(seed, format_name).to_ndarray() for seed in (1, 2)}
+    frames = [av.VideoFrame.from_ndarray(content[seed], format_name) for seed in (1, 1, 2, 2, 1)]
+    found = [repeats.is_repeat(frame) for frame in frames]
     assert found == [False, True, False, True, False]
 
 
