@@ -185,7 +185,7 @@ def test_a_refused_page_shows_the_reason(
     cause: str,
 ) -> None:
     """The dashboard shows the reason instead of connecting for ever; the server logs it once."""
-    loop, stop = asyncio.new_event_loop(), asyncio.Event()
+    runner, stop = asyncio.Runner(), asyncio.Event()
     ports: list[int] = []
     started = threading.Event()
 
@@ -201,7 +201,7 @@ def test_a_refused_page_shows_the_reason(
         await asyncio.gather(*connections, return_exceptions=True)
 
     with serve_in_thread(make_broadcaster(), port=0) as server:
-        thread = threading.Thread(target=loop.run_until_complete, args=(proxy(server.port),))
+        thread = threading.Thread(target=lambda: runner.run(proxy(server.port)))
         thread.start()
         started.wait(TIMEOUT_S)
         page = browser.open(f"http://127.0.0.1:{ports[0]}/")
@@ -212,9 +212,9 @@ def test_a_refused_page_shows_the_reason(
         lines = [record for record in caplog.records if "a connection was refused" in record.getMessage()]
         assert len(lines) == 1
         page.close()
-        loop.call_soon_threadsafe(stop.set)
+        runner.get_loop().call_soon_threadsafe(stop.set)
         thread.join()
-    loop.close()
+    runner.close()
     assert any(f"for this reason: {cause}" in record.getMessage() for record in caplog.records)
 
 

@@ -176,7 +176,10 @@ def chromium(program: str, profile: Path, *options: str) -> Iterator[Browser]:
             stderr=stderr,
         )
     try:
-        with connect(_endpoint(process, profile), max_size=None, compression=None, proxy=None) as connection:
+        # Without pings: a busy browser on a busy machine may be late to answer one.
+        with connect(
+            _endpoint(process, profile), max_size=None, compression=None, proxy=None, ping_interval=None
+        ) as connection:
             yield Browser(connection)
     finally:
         process.terminate()
