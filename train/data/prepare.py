@@ -9,17 +9,11 @@ An interrupted run is resumed by the next one. After a complete run, the next on
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
-import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from multiprocessing import connection
 from pathlib import Path
 from typing import Literal
 
@@ -44,6 +38,7 @@ from train.data.layouts import Layout, VideoSet, find_videos
 from train.data.shards import PreparedWriter, PrepareError, label
 from train.data.splits import Split
 from train.data.videos import Video
+from train.data.worker_pool import worker_pool
 
 __all__ = ["ClipSpec", "PrepareError", "Prepared", "prepare"]
 
@@ -191,7 +186,7 @@ def _outcomes(videos: Sequence[Video], spec: ClipSpec, workers: int) -> Iterator
     """Process videos in parallel and yield them in order, so that shards are reproducible."""
     left = deque(videos)
     while left:
-        with _pool(min(workers, len(left)), spec) as pool:
+        with worker_pool(min(workers, len(left)), _begin, (spec,)) as pool:
             running: deque[tuple[Video, Future[Outcome]]] = deque()
             try:
                 while left or running:
@@ -212,45 +207,21 @@ def _outcomes(videos: Sequence[Video], spec: ClipSpec, workers: int) -> Iterator
 
 
 def _alone(path: Path, spec: ClipSpec) -> Outcome:
-    with _pool(1, spec) as pool:
+    with worker_pool(1, _begin, (spec,)) as pool:
         try:
             return pool.submit(_cut, path).result()
         except BrokenProcessPool:
             return Outcome(reason="reading it crashed the process", retry=True)
 
 
-@contextmanager
-def _pool(workers: int, spec: ClipSpec) -> Iterator[ProcessPoolExecutor]:
-    # Spawned, not forked: threads of FFmpeg and onnxruntime do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    lifeline, parent_end = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(spec, lifeline))
-    try:
-        yield pool
-    finally:
-        # Closing the lifeline ends workers that are still busy with a video.
-        parent_end.close()
-        pool.shutdown(cancel_futures=True)
-        lifeline.close()
-
-
 _worker: tuple[ClipSpec, Detector] | None = None
 
 
-def _begin(spec: ClipSpec, lifeline: connection.Connection) -> None:
+def _begin(spec: ClipSpec) -> None:
     """Set up a worker process with one thread and the face detector loaded once."""
     global _worker
-    # Ctrl-C reaches the whole process group; only the parent handles it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_exit_with_parent, args=(lifeline,), daemon=True).start()
     cv2.setNumThreads(1)
     _worker = spec, Detector(detector_infer("onnxruntime", threads=1))
-
-
-def _exit_with_parent(lifeline: connection.Connection) -> None:
-    # Nothing is ever sent: the pipe becomes readable when the parent closes it or is killed.
-    connection.wait([lifeline])
-    os._exit(1)
 
 
 def _cut(path: Path) -> Outcome:

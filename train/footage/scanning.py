@@ -8,14 +8,11 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import as_completed
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing import connection
 from pathlib import Path
 
 import msgspec
@@ -35,6 +32,7 @@ from runtime.engines.factory import detector_infer, open_engine
 from runtime.model.bundle import Bundle, load_bundle
 from runtime.pipeline.batcher import Batcher
 from runtime.pipeline.scan import Scanner
+from train.data.worker_pool import worker_pool
 from train.footage.transcoding import TRANSCODINGS, Transcoding, TranscodingFailed, transcode
 from train.footage.video_record import FootageRecorder, VideoRecord, append_record, read_records
 
@@ -169,7 +167,7 @@ def _transcoded(
         for path in paths:
             yield path, _transcode(path, name, folder)
         return
-    with _pool(jobs) as pool:
+    with worker_pool(jobs) as pool:
         futures = {pool.submit(_transcode, path, name, folder): path for path in paths}
         for future in as_completed(futures):
             yield futures[future], future.result()
@@ -190,38 +188,18 @@ def _scanned(paths: Sequence[Path], model: BenchmarkModel, jobs: int) -> Iterato
             for path in paths:
                 yield path, scanner.scan(path)
         return
-    with _pool(jobs, model) as pool:
+    with worker_pool(jobs, _begin, (model, jobs)) as pool:
         futures = {pool.submit(_scan_in_worker, path): path for path in paths}
         for future in as_completed(futures):
             yield futures[future], future.result()
 
 
-@contextmanager
-def _pool(jobs: int, model: BenchmarkModel | None = None) -> Iterator[ProcessPoolExecutor]:
-    # Spawned, not forked: threads of FFmpeg and onnxruntime do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    lifeline, parent_end = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(model, jobs, lifeline))
-    try:
-        yield pool
-    finally:
-        # Closing the lifeline ends workers that are still busy with a video.
-        parent_end.close()
-        pool.shutdown(cancel_futures=True)
-        lifeline.close()
-
-
 _worker: VideoScanner | None = None
 
 
-def _begin(model: BenchmarkModel | None, jobs: int, lifeline: connection.Connection) -> None:
+def _begin(model: BenchmarkModel, jobs: int) -> None:
     """Prepare a worker process, which gets its share of the CPU cores."""
     global _worker
-    # Ctrl-C reaches the whole process group; only the parent handles it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_exit_with_parent, args=(lifeline,), daemon=True).start()
-    if model is None:
-        return
     if hasattr(os, "sched_setaffinity"):
         cpus = sorted(os.sched_getaffinity(0))
         # Workers are numbered from 1 in their names.
@@ -229,12 +207,6 @@ def _begin(model: BenchmarkModel | None, jobs: int, lifeline: connection.Connect
         share = cpus[number % jobs :: jobs]
         os.sched_setaffinity(0, share or cpus)
     _worker = VideoScanner(model).__enter__()
-
-
-def _exit_with_parent(lifeline: connection.Connection) -> None:
-    # Nothing is ever sent: the pipe becomes readable when the parent closes it or is killed.
-    connection.wait([lifeline])
-    os._exit(1)
 
 
 def _scan_in_worker(path: Path) -> VideoRecord:
