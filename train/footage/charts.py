@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
@@ -54,19 +56,14 @@ def roc_chart(models: Mapping[str, ScannedFootage]) -> bytes:
     Args:
         models: Name of the model -> videos with their records.
     """
-    figure = Figure(figsize=(4.5, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    axes.plot([0, 1], [0, 1], ":", color="grey", linewidth=1)
+    figure, axes = _square_chart()
     for name, footage in models.items():
         scored = footage.scored()
         if scored.fake.any() and not scored.fake.all():
             fpr, tpr, _ = roc_curve(scored.fake, scored.p_fake)
             axes.plot(fpr, tpr, label=f"{name} ({auc(scored.fake, scored.p_fake):.3f})")
     axes.set(xlabel="false positive rate", ylabel="detection rate", title="ROC of all videos (AUC)")
-    axes.set_aspect("equal")
-    if len(axes.lines) > 1:
-        axes.legend(loc="lower right", fontsize="small")
-    return _png(figure)
+    return _finished(figure, axes, legend="lower right")
 
 
 def reliability_chart(models: Mapping[str, ScannedFootage]) -> bytes:
@@ -75,9 +72,7 @@ def reliability_chart(models: Mapping[str, ScannedFootage]) -> bytes:
     Args:
         models: Name of the model -> videos with their records.
     """
-    figure = Figure(figsize=(4.5, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    axes.plot([0, 1], [0, 1], ":", color="grey", linewidth=1)
+    figure, axes = _square_chart()
     for name, footage in models.items():
         scored = footage.scored()
         if scored.fake.any() and not scored.fake.all():
@@ -85,9 +80,22 @@ def reliability_chart(models: Mapping[str, ScannedFootage]) -> bytes:
             error = expected_calibration_error(scored.fake, scored.p_fake)
             axes.plot(diagram.p_fake, diagram.fake_share, "o-", label=f"{name} (ECE {error:.3f})")
     axes.set(xlabel="p_fake", ylabel="share of fakes", title="Reliability", xlim=(0, 1), ylim=(0, 1))
+    return _finished(figure, axes, legend="upper left")
+
+
+def _square_chart() -> tuple[Figure, Axes]:
+    """Return a figure with a dotted diagonal."""
+    figure = Figure(figsize=(4.5, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], ":", color="grey", linewidth=1)
+    return figure, axes
+
+
+def _finished(figure: Figure, axes: Axes, *, legend: Literal["lower right", "upper left"]) -> bytes:
+    """Return a square chart as PNG, with a legend if there is a curve."""
     axes.set_aspect("equal")
     if len(axes.lines) > 1:
-        axes.legend(loc="upper left", fontsize="small")
+        axes.legend(loc=legend, fontsize="small")
     return _png(figure)
 
 
