@@ -27,27 +27,16 @@ from numpy.typing import NDArray
 
 from train.data.crops import decode_image
 from train.data.published import DFDC_NOTE
-from train.errors import TrainError
+from train.errors import PathError
 
 MARGINS = {"clips.csv": 1.3, "labels.csv": 1.02}
 """Index file -> crop margin of a set without `prepared.json`."""
 
 
-class ClipSetError(TrainError):
-    """A set of clips that cannot be read.
+class ClipSetError(PathError):
+    """A set of clips that cannot be read."""
 
-    Args:
-        path: The file at fault.
-        reason: What is wrong with it, without a full stop.
-    """
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path = path
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}; copy or prepare the set again"
+    advice = "copy or prepare the set again"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,26 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from train.data.splits import Split
-from train.errors import TrainError
+from train.errors import PathError
 
 
-class LayoutError(TrainError):
-    """A data set that is not laid out as expected.
-
-    Args:
-        path: The file or folder at fault.
-        reason: What is wrong with it, without a full stop.
-        advice: What to do.
-    """
-
-    def __init__(self, path: Path, reason: str, advice: str) -> None:
-        super().__init__(path, reason, advice)
-        self.path = path
-        self.reason = reason
-        self.advice = advice
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}; {self.advice}"
+class LayoutError(PathError):
+    """A data set that is not laid out as expected."""
 
 
 @dataclass(frozen=True, kw_only=True)

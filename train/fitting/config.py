@@ -7,26 +7,15 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from train.errors import ConfigInvalid, TrainError
+from train.errors import ConfigInvalid, PathError
 from train.models.config import ModelConfig
 from train.sampling.config import SamplingConfig
 
 
-class RunConfigUnreadable(TrainError):
-    """A file that does not describe a training run.
+class RunConfigUnreadable(PathError):
+    """A file that does not describe a training run."""
 
-    Args:
-        path: The file.
-        reason: What is wrong with it, without a full stop.
-    """
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path = path
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}; give the config.json of a checkpoint, or one like it"
+    advice = "give the config.json of a checkpoint, or one like it"
 
 
 @dataclass(frozen=True, kw_only=True)

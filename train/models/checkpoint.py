@@ -28,7 +28,7 @@ from runtime.model.temporal_classifier import (
     read_temporal_classifier,
     write_temporal_classifier,
 )
-from train.errors import TrainError
+from train.errors import PathError
 from train.models.config import ModelConfig
 from train.models.detector import ResNeXtLSTM
 
@@ -37,25 +37,10 @@ CONFIG_FILE = "config.json"
 CALIBRATION_FILE = "calibration.json"
 
 
-class CheckpointError(TrainError):
-    """Checkpoint directory that cannot be read.
+class CheckpointError(PathError):
+    """Checkpoint directory that cannot be read."""
 
-    Args:
-        path: The directory or the file at fault.
-        reason: What is wrong with it, without a full stop.
-        advice: What to do.
-    """
-
-    def __init__(
-        self, path: Path, reason: str, advice: str = "give the directory that `unmask train fit` wrote"
-    ) -> None:
-        super().__init__(path, reason, advice)
-        self.path = path
-        self.reason = reason
-        self.advice = advice
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}; {self.advice}"
+    advice = "give the directory that `unmask train fit` wrote"
 
 
 @dataclass(frozen=True, kw_only=True)

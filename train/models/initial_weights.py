@@ -20,29 +20,17 @@ from torch import Tensor, nn
 
 from runtime.model.bundle import load_bundle
 from runtime.model.manifest import MANIFEST_FILE
-from train.errors import TrainError
+from train.errors import PathError
 from train.models.checkpoint import is_checkpoint, load_checkpoint
 from train.models.detector import Backbone
 
 
-class InitialWeightsError(TrainError):
-    """Weights that cannot be loaded into the backbone.
+class InitialWeightsError(PathError):
+    """Weights that cannot be loaded into the backbone."""
 
-    Args:
-        path: The file or directory.
-        reason: What is wrong with it, without a full stop.
-    """
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path = path
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return (
-            f"{self.path}: {self.reason}; give a checkpoint, a bundle, or a state dict of torchvision's "
-            "resnext50_32x4d (.safetensors, .pth)"
-        )
+    advice = (
+        "give a checkpoint, a bundle, or a state dict of torchvision's resnext50_32x4d (.safetensors, .pth)"
+    )
 
 
 def load_initial(backbone: Backbone, path: Path, crops: Tensor) -> None:

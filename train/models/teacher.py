@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from runtime.files import atomic_path, write_atomically
-from train.errors import TrainError
+from train.errors import PathError
 from train.models.initial_weights import SORTED_SUFFIX, WEIGHTS_ERRORS, read_state
 
 WEIGHTS_FILE = "teacher.safetensors"
@@ -35,23 +35,8 @@ REDUCTIONS = (8, 16)
 """Ratios of input size to map size of the maps used besides the last one, as of a ResNet's middle stages."""
 
 
-class TeacherError(TrainError):
-    """A teacher that cannot be built or read.
-
-    Args:
-        path: The file or directory; the name of the network if there is no such network.
-        reason: What is wrong with it, without a full stop.
-        advice: What to do.
-    """
-
-    def __init__(self, path: Path | str, reason: str, advice: str) -> None:
-        super().__init__(path, reason, advice)
-        self.path = path
-        self.reason = reason
-        self.advice = advice
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}; {self.advice}"
+class TeacherError(PathError):
+    """A teacher that cannot be built or read."""
 
 
 class Teacher(nn.Module):
