@@ -17,10 +17,10 @@ from runtime.model.bundle import Bundle, load_bundle
 from runtime.pipeline.monitor import Monitor
 from runtime.pipeline.stream_analysis import FaceVerdict, StreamAnalysis
 from runtime.pipeline.stream_thread import MonitorTiming
-from streams.faces.finder import Face
 from streams.input.continuity import MAX_BRIDGED_STEP
 from streams.input.frame import Frame
 from streams.input.source import parse_source
+from tests.support.centred_face import CentredFaceFinder
 from tests.support.faulty_camera import FaultyCamera, grey, steady
 from tests.support.small_bundle import write_small_bundle
 
@@ -39,14 +39,6 @@ class Run:
     spliced: list[FaceVerdict] = field(default_factory=list)
     states: list[str] = field(default_factory=list)
     lost: int = 0
-
-
-class CentredFaceFinder:
-    """Finder that reports one face in the middle of every frame."""
-
-    def find(self, frame: Frame) -> list[Face]:
-        width, height = frame.width / 4, frame.height / 2
-        return [Face(id=1, box=(1.5 * width, height / 2, width, height), score=0.9, detected=True)]
 
 
 class SlowAnalysis(StreamAnalysis):

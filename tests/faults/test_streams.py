@@ -28,6 +28,7 @@ from streams.input.capture.interface import Capture, DecodedFrame
 from streams.input.frame import Frame
 from streams.input.reader import Backoff
 from streams.input.source import Source, parse_source
+from tests.support.centred_face import CentredFaceFinder
 from tests.support.small_bundle import write_small_bundle
 
 TIMEOUT_S = 60.0
@@ -60,8 +61,8 @@ def in_broken_stream() -> bool:
     return "broken" in threading.current_thread().name
 
 
-class CentredFaceFinder:
-    """Finder that reports one face in the middle of every frame."""
+class FailingFaceFinder(CentredFaceFinder):
+    """Finder that may fail after a while."""
 
     def __init__(self, injection: Injection | None) -> None:
         self._injection = injection
@@ -69,8 +70,7 @@ class CentredFaceFinder:
     def find(self, frame: Frame) -> list[Face]:
         if self._injection is not None:
             self._injection.after_a_while("analysis")
-        width, height = frame.width / 4, frame.height / 2
-        return [Face(id=1, box=(1.5 * width, height / 2, width, height), score=0.9, detected=True)]
+        return super().find(frame)
 
 
 class FaultyCapture:
@@ -188,7 +188,7 @@ def test_an_error_in_one_stream_restarts_that_stream(
     with Batcher(engine.features) as batcher:
 
         def new_analysis() -> StreamAnalysis:
-            finder = CentredFaceFinder(injection if in_broken_stream() else None)
+            finder = FailingFaceFinder(injection if in_broken_stream() else None)
             features = PoisonedFeatures(batcher, injection)
             return StreamAnalysis(bundle, head=engine, features=features, finder=finder)
 
@@ -231,7 +231,7 @@ def test_an_engine_that_fails_for_all_streams_ends_the_monitor(
         sources,
         sample_hz=bundle.sample_hz,
         new_analysis=lambda: StreamAnalysis(
-            bundle, head=engine, features=BrokenEngine(), finder=CentredFaceFinder(None)
+            bundle, head=engine, features=BrokenEngine(), finder=FailingFaceFinder(None)
         ),
         publish=log,
     ) as monitor:
@@ -278,7 +278,7 @@ def test_heartbeats_survive_an_error_in_one_stream(
         [parse_source(str(clip))],
         sample_hz=bundle.sample_hz,
         new_analysis=lambda: StreamAnalysis(
-            bundle, head=engine, features=engine, finder=CentredFaceFinder(None)
+            bundle, head=engine, features=engine, finder=FailingFaceFinder(None)
         ),
         publish=log,
         timing=MonitorTiming(heartbeat_s=0.02, tick_s=0.01),

@@ -27,17 +27,10 @@ from streams.input.capture.interface import Timeouts
 from streams.input.frame import Frame
 from streams.input.reader import Backoff
 from streams.input.source import Source, parse_source
+from tests.support.centred_face import CentredFaceFinder
 
 TIMEOUT_S = 30.0
 SCORED = ("real", "uncertain", "fake")
-
-
-class CentredFaceFinder:
-    """Finder that reports one face in the middle of every frame."""
-
-    def find(self, frame: Frame) -> list[Face]:
-        width, height = frame.width / 4, frame.height / 2
-        return [Face(id=1, box=(1.5 * width, height / 2, width, height), score=0.9, detected=True)]
 
 
 class MessageLog:

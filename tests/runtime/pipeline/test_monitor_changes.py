@@ -17,20 +17,11 @@ from runtime.model.bundle import Bundle, load_bundle
 from runtime.pipeline.monitor import Monitor
 from runtime.pipeline.stream_analysis import StreamAnalysis
 from runtime.pipeline.stream_thread import MonitorTiming
-from streams.faces.finder import Face
-from streams.input.frame import Frame
 from streams.input.source import Source, parse_source
+from tests.support.centred_face import CentredFaceFinder
 
 TIMEOUT_S = 30.0
 TIMING = MonitorTiming(heartbeat_s=0.05, tick_s=0.02)
-
-
-class CentredFaceFinder:
-    """Finder that reports one face in the middle of every frame."""
-
-    def find(self, frame: Frame) -> list[Face]:
-        width, height = frame.width / 4, frame.height / 2
-        return [Face(id=1, box=(1.5 * width, height / 2, width, height), score=0.9, detected=True)]
 
 
 class Log:

@@ -31,22 +31,12 @@ from runtime.outputs.evidence.store import EvidenceStore
 from runtime.pipeline.monitor import Monitor
 from runtime.pipeline.stream_analysis import StreamAnalysis
 from runtime.serving.client_queue import EncodedMessage
-from streams.faces.finder import Face
-from streams.input.frame import Frame
 from streams.input.source import Source, file_source, parse_source
+from tests.support.centred_face import CentredFaceFinder
 from tests.support.evidence import MODEL, START, scored_frame
 from tests.support.wire import make_broadcaster, verdict
 
 TIMEOUT_S = 30.0
-
-
-class CentredFaceFinder:
-    """Finder that reports one face in the middle of every frame."""
-
-    def find(self, frame: Frame) -> list[Face]:
-        """Return the face."""
-        width, height = frame.width / 4, frame.height / 2
-        return [Face(id=1, box=(1.5 * width, height / 2, width, height), score=0.9, detected=True)]
 
 
 class SuspiciousHead:
