@@ -19,12 +19,13 @@ UnmaskError
  ├─ TokenFileInvalid           a token file cannot be read or has a malformed line
  ├─ CertificateInvalid         a certificate or its key cannot be used
  ├─ JsonlFailed                a line of --jsonl could not be written
- ├─ EvidenceFailed            evidence cannot be kept in a folder
- ├─ ExtraMissing              an optional library is not installed
- ├─ VideoNotWritten           an annotated video cannot be written
+ ├─ EvidenceFailed             evidence cannot be kept in a folder
+ ├─ ExtraMissing               an optional library is not installed
+ ├─ VideoNotWritten            an annotated video cannot be written
  ├─ StreamUnknown              there is no stream of this name
  ├─ StreamNameTaken            there is a stream of this name already
  ├─ RateTooHigh                more verdicts per second requested than the model takes samples
+ ├─ CameraNotCalibrated        a stretch yields no thresholds for its camera
  ├─ NoVideos                   a directory to scan contains no video file
  └─ ReportNotWritten           a report of a scan cannot be written
 """
@@ -411,6 +412,23 @@ class RateTooHigh(UnmaskError, ValueError):
             f"--rate {self.rate_hz:g}: the model takes {self.sample_hz:g} samples a second; "
             f"give a rate above 0 and up to {self.sample_hz:g}"
         )
+
+
+class CameraNotCalibrated(UnmaskError, ValueError):
+    """No thresholds for a camera can be derived from a stretch.
+
+    Args:
+        reason: Cause, without a full stop.
+        advice: What to do.
+    """
+
+    def __init__(self, reason: str, advice: str) -> None:
+        super().__init__(reason, advice)
+        self.reason = reason
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.reason}; {self.advice}"
 
 
 class NoVideos(UnmaskError, ValueError):

@@ -15,10 +15,10 @@ from runtime.config.model import ThresholdsConfig
 from runtime.config.reading import Settings
 from runtime.config.sources import WatchedSource
 from runtime.engines.factory import detector_infer, open_engine
-from runtime.errors import ConfigInvalid
+from runtime.errors import CameraNotCalibrated, ConfigInvalid
 from runtime.messages import BroadcastMessage, StreamMessage, VerdictMessage
 from runtime.model.bundle import load_bundle
-from runtime.model.camera_calibration import CameraNotCalibrated, CameraThresholds, camera_thresholds
+from runtime.model.camera_calibration import CameraThresholds, camera_thresholds
 from runtime.outputs.standard_error import StandardError
 from runtime.pipeline.batcher import Batcher
 from runtime.pipeline.monitor import Monitor

@@ -15,6 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from runtime.errors import CameraNotCalibrated
 from runtime.messages import Thresholds
 from runtime.model.calibration import Calibration
 
@@ -24,10 +25,6 @@ SHARE = 0.8
 """Share of the distance that is corrected, because one stretch is not all that a camera will show."""
 MAX_SHIFT = 2.5
 """Largest shift in log-odds. Beyond it hardly any fake would be detected."""
-
-
-class CameraNotCalibrated(ValueError):
-    """A stretch from which no thresholds can be derived; the message is one line with advice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,15 +58,15 @@ def camera_thresholds(
     seconds = len(scores) / sample_hz
     if seconds < MIN_FACE_S:
         raise CameraNotCalibrated(
-            f"a face was scored for {seconds:.1f} s only, {MIN_FACE_S:g} s are needed; sit in front of the "
-            "camera as in a call, or give more --seconds"
+            f"a face was scored for {seconds:.1f} s only, {MIN_FACE_S:g} s are needed",
+            "sit in front of the camera as in a call, or give more --seconds",
         )
     mean = math.fsum(_log_odds(score) for score in scores) / len(scores)
     shift = max(0.0, SHARE * (mean - _log_odds(calibration.threshold_real)))
     if shift > MAX_SHIFT:
         raise CameraNotCalibrated(
-            f"the scores are too high for a genuine camera (mean p_fake {_probability(mean):.2f}); improve "
-            "the light and the bit rate, and make sure that no filter or forgery is active"
+            f"the scores are too high for a genuine camera (mean p_fake {_probability(mean):.2f})",
+            "improve the light and the bit rate, and make sure that no filter or forgery is active",
         )
     return CameraThresholds(
         thresholds=Thresholds(

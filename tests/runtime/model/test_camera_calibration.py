@@ -6,8 +6,9 @@ import math
 
 import pytest
 
+from runtime.errors import CameraNotCalibrated
 from runtime.model.calibration import Calibration
-from runtime.model.camera_calibration import SHARE, CameraNotCalibrated, camera_thresholds
+from runtime.model.camera_calibration import SHARE, camera_thresholds
 
 CALIBRATION = Calibration(threshold_real=0.3, threshold_fake=0.6)
 SAMPLE_HZ = 8.0
