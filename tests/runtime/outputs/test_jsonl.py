@@ -97,7 +97,7 @@ def test_a_reader_that_never_continues_costs_counted_lines(
     pipe: tuple[TextIO, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     """The oldest waiting lines are lost, memory stays bounded, and closing does not wait."""
-    _, path = pipe
+    lines, path = pipe
     filler = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -111,6 +111,10 @@ def test_a_reader_that_never_continues_costs_counted_lines(
     writer.close(timeout_s=0.05)
     assert writer.lost in (49, 50)  # one may be in the system call that blocks
     assert f"{writer.lost} lines are lost" in caplog.text
+    # The thread must end: its path may be that of the next test's pipe.
+    os.read(lines.fileno(), 65536)
+    writer.close(timeout_s=30)
+    assert writer.finish()
 
 
 def test_a_non_blocking_pipe_gets_every_line(pipe: tuple[TextIO, Path]) -> None:
