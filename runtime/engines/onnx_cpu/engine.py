@@ -1,7 +1,8 @@
 """Inference engine for the CPU, on onnxruntime.
 
-Weights stored as int8 or float16 are converted to float32 once. The backbone is computed in float32, or in
-int8 if it has activation ranges (`runtime/engines/onnx_cpu/int8.py`) and the CPU computes int8 exactly.
+Weights stored as int8 or float16 are converted to float32 once. Both networks are computed in float32, or in
+int8 if the backbone has activation ranges (`runtime/engines/onnx_cpu/int8.py`) and the CPU computes int8
+exactly.
 
 Each thread computes whole crops. Splitting one crop's convolutions between threads is slower: they are small,
 and the threads would wait for each other fifty times per crop, for longer on a busy machine.
@@ -44,6 +45,7 @@ from runtime.engines.interface import check_crops, check_windows, join_finite
 from runtime.engines.onnx_cpu.graph_cache import MIN_BYTES, GraphCache, GraphKey, cpu_name
 from runtime.engines.onnx_cpu.grouped_convolution import merge_narrow_groups
 from runtime.engines.onnx_cpu.int8 import METADATA, activation_ranges, int8_is_exact, quantize
+from runtime.engines.onnx_cpu.int8_lstm import quantize_lstms
 from runtime.errors import EngineFailed, EngineUnavailable
 from runtime.model.bundle import Bundle
 from streams.faces.detector import Infer
@@ -84,7 +86,7 @@ class OnnxRuntimeEngine:
     Args:
         bundle: The model.
         threads: Crops to compute at the same time; None for the cores that this process may use, up to eight.
-        precision: Precision of the backbone, `fp32` or `int8`; None for `int8` if the bundle is calibrated
+        precision: Precision of both networks, `fp32` or `int8`; None for `int8` if the bundle is calibrated
             for it and the CPU computes it exactly, else `fp32`.
         cache: Cache of optimised graphs; None for the user's.
 
@@ -116,7 +118,7 @@ class OnnxRuntimeEngine:
         with self._opening:
             if self._sessions is not None:
                 raise RuntimeError("this engine is open already")
-            self._sessions = self._load("backbone", self.precision), self._load("head", "fp32")
+            self._sessions = self._load("backbone", self.precision), self._load("head", self.precision)
             # One less than `threads`, because the caller's thread computes a share too.
             self._helpers = ThreadPoolExecutor(max(1, self.threads - 1), thread_name_prefix="crops")
         return self
@@ -131,7 +133,7 @@ class OnnxRuntimeEngine:
 
     @cached_property
     def precision(self) -> Precision:
-        """Precision of the backbone."""
+        """Precision of the backbone and of the LSTM in the head."""
         if self._requested == "fp32":
             return "fp32"
         content = self.bundle.backbone.read_bytes()
@@ -185,7 +187,7 @@ class OnnxRuntimeEngine:
                 cpu=cpu_name(),
             )
             kept = self._cache.find(key) or self._cache.store(
-                key, lambda graph, weights: _optimise(source, precision, graph, weights)
+                key, lambda graph, weights: _optimise(source, part, precision, graph, weights)
             )
             if kept is not None:
                 try:
@@ -193,7 +195,7 @@ class OnnxRuntimeEngine:
                 except EngineFailed as error:
                     _log.debug("the optimised %s is not used: %s", part, error)
                     self._cache.discard(key)
-        return _make(_rewritten(source, precision), _options(1, int8=precision == "int8"))
+        return _make(_rewritten(source, part, precision), _graph_options(part, precision))
 
     def _open(self) -> tuple[Any, Any, ThreadPoolExecutor]:
         sessions, helpers = self._sessions, self._helpers
@@ -232,21 +234,28 @@ def _threads(requested: int | None, max_threads: int) -> int:
     return requested
 
 
-def _rewritten(source: Path, precision: Precision) -> bytes:
+def _rewritten(source: Path, part: str, precision: Precision) -> bytes:
     """Return a bundle's graph, rewritten for the CPU."""
-    graph = merge_narrow_groups(source.read_bytes())
+    content = source.read_bytes()
+    if part == "head":
+        return quantize_lstms(content) if precision == "int8" else content
+    graph = merge_narrow_groups(content)
     return quantize(graph) if precision == "int8" else graph
 
 
-def _optimise(source: Path, precision: Precision, graph: Path, weights: str) -> None:
+def _optimise(source: Path, part: str, precision: Precision, graph: Path, weights: str) -> None:
     """Write an optimised graph, and its weights to a file that can be mapped into memory."""
-    options = _options(1, int8=precision == "int8")
+    options = _graph_options(part, precision)
     options.optimized_model_filepath = str(graph)
     options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights)
     options.add_session_config_entry(
         "session.optimized_model_external_initializers_min_size_in_bytes", str(MIN_EXTERNAL_BYTES)
     )
-    _make(_rewritten(source, precision), options)
+    _make(_rewritten(source, part, precision), options)
+
+
+def _graph_options(part: str, precision: Precision) -> Any:
+    return _options(1, int8=part == "backbone" and precision == "int8")
 
 
 def _options(threads: int, *, int8: bool = False, optimised: bool = False) -> Any:
