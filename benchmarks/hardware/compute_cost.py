@@ -40,9 +40,14 @@ class ComputeCost:
         """Return the operations of one call."""
         return batch * self.flop_per_item
 
-    def moved_bytes(self, batch: int) -> int:
-        """Return the bytes that one call moves."""
-        return self.weight_bytes + batch * self.activation_bytes_per_item
+    def moved_bytes(self, batch: int, *, value_bytes: int = FLOAT_BYTES) -> int:
+        """Return the bytes that one call moves.
+
+        Args:
+            batch: Number of items.
+            value_bytes: Bytes of a weight or activation: 4 in float32, 1 in int8.
+        """
+        return (self.weight_bytes + batch * self.activation_bytes_per_item) * value_bytes // FLOAT_BYTES
 
 
 def compute_cost_of(path: Path) -> ComputeCost:

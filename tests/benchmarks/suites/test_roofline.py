@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,22 @@ import pytest
 
 from benchmarks.hardware import machine_limits
 from benchmarks.hardware.compute_cost import ComputeCost
-from benchmarks.hardware.machine_limits import MatrixProduct, copy_gb_per_s, matrix_products, min_call_s
+from benchmarks.hardware.machine_limits import (
+    MatrixProduct,
+    copy_gb_per_s,
+    fastest_matrix_product,
+    matrix_products,
+    min_call_s,
+)
 from benchmarks.harness.errors import SettingInvalid
 from benchmarks.suites.roofline import (
     MachineRates,
     RooflineConfig,
     RooflineShares,
-    fastest_matrix_product,
     run_roofline,
 )
+from runtime.engines.cpu import usable_cores
+from runtime.engines.onnx_cpu.int8 import int8_is_exact
 from runtime.model.bundle import DEFAULT_BUNDLE
 
 COST = ComputeCost(flop_per_item=10**9, weight_bytes=4 * 10**6, activation_bytes_per_item=10**6)
@@ -26,19 +34,21 @@ COST = ComputeCost(flop_per_item=10**9, weight_bytes=4 * 10**6, activation_bytes
 
 def test_the_slower_limit_counts() -> None:
     """With slow memory a call is limited by its bytes, otherwise by its arithmetic."""
-    fast_memory = MachineRates(gemm_gflops=50.0, copy_gb=100.0)
+    fast_memory = MachineRates(arithmetic="float32", gemm_gops=50.0, copy_gb=100.0)
     assert fast_memory.limit_s(COST, 4) == fast_memory.gemm_s(COST, 4) == pytest.approx(0.08)
-    slow_memory = MachineRates(gemm_gflops=50.0, copy_gb=0.05)
+    slow_memory = MachineRates(arithmetic="float32", gemm_gops=50.0, copy_gb=0.05)
     assert slow_memory.limit_s(COST, 4) == pytest.approx(8e6 / 0.05e9)
+    int8 = MachineRates(arithmetic="int8", gemm_gops=200.0, copy_gb=0.05)
+    assert int8.limit_s(COST, 4) == pytest.approx(2e6 / 0.05e9), "int8 moves a quarter of the bytes"
 
 
 def test_shares() -> None:
     """A call that takes twice the time of its limit has a share of one half."""
     shares = RooflineShares()
-    shares.add(0.04, COST, 1, MachineRates(gemm_gflops=50.0, copy_gb=100.0))
-    shares.add(0.04, COST, 1, MachineRates(gemm_gflops=25.0, copy_gb=100.0))
+    shares.add(0.04, COST, 1, MachineRates(arithmetic="float32", gemm_gops=50.0, copy_gb=100.0))
+    shares.add(0.04, COST, 1, MachineRates(arithmetic="float32", gemm_gops=25.0, copy_gb=100.0))
     figures = shares.figures("engine, 1")
-    assert figures["engine, 1: share of GEMM"].repeats["value"] == pytest.approx((0.5, 1.0))
+    assert figures["engine, 1: share of its arithmetic"].repeats["value"] == pytest.approx((0.5, 1.0))
     assert figures["engine, 1: call"].value == pytest.approx(40.0)
 
 
@@ -60,7 +70,7 @@ def test_the_fastest_call_counts() -> None:
 def test_every_library_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
     """All libraries give the same product, for every shape."""
     monkeypatch.setattr(machine_limits, "SHAPES", ((8, 16, 4), (5, 3, 7)))
-    found = list(matrix_products(threads=1))
+    found = list(matrix_products(threads=usable_cores()))
     assert {product.library for product in found} == {"numpy", "onnxruntime", "torch"}
     for shape in machine_limits.SHAPES:
         numbers = [np.asarray(product.run()).reshape(-1) for product in found if product.shape == shape]
@@ -70,11 +80,34 @@ def test_every_library_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found[0].flop == 2 * 8 * 16 * 4
 
 
+def test_every_library_multiplies_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The int8 products of all libraries have the same exact sums."""
+    monkeypatch.setattr(machine_limits, "SHAPES", ((32, 64, 32),))
+    onnx, torch = matrix_products(1, "int8")
+    assert (onnx.library, torch.library, onnx.arithmetic) == ("onnxruntime", "torch", "int8")
+    sums = np.asarray(onnx.run()).reshape(32, 32)
+    assert sums.dtype == np.int32
+    np.testing.assert_array_equal(sums, np.asarray(torch.run()))
+
+
 def test_the_fastest_product_is_chosen() -> None:
-    """The fastest product is that with the highest rate, not the shortest time."""
+    """The fastest product has the highest rate, not the shortest time."""
     idle = MatrixProduct(library="idle", shape=(1, 1, 1), run=lambda: None)
     busy = MatrixProduct(library="busy", shape=(4096, 4096, 4096), run=lambda: None)
     assert fastest_matrix_product([idle, busy]) is busy
+    with pytest.raises(ValueError, match="no matrix product"):
+        fastest_matrix_product([])
+
+
+def test_a_library_without_a_kernel_runs_once() -> None:
+    """After a library was ten times slower than the best, its larger shapes are not run."""
+
+    def too_large() -> object:
+        raise AssertionError("it was run")
+
+    fast = MatrixProduct(library="fast", shape=(4096, 4096, 4096), run=lambda: None)
+    slow = MatrixProduct(library="slow", shape=(1, 1, 1), run=lambda: None)
+    assert fastest_matrix_product([fast, slow, replace(slow, run=too_large)]) is fast
 
 
 def test_memory_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,18 +119,27 @@ def test_memory_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_record_has_all_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every batch size has its share, and the record has the arithmetic of the real backbone."""
+    """Each engine is compared with the limit of its own arithmetic, float32 being measured on every CPU."""
     monkeypatch.setattr(machine_limits, "SHAPES", ((64, 64, 64),))
     monkeypatch.setattr(machine_limits, "COPY_BYTES", 2**22)
     out = tmp_path / "roofline.json"
     assert run_roofline(RooflineConfig(batches=[1, 2], repeats=2, model=DEFAULT_BUNDLE, json_out=out)) == 0
     record = json.loads(out.read_text())
     assert record["backbone"]["flop_per_crop"] == 4_314_726_400
-    shares = {name: figure for name, figure in record["figures"].items() if name.endswith("share of GEMM")}
-    assert [name.rpartition(":")[0][-3:] for name in shares] == [", 1", ", 2"]
-    assert all(len(figure["repeats"]["value"]) == 2 and figure["value"] > 0 for figure in shares.values())
-    assert record["best_share_of_gemm"] == pytest.approx(max(f["value"] for f in shares.values()), rel=1e-3)
-    assert "GEMM limit" in capsys.readouterr().out
+    kinds = ["int8", "float32"] if int8_is_exact() else ["float32"]
+    assert list(record["gemm"]) == kinds
+    shares = {
+        name.rpartition(":")[0]: figure["repeats"]["value"]
+        for name, figure in record["figures"].items()
+        if name.endswith("share of its arithmetic")
+    }
+    assert [name[-3:] for name in shares] == [", 1", ", 2"] * len(kinds)
+    assert all(len(values) == 2 and min(values) > 0 for values in shares.values())
+    printed = capsys.readouterr().out
+    for kind in kinds:
+        assert f"{kind} limit: " in printed
+        own = [np.median(values) for name, values in shares.items() if ("int8" in name) == (kind == "int8")]
+        assert record["best_share_of_arithmetic"][kind] == pytest.approx(max(own), rel=1e-3)
 
 
 def test_batch_sizes_below_one_are_refused() -> None:
