@@ -139,6 +139,38 @@ def baseline(
 
 
 @app.command()
+def peers(
+    video: Annotated[
+        str, typer.Argument(metavar="VIDEO", help="A video file with a face, 5 seconds or more.")
+    ],
+    verdicts: Annotated[int, typer.Option(min=1, help="Number of verdicts of each method to measure.")] = 24,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads.", show_default="one per core")
+    ] = None,
+    repeats: Repeats = 3,
+    model: Model = None,
+    engine: Engine = "auto",
+    json_out: JsonOut = None,
+    compare: Compare = None,
+) -> int:
+    """Compare the cost of a verdict with per-frame detectors: EfficientNet-B4 and Xception with MTCNN."""
+    from benchmarks.suites.peers.benchmark import PeersConfig, run_peers
+
+    return run_peers(
+        PeersConfig(
+            video=video,
+            verdicts=verdicts,
+            threads=threads,
+            repeats=repeats,
+            model=model,
+            engine=engine,
+            json_out=json_out,
+            compare=compare,
+        )
+    )
+
+
+@app.command()
 def roofline(
     batch: Annotated[str, typer.Option(help="Batch sizes.")] = "1,2,4,8",
     engine: Annotated[

@@ -8,6 +8,7 @@ UnmaskError
      ├─ RecordNotWritten   the record cannot be written to the given path
      ├─ RecordUnreadable   the record to compare with is not one of this benchmark
      ├─ NoGpu              the machine has no usable NVIDIA GPU
+     ├─ MethodEnded        the process that measures a method ended before it had a result
      └─ HelperFailed       a helper process (cameras, subscribers) did not start, or failed
 """
 
@@ -126,6 +127,21 @@ class NoGpu(BenchmarkError):
 
     def __str__(self) -> str:
         return f"`unmask bench gpu` needs an NVIDIA GPU: {self.reason}; run it on a machine that has one"
+
+
+class MethodEnded(BenchmarkError, RuntimeError):
+    """Process of a measurement that ended before it had a result.
+
+    Args:
+        step: Function that it ran.
+    """
+
+    def __init__(self, step: str) -> None:
+        super().__init__(step)
+        self.step = step
+
+    def __str__(self) -> str:
+        return f"the process of the step {self.step} ended without a result; is there enough free memory?"
 
 
 class HelperFailed(BenchmarkError, RuntimeError):

@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks.harness.benchmark_record import Figure, quantity
 from benchmarks.harness.errors import NothingMeasured
+from benchmarks.helpers.samples import file_samples
 from benchmarks.suites.baseline.original_method import (
     CLIP,
     Crops,
@@ -30,12 +31,10 @@ from runtime.engines.interface import Engine
 from runtime.model.bundle import Bundle
 from runtime.pipeline.batcher import Batcher
 from runtime.pipeline.stream_analysis import StreamAnalysis
-from streams.errors import EndOfStream
 from streams.faces.crop import crop_face
 from streams.faces.detector import Detector, Infer
 from streams.faces.finder import FaceFinder
 from streams.input.frame import Frame
-from streams.input.reader import open_reader
 from streams.input.source import Source
 
 # Calls of unmask's network in one repetition: one alone is too short for the clock.
@@ -258,18 +257,7 @@ class MethodBench:
             batcher = stack.enter_context(Batcher(engine.features))
             finder = FaceFinder(Detector(infer))
             analysis = StreamAnalysis(bundle, head=engine, features=batcher, finder=finder)
-            reader = stack.enter_context(
-                open_reader(self._source, sample_hz=bundle.sample_hz, on_event=lambda event: None)
-            )
-            while True:
-                try:
-                    frame = reader.next(timeout_s=10.0)
-                except EndOfStream as end:
-                    if end.__cause__ is not None:
-                        raise end.__cause__ from None
-                    break
-                if frame is None:
-                    continue
+            for frame in file_samples(self._source, bundle.sample_hz):
                 scored = any(verdict.p_fake is not None for verdict in analysis.analyse(frame))
                 if scored and not started:
                     started = time.process_time()

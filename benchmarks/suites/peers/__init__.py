@@ -1,0 +1,1 @@
+"""Cost of a verdict: unmask against the per-frame detectors that a user would pick instead."""
