@@ -9,11 +9,12 @@ the frame and returns, in a fixed cycle. A label in the frame states which phase
 
 import math
 from collections.abc import Iterator
+from importlib.util import find_spec
 from itertools import count
+from pathlib import Path
 
 import cv2
 import numpy as np
-import skimage.data
 from numpy.typing import NDArray
 
 from streams.synthesis.fakes import self_blend
@@ -103,9 +104,20 @@ def _ease(progress: float) -> float:
 def _portrait(height: int) -> Rgb:
     x, y, columns, rows = SHOWN
     side = round(SHOWN_HEIGHT * height)
-    astronaut = np.asarray(skimage.data.astronaut(), np.uint8)  # type: ignore[no-untyped-call]
-    shown = astronaut[y : y + rows, x : x + columns]
+    shown = _astronaut()[y : y + rows, x : x + columns]
     return np.asarray(cv2.resize(shown, (side, side), interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+def _astronaut() -> Rgb:
+    # skimage.data.astronaut reads the same file, but first imports scipy and tifffile, for half a second.
+    spec = find_spec("skimage")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(
+            "the portrait comes with scikit-image: pip install scikit-image", name="skimage"
+        )
+    path = Path(spec.submodule_search_locations[0]) / "data" / "astronaut.png"
+    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR_RGB)
+    return np.asarray(image, np.uint8)
 
 
 def _face_square(portrait: Rgb) -> tuple[int, int, int]:

@@ -9,6 +9,7 @@ from typing import Literal
 import av
 import numpy as np
 import pytest
+import skimage.data
 from numpy.typing import NDArray
 
 from streams.faces.detector import Detector, Infer
@@ -21,6 +22,7 @@ from streams.synthesis.demo import (
     LEAVE_END_S,
     REAL_COLOUR,
     RETURN_START_S,
+    _astronaut,
     demo_frames,
 )
 
@@ -146,3 +148,8 @@ def test_the_face_scales_with_the_frame(infer: Infer, width: int, height: int) -
     image = av.VideoFrame.from_ndarray(rgb, format="rgb24")
     (detection,) = Detector(infer).detect(image, 640)
     assert detection.box[3] == pytest.approx(0.26 * height, rel=0.2)
+
+
+def test_portrait_is_that_of_scikit_image() -> None:
+    """The file is read directly, without the imports of skimage.io."""
+    assert np.array_equal(_astronaut(), skimage.data.astronaut())  # type: ignore[no-untyped-call]
