@@ -171,6 +171,71 @@ def peers(
 
 
 @app.command()
+def scale(
+    video: Annotated[
+        str, typer.Argument(metavar="VIDEO", help="A video file with a face in its middle, sent as cameras.")
+    ],
+    cameras: Annotated[str, typer.Option(help="Numbers of cameras.")] = "1,2,4,8,12",
+    heights: Annotated[str, typer.Option(help="Frame heights in pixels.")] = "480,720,1080",
+    faces: Annotated[
+        str, typer.Option(help="Numbers of faces of one 720p camera; empty for none.")
+    ] = "1,2,4,8",
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds to measure at each point.")] = 4.0,
+    warmup: Annotated[float, typer.Option(min=0, help="Warm-up seconds before each measurement.")] = 1.5,
+    bound: Annotated[
+        float, typer.Option(metavar="MS", min=1, help="Latency limit (99th percentile).")
+    ] = 250.0,
+    svg: Annotated[
+        Path | None, typer.Option(metavar="OUT", help="Draw the curves.", show_default=False)
+    ] = None,
+    model: Model = None,
+    engine: Engine = "auto",
+    json_out: JsonOut = None,
+    compare: Compare = None,
+) -> int:
+    """Measure CPU time, latency and memory by the number of cameras and faces (three minutes by default)."""
+    from benchmarks.suites.scale.benchmark import ScaleConfig, run_scale
+
+    return run_scale(
+        ScaleConfig(
+            video=video,
+            cameras=whole_numbers("--cameras", cameras),
+            heights=whole_numbers("--heights", heights),
+            faces=whole_numbers("--faces", faces) if faces else (),
+            seconds=seconds,
+            warmup_s=warmup,
+            bound_ms=bound,
+            svg=svg,
+            model=model,
+            engine=engine,
+            json_out=json_out,
+            compare=compare,
+        )
+    )
+
+
+@app.command()
+def startup(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="demo, a video file with a face, or rtsp://...")
+    ] = "demo",
+    repeats: Repeats = 3,
+    model: Model = None,
+    engine: Engine = "auto",
+    json_out: JsonOut = None,
+    compare: Compare = None,
+) -> int:
+    """Measure the time from the start of `unmask monitor` to its first verdict."""
+    from benchmarks.suites.startup import StartupConfig, run_startup
+
+    return run_startup(
+        StartupConfig(
+            source=source, repeats=repeats, model=model, engine=engine, json_out=json_out, compare=compare
+        )
+    )
+
+
+@app.command()
 def roofline(
     batch: Annotated[str, typer.Option(help="Batch sizes.")] = "1,2,4,8",
     engine: Annotated[

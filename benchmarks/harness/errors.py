@@ -8,7 +8,7 @@ UnmaskError
      ├─ RecordNotWritten   the record cannot be written to the given path
      ├─ RecordUnreadable   the record to compare with is not one of this benchmark
      ├─ NoGpu              the machine has no usable NVIDIA GPU
-     ├─ MethodEnded        the process that measures a method ended before it had a result
+     ├─ StepEnded          the process of a measurement ended before it had a result
      └─ HelperFailed       a helper process (cameras, subscribers) did not start, or failed
 """
 
@@ -129,7 +129,7 @@ class NoGpu(BenchmarkError):
         return f"`unmask bench gpu` needs an NVIDIA GPU: {self.reason}; run it on a machine that has one"
 
 
-class MethodEnded(BenchmarkError, RuntimeError):
+class StepEnded(BenchmarkError, RuntimeError):
     """Process of a measurement that ended before it had a result.
 
     Args:

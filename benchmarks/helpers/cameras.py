@@ -11,6 +11,7 @@ their CPU time is counted separately.
 from __future__ import annotations
 
 import itertools
+import math
 import multiprocessing
 import socket
 import tempfile
@@ -25,6 +26,7 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 import av
+import numpy as np
 from av.packet import Packet
 
 from benchmarks.harness.errors import HelperFailed
@@ -65,6 +67,8 @@ class Cameras:
     Args:
         path: Video file.
         height: Height to scale it to, in pixels; None for its own.
+        tiles: Number of copies of the video in each frame, to have more faces. A copy that is wider than its
+            tile shows its middle.
 
     Raises:
         HelperFailed: On entering: the file cannot be read or encoded.
@@ -72,12 +76,12 @@ class Cameras:
 
     footage: Footage
 
-    def __init__(self, path: Path, *, height: int | None = None) -> None:
+    def __init__(self, path: Path, *, height: int | None = None, tiles: int = 1) -> None:
         context = multiprocessing.get_context("spawn")
         self._path = path
         self._pipe, self._theirs = context.Pipe()
         self._process = context.Process(
-            target=_main, args=(self._theirs, path, height), name="cameras", daemon=True
+            target=_main, args=(self._theirs, path, height, tiles), name="cameras", daemon=True
         )
 
     def __enter__(self) -> Self:
@@ -110,17 +114,7 @@ class Cameras:
         Args:
             number: Index of the camera, for its name.
         """
-        return Source(
-            address=Address(
-                f"tcp://127.0.0.1:{self.footage.port}",
-                shown=f"{self._path.name} at {self.footage.height}p",
-                name=f"camera-{number + 1}",
-            ),
-            format="flv",
-            options=READING,
-            live=True,
-            kind="url",
-        )
+        return camera_source(self._path, self.footage, number)
 
     def _end(self) -> None:
         # Closing the pipe ends the process; its threads are daemons.
@@ -129,6 +123,27 @@ class Cameras:
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
+
+
+def camera_source(path: Path, footage: Footage, number: int) -> Source:
+    """Return a source that reads one camera, in any process of this machine.
+
+    Args:
+        path: Video file, for the shown name.
+        footage: What the cameras send.
+        number: Index of the camera, for its name.
+    """
+    return Source(
+        address=Address(
+            f"tcp://127.0.0.1:{footage.port}",
+            shown=f"{path.name} at {footage.height}p",
+            name=f"camera-{number + 1}",
+        ),
+        format="flv",
+        options=READING,
+        live=True,
+        kind="url",
+    )
 
 
 @dataclass(frozen=True)
@@ -141,11 +156,11 @@ class _EncodedClip:
     template: Path
 
 
-def _main(pipe: Connection, path: Path, height: int | None) -> None:
+def _main(pipe: Connection, path: Path, height: int | None, tiles: int) -> None:
     with tempfile.TemporaryDirectory(prefix="unmask-cameras-") as folder, suppress(KeyboardInterrupt):
         clip_path = Path(folder) / "clip.mp4"
         try:
-            width, height, fps = _encode(path, clip_path, height)
+            width, height, fps = _encode(path, clip_path, height, tiles)
             clip = _read_clip(clip_path, fps)
         except (av.FFmpegError, OSError, ValueError) as error:
             with suppress(OSError):
@@ -159,7 +174,7 @@ def _main(pipe: Connection, path: Path, height: int | None) -> None:
                 pipe.recv()
 
 
-def _encode(path: Path, out: Path, height: int | None) -> tuple[int, int, Fraction]:
+def _encode(path: Path, out: Path, height: int | None, tiles: int) -> tuple[int, int, Fraction]:
     """Encode the beginning of a file like a camera; return width, height and frame rate."""
     with av.open(str(path)) as source, av.open(str(out), "w") as target:
         if not source.streams.video:
@@ -176,11 +191,30 @@ def _encode(path: Path, out: Path, height: int | None) -> tuple[int, int, Fracti
         for index, frame in enumerate(source.decode(video)):
             if index >= CLIP_S * fps:
                 break
-            scaled = frame.reformat(out_width, out_height, "yuv420p")
+            scaled = _tiled(frame, out_width, out_height, tiles)
             scaled.pts, scaled.time_base = index, 1 / fps
             target.mux(stream.encode(scaled))
         target.mux(stream.encode(None))
     return out_width, out_height, fps
+
+
+def _tiled(frame: av.VideoFrame, width: int, height: int, tiles: int) -> av.VideoFrame:
+    """Return a frame that shows several copies of another, in up to twice as many columns as rows."""
+    if tiles == 1:
+        return frame.reformat(width, height, "yuv420p")
+    columns = 2 ** math.ceil(math.log2(tiles) / 2)
+    rows = math.ceil(tiles / columns)
+    tile_width, tile_height = width // columns, height // rows
+    scale = max(tile_width / frame.width, tile_height / frame.height)
+    copy_width, copy_height = math.ceil(frame.width * scale), math.ceil(frame.height * scale)
+    left, top = (copy_width - tile_width) // 2, (copy_height - tile_height) // 2
+    copy = frame.reformat(copy_width, copy_height, "rgb24").to_ndarray()
+    tile = copy[top : top + tile_height, left : left + tile_width]
+    whole = np.zeros((height, width, 3), np.uint8)
+    for number in range(tiles):
+        y, x = number // columns * tile_height, number % columns * tile_width
+        whole[y : y + tile_height, x : x + tile_width] = tile
+    return av.VideoFrame.from_ndarray(whole, format="rgb24").reformat(format="yuv420p")
 
 
 def _read_clip(path: Path, fps: Fraction) -> _EncodedClip:

@@ -10,11 +10,8 @@ face; unmask scores all faces of a frame, which count as one verdict.
 from __future__ import annotations
 
 import importlib.util
-import multiprocessing
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +29,8 @@ from benchmarks.harness.benchmark_record import (
     new_table,
     quantity,
 )
-from benchmarks.harness.errors import MethodEnded, SettingInvalid
+from benchmarks.harness.errors import SettingInvalid
+from benchmarks.helpers.fresh_process import in_process
 from benchmarks.suites.peers.method_run import WARMUP, MethodRun, RunLimits, run_unmask
 from runtime.engines.cpu import usable_cores
 from runtime.errors import ExtraMissing
@@ -140,21 +138,6 @@ def _runs(config: PeersConfig, limits: RunLimits) -> Iterator[tuple[str, MethodR
                 name = f"{classifier}, {library}"
                 console.print(name)
                 yield name, in_process(run_frame_detector, config.video, limits, classifier, path)
-
-
-def in_process(call: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function in a fresh process and return its result.
-
-    Raises:
-        MethodEnded: The process ended before it had a result.
-        Exception: Any error of the function.
-    """
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        try:
-            return pool.submit(call, *arguments).result()
-        except BrokenProcessPool as error:
-            raise MethodEnded(call.__name__) from error
 
 
 def _figures(method: str, run: MethodRun, repeats: int) -> Iterator[tuple[str, Figure]]:

@@ -30,6 +30,7 @@ class LoadStep:
         memory_mib: Memory of the process; None on systems without /proc.
         cores_by: Cores kept busy by each part of the program.
         backbone_busy: Share of the time that the backbone ran, 0..1.
+        faces: Mean number of faces with a verdict in a frame.
     """
 
     streams: int
@@ -44,6 +45,7 @@ class LoadStep:
     memory_mib: float | None
     cores_by: Mapping[str, float] = field(default_factory=dict)
     backbone_busy: float = 0.0
+    faces: float = 0.0
 
     def failures(self, bound_ms: float) -> list[str]:
         """Return why these streams are not sustained; empty if they are.

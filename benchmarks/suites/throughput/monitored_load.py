@@ -194,4 +194,5 @@ class MonitorLog:
                 if thread in load.by_thread_s
             },
             backbone_busy=backbone_ms / 1e3 / load.wall_s,
+            faces=len(self._verdicts) / max(len(frames), 1),
         )

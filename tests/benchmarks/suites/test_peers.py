@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from torch import nn
 
-from benchmarks.harness.errors import MethodEnded, NothingMeasured, SettingInvalid
+from benchmarks.harness.errors import NothingMeasured, SettingInvalid, StepEnded
+from benchmarks.helpers.fresh_process import in_process
 from benchmarks.suites.peers import benchmark, frame_detector
-from benchmarks.suites.peers.benchmark import PeersConfig, in_process, run_peers
+from benchmarks.suites.peers.benchmark import PeersConfig, run_peers
 from benchmarks.suites.peers.frame_detector import CLASSIFIERS, FrameClassifier, LargestFace
 from benchmarks.suites.peers.method_run import WARMUP, RunLimits, measure_verdicts, run_unmask
 from runtime.errors import ExtraMissing
@@ -132,7 +133,7 @@ def test_errors_of_the_process(tmp_path: Path) -> None:
         container.mux(stream.encode(None))
     with pytest.raises(NothingMeasured, match=r"black\.mkv: nothing to measure"):
         in_process(run_unmask, str(video), LIMITS, DEFAULT_BUNDLE, "onnxruntime")
-    with pytest.raises(MethodEnded, match="step _exit ended without a result"):
+    with pytest.raises(StepEnded, match="step _exit ended without a result"):
         in_process(os._exit, 1)
 
 

@@ -1,0 +1,1 @@
+"""CPU time, latency and memory by the number of cameras and of faces."""
