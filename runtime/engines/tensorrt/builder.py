@@ -10,7 +10,8 @@ Building takes a minute or more, once, on the GPU that will run the engine. Tens
 without a GPU, and compiles the rest when the engine is loaded.
 
 Source:
-    NVIDIA TensorRT developer guide, "Python API", "Dynamic shapes", "Timing cache"; TensorRT-RTX
+    NVIDIA TensorRT developer guide, "Python API", "Dynamic shapes", "Timing cache"; TensorRT migration guides
+    8.x to 10.x and 10.x to 11.x (11.4), "Python", "IEngineInspector JSON output"; TensorRT-RTX
     documentation, "CPU-Only AOT", and its release notes: its timing cache needs a GPU and has no effect.
 """
 
@@ -263,17 +264,22 @@ def count_layers(inspection: str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         return {}
     detailed = [layer for layer in layers if isinstance(layer, dict)]
-    formats = Counter(
-        str(output.get("Format/Datatype", output.get("Datatype", "unknown")))
-        for layer in detailed
-        for output in layer.get("Outputs", [])
-    )
+    formats = Counter(_layout(output) for layer in detailed for output in layer.get("Outputs", []))
     kinds = Counter(str(layer.get("LayerType", "unknown")) for layer in detailed)
     return {
         "layers": len(layers),
         "kinds": dict(kinds.most_common()),
         "formats": dict(formats.most_common()),
     }
+
+
+def _layout(output: Mapping[str, Any]) -> str:
+    """Return format and data type of a layer's output; TensorRT 11 has a field for each."""
+    for name in ("Format/Datatype", "Format/DataType"):
+        if name in output:
+            return str(output[name])
+    fields = [output[name] for name in ("Format", "DataType", "Datatype") if name in output]
+    return ", ".join(map(str, fields)) or "unknown"
 
 
 def _inspect(trt: TensorRT, serialized: bytes) -> dict[str, Any]:
@@ -286,7 +292,8 @@ def _inspect(trt: TensorRT, serialized: bytes) -> dict[str, Any]:
 
 def _network_flags(trt: TensorRT) -> int:
     flags = trt.NetworkDefinitionCreationFlag
-    # TensorRT 8.6 needs a flag for a dynamic batch axis; strongly typed networks always have one.
+    # TensorRT 8.6 needs a flag for a dynamic batch axis; strongly typed networks always have one. TensorRT 11
+    # has strongly typed networks only and ignores the flag.
     return 1 << int(flags.STRONGLY_TYPED if _strongly_typed(trt) else flags.EXPLICIT_BATCH)
 
 

@@ -166,11 +166,13 @@ def test_layers_are_counted() -> None:
         {"LayerType": "CaskConvolution", "Outputs": [{"Format/Datatype": "Half NHWC"}]},
         {"LayerType": "CaskConvolution", "Outputs": [{"Format/Datatype": "Half NHWC"}]},
         {"LayerType": "Reduce", "Outputs": [{"Datatype": "Float"}]},
+        # TensorRT 11
+        {"LayerType": "Reduce", "Outputs": [{"Name": "mean", "Format": "Row major", "DataType": "Float"}]},
     ]
     assert count_layers(json.dumps({"Layers": layers})) == {
-        "layers": 3,
-        "kinds": {"CaskConvolution": 2, "Reduce": 1},
-        "formats": {"Half NHWC": 2, "Float": 1},
+        "layers": 4,
+        "kinds": {"CaskConvolution": 2, "Reduce": 2},
+        "formats": {"Half NHWC": 2, "Float": 1, "Row major, Float": 1},
     }
     assert count_layers(json.dumps({"Layers": ["conv1", "conv2"]}))["layers"] == 2
     assert count_layers("") == {}
