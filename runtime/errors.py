@@ -27,7 +27,12 @@ UnmaskError
  ├─ RateTooHigh                more verdicts per second requested than the model takes samples
  ├─ CameraNotCalibrated        a stretch yields no thresholds for its camera
  ├─ NoVideos                   a directory to scan contains no video file
- └─ ReportNotWritten           a report of a scan cannot be written
+ ├─ ReportNotWritten           a report of a scan cannot be written
+ ├─ ResumeFailed               the lines of an earlier scan cannot be read or continued
+ └─ FleetError
+     ├─ ClusterUnreachable     there is no usable Ray cluster at an address
+     ├─ ClusterLost            the Ray cluster has stopped
+     └─ NoWorkers              no worker can go on
 """
 
 from __future__ import annotations
@@ -464,3 +469,83 @@ class ReportNotWritten(UnmaskError, ValueError):
             f"cannot write the report {self.path}: {self.reason}; "
             "give --report a path in an existing directory that ends in .html or .json"
         )
+
+
+class ResumeFailed(UnmaskError, ValueError):
+    """The lines of an earlier scan cannot be read or continued.
+
+    Args:
+        path: The file.
+        reason: Cause, without a full stop.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"cannot continue {self.path}: {self.reason}; "
+            "give --resume the JSON lines of an earlier scan, or a new file"
+        )
+
+
+class FleetError(UnmaskError):
+    """Work on a Ray cluster, or in several processes, cannot begin or go on."""
+
+
+class ClusterUnreachable(FleetError, ConnectionError):
+    """There is no usable Ray cluster at an address.
+
+    Args:
+        address: Address as given; None for a cluster of this machine.
+        reason: Cause, without a full stop.
+        advice: What to do.
+    """
+
+    def __init__(
+        self,
+        address: str | None,
+        reason: str,
+        advice: str = "start one with `ray start --head`, join it with `ray start --address=HOST:6379`, "
+        "and give that address",
+    ) -> None:
+        super().__init__(address, reason, advice)
+        self.address = address
+        self.reason = printable(reason, MAX_PROBLEM)
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.address or 'Ray on this machine'}: {self.reason}; {self.advice}"
+
+
+class ClusterLost(FleetError, ConnectionError):
+    """The Ray cluster has stopped while it was in use.
+
+    Args:
+        address: Address of the cluster.
+    """
+
+    def __init__(self, address: str) -> None:
+        super().__init__(address)
+        self.address = address
+
+    def __str__(self) -> str:
+        return f"the Ray cluster at {self.address} has stopped; start it and this command again"
+
+
+class NoWorkers(FleetError, RuntimeError):
+    """No worker can go on.
+
+    Args:
+        reasons: Why each could not, in one line.
+    """
+
+    def __init__(self, reasons: Sequence[str]) -> None:
+        super().__init__(tuple(reasons))
+        self.reasons = tuple(reasons)
+
+    def __str__(self) -> str:
+        last = f"; the last reason: {self.reasons[-1]}" if self.reasons else ""
+        return f"no worker is left{last}"

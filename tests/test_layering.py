@@ -18,7 +18,7 @@ PACKAGES = ("streams", "runtime", "train", "export", "benchmarks")
 LAYERS = {
     "streams": (("errors", "text"), "synthesis", "input", "features", "faces"),
     "runtime": (
-        ("version", "errors", "files", "messages", "client_messages", "message_delay"),
+        ("version", "errors", "files", "child_process", "messages", "client_messages", "message_delay"),
         "config",
         "model",
         "engines",
@@ -27,6 +27,7 @@ LAYERS = {
         ("serving", "client"),
         "outputs",
         "uploads",
+        "fleet",
         "commands",
     ),
     "train": (

@@ -14,12 +14,13 @@ import typer
 import runtime.commands.config
 import runtime.commands.events
 from runtime.commands.options import Engine, Model
+from runtime.commands.scan.arguments import ScanCommand
 
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands of the runtime to the program."""
     app.command()(monitor)
-    app.command()(scan)
+    app.command(cls=ScanCommand)(scan)
     app.command()(calibrate)
     app.command()(doctor)
     app.add_typer(runtime.commands.events.app, name="events")
@@ -257,6 +258,26 @@ def scan(
     ] = None,
     model: Model = None,
     engine: Engine = "auto",
+    jobs: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Scan N videos at a time, in processes of this machine.")
+    ] = 1,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[HOST:PORT|auto|local]",
+            help="Scan on a Ray cluster; without an address on that of this machine, else on a new one. "
+            "See docs/fleet.md.",
+            show_default=False,
+        ),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OUT.jsonl",
+            help="Leave out the videos that have a line in this file, and append the other lines to it.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> int:
     """Score whole videos without dropping frames.
 
@@ -267,7 +288,8 @@ def scan(
     # On SIGTERM the results so far are printed, as on Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        from runtime.commands.scan import ScanOptions, run_scan
+        from runtime.commands.scan.command import run_scan
+        from runtime.commands.scan.outcome import ScanOptions
 
         return run_scan(
             ScanOptions(
@@ -277,6 +299,9 @@ def scan(
                 annotate=annotate,
                 model=model,
                 engine=engine,
+                jobs=jobs,
+                ray=ray,
+                resume=resume,
             )
         )
     except KeyboardInterrupt:

@@ -7,14 +7,13 @@ with worker_pool(4, begin, (spec,)) as pool:
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import connection
 from typing import Any
+
+from runtime.child_process import begin_child
 
 
 @contextmanager
@@ -46,14 +45,6 @@ def worker_pool(
 def _begin(
     lifeline: connection.Connection, begin: Callable[..., object] | None, args: tuple[Any, ...]
 ) -> None:
-    # Ctrl-C reaches the whole process group; only the parent handles it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_exit_with_parent, args=(lifeline,), daemon=True).start()
+    begin_child(lifeline)
     if begin is not None:
         begin(*args)
-
-
-def _exit_with_parent(lifeline: connection.Connection) -> None:
-    # Nothing is ever sent: the pipe becomes readable when the parent closes it or is killed.
-    connection.wait([lifeline])
-    os._exit(1)

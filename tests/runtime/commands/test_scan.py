@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.commands.scan import ScanOptions, run_scan
+from runtime.commands.scan.command import run_scan
+from runtime.commands.scan.outcome import ScanOptions
 
 
 def test_json_output(

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from runtime.commands.scan import ScanOptions, run_scan
+from runtime.commands.scan.command import run_scan
+from runtime.commands.scan.outcome import ScanOptions
 from runtime.errors import ReportNotWritten
 from runtime.model.calibration import Calibration
 from runtime.pipeline.scan_result import ScanResult

@@ -1,0 +1,1 @@
+"""The command `unmask scan`."""

@@ -1,0 +1,97 @@
+"""Lines of a scan that was interrupted, and the continuation of their file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from runtime.errors import ResumeFailed
+
+CHUNK_BYTES = 1 << 20
+
+
+@dataclass
+class FinishedFiles:
+    """Files that have a line already.
+
+    Args:
+        files: Paths in the lines.
+        unreadable: Number of lines about files that could not be read.
+    """
+
+    files: set[str] = field(default_factory=set)
+    unreadable: int = 0
+
+    def add(self, line: bytes) -> bool:
+        """Add a line; return whether it is one of a scan."""
+        try:
+            value: Any = json.loads(line)
+        except ValueError:
+            return False
+        if not (isinstance(value, dict) and isinstance(value.get("file"), str) and "state" in value):
+            return False
+        self.files.add(value["file"])
+        self.unreadable += value["state"] == "unreadable"
+        return True
+
+    def without(self, files: Iterable[Path]) -> list[Path]:
+        """Return the files that have no line yet, in their order."""
+        return [file for file in files if str(file) not in self.files]
+
+
+def read_finished(path: Path) -> FinishedFiles:
+    """Read the lines of an earlier scan, and cut off a last line that was not written to its end.
+
+    Args:
+        path: File of JSON lines; it does not have to exist.
+
+    Raises:
+        ResumeFailed: The file cannot be read or written, or contains something else.
+    """
+    finished = FinishedFiles()
+    try:
+        with path.open("r+b") as file:
+            whole = 0
+            for number, line in enumerate(file, start=1):
+                if not line.endswith(b"\n") and not finished.add(line):
+                    file.truncate(whole)
+                    break
+                if line.endswith(b"\n") and line.strip() and not finished.add(line):
+                    raise ResumeFailed(path, f"line {number} is not a line of `unmask scan --json`")
+                whole += len(line)
+                if not line.endswith(b"\n"):
+                    file.seek(0, os.SEEK_END)
+                    file.write(b"\n")
+    except FileNotFoundError:
+        return finished
+    except OSError as error:
+        raise ResumeFailed(path, (error.strerror or str(error)).lower()) from error
+    return finished
+
+
+def open_continued(path: Path, standard_output: IO[str]) -> IO[str] | None:
+    """Open the file of an earlier scan to append to it; None if standard output is that file already.
+
+    Args:
+        path: The file.
+        standard_output: Where lines are printed.
+
+    Raises:
+        ResumeFailed: It cannot be written.
+    """
+    try:
+        file = path.open("a", encoding="ascii")
+    except OSError as error:
+        raise ResumeFailed(path, (error.strerror or str(error)).lower()) from error
+    try:
+        same = os.path.sameopenfile(file.fileno(), standard_output.fileno())
+    except (OSError, ValueError):
+        same = False
+    if same:
+        file.close()
+        return None
+    return file

@@ -1,0 +1,259 @@
+"""Connection to a Ray cluster. Ray is imported only in this package, and only when it is used.
+
+    with open_cluster("10.0.0.1:6379") as cluster:
+        pool = ActorPool(cluster, setup)
+
+A process can be connected to one cluster only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import platform
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from runtime.engines.cpu import usable_cores
+from runtime.errors import ClusterLost, ClusterUnreachable, ExtraMissing
+
+logger = logging.getLogger(__name__)
+
+PROBE_S = 20.0
+CONNECT_S = 3.0
+WATCH_S = 1.0
+# Consecutive failures to reach the cluster after which it has stopped.
+MAX_FAILURES = 2
+SHUTDOWN_S = 5.0
+OBJECT_STORE_BYTES = 128 * 1024**2
+LOCAL = "local"
+
+# Private functions of Ray, in a process of its own: `ray.init` waits for minutes for a cluster that does not
+# answer, and writes to standard error meanwhile.
+PROBE = """
+import json, sys
+from ray._private import services
+from ray._raylet import GcsClient
+address = services.canonicalize_bootstrap_address(sys.argv[1])
+if address is not None:
+    from ray._private.ray_constants import KV_NAMESPACE_CLUSTER as namespace
+    metadata = GcsClient(address=address).internal_kv_get(b"CLUSTER_METADATA", namespace)
+    metadata = json.loads(metadata)
+    print(json.dumps([address, metadata["ray_version"], metadata["python_version"]]))
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """Living machine of a cluster.
+
+    Args:
+        id: Its id in Ray.
+        host: Its address.
+        cpus: Its CPUs, as given to Ray.
+        gpus: Its GPUs.
+    """
+
+    id: str
+    host: str
+    cpus: int
+    gpus: int
+
+
+class Cluster:
+    """Cluster that this process is connected to.
+
+    Args:
+        ray: The library.
+        address: Address of the cluster.
+    """
+
+    def __init__(self, ray: Any, address: str) -> None:
+        self.ray = ray
+        self.address = address
+        self._lost = threading.Event()
+        self._closing = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="ray cluster", daemon=True)
+        self._watcher.start()
+
+    @property
+    def lost(self) -> bool:
+        """Whether the cluster has stopped."""
+        return self._lost.is_set()
+
+    def check(self) -> None:
+        """Raise an error if the cluster has stopped.
+
+        Raises:
+            ClusterLost: It has.
+        """
+        if self.lost:
+            raise ClusterLost(self.address)
+
+    def check_now(self) -> None:
+        """Raise an error if the cluster does not answer now.
+
+        Raises:
+            ClusterLost: It does not.
+        """
+        if not _answers(self.address, WATCH_S):
+            self._lost.set()
+        self.check()
+
+    def nodes(self) -> list[Node]:
+        """Return the living machines.
+
+        Raises:
+            ClusterLost: The cluster has stopped.
+        """
+        self.check()
+        return [
+            Node(
+                id=node["NodeID"],
+                host=node["NodeManagerAddress"],
+                cpus=int(node["Resources"].get("CPU", 0)),
+                gpus=int(node["Resources"].get("GPU", 0)),
+            )
+            for node in self.ray.nodes()
+            if node["Alive"]
+        ]
+
+    def close(self) -> None:
+        """Stop to watch the cluster."""
+        self._closing.set()
+        self._watcher.join()
+
+    def _watch(self) -> None:
+        failures = 0
+        while not self._closing.wait(WATCH_S):
+            failures = 0 if _answers(self.address, WATCH_S) else failures + 1
+            if failures >= MAX_FAILURES:
+                self._lost.set()
+                return
+
+
+@contextlib.contextmanager
+def open_cluster(address: str | None) -> Iterator[Cluster]:
+    """Connect to a cluster; on leaving, everything that was started in it ends.
+
+    Args:
+        address: `HOST:PORT`; `auto` for that of this machine; `local` to start one that ends with this
+            program; None for that of this machine, or else `local`.
+
+    Raises:
+        ExtraMissing: Ray is not installed.
+        ClusterUnreachable: There is no cluster, or other versions run in it.
+    """
+    ray = _import_ray()
+    found = None if address == LOCAL else _find(address or os.environ.get("RAY_ADDRESS") or "auto", address)
+    # Ray prints messages of the cluster to standard output, where the JSON lines are.
+    with contextlib.redirect_stdout(_Discarded()):
+        cluster = Cluster(ray, _connect(ray, found, address))
+        try:
+            yield cluster
+        finally:
+            cluster.close()
+            _disconnect(ray, lost=cluster.lost)
+
+
+def _import_ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise ExtraMissing("a cluster", "ray", "fleet") from error
+    return ray
+
+
+def _find(wanted: str, given: str | None) -> str | None:
+    """Return the address of a cluster that answers and runs the same versions; None if there is none yet."""
+    if "://" in wanted:
+        raise ClusterUnreachable(given, "addresses of Ray's client are not supported")
+    if wanted != "auto" and not _answers(wanted, CONNECT_S):
+        raise ClusterUnreachable(wanted, "no Ray cluster answers")
+    environment = {**os.environ, "RAY_ADDRESS": ""}
+    try:
+        probe = subprocess.run(
+            [sys.executable, "-P", "-c", PROBE, wanted],
+            capture_output=True,
+            text=True,
+            timeout=PROBE_S,
+            check=False,
+            env=environment,
+        )
+        found = json.loads(probe.stdout) if probe.stdout.strip() else None
+    except (subprocess.TimeoutExpired, ValueError):
+        found = None
+    if found is None:
+        if given is None and wanted == "auto":
+            return None
+        raise ClusterUnreachable(wanted, "no Ray cluster answers")
+    address, *versions = found
+    own = [_import_ray().__version__, platform.python_version()]
+    if versions != own:
+        raise ClusterUnreachable(
+            address,
+            f"it runs Ray {versions[0]} on Python {versions[1]}, this program {own[0]} on {own[1]}",
+            "install the same versions on every machine",
+        )
+    return str(address)
+
+
+def _connect(ray: Any, found: str | None, given: str | None) -> str:
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    if found is None:
+        logger.info("starting Ray on this machine")
+        options |= {
+            "address": LOCAL,
+            "num_cpus": usable_cores(),
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+        }
+    else:
+        options["address"] = found
+    try:
+        ray.init(**options)
+    except (RuntimeError, ConnectionError, TimeoutError, ValueError, OSError) as error:
+        raise ClusterUnreachable(
+            found or given,
+            str(error).partition("\n")[0].rstrip("."),
+            "run this command on a machine of the cluster",
+        ) from error
+    return str(ray.get_runtime_context().gcs_address)
+
+
+def _disconnect(ray: Any, *, lost: bool) -> None:
+    """Disconnect; without a cluster Ray would wait for it for a minute."""
+    closing = threading.Thread(target=ray.shutdown, daemon=True)
+    closing.start()
+    closing.join(SHUTDOWN_S if lost else 6 * SHUTDOWN_S)
+
+
+def _answers(address: str, timeout_s: float) -> bool:
+    host, _, port = address.rpartition(":")
+    deadline = time.monotonic() + timeout_s
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=deadline - time.monotonic()):
+            return True
+    except (OSError, ValueError, OverflowError):
+        return False
+
+
+class _Discarded(io.TextIOBase):
+    """Standard output of Ray."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        logger.debug("ray: %s", text.rstrip())
+        return len(text)
