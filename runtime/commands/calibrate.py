@@ -10,7 +10,7 @@ import typer
 
 from runtime.commands.options import UserError, complain
 from runtime.commands.setup.options import MonitorSetup
-from runtime.commands.source_control import AnalysisFactory
+from runtime.commands.source_control import check_source
 from runtime.config.model import ThresholdsConfig
 from runtime.config.reading import Settings
 from runtime.config.sources import WatchedSource
@@ -21,7 +21,7 @@ from runtime.model.bundle import load_bundle
 from runtime.model.camera_calibration import CameraThresholds, camera_thresholds
 from runtime.outputs.standard_error import StandardError
 from runtime.pipeline.batcher import Batcher
-from runtime.pipeline.monitor import Monitor
+from runtime.pipeline.monitor import AnalysisFactory, Monitor
 from streams.input.source import parse_source
 
 
@@ -82,7 +82,7 @@ def run_calibrate(options: CalibrateOptions) -> int:
         Batcher(engine.features) as batcher,
     ):
         analyses = AnalysisFactory(bundle, engine, batcher, detector_infer(options.engine))
-        analyses.check(source)
+        check_source(analyses, source)
         monitor = Monitor(sample_hz=bundle.sample_hz, publish=scores.publish)
         monitor.add(source.source, analyses.factory(source))
         # On Ctrl-C the scores so far are used.

@@ -21,7 +21,7 @@ import av  # noqa: F401
 
 from runtime.commands.options import UserError, complain
 from runtime.commands.setup.options import MonitorOptions, MonitorSetup
-from runtime.commands.source_control import AnalysisFactory, SourceControl
+from runtime.commands.source_control import SourceControl, check_source
 from runtime.commands.terminal import Terminal
 from runtime.config.model import ThresholdsConfig
 from runtime.engines.factory import detector_infer, open_engine
@@ -33,7 +33,7 @@ from runtime.outputs.group import OutputGroup
 from runtime.outputs.jsonl import STDOUT
 from runtime.outputs.standard_error import StandardError
 from runtime.pipeline.batcher import Batcher
-from runtime.pipeline.monitor import Monitor
+from runtime.pipeline.monitor import AnalysisFactory, Monitor
 from runtime.pipeline.stream_thread import ScoredFrame
 from runtime.serving.broadcaster import Broadcaster, Sink, new_session
 from runtime.serving.http.exchange import Route
@@ -81,7 +81,7 @@ def run_monitor(setup: MonitorSetup) -> int:
     ):
         analyses = AnalysisFactory(bundle, engine, batcher, infer)
         for source in options.sources:
-            analyses.check(source)
+            check_source(analyses, source)
         return asyncio.run(_MonitorRun(setup, options, bundle, engine, output).serve(analyses))
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 import msgspec
@@ -17,20 +16,13 @@ from runtime.commands.setup.options import MonitorOptions, MonitorSetup
 from runtime.config.changes import find_changes
 from runtime.config.model import MonitorConfig, SourceConfig, ThresholdsConfig
 from runtime.config.sources import WatchedSource, watch
-from runtime.engines.interface import Engine
-from runtime.errors import ConfigInvalid, RateTooHigh, StreamUnknown, UnmaskError
+from runtime.errors import ConfigInvalid, StreamUnknown, UnmaskError
 from runtime.messages import Thresholds
-from runtime.model.bundle import Bundle
-from runtime.pipeline.batcher import Batcher
-from runtime.pipeline.monitor import STOP_TIMEOUT_S, Monitor
-from runtime.pipeline.stream_analysis import StreamAnalysis
-from runtime.pipeline.stream_state import stall_timeout_s
+from runtime.pipeline.monitor import STOP_TIMEOUT_S, AnalysisFactory, Monitor
 from runtime.serving.server import Server
 from runtime.serving.session import ClientSession, Commands
 from runtime.serving.whip.endpoint import require_webrtc
 from streams.errors import SourceError
-from streams.faces.detector import Detector, Infer
-from streams.faces.finder import FaceFinder
 
 logger = logging.getLogger(__name__)
 
@@ -38,67 +30,16 @@ logger = logging.getLogger(__name__)
 MAX_STREAMS = 256
 
 
-@dataclass(frozen=True)
-class AnalysisFactory:
-    """Factory of the analyses of streams, with settings of their own.
+def check_source(analyses: AnalysisFactory, source: WatchedSource) -> None:
+    """Raise an error unless a source can be watched with its settings.
 
-    Args:
-        bundle: The model.
-        engine: Engine for the head.
-        batcher: Batcher of the crops of all streams.
-        infer: Inference of the face detector.
+    Raises:
+        RateTooHigh: More verdicts are requested than the model takes samples.
+        ConfigInvalid: The thresholds exclude each other.
+        ExtraMissing: A library that the source needs is not installed.
     """
-
-    bundle: Bundle
-    engine: Engine
-    batcher: Batcher
-    infer: Infer
-
-    def check(self, source: WatchedSource) -> None:
-        """Raise an error unless a source's settings suit the model.
-
-        Raises:
-            RateTooHigh: More verdicts are requested than the model takes samples.
-            ConfigInvalid: The thresholds exclude each other.
-            ExtraMissing: A library that the source needs is not installed.
-        """
-        require_webrtc([source.source])
-        if source.rate_hz is not None and not 0 < source.rate_hz <= self.bundle.sample_hz:
-            raise RateTooHigh(source.rate_hz, self.bundle.sample_hz)
-        try:
-            self._bundle_of(source)
-        except ValueError as error:
-            raise ConfigInvalid([f"{source.source.name}: {error}"]) from None
-
-    def factory(self, source: WatchedSource) -> Callable[[], StreamAnalysis]:
-        """Return a function that makes an analysis for a source."""
-        bundle = self._bundle_of(source)
-
-        def new_analysis() -> StreamAnalysis:
-            return StreamAnalysis(
-                bundle,
-                head=self.engine,
-                features=self.batcher,
-                finder=FaceFinder(Detector(self.infer)),
-                verdict_hz=source.rate_hz,
-                expiry_s=stall_timeout_s(bundle.sample_hz),
-            )
-
-        return new_analysis
-
-    def thresholds(self, source: WatchedSource) -> Thresholds:
-        """Return the thresholds of a source."""
-        calibration = self._bundle_of(source).calibration
-        return Thresholds(real=calibration.threshold_real, fake=calibration.threshold_fake)
-
-    def _bundle_of(self, source: WatchedSource) -> Bundle:
-        own, model = source.thresholds, self.bundle.calibration
-        calibration = replace(
-            model,
-            threshold_real=model.threshold_real if own.real is None else own.real,
-            threshold_fake=model.threshold_fake if own.fake is None else own.fake,
-        )
-        return msgspec.structs.replace(self.bundle, calibration=calibration)
+    require_webrtc([source.source])
+    analyses.check(source)
 
 
 class SourceControl:
@@ -144,7 +85,7 @@ class SourceControl:
             try:
                 options = setup.load("needed")
                 for source in options.sources:
-                    self._analyses.check(source)
+                    check_source(self._analyses, source)
             except (UnmaskError, UserError) as error:
                 logger.warning("%s; the configuration before it stays in use", error)
                 return
@@ -202,7 +143,7 @@ class SourceControl:
                 raise ConfigInvalid([str(error)]) from None
             if source.source.kind == "pipe":
                 raise ConfigInvalid(["standard input can be watched from the start only"])
-            self._analyses.check(source)
+            check_source(self._analyses, source)
             self._add(source)
             logger.info("%s: added by %s", source.source.name, session.identity.name)
 

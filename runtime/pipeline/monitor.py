@@ -17,15 +17,22 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
-from runtime.config.sources import unique_names
-from runtime.errors import StreamNameTaken, StreamUnknown
+import msgspec
+
+from runtime.config.sources import WatchedSource, unique_names
+from runtime.errors import ConfigInvalid, RateTooHigh, StreamNameTaken, StreamUnknown
 from runtime.messages import BroadcastMessage, HeartbeatMessage, Thresholds
-from runtime.pipeline.stream_analysis import StreamAnalysis
+from runtime.model.bundle import Bundle
+from runtime.pipeline.batcher import Batcher
+from runtime.pipeline.stream_analysis import Head, StreamAnalysis
+from runtime.pipeline.stream_state import stall_timeout_s
 from runtime.pipeline.stream_thread import FrameSink, MonitorTiming, StreamThread
+from streams.faces.detector import Detector, Infer
+from streams.faces.finder import FaceFinder
 from streams.input.clips.packet_ring import RingLimits
 from streams.input.source import Source
 
@@ -34,6 +41,67 @@ logger = logging.getLogger(__name__)
 # Shutdown after Ctrl-C should take at most two seconds; this leaves half a second for the rest of the
 # program.
 STOP_TIMEOUT_S = 1.5
+
+
+@dataclass(frozen=True)
+class AnalysisFactory:
+    """Factory of the analyses of streams, with settings of their own.
+
+    Args:
+        bundle: The model.
+        head: Engine for the head.
+        batcher: Batcher of the crops of all streams.
+        infer: Inference of the face detector.
+    """
+
+    bundle: Bundle
+    head: Head
+    batcher: Batcher
+    infer: Infer
+
+    def check(self, source: WatchedSource) -> None:
+        """Raise an error unless a source's settings suit the model.
+
+        Raises:
+            RateTooHigh: More verdicts are requested than the model takes samples.
+            ConfigInvalid: The thresholds exclude each other.
+        """
+        if source.rate_hz is not None and not 0 < source.rate_hz <= self.bundle.sample_hz:
+            raise RateTooHigh(source.rate_hz, self.bundle.sample_hz)
+        try:
+            self._bundle_of(source)
+        except ValueError as error:
+            raise ConfigInvalid([f"{source.source.name}: {error}"]) from None
+
+    def factory(self, source: WatchedSource) -> Callable[[], StreamAnalysis]:
+        """Return a function that makes an analysis for a source."""
+        bundle = self._bundle_of(source)
+
+        def new_analysis() -> StreamAnalysis:
+            return StreamAnalysis(
+                bundle,
+                head=self.head,
+                features=self.batcher,
+                finder=FaceFinder(Detector(self.infer)),
+                verdict_hz=source.rate_hz,
+                expiry_s=stall_timeout_s(bundle.sample_hz),
+            )
+
+        return new_analysis
+
+    def thresholds(self, source: WatchedSource) -> Thresholds:
+        """Return the thresholds of a source."""
+        calibration = self._bundle_of(source).calibration
+        return Thresholds(real=calibration.threshold_real, fake=calibration.threshold_fake)
+
+    def _bundle_of(self, source: WatchedSource) -> Bundle:
+        own, model = source.thresholds, self.bundle.calibration
+        calibration = replace(
+            model,
+            threshold_real=model.threshold_real if own.real is None else own.real,
+            threshold_fake=model.threshold_fake if own.fake is None else own.fake,
+        )
+        return msgspec.structs.replace(self.bundle, calibration=calibration)
 
 
 class Monitor:
