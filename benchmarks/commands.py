@@ -299,6 +299,34 @@ def fanout(
 
 
 @app.command()
+def fleet(
+    cameras: Annotated[
+        str, typer.Option(help="Numbers of simulated cameras, one run each.")
+    ] = "1,50,100,200",
+    workers: Annotated[int, typer.Option(min=1, help="Number of workers.")] = 4,
+    rate: Annotated[float, typer.Option(metavar="HZ", min=0.1, help="Verdicts per second and camera.")] = 8.0,
+    subscribers: Annotated[int, typer.Option(min=0, help="Number of WebSocket clients.")] = 2,
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds to measure in each run.")] = 6.0,
+    json_out: JsonOut = None,
+    compare: Compare = None,
+) -> int:
+    """Measure the load of the head of a fleet with simulated cameras on a local Ray cluster."""
+    from benchmarks.suites.fleet import FleetBenchConfig, run_fleet_benchmark
+
+    return run_fleet_benchmark(
+        FleetBenchConfig(
+            cameras=whole_numbers("--cameras", cameras),
+            workers=workers,
+            rate_hz=rate,
+            subscribers=subscribers,
+            seconds=seconds,
+            json_out=json_out,
+            compare=compare,
+        )
+    )
+
+
+@app.command()
 def soak(
     minutes: Annotated[float, typer.Option(min=0.1, help="Length of the run.")] = 30.0,
     cameras: Annotated[int, typer.Option(help="Number of cameras.")] = 4,

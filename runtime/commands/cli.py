@@ -21,6 +21,7 @@ def add_commands(app: typer.Typer) -> None:
     """Add the commands of the runtime to the program."""
     app.command()(monitor)
     app.command(cls=ScanCommand)(scan)
+    app.command()(fleet)
     app.command()(calibrate)
     app.command()(doctor)
     app.add_typer(runtime.commands.events.app, name="events")
@@ -304,6 +305,33 @@ def scan(
                 resume=resume,
             )
         )
+    except KeyboardInterrupt:
+        return 0
+
+
+def fleet(
+    file: Annotated[
+        Path, typer.Argument(metavar="CAMERAS.toml", help="Configuration file, as for `monitor`.")
+    ],
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT|auto|local",
+            help="Ray cluster.",
+            show_default="that of the file, else of this machine, else a new one",
+        ),
+    ] = None,
+) -> int:
+    """Watch the sources of a file on a Ray cluster and serve the verdicts as `monitor` does.
+
+    Workers on all machines watch the cameras, and take over those of a worker or machine that fails. See
+    docs/fleet.md.
+    """
+    _handle_signals_while_loading()
+    try:
+        from runtime.commands.fleet import run_fleet
+
+        return run_fleet(file, address)
     except KeyboardInterrupt:
         return 0
 

@@ -13,7 +13,10 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
+from types import TracebackType
+from typing import Protocol
 
 # Before any module that loads OpenCV: FFmpeg would use the X11 libraries that OpenCV brings along, and crash
 # when it opens a screen.
@@ -25,25 +28,27 @@ from runtime.commands.source_control import SourceControl, check_source
 from runtime.commands.terminal import Terminal
 from runtime.config.model import ThresholdsConfig
 from runtime.engines.factory import detector_infer, open_engine
-from runtime.engines.interface import Engine
 from runtime.errors import ConfigInvalid
-from runtime.messages import HelloMessage, Thresholds
+from runtime.messages import BroadcastMessage, HelloMessage, Thresholds
 from runtime.model.bundle import Bundle, load_bundle
 from runtime.outputs.group import OutputGroup
 from runtime.outputs.jsonl import STDOUT
 from runtime.outputs.standard_error import StandardError
 from runtime.pipeline.batcher import Batcher
 from runtime.pipeline.monitor import AnalysisFactory, Monitor
-from runtime.pipeline.stream_thread import ScoredFrame
+from runtime.pipeline.stream_thread import FrameSink, ScoredFrame
 from runtime.serving.broadcaster import Broadcaster, Sink, new_session
 from runtime.serving.http.exchange import Route
 from runtime.serving.metrics import Metrics
 from runtime.serving.previews.publisher import PreviewPublisher
-from runtime.serving.server import serve
+from runtime.serving.server import Server, serve
+from runtime.serving.session import Commands
 from runtime.serving.whip.endpoint import WhipEndpoint
 from runtime.uploads.routes import upload_routes
 from runtime.uploads.service import UploadService
 from runtime.version import version
+from streams.input.clips.packet_ring import RingLimits
+from streams.input.source import Source
 
 # Longest wait for the first source before the URLs are printed. They are not printed if no source can be
 # read.
@@ -51,6 +56,112 @@ SETTLE_TIMEOUT_S = 1.0
 # Longest wait at the end until everything is written: after Ctrl-C, and otherwise.
 INTERRUPTED_TIMEOUT_S = 0.3
 FINISHED_TIMEOUT_S = 10.0
+
+
+class Watching(Protocol):
+    """What watches the sources: a monitor of this process, or the head of a fleet."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether at least one source was tried."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether all sources have ended or failed."""
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Error that ends the run."""
+
+    @property
+    def all_failed(self) -> bool:
+        """Whether no source can be read."""
+
+    @property
+    def sources(self) -> list[Source]:
+        """Sources on this machine."""
+
+    async def __aenter__(self) -> object:
+        """Begin to watch."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop to watch."""
+
+
+class Control(Protocol):
+    """Changes of the sources while the program runs."""
+
+    @property
+    def commands(self) -> Commands:
+        """Handlers of the messages of clients."""
+
+    async def reload(self, setup: MonitorSetup, server: Server) -> None:
+        """Read the configuration again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receivers:
+    """What receives the messages and frames of a run.
+
+    Args:
+        publish: Function that sends a message.
+        on_change: Called when a state of `Watching` has changed, from any thread.
+        on_frame: Receives each scored frame.
+        keep: Limits of the packets that scored frames refer to; None to keep none.
+    """
+
+    publish: Callable[[BroadcastMessage], object]
+    on_change: Callable[[], None]
+    on_frame: FrameSink
+    keep: RingLimits | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSetup:
+    """What a run needs.
+
+    Args:
+        setup: Where the options come from.
+        options: The options.
+        bundle: The model.
+        thresholds: Thresholds in `hello`.
+        engine: Returns the description of the engine.
+        watch: Returns what watches the sources, and their changes.
+    """
+
+    setup: MonitorSetup
+    options: MonitorOptions
+    bundle: Bundle
+    thresholds: Thresholds
+    engine: Callable[[], str]
+    watch: Callable[[Receivers], tuple[Watching, Control]]
+
+
+def load_options(setup: MonitorSetup) -> MonitorOptions:
+    """Return the options of a run, and print why some sources are left out.
+
+    Raises:
+        UnmaskError: The configuration cannot be used.
+        UserError: A value cannot be used.
+    """
+    try:
+        options = setup.load("create")
+    except ConfigInvalid as error:
+        raise UserError(*error.problems) from None
+    for reason in options.left_out:
+        complain(reason)
+    return options
+
+
+def thresholds_of(options: MonitorOptions, bundle: Bundle) -> Thresholds:
+    """Return the thresholds of all streams without their own."""
+    own, model = options.config.thresholds or ThresholdsConfig(), bundle.calibration
+    return Thresholds(
+        real=model.threshold_real if own.real is None else own.real,
+        fake=model.threshold_fake if own.fake is None else own.fake,
+    )
 
 
 def run_monitor(setup: MonitorSetup) -> int:
@@ -66,12 +177,7 @@ def run_monitor(setup: MonitorSetup) -> int:
         UnmaskError: The configuration, the model, the engine, the address or an output cannot be used.
         UserError: A value cannot be used.
     """
-    try:
-        options = setup.load("create")
-    except ConfigInvalid as error:
-        raise UserError(*error.problems) from None
-    for reason in options.left_out:
-        complain(reason)
+    options = load_options(setup)
     bundle = load_bundle(options.config.model)
     infer = detector_infer(options.config.engine)
     with (
@@ -82,31 +188,48 @@ def run_monitor(setup: MonitorSetup) -> int:
         analyses = AnalysisFactory(bundle, engine, batcher, infer)
         for source in options.sources:
             check_source(analyses, source)
-        return asyncio.run(_MonitorRun(setup, options, bundle, engine, output).serve(analyses))
+        thresholds = thresholds_of(options, bundle)
+
+        def watch(receivers: Receivers) -> tuple[Watching, Control]:
+            monitor = Monitor(
+                sample_hz=bundle.sample_hz,
+                publish=receivers.publish,
+                on_change=receivers.on_change,
+                on_frame=receivers.on_frame,
+                keep=receivers.keep,
+            )
+            return monitor, SourceControl(monitor, options, analyses, thresholds)
+
+        run = RunSetup(
+            setup=setup,
+            options=options,
+            bundle=bundle,
+            thresholds=thresholds,
+            engine=engine.describe,
+            watch=watch,
+        )
+        return asyncio.run(MonitorRun(run, output).serve())
 
 
-class _MonitorRun:
-    """One run of the command on the event loop of the main thread."""
+class MonitorRun:
+    """One run of `monitor` or `fleet` on the event loop of the main thread.
 
-    def __init__(
-        self,
-        setup: MonitorSetup,
-        options: MonitorOptions,
-        bundle: Bundle,
-        engine: Engine,
-        output: StandardError,
-    ) -> None:
-        self._setup = setup
-        self._options = options
-        self._bundle = bundle
-        self._engine = engine
+    Args:
+        run: What it needs.
+        output: Standard error.
+    """
+
+    def __init__(self, run: RunSetup, output: StandardError) -> None:
+        self._run = run
+        self._options = run.options
         self._output = output
         self._changed = asyncio.Event()
         self._interrupted = False
         self._outputs: OutputGroup | None = None
         self._reload: Callable[[], object] = lambda: None
 
-    async def serve(self, analyses: AnalysisFactory) -> int:
+    async def serve(self) -> int:
+        """Watch and serve until the end, and return the exit code."""
         options = self._options
         loop = asyncio.get_running_loop()
         metrics = Metrics()
@@ -117,7 +240,7 @@ class _MonitorRun:
             metrics.watch_output("log", lambda: self._output.lost)
             hello = self._hello()
             outputs = self._outputs = OutputGroup(
-                options.outputs, hello=hello, bundle=self._bundle, on_closed=lambda: self._wake(loop)
+                options.outputs, hello=hello, bundle=self._run.bundle, on_closed=lambda: self._wake(loop)
             )
             stack.push_async_callback(self._close_outputs, outputs)
             for output in outputs.outputs:
@@ -130,14 +253,14 @@ class _MonitorRun:
                 previews.offer(scored.stream, scored.frame)
                 outputs.on_frame(scored)
 
-            monitor = Monitor(
-                sample_hz=self._bundle.sample_hz,
-                publish=broadcaster.publish,
-                on_change=lambda: self._wake(loop),
-                on_frame=on_frame,
-                keep=outputs.ring_limits,
+            monitor, control = self._run.watch(
+                Receivers(
+                    publish=broadcaster.publish,
+                    on_change=lambda: self._wake(loop),
+                    on_frame=on_frame,
+                    keep=outputs.ring_limits,
+                )
             )
-            control = SourceControl(monitor, options, analyses, self._thresholds())
             server_config = options.config.server
             routes = [*outputs.routes, *await self._receiving_routes(stack, monitor)]
             async with (
@@ -156,18 +279,18 @@ class _MonitorRun:
                 monitor,
                 asyncio.TaskGroup() as tasks,
             ):
-                self._reload = lambda: tasks.create_task(control.reload(self._setup, server))
+                self._reload = lambda: tasks.create_task(control.reload(self._run.setup, server))
                 await self._wait_for_end(
                     monitor,
                     lambda: terminal.start(
-                        server.urls, self._engine.describe(), scan_page=server_config.scan_uploads
+                        server.urls, self._run.engine(), scan_page=server_config.scan_uploads
                     ),
                 )
                 # The group of tasks accepts no more.
                 self._reload = lambda: None
         return self._exit_code(monitor, outputs)
 
-    def _exit_code(self, monitor: Monitor, outputs: OutputGroup) -> int:
+    def _exit_code(self, monitor: Watching, outputs: OutputGroup) -> int:
         if monitor.failure is not None:
             raise monitor.failure
         recording = outputs.recording
@@ -175,7 +298,7 @@ class _MonitorRun:
             raise recording.failure
         return 2 if monitor.finished and monitor.all_failed else 0
 
-    async def _receiving_routes(self, stack: AsyncExitStack, monitor: Monitor) -> list[Route]:
+    async def _receiving_routes(self, stack: AsyncExitStack, monitor: Watching) -> list[Route]:
         """Prepare to receive WebRTC senders and, if the options say so, uploads; return the routes."""
         config = self._options.config
         whip = WhipEndpoint(lambda: monitor.sources, stun=config.server.stun)
@@ -189,16 +312,9 @@ class _MonitorRun:
         return HelloMessage(
             version=version(),
             session=new_session(),
-            model=self._bundle.name,
-            engine=self._engine.describe(),
-            thresholds=self._thresholds(),
-        )
-
-    def _thresholds(self) -> Thresholds:
-        own, model = self._options.config.thresholds or ThresholdsConfig(), self._bundle.calibration
-        return Thresholds(
-            real=model.threshold_real if own.real is None else own.real,
-            fake=model.threshold_fake if own.fake is None else own.fake,
+            model=self._run.bundle.name,
+            engine=self._run.engine(),
+            thresholds=self._run.thresholds,
         )
 
     async def _close_outputs(self, outputs: OutputGroup) -> None:
@@ -207,7 +323,7 @@ class _MonitorRun:
             patience_s=FINISHED_TIMEOUT_S, hurry_s=INTERRUPTED_TIMEOUT_S, hurry=lambda: self._interrupted
         )
 
-    async def _wait_for_end(self, monitor: Monitor, start_output: Callable[[], None]) -> None:
+    async def _wait_for_end(self, monitor: Watching, start_output: Callable[[], None]) -> None:
         """Wait until the run is over; call `start_output` once the first source has been tried."""
         loop = asyncio.get_running_loop()
         started, duration_s = loop.time(), self._options.config.duration

@@ -27,6 +27,7 @@ INFO_LOGGERS = (
     "runtime.commands.source_control",
     "runtime.serving.certificate",
     "runtime.pipeline.stream_thread",
+    "runtime.fleet",
     "runtime.outputs",
 )
 REFRESH_HZ = 5

@@ -224,8 +224,20 @@ class EvidenceConfig(_Section, frozen=True, kw_only=True):
     days: Positive = 30.0
 
 
+class FleetConfig(_Section, frozen=True, kw_only=True):
+    """Settings of `unmask fleet`, which `unmask monitor` does not use.
+
+    Args:
+        address: Address of the Ray cluster, `auto` or `local`; None for that of this machine, else `local`.
+        cores_per_camera: Cores that a camera needs; None to measure it on each worker.
+    """
+
+    address: Text | None = None
+    cores_per_camera: Positive | None = None
+
+
 class MonitorConfig(_Section, frozen=True, kw_only=True):
-    """Configuration of `unmask monitor`.
+    """Configuration of `unmask monitor` and `unmask fleet`.
 
     Args:
         model: Directory of the bundle; None for the bundled model.
@@ -237,6 +249,7 @@ class MonitorConfig(_Section, frozen=True, kw_only=True):
         server: Server for clients and pages.
         outputs: Outputs beside the WebSocket.
         evidence: Evidence; None for none.
+        fleet: Settings of `unmask fleet`.
     """
 
     model: Path | None = None
@@ -248,6 +261,7 @@ class MonitorConfig(_Section, frozen=True, kw_only=True):
     server: ServerConfig = ServerConfig()
     outputs: OutputsConfig = OutputsConfig()
     evidence: EvidenceConfig | None = None
+    fleet: FleetConfig = FleetConfig()
 
 
 def _one_of(section: msgspec.Struct, keys: tuple[str, ...], *, needed: bool = False) -> None:

@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import platform
+import signal
 import socket
 import subprocess
 import sys
@@ -34,6 +35,8 @@ WATCH_S = 1.0
 # Consecutive failures to reach the cluster after which it has stopped.
 MAX_FAILURES = 2
 SHUTDOWN_S = 5.0
+# Attempts to start Ray on this machine: it gives up after 30 seconds, which a busy machine may need.
+STARTS = 2
 OBJECT_STORE_BYTES = 128 * 1024**2
 LOCAL = "local"
 
@@ -142,12 +145,13 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def open_cluster(address: str | None) -> Iterator[Cluster]:
+def open_cluster(address: str | None, *, cpus: int | None = None) -> Iterator[Cluster]:
     """Connect to a cluster; on leaving, everything that was started in it ends.
 
     Args:
         address: `HOST:PORT`; `auto` for that of this machine; `local` to start one that ends with this
             program; None for that of this machine, or else `local`.
+        cpus: CPUs of one that is started; None for the cores of this machine.
 
     Raises:
         ExtraMissing: Ray is not installed.
@@ -157,7 +161,9 @@ def open_cluster(address: str | None) -> Iterator[Cluster]:
     found = None if address == LOCAL else _find(address or os.environ.get("RAY_ADDRESS") or "auto", address)
     # Ray prints messages of the cluster to standard output, where the JSON lines are.
     with contextlib.redirect_stdout(_Discarded()):
-        cluster = Cluster(ray, _connect(ray, found, address))
+        with _own_signal_handlers():
+            connected = _connect(ray, found, address, cpus or usable_cores())
+        cluster = Cluster(ray, connected)
         try:
             yield cluster
         finally:
@@ -165,8 +171,29 @@ def open_cluster(address: str | None) -> Iterator[Cluster]:
             _disconnect(ray, lost=cluster.lost)
 
 
+@contextlib.contextmanager
+def _own_signal_handlers() -> Iterator[None]:
+    """Restore the handlers that Ray replaces by one that prints a stack and ends the process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def own_host() -> str:
+    """Return the address of the machine on which an actor runs."""
+    return str(_import_ray().util.get_node_ip_address())
+
+
 def _import_ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # A call after the end would start another cluster.
+    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
     try:
         import ray
     except ImportError as error:
@@ -208,26 +235,34 @@ def _find(wanted: str, given: str | None) -> str | None:
     return str(address)
 
 
-def _connect(ray: Any, found: str | None, given: str | None) -> str:
+def _connect(ray: Any, found: str | None, given: str | None, cpus: int) -> str:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if found is None:
         logger.info("starting Ray on this machine")
         options |= {
             "address": LOCAL,
-            "num_cpus": usable_cores(),
+            "num_cpus": cpus,
             "include_dashboard": False,
             "object_store_memory": OBJECT_STORE_BYTES,
         }
     else:
         options["address"] = found
-    try:
-        ray.init(**options)
-    except (RuntimeError, ConnectionError, TimeoutError, ValueError, OSError) as error:
+    for attempt in range(STARTS if found is None else 1):
+        if attempt:
+            ray.shutdown()
+        try:
+            ray.init(**options)
+            break
+        except Exception as error:  # noqa: BLE001  Ray raises all kinds
+            failure = error
+    else:
         raise ClusterUnreachable(
             found or given,
-            str(error).partition("\n")[0].rstrip("."),
-            "run this command on a machine of the cluster",
-        ) from error
+            str(failure).partition("\n")[0].rstrip("."),
+            "run this command on a machine of the cluster"
+            if found
+            else "try again when the machine is less busy",
+        ) from failure
     return str(ray.get_runtime_context().gcs_address)
 
 

@@ -27,6 +27,7 @@ EXTRAS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
     {
         "webrtc": ("aiortc", "aiortc", "the sources `browser` and `whip:KEY`"),
         "mqtt": ("paho.mqtt", "paho-mqtt", "output by MQTT"),
+        "fleet": ("ray", "ray", "`unmask fleet` and `unmask scan --ray`"),
         "tensorrt": ("tensorrt", "tensorrt", "NVIDIA GPUs"),
         "train": ("torch", "torch", "`unmask train`"),
         "export": ("onnxscript", "onnxscript", "`unmask export`"),

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from runtime.fleet.archive.pool import Ended, Event, Finished, Ready, Unusable
 from runtime.fleet.archive.worker import ScannedFile, ScanWorker, WorkerRefused, WorkerSetup
-from runtime.fleet.cluster import Cluster, Node
+from runtime.fleet.cluster import Cluster, Node, own_host
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +53,7 @@ class ScanActor:
 
     def start(self) -> Started:
         """Load the model and the engine, unless they are loaded."""
-        from ray.util import get_node_ip_address
-
-        host = get_node_ip_address()
+        host = own_host()
         try:
             self._worker = self._worker or ScanWorker(self._setup)
         except WorkerRefused as refusal:
@@ -209,10 +207,10 @@ class ActorPool:
             reason = str(error).strip().splitlines()[-1]
             logger.debug("actor %d: %s", number, reason)
             now = time.monotonic()
-            if actor.ready:
-                actor.ready, actor.ended_at = False, now
+            if actor.failing_since is None:
+                actor.ready, actor.failing_since = False, now
             elif not isinstance(error, self._ray.exceptions.ActorUnavailableError) or (
-                now - actor.ended_at > RESTART_S
+                now - actor.failing_since > RESTART_S
             ):
                 self.retire(number)
                 return Unusable(number, f"a worker cannot start: {reason}")
@@ -225,14 +223,14 @@ class ActorPool:
         if answer.refusal is not None:
             self.retire(number)
             return Unusable(number, f"{answer.host}: {answer.refusal}")
-        actor.ready = True
+        actor.ready, actor.failing_since = True, None
         return Ready(number, answer.engine)
 
 
 @dataclass
 class _Actor:
-    """An actor, whether it has loaded the model, and when it was created or has ended."""
+    """An actor, whether it has loaded the model, and since when calls fail; None if they do not."""
 
     handle: Any
     ready: bool = False
-    ended_at: float = field(default_factory=time.monotonic)
+    failing_since: float | None = None

@@ -1,0 +1,1 @@
+"""Cameras of a fleet: workers on a Ray cluster watch them, one process numbers and serves their messages."""

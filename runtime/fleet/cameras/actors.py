@@ -1,0 +1,211 @@
+"""Workers of a fleet as Ray actors: one on each machine, or one for each of its GPUs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from runtime.fleet.archive.worker import WorkerRefused
+from runtime.fleet.cameras.exchange import Batch, Order
+from runtime.fleet.cameras.worker import CameraWorker, FleetSetup
+from runtime.fleet.cluster import Cluster, Node, own_host
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Place of a worker.
+
+    Args:
+        node: Id of its machine in Ray.
+        index: Number on that machine, from 0.
+        cpus: CPUs that it may use.
+        gpu: Whether it has a GPU.
+    """
+
+    node: str
+    index: int
+    cpus: int
+    gpu: bool
+
+    def setup(self, setup: FleetSetup) -> FleetSetup:
+        """Return what a worker here needs."""
+        if self.gpu:
+            return replace(setup, threads=None)
+        return replace(
+            setup, threads=self.cpus, engine="onnxruntime" if setup.engine == "auto" else setup.engine
+        )
+
+
+def find_slots(nodes: Sequence[Node], engine: str) -> list[Slot]:
+    """Return the places of workers on a cluster.
+
+    Args:
+        nodes: Its machines; those without a CPU have no place.
+        engine: `auto`, `onnxruntime` or `tensorrt`, for which a machine needs a GPU.
+    """
+    slots = []
+    for node in nodes:
+        gpus = 0 if engine == "onnxruntime" else min(node.gpus, node.cpus)
+        if gpus:
+            slots += [Slot(node.id, index, node.cpus // gpus, gpu=True) for index in range(gpus)]
+        elif node.cpus and engine != "tensorrt":
+            slots.append(Slot(node.id, 0, node.cpus, gpu=False))
+    return slots
+
+
+@dataclass(frozen=True)
+class Started:
+    """Worker that has loaded the model and measured its need, or cannot.
+
+    Args:
+        worker: Number of the worker.
+        host: Address of its machine.
+        engine: Description of its engine.
+        need: Cores that it needs for a camera.
+        refusal: Why it cannot watch cameras; None if it can.
+    """
+
+    worker: int
+    host: str
+    engine: str = ""
+    need: float = 1.0
+    refusal: str | None = None
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Answer of a worker to an exchange."""
+
+    worker: int
+    batch: Batch
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Worker without an answer.
+
+    Args:
+        worker: Number of the worker.
+        reason: Cause in one line.
+        dead: Whether Ray says that its process has ended; else it may answer again.
+    """
+
+    worker: int
+    reason: str
+    dead: bool
+
+
+Answer: TypeAlias = Started | Answered | Lost
+
+
+class CameraActor:
+    """Worker in an actor.
+
+    Args:
+        number: Number of the worker.
+        setup: What it needs.
+    """
+
+    def __init__(self, number: int, setup: FleetSetup) -> None:
+        self._number = number
+        self._setup = setup
+        self._worker: CameraWorker | None = None
+
+    def start(self) -> Started:
+        """Load the model and the engine, and measure what a camera needs."""
+        host = own_host()
+        try:
+            self._worker = CameraWorker(self._setup)
+        except WorkerRefused as refusal:
+            return Started(self._number, host, refusal=refusal.reason)
+        return Started(self._number, host, self._worker.engine, self._worker.cores_per_camera)
+
+    def exchange(self, order: Order | None) -> Answered:
+        """Follow an order and return what has happened since the last exchange."""
+        assert self._worker is not None
+        return Answered(self._number, self._worker.exchange(order))
+
+
+class CameraActors:
+    """Actors of a fleet. None is started again by Ray: the head decides where its cameras go.
+
+    Args:
+        cluster: The cluster.
+        setup: What each worker needs.
+        kind: Class of the actors.
+    """
+
+    def __init__(self, cluster: Cluster, setup: FleetSetup, kind: type[CameraActor] | None = None) -> None:
+        self._kind = kind or CameraActor
+        self._cluster = cluster
+        self._ray = cluster.ray
+        self._setup = setup
+        self._handles: dict[int, Any] = {}
+        self._calls: dict[Any, int] = {}
+        self._number = 0
+
+    def start(self, slot: Slot) -> int:
+        """Start a worker, and return its number; `Started` or `Lost` follows.
+
+        Args:
+            slot: Its place.
+        """
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        self._number += 1
+        actor_class = self._ray.remote(
+            num_cpus=slot.cpus,
+            num_gpus=1 if slot.gpu else 0,
+            max_restarts=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=slot.node, soft=False),
+        )(self._kind)
+        handle = self._handles[self._number] = actor_class.remote(self._number, slot.setup(self._setup))
+        self._calls[handle.start.remote()] = self._number
+        return self._number
+
+    def ask(self, worker: int, order: Order | None) -> None:
+        """Ask a worker for what has happened; `Answered` or `Lost` follows."""
+        self._calls[self._handles[worker].exchange.remote(order)] = worker
+
+    def kill(self, worker: int) -> None:
+        """End a worker; nothing more comes from it."""
+        self._calls = {call: number for call, number in self._calls.items() if number != worker}
+        self._ray.kill(self._handles.pop(worker))
+
+    def answers(self, timeout_s: float) -> list[Answer]:
+        """Return the answers that have come, after at most the timeout.
+
+        Raises:
+            ClusterLost: The cluster has stopped.
+        """
+        self._cluster.check()
+        if not self._calls:
+            return []
+        calls = list(self._calls)
+        done, _ = self._ray.wait(calls, num_returns=1, timeout=timeout_s)
+        if done and len(calls) > 1:
+            # All that have come, not only the first.
+            done, _ = self._ray.wait(calls, num_returns=len(calls), timeout=0)
+        return [self._receive(call) for call in done]
+
+    def _receive(self, call: Any) -> Answer:
+        worker = self._calls.pop(call)
+        try:
+            answer: Answer = self._ray.get(call)
+        except self._ray.exceptions.RayError as error:
+            self._cluster.check_now()
+            reason = str(error).strip().splitlines()[-1]
+            return Lost(
+                worker, reason, dead=not isinstance(error, self._ray.exceptions.ActorUnavailableError)
+            )
+        return answer
+
+    def close(self) -> None:
+        """End all workers."""
+        if not self._cluster.lost:
+            for worker in tuple(self._handles):
+                self.kill(worker)

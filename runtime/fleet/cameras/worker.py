@@ -1,0 +1,182 @@
+"""Worker of a fleet: one monitor, whose cameras are those of the last order of the head."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from runtime.engines.factory import detector_infer, open_engine
+from runtime.errors import UnmaskError
+from runtime.fleet.archive.worker import WorkerRefused, check_digest, check_version
+from runtime.fleet.cameras.exchange import BATCH_S, LEASE_S, Assignment, Batch, Order
+from runtime.fleet.cameras.measurement import measure_cores_per_camera
+from runtime.messages import BroadcastMessage, HeartbeatMessage, StreamHealth, Thresholds, VerdictMessage
+from runtime.model.bundle import load_bundle
+from runtime.pipeline.batcher import Batcher
+from runtime.pipeline.monitor import AnalysisFactory, Monitor
+
+MAX_MESSAGES = 8192
+CHECK_S = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetSetup:
+    """What every worker of a fleet needs; sent to other machines.
+
+    Args:
+        folder: Working directory to which relative paths refer.
+        model: Directory of the bundle; None for the bundled model.
+        digest: SHA-256 of the manifest of the bundle of the head.
+        version: Version of unmask of the head.
+        engine: `auto`, `onnxruntime` or `tensorrt`.
+        threads: CPU threads of the engine; None for all cores.
+        cores_per_camera: Cores that a camera needs; None to measure it.
+        thresholds: Thresholds in `hello`; a stream with others publishes its own.
+    """
+
+    folder: Path
+    model: Path | None
+    digest: str
+    version: str
+    engine: str
+    threads: int | None
+    cores_per_camera: float | None
+    thresholds: Thresholds
+
+
+class CameraWorker:
+    """Monitor of one process, which follows the orders of the head and stops when the head is silent.
+
+    Args:
+        setup: What the worker needs.
+        clock: Monotonic seconds.
+
+    Raises:
+        WorkerRefused: The model or the engine cannot be used here, or another version is installed.
+    """
+
+    def __init__(self, setup: FleetSetup, *, clock: Callable[[], float] = time.monotonic) -> None:
+        with suppress(OSError):
+            os.chdir(setup.folder)
+        check_version(setup.version)
+        self._setup = setup
+        self._clock = clock
+        self._stack = ExitStack()
+        try:
+            bundle = load_bundle(setup.model)
+            check_digest(bundle.digest, setup.digest)
+            infer = detector_infer(setup.engine)
+            engine = self._stack.enter_context(open_engine(bundle, setup.engine, threads=setup.threads))
+            batcher = self._stack.enter_context(Batcher(engine.features))
+            self.cores_per_camera = setup.cores_per_camera or measure_cores_per_camera(
+                bundle, engine, batcher, infer
+            )
+        except UnmaskError as error:
+            raise WorkerRefused(str(error)) from error
+        self._analyses = AnalysisFactory(bundle, engine, batcher, infer)
+        self.engine = engine.describe()
+        # Guards the assignments and the messages.
+        self._lock = threading.RLock()
+        self._assigned: dict[str, Assignment] = {}
+        self._stopping: list[tuple[str, int, threading.Thread]] = []
+        self._messages: deque[tuple[int, BroadcastMessage]] = deque(maxlen=MAX_MESSAGES)
+        self._health: tuple[StreamHealth, ...] = ()
+        self._version = 0
+        self._generation = 0
+        self._asked_at = clock()
+        self._closing = threading.Event()
+        self._monitor = self._stack.enter_context(Monitor(sample_hz=bundle.sample_hz, publish=self._publish))
+        self._watchdog = threading.Thread(target=self._watch_head, name="lease", daemon=True)
+        self._watchdog.start()
+
+    def exchange(self, order: Order | None, *, wait_s: float = BATCH_S) -> Batch:
+        """Follow an order, collect messages for a short time and return them.
+
+        Args:
+            order: The new order; None to go on as before.
+            wait_s: Time in seconds for which messages are collected.
+        """
+        with self._lock:
+            self._asked_at = self._clock()
+            if order is not None and order.generation == self._generation:
+                self._follow(order)
+        self._closing.wait(wait_s)
+        with self._lock:
+            self._asked_at = self._clock()
+            self._stopping = [entry for entry in self._stopping if entry[2].is_alive()]
+            running = {name: epoch for name, epoch, _ in self._stopping}
+            running |= {name: assignment.epoch for name, assignment in self._assigned.items()}
+            # Others are appended meanwhile.
+            messages = tuple(self._messages.popleft() for _ in range(len(self._messages)))
+            health = self._health
+            failure = self._monitor.failure
+            return Batch(
+                version=self._version,
+                generation=self._generation,
+                running=running,
+                messages=messages,
+                health=tuple(item for item in health if item.stream in self._assigned),
+                failure=None if failure is None else str(failure),
+            )
+
+    def close(self) -> None:
+        """Stop all cameras and release the engine."""
+        self._closing.set()
+        self._watchdog.join()
+        self._stack.close()
+
+    def _follow(self, order: Order) -> None:
+        self._version = order.version
+        for name, assignment in tuple(self._assigned.items()):
+            wanted = order.cameras.get(name)
+            if wanted is None or wanted.epoch != assignment.epoch:
+                self._stop(name)
+        for name, assignment in order.cameras.items():
+            if name not in self._assigned:
+                self._start(name, assignment)
+
+    def _start(self, name: str, assignment: Assignment) -> None:
+        watched = assignment.camera
+        self._assigned[name] = assignment
+        thresholds = self._analyses.thresholds(watched)
+        self._monitor.add(
+            watched.source,
+            self._analyses.factory(watched),
+            thresholds=None if thresholds == self._setup.thresholds else thresholds,
+        )
+
+    def _stop(self, name: str) -> None:
+        # First, so that the message about its removal is not sent: the stream goes on elsewhere.
+        assignment = self._assigned.pop(name)
+        self._stopping.append((name, assignment.epoch, self._monitor.remove(name)))
+
+    def _publish(self, message: BroadcastMessage) -> None:
+        if isinstance(message, HeartbeatMessage):
+            self._health = message.streams
+            return
+        # Not under the lock: a stream's thread publishes while the head's order waits for that stream.
+        assignment = self._assigned.get(message.stream)
+        if assignment is None:
+            return
+        if assignment.past_faces and isinstance(message, VerdictMessage):
+            message = replace(message, face=message.face + assignment.past_faces)
+        self._messages.append((assignment.epoch, message))
+
+    def _watch_head(self) -> None:
+        """Stop all cameras when the head has not asked for too long: it may give them to another worker."""
+        while not self._closing.wait(CHECK_S):
+            with self._lock:
+                if self._assigned and self._clock() - self._asked_at > LEASE_S:
+                    self._generation += 1
+                    self._version = 0
+                    for name in tuple(self._assigned):
+                        self._stop(name)
+                    self._messages.clear()

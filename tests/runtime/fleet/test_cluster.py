@@ -1,0 +1,297 @@
+"""Tests on a Ray cluster of two nodes of this machine, one for all tests of this file, in their order."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.helpers.rtsp_process import RtspProcess
+from runtime.commands.scan.command import run_scan
+from runtime.commands.scan.outcome import ScanOptions, ScanOutcome
+from runtime.config.sources import WatchedSource
+from runtime.errors import ClusterLost, ClusterUnreachable, ExtraMissing, NoWorkers
+from runtime.fleet.cameras.actors import CameraActors
+from runtime.fleet.cameras.head import FleetMonitor
+from runtime.fleet.cameras.worker import FleetSetup
+from runtime.fleet.cluster import open_cluster
+from runtime.messages import BroadcastMessage, StreamMessage, Thresholds, VerdictMessage
+from runtime.model.bundle import load_bundle
+from runtime.version import version
+from streams.input.source import parse_source
+
+CAMERAS = 4
+OFFLINE_LIMIT_S = 3.0
+LIVE_LIMIT_S = 15.0
+PATIENCE_S = 60.0
+# Without those of Ray's processes that nothing here needs.
+NODE: dict[str, Any] = {
+    "num_cpus": 1,
+    "object_store_memory": 80 * 1024**2,
+    "include_dashboard": False,
+    "include_log_monitor": False,
+    "no_monitor": True,
+}
+# Ray's own sockets and processes at its end.
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+@dataclass
+class TwoNodes:
+    """A cluster, and its node without the head of Ray."""
+
+    cluster: Any
+    second: Any
+
+    @property
+    def address(self) -> str:
+        return str(self.cluster.address)
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[TwoNodes]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # By default Ray's workers give way to everything else, here to the other tests.
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
+    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
+    from ray.cluster_utils import Cluster
+
+    for attempt in range(3):
+        cluster: Any = Cluster()
+        try:
+            cluster.add_node(**NODE)
+            second = cluster.add_node(**NODE)
+            break
+        except Exception:
+            # Ray gives up after 30 seconds, which a machine that runs other tests may need.
+            cluster.shutdown()
+            if attempt == 2:
+                raise
+    yield TwoNodes(cluster, second)
+    cluster.shutdown()
+
+
+def process_of(title: str) -> int | None:
+    """Return the process of a Ray actor by its title; None if there is none."""
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdigit() and (folder / "cmdline").read_bytes().startswith(title.encode()):
+                return int(folder.name)
+        except OSError:
+            continue
+    return None
+
+
+def test_scan_with_a_killed_worker(
+    nodes: TwoNodes,
+    small_bundle: Path,
+    face_video: Path,
+    clip: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Twenty files give the lines of a scan without Ray, although a worker is killed in the middle."""
+    kinds = (face_video, clip)
+    assert run_scan(ScanOptions(paths=kinds, as_json=True, model=small_bundle)) == 0
+    of_kind = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    files = [tmp_path / f"{number:02}.mp4" for number in range(20)]
+    for number, file in enumerate(files):
+        file.symlink_to(kinds[number % 2])
+    expected = [{**of_kind[number % 2], "file": str(file)} for number, file in enumerate(files)]
+
+    begin = ScanOutcome.begin
+    killed: list[int] = []
+
+    def begin_and_kill(self: ScanOutcome, file: Path) -> None:
+        begin(self, file)
+        if self.scanned >= 6 and not killed and (process := process_of("ray::ScanActor.scan")) is not None:
+            os.kill(process, signal.SIGKILL)
+            killed.append(process)
+
+    monkeypatch.setattr(ScanOutcome, "begin", begin_and_kill)
+    options = ScanOptions(paths=files, as_json=True, model=small_bundle, ray=nodes.address)
+    assert run_scan(options) == 0
+    out, err = capsys.readouterr()
+    assert killed
+    lines = sorted((json.loads(line) for line in out.splitlines()), key=lambda line: str(line["file"]))
+    assert lines == expected
+    assert err == ""
+
+
+def test_node_without_the_model(
+    nodes: TwoNodes, small_bundle: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that cannot use the model is given up with one line; without any, the command ends."""
+    monkeypatch.setattr("runtime.commands.scan.command.version", lambda: "0.0.1")
+    with pytest.raises(NoWorkers, match=r"\d: unmask .* install the same version on every machine"):
+        run_scan(ScanOptions(paths=[clip], as_json=True, model=small_bundle, ray=nodes.address))
+
+
+@dataclass
+class Published:
+    """Messages of a fleet with the time of each."""
+
+    messages: list[tuple[float, BroadcastMessage]] = field(default_factory=list)
+
+    def add(self, message: BroadcastMessage) -> None:
+        self.messages.append((time.monotonic(), message))
+
+    def states(self, stream: str, since: float = 0.0) -> list[tuple[float, str]]:
+        return [
+            (at, message.state)
+            for at, message in self.messages
+            if isinstance(message, StreamMessage) and message.stream == stream and at >= since
+        ]
+
+    def is_live(self, stream: str, since: float = 0.0) -> bool:
+        """Return whether the stream is live and has had a verdict."""
+        states = self.states(stream, since)
+        return (
+            bool(states)
+            and states[-1][1] == "live"
+            and any(
+                isinstance(message, VerdictMessage) and message.stream == stream and at >= states[-1][0]
+                for at, message in self.messages
+            )
+        )
+
+
+def test_fleet_with_a_removed_node(
+    nodes: TwoNodes,
+    small_bundle: Path,
+    face_video: Path,
+    rtsp_server: Callable[..., RtspProcess],
+) -> None:
+    """Cameras move to a node that joins; when it is gone they are offline in 3 s, and live again in 15 s."""
+    camera = rtsp_server(face_video)
+    names = [f"cam-{number}" for number in range(CAMERAS)]
+    cameras = [WatchedSource(source=parse_source(camera.url(), name=name)) for name in names]
+    bundle = load_bundle(small_bundle)
+    thresholds = Thresholds(real=bundle.calibration.threshold_real, fake=bundle.calibration.threshold_fake)
+    setup = FleetSetup(
+        folder=Path.cwd(),
+        model=small_bundle,
+        digest=bundle.digest,
+        version=version(),
+        engine="auto",
+        threads=None,
+        cores_per_camera=1 / CAMERAS,
+        thresholds=thresholds,
+    )
+    published = Published()
+
+    async def run() -> None:
+        changed = asyncio.Event()
+
+        async def until(condition: Callable[[], bool], limit_s: float = PATIENCE_S) -> float:
+            started = time.monotonic()
+            while not condition():
+                assert fleet.failure is None, fleet.failure
+                assert time.monotonic() - started < limit_s, published.messages[-20:]
+                await asyncio.sleep(0.02)
+            return time.monotonic() - started
+
+        fleet = FleetMonitor(
+            cluster,
+            CameraActors(cluster, setup),
+            cameras,
+            engine="auto",
+            thresholds={},
+            publish=published.add,
+            on_change=changed.set,
+        )
+        async with fleet:
+            assert [published.states(name)[0][1] for name in names] == ["connecting"] * CAMERAS
+
+            def on_second_node() -> list[str]:
+                return [name for name in names if fleet.node_of(name) == nodes.second.node_id]
+
+            await until(lambda: all(published.is_live(name) for name in names))
+            assert {fleet.node_of(name) for name in names} == {nodes.cluster.head_node.node_id}
+            # Ray accepts it on the main thread only; the fleet has a thread of its own.
+            nodes.second = nodes.cluster.add_node(**NODE)
+            # Half of the cameras move to the machine that has joined.
+            await until(
+                lambda: (
+                    all(published.is_live(name) for name in names) and len(on_second_node()) == CAMERAS // 2
+                )
+            )
+            assert fleet.settled
+            on_second = on_second_node()
+            removed_at = time.monotonic()
+            nodes.cluster.remove_node(nodes.second, allow_graceful=False)
+            await until(lambda: all(published.is_live(name, removed_at) for name in on_second), LIVE_LIMIT_S)
+            for name in on_second:
+                # On a busy machine it may have been overloaded before.
+                states = published.states(name, removed_at)
+                offline_at = next(at for at, state in states if state == "offline")
+                assert offline_at - removed_at < OFFLINE_LIMIT_S
+            for name in set(names) - set(on_second):
+                assert fleet.node_of(name) not in (None, nodes.second.node_id)
+                assert "connecting" not in {state for _, state in published.states(name, removed_at)}
+            faces = [
+                (message.stream, message.face)
+                for at, message in published.messages
+                if isinstance(message, VerdictMessage) and message.state != "stale" and at < removed_at
+            ]
+            later = [
+                (message.stream, message.face)
+                for at, message in published.messages
+                if isinstance(message, VerdictMessage)
+                and message.stream in on_second
+                and at > published.states(message.stream, removed_at)[0][0]
+            ]
+            assert later
+            assert not set(faces) & {face for face in later if face[0] in on_second}
+
+            # The end of Ray ends the run.
+            nodes.cluster.head_node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
+            await asyncio.wait_for(changed.wait(), PATIENCE_S)
+            while fleet.failure is None:
+                changed.clear()
+                await asyncio.wait_for(changed.wait(), PATIENCE_S)
+            assert isinstance(fleet.failure, ClusterLost)
+
+    # This process must not be connected by way of the node that will be removed.
+    nodes.cluster.remove_node(nodes.second)
+    with open_cluster(nodes.address) as cluster:
+        asyncio.run(run())
+    assert process_of("ray::CameraActor") is None
+
+
+def test_no_cluster(small_bundle: Path, clip: Path) -> None:
+    """One line names the address and says how to start a cluster."""
+    options = ScanOptions(paths=[clip], as_json=True, model=small_bundle, ray="127.0.0.1:1")
+    with pytest.raises(ClusterUnreachable, match=r"127\.0\.0\.1:1: no Ray cluster answers; start one with"):
+        run_scan(options)
+
+
+def test_other_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line names both versions."""
+    answer = json.dumps(["10.0.0.1:6379", "2.1.0", "3.9.1"])
+
+    class Done:
+        stdout = answer
+
+    monkeypatch.setattr("runtime.fleet.cluster.subprocess.run", lambda *_, **__: Done())
+    with (
+        pytest.raises(ClusterUnreachable, match=r"it runs Ray 2\.1\.0 on Python 3\.9\.1, this program"),
+        open_cluster("auto"),
+    ):
+        pass
+
+
+def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the extra."""
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with pytest.raises(ExtraMissing, match=r"unmask\[fleet\]"), open_cluster("auto"):
+        pass
