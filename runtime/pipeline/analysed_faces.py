@@ -34,7 +34,7 @@ class AnalysedFace:
     """
 
     def __init__(self, face_id: int, bundle: Bundle, expiry_s: float) -> None:
-        meter = None if bundle.temporal is None else ResidualMeter(bundle.crop_margin)
+        meter = None if bundle.temporal is None else ResidualMeter()
         self.id = face_id
         self.window = FaceWindow(bundle.window, bundle.feature_dim, meter)
         self.decision = FaceDecision(bundle.calibration, min_fill=bundle.min_fill, expiry_s=expiry_s)

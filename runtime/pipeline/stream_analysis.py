@@ -34,9 +34,11 @@ from runtime.model.bundle import Bundle
 from runtime.model.calibration import Calibration
 from runtime.pipeline.analysed_faces import AnalysedFace, AnalysedFaces
 from runtime.pipeline.decision import VerdictRate
+from streams.faces.context import cut_context
 from streams.faces.crop import Box, crop_face, square
 from streams.faces.finder import Face, Finder
 from streams.features.repeats import Repeats
+from streams.features.temporal_residuals import FaceContext
 from streams.input.frame import Frame
 
 
@@ -124,6 +126,7 @@ class ObservedFrame:
         frame: The frame.
         faces: Faces to analyse.
         crops: uint8 RGB `(len(faces), size, size, 3)`.
+        contexts: The faces with their surroundings; all None if the model has no temporal classifier.
         started: Time in seconds at which the analysis of the frame began.
         detect_ms: Time spent on detecting and tracking, in milliseconds.
         crop_ms: Time spent on cropping, in milliseconds.
@@ -133,6 +136,7 @@ class ObservedFrame:
     frame: Frame
     faces: tuple[Face, ...]
     crops: NDArray[np.uint8]
+    contexts: tuple[FaceContext | None, ...]
     started: float
     detect_ms: float
     crop_ms: float
@@ -245,6 +249,7 @@ class StreamAnalysis:
                 frame=frame,
                 faces=(),
                 crops=np.empty((0, self._bundle.input_size, self._bundle.input_size, 3), np.uint8),
+                contexts=(),
                 started=started,
                 detect_ms=0.0,
                 crop_ms=0.0,
@@ -257,10 +262,13 @@ class StreamAnalysis:
         crops = np.empty((len(faces), size, size, 3), np.uint8)
         for crop, face in zip(crops, faces, strict=True):
             crop_face(frame.image, face.box, size=size, margin=self._bundle.crop_margin, out=crop)
+        temporal = self._bundle.temporal is not None
+        contexts = tuple(cut_context(frame, face.box) if temporal else None for face in faces)
         return ObservedFrame(
             frame=frame,
             faces=faces,
             crops=crops,
+            contexts=contexts,
             started=started,
             detect_ms=1e3 * (detected - started),
             crop_ms=1e3 * (self._clock() - detected),
@@ -294,6 +302,7 @@ class StreamAnalysis:
                 frame.pts_s,
                 observed.crops[row],
                 features[row],
+                context=observed.contexts[row],
                 square=square(face.box, self._bundle.crop_margin),
             )
         verdicts: list[FaceVerdict] = []

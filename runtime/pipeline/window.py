@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.features.face_motion import MotionMeter, Square, is_still
-from streams.features.temporal_residuals import ResidualMeter, Residuals
+from streams.features.temporal_residuals import FaceContext, ResidualMeter, Residuals
 
 
 class FaceWindow:
@@ -63,18 +63,22 @@ class FaceWindow:
         crop: NDArray[np.uint8],
         feature: NDArray[np.float32],
         *,
+        context: FaceContext | None = None,
         square: Square | None = None,
     ) -> None:
         """Append a sample; the oldest one is dropped if the window is full.
 
         Args:
             pts_s: Media time in seconds, later than that of the previous sample.
-            crop: uint8 RGB `(H, W, 3)`; measured for temporal residuals, not kept.
+            crop: uint8 RGB `(H, W, 3)`; measured for motion, not kept.
             feature: float32 `(feature_dim,)`; copied.
+            context: The face with its surroundings, measured for temporal residuals; needed if the window has
+                a residual meter.
             square: Part of the frame that the crop shows; None if it is the same for all crops.
 
         Raises:
-            ValueError: The time does not advance (clear the window on a gap), or a shape is wrong.
+            ValueError: The time does not advance (clear the window on a gap), a shape is wrong, or the
+                context is missing.
         """
         newest = self._newest_pts_s
         if newest is not None and not pts_s > newest:
@@ -83,13 +87,15 @@ class FaceWindow:
             raise ValueError(f"crop must be uint8 (H, W, 3), not {crop.dtype} {crop.shape}")
         if feature.shape != (self.feature_dim,):
             raise ValueError(f"feature must have shape ({self.feature_dim},), not {feature.shape}")
+        if self._meter is not None and context is None:
+            raise ValueError("a window with a residual meter needs the context of each sample")
         row = self._pushed % self.window
         self._rows[row] = feature
         self._rows[row + self.window] = feature
         self._pushed += 1
         self._newest_pts_s = pts_s
-        if self._meter is not None:
-            self._residuals.append(self._meter.measure(crop))
+        if self._meter is not None and context is not None:
+            self._residuals.append(self._meter.measure(context))
             self._motion.append(self._motion_meter.measure(crop, square or (0, 0, crop.shape[0])))
 
     def clear(self) -> None:
@@ -117,7 +123,7 @@ class FaceWindow:
         """Return the temporal residuals of the buffered samples, oldest first.
 
         Returns:
-            float32 `(len(self), NUM_RESIDUALS)`.
+            float32 `(len(self), NUM_RESIDUALS)`, with NaN; see `ResidualMeter.measure`.
 
         Raises:
             ValueError: The window has no residual meter, or no sample.

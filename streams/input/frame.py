@@ -35,6 +35,9 @@ class Frame:
     segment: int
     """Number of the run of samples that may share a window; see `streams.input.continuity`."""
 
+    previous: av.VideoFrame | None = None
+    """The frame decoded shortly before this one, of the same size and upright; None if there is none."""
+
     @property
     def pts_s(self) -> float:
         """Return the presentation time in seconds."""

@@ -20,6 +20,8 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
+import av
+
 from streams.errors import SourceError, SourceMissing, SourceNotVideo, SourceUnavailable, SourceWaiting
 from streams.input.capture.delivery import Delivery, PacketHistory
 from streams.input.capture.factory import open_capture
@@ -41,6 +43,7 @@ from streams.input.events import (
 from streams.input.frame import Frame
 from streams.input.frame_queue import FrameQueue
 from streams.input.losses import Losses, LossMeter
+from streams.input.preceding import PrecedingFrames
 from streams.input.sampler import ThinnedSampler
 from streams.input.source import Source
 
@@ -335,7 +338,7 @@ class Reader:
         self._delivery = capture.delivery
         self._queue.set_drops_late(capture.delivery.real_time)
         sampler = ThinnedSampler(self._sample_hz, fps=capture.fps)
-        rotation = UprightRotation()
+        rotation, preceding = UprightRotation(), PrecedingFrames()
         corrupt_before, thinned_before = self._corrupt, self._thinned
         connected = False
         wrong_clock: str | None = None
@@ -351,7 +354,7 @@ class Reader:
                     wrong_clock = capture.wrong_clock
                     sampler.restart()
                     self._emit(WrongClock(wrong_clock or ""))
-                self._offer(decoded, capture, sampler, rotation)
+                self._offer(decoded, capture, sampler, rotation, preceding)
                 self._thinned = thinned_before + sampler.thinned
                 if self._stop.is_set():
                     return
@@ -364,7 +367,12 @@ class Reader:
             raise SourceNotVideo(self.source.spec, "no frame in it can be decoded")
 
     def _offer(
-        self, decoded: DecodedFrame, capture: Capture, sampler: ThinnedSampler, rotation: UprightRotation
+        self,
+        decoded: DecodedFrame,
+        capture: Capture,
+        sampler: ThinnedSampler,
+        rotation: UprightRotation,
+        preceding: PrecedingFrames,
     ) -> None:
         """Queue a decoded frame if it is due, and report a change of `too_slow`."""
         was_too_slow = sampler.too_slow
@@ -383,6 +391,8 @@ class Reader:
                 skipped=capture.skipped,
                 corrupt=capture.corrupt,
             )
+        previous = preceding.before(decoded.image, time_s) if chosen else None
+        preceding.add(decoded.image, time_s)
         if not chosen:
             return
         origin = Origin(
@@ -393,9 +403,11 @@ class Reader:
             height=decoded.image.height,
             rotation=decoded.image.rotation % 360,
         )
-        self._queue.put((self._frame(decoded, rotation), origin))
+        self._queue.put((self._frame(decoded, previous, rotation), origin))
 
-    def _frame(self, decoded: DecodedFrame, rotation: UprightRotation) -> Frame:
+    def _frame(
+        self, decoded: DecodedFrame, previous: av.VideoFrame | None, rotation: UprightRotation
+    ) -> Frame:
         captured = None
         if decoded.captured_s is not None:
             # Converted by way of the monotonic clock: a correction of the wall clock is not latency.
@@ -408,4 +420,5 @@ class Reader:
             decode_ms=decoded.decode_ms,
             connection=self._connections,
             segment=0,  # set when the frame is taken
+            previous=None if previous is None else rotation.turn(previous),
         )

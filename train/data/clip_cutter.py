@@ -14,9 +14,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from streams.errors import EndOfStream, SourceError
+from streams.faces.context import cut_context
 from streams.faces.crop import crop_face
 from streams.faces.finder import Face, Finder
+from streams.features.temporal_residuals import ResidualMeter, Residuals
 from streams.input.continuity import Spacing
 from streams.input.frame import Frame
 from streams.input.reader import open_reader
@@ -91,12 +96,14 @@ class FaceSample:
         pts_s: Media time in seconds.
         height: Height of the face box in pixels of the video.
         jpeg: Crop as JPEG.
+        residuals: Temporal residuals, as the live pipeline measures them.
     """
 
     sample: int
     pts_s: float
     height: float
     jpeg: bytes
+    residuals: Residuals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,11 +114,14 @@ class FaceClip:
         jpegs: Crops as JPEG, oldest first.
         sample_hz: Measured samples per second.
         height: Median height of the face box in pixels of the video.
+        residuals: Temporal residuals, float32 `(len(jpegs), NUM_RESIDUALS)`. They are measured on the frames
+            themselves, because JPEG would change them.
     """
 
     jpegs: tuple[bytes, ...]
     sample_hz: float
     height: float
+    residuals: NDArray[np.float32]
 
 
 def cut_clips(path: Path, spec: ClipSpec, finder: Finder) -> list[FaceClip]:
@@ -130,6 +140,7 @@ def cut_clips(path: Path, spec: ClipSpec, finder: Finder) -> list[FaceClip]:
         NoClip: No face is visible for long enough.
     """
     faces: dict[int, list[FaceSample]] = defaultdict(list)
+    meters: dict[int, ResidualMeter] = defaultdict(ResidualMeter)
     number = analysed = segment = 0
     last_s = 0.0
     # No sample is missing within a clip: an interval that a live stream would bridge separates two clips.
@@ -155,7 +166,10 @@ def cut_clips(path: Path, spec: ClipSpec, finder: Finder) -> list[FaceClip]:
             segment, last_s = frame.segment, frame.pts_s
             analysed += 1
             for face in finder.find(frame):
-                faces[face.id].append(_face_sample(frame, face, number, spec))
+                meter, samples = meters[face.id], faces[face.id]
+                if samples and samples[-1].sample != number - 1:
+                    meter.clear()
+                samples.append(_face_sample(frame, face, number, spec, meter))
     if not faces:
         raise NoClip("no face found")
     chosen = choose_windows(faces, spec)
@@ -165,10 +179,14 @@ def cut_clips(path: Path, spec: ClipSpec, finder: Finder) -> list[FaceClip]:
     return [_clip(window) for window in chosen]
 
 
-def _face_sample(frame: Frame, face: Face, number: int, spec: ClipSpec) -> FaceSample:
+def _face_sample(frame: Frame, face: Face, number: int, spec: ClipSpec, meter: ResidualMeter) -> FaceSample:
     crop = crop_face(frame.image, face.box, size=spec.size, margin=spec.margin)
     return FaceSample(
-        sample=number, pts_s=frame.pts_s, height=face.box[3], jpeg=encode_jpeg(crop, spec.jpeg_quality)
+        sample=number,
+        pts_s=frame.pts_s,
+        height=face.box[3],
+        jpeg=encode_jpeg(crop, spec.jpeg_quality),
+        residuals=meter.measure(cut_context(frame, face.box)),
     )
 
 
@@ -243,4 +261,5 @@ def _clip(window: Sequence[FaceSample]) -> FaceClip:
         jpegs=tuple(sample.jpeg for sample in window),
         sample_hz=(len(window) - 1) / span_s if span_s > 0 else 0.0,
         height=statistics.median(sample.height for sample in window),
+        residuals=np.stack([sample.residuals for sample in window]),
     )

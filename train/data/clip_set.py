@@ -16,6 +16,7 @@ crops as in the column `file`. `prepared.json`, if present, states the crop marg
 from __future__ import annotations
 
 import csv
+import io
 import json
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,8 +26,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from streams.features.temporal_residuals import NUM_RESIDUALS
+from streams.features.temporal_residuals import VERSION as RESIDUALS_VERSION
 from train.data.crops import decode_image
 from train.data.published import DFDC_NOTE
+from train.data.shards import RESIDUALS_SUFFIX
 from train.errors import PathError
 
 MARGINS = {"clips.csv": 1.3, "labels.csv": 1.02}
@@ -77,12 +81,14 @@ class ClipSet:
         entries: One entry per clip.
         margin: Side of the crops as a multiple of the face box height.
         notes: Notes for the reader of results on this set.
+        has_residuals: Whether the set contains temporal residuals of the present definition.
     """
 
     folder: Path
     entries: tuple[Entry, ...]
     margin: float
     notes: tuple[str, ...] = ()
+    has_residuals: bool = False
 
     def splits(self) -> set[str]:
         """Return the names of the splits in the index; empty if the set states none."""
@@ -102,6 +108,7 @@ class LabelledClip:
         height: Height of the face box in pixels of the video; 0 if unknown.
         margin: Side of the crop as a multiple of the face box height.
         frames: RGB uint8 `(T, H, W, 3)`, oldest first.
+        residuals: Temporal residuals float32 `(T, NUM_RESIDUALS)`; None if the set does not contain them.
     """
 
     clip: str
@@ -112,6 +119,7 @@ class LabelledClip:
     height: float
     margin: float
     frames: NDArray[np.uint8]
+    residuals: NDArray[np.float32] | None = None
 
 
 def is_clip_set(folder: Path) -> bool:
@@ -136,11 +144,13 @@ def read_clip_set(folder: Path) -> ClipSet:
         raise ClipSetError(folder, f"contains no {' or '.join(MARGINS)}")
     path, margin = folder / index, MARGINS[index]
     notes: tuple[str, ...] = ()
+    has_residuals = False
     about = folder / "prepared.json"
     if about.is_file():
         try:
             stated = json.loads(about.read_text(encoding="utf-8"))
             margin, notes = float(stated["spec"]["margin"]), tuple(map(str, stated["notes"]))
+            has_residuals = stated.get("residuals") == RESIDUALS_VERSION
         except (ValueError, KeyError, TypeError) as error:
             raise ClipSetError(about, f"was not written by `prepare` ({type(error).__name__})") from error
     elif "dfdc" in folder.resolve().name.lower():
@@ -155,7 +165,7 @@ def read_clip_set(folder: Path) -> ClipSet:
         raise ClipSetError(path, f"a line cannot be read ({error})") from error
     if not entries:
         raise ClipSetError(path, "lists no clips")
-    return ClipSet(folder=folder, entries=entries, margin=margin, notes=notes)
+    return ClipSet(folder=folder, entries=entries, margin=margin, notes=notes, has_residuals=has_residuals)
 
 
 def _entry(row: Mapping[str, str], margin: float, *, single_crops: bool) -> Entry:
@@ -202,11 +212,7 @@ def load_clips(clip_set: ClipSet, entries: Iterable[Entry]) -> Iterator[Labelled
     Raises:
         ClipSetError: A shard or a frame is missing or broken.
     """
-    indices: dict[str, dict[str, tuple[int, int]]] = {}
-    for entry in entries:
-        path = clip_set.folder / entry.shard
-        if entry.shard not in indices:
-            indices[entry.shard] = _index(path)
+    for entry, shard, index in _located(clip_set, entries):
         yield LabelledClip(
             clip=entry.clip,
             video=entry.video,
@@ -215,8 +221,38 @@ def load_clips(clip_set: ClipSet, entries: Iterable[Entry]) -> Iterator[Labelled
             group=entry.group,
             height=entry.height,
             margin=clip_set.margin,
-            frames=_frames(path, indices[entry.shard], entry),
+            frames=_frames(shard, index, entry),
+            residuals=_residuals(shard, index, entry) if clip_set.has_residuals else None,
         )
+
+
+def load_residuals(clip_set: ClipSet, entries: Iterable[Entry]) -> Iterator[NDArray[np.float32]]:
+    """Read the temporal residuals of clips without their frames.
+
+    Args:
+        clip_set: The set; `has_residuals` must be true.
+        entries: Clips to read.
+
+    Returns:
+        float32 `(T, NUM_RESIDUALS)` of each clip, in the order of `entries`.
+
+    Raises:
+        ClipSetError: A shard is missing or broken.
+    """
+    for entry, shard, index in _located(clip_set, entries):
+        yield _residuals(shard, index, entry)
+
+
+def _located(
+    clip_set: ClipSet, entries: Iterable[Entry]
+) -> Iterator[tuple[Entry, Path, dict[str, tuple[int, int]]]]:
+    """Return each clip with the path of its shard and the offsets and sizes of the files in it."""
+    indices: dict[str, dict[str, tuple[int, int]]] = {}
+    for entry in entries:
+        shard = clip_set.folder / entry.shard
+        if entry.shard not in indices:
+            indices[entry.shard] = _index(shard)
+        yield entry, shard, indices[entry.shard]
 
 
 def _index(shard: Path) -> dict[str, tuple[int, int]]:
@@ -225,6 +261,23 @@ def _index(shard: Path) -> dict[str, tuple[int, int]]:
             return {member.name: (member.offset_data, member.size) for member in tar}
     except (OSError, tarfile.TarError) as error:
         raise ClipSetError(shard, f"cannot be read ({error})") from error
+
+
+def _residuals(shard: Path, index: Mapping[str, tuple[int, int]], entry: Entry) -> NDArray[np.float32]:
+    name = f"{entry.clip}.{RESIDUALS_SUFFIX}"
+    if name not in index:
+        raise ClipSetError(shard, f"{name} is not in it")
+    offset, size = index[name]
+    with shard.open("rb") as file:
+        file.seek(offset)
+        content = file.read(size)
+    try:
+        residuals = np.load(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ClipSetError(shard, f"{name} cannot be read ({error})") from error
+    if residuals.shape != (entry.frames, NUM_RESIDUALS):
+        raise ClipSetError(shard, f"{name} has the shape {residuals.shape}")
+    return np.asarray(residuals, np.float32)
 
 
 def _frames(shard: Path, index: Mapping[str, tuple[int, int]], entry: Entry) -> NDArray[np.uint8]:

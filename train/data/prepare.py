@@ -33,6 +33,7 @@ from runtime.engines.factory import detector_infer
 from streams.errors import SourceError
 from streams.faces.detector import Detector
 from streams.faces.finder import FaceFinder
+from streams.features.temporal_residuals import VERSION as RESIDUALS_VERSION
 from train.data.clip_cutter import ClipSpec, FaceClip, NoClip, cut_clips
 from train.data.layouts import Layout, VideoSet, find_videos
 from train.data.shards import PreparedWriter, PrepareError, label
@@ -129,6 +130,7 @@ def prepare(
         "compression": compression,
         "splits": None if splits is None else sorted(splits),
         "seed": seed,
+        "residuals": RESIDUALS_VERSION,
     }
     with PreparedWriter(out, {**settings, "spec": asdict(spec)}, max_bytes=shard_mb * 2**20) as writer:
         todo = []

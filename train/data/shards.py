@@ -2,7 +2,8 @@
 
 A prepared data set is a folder with these files:
 
-    train-000.tar …   `<clip>.<NN>.jpg`, the frames of a clip next to each other
+    train-000.tar …   `<clip>.<NN>.jpg`, the crops of a clip next to each other, and their temporal
+                      residuals `<clip>.residuals.npy`
     clips.csv         one line per clip
     skipped.csv       videos without a clip, with the reason
     prepared.json     settings and counts
@@ -26,12 +27,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
+import numpy as np
+
 from runtime.files import write_atomically
 from train.data.clip_cutter import FaceClip
 from train.data.videos import Video
 from train.errors import TrainError
 
 JOURNAL = "progress.jsonl"
+RESIDUALS_SUFFIX = "residuals.npy"
 COLUMNS = (
     "shard",
     "clip",
@@ -98,12 +102,12 @@ class ShardWriter:
         """Number of the current shard and bytes in it."""
         return [self.number, self._file.tell()]
 
-    def add(self, clip: str, jpegs: Sequence[bytes]) -> str:
+    def add(self, name: str, clip: FaceClip) -> str:
         """Append a clip.
 
         Args:
-            clip: Name of the clip, without dots.
-            jpegs: Frames as JPEG.
+            name: Name of the clip, without dots.
+            clip: The clip.
 
         Returns:
             Name of the shard that the clip is in.
@@ -112,14 +116,20 @@ class ShardWriter:
             self._end()
             self.number += 1
             self._file = self._open(0)
-        for index, jpeg in enumerate(jpegs):
-            member = tarfile.TarInfo(f"{clip}.{index:02}.jpg")
-            member.size = len(jpeg)
-            # Without owner and time, the same videos give the same bytes.
-            self._file.write(member.tobuf(tarfile.GNU_FORMAT))
-            self._file.write(jpeg)
-            self._file.write(b"\0" * (-len(jpeg) % tarfile.BLOCKSIZE))
+        for index, jpeg in enumerate(clip.jpegs):
+            self._write(f"{name}.{index:02}.jpg", jpeg)
+        residuals = io.BytesIO()
+        np.save(residuals, clip.residuals)
+        self._write(f"{name}.{RESIDUALS_SUFFIX}", residuals.getvalue())
         return self._path.name
+
+    def _write(self, name: str, content: bytes) -> None:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        # Without owner and time, the same videos give the same bytes.
+        self._file.write(member.tobuf(tarfile.GNU_FORMAT))
+        self._file.write(content)
+        self._file.write(b"\0" * (-len(content) % tarfile.BLOCKSIZE))
 
     def sync(self) -> None:
         """Flush everything written so far to the disk."""
@@ -216,7 +226,7 @@ class PreparedWriter:
         rows = []
         for number, clip in enumerate(clips):
             key = f"{video.name}_{number}"
-            shard = self._writers[split].add(key, clip.jpegs)
+            shard = self._writers[split].add(key, clip)
             rows.append(
                 {
                     "shard": shard,

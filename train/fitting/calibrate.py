@@ -22,7 +22,7 @@ from train.data.clip_set import read_clip_set
 from train.errors import TrainError
 from train.fitting.platt_scaling import CalibrationError, fit_platt, with_thresholds
 from train.fitting.temporal_classifier import fit_temporal_classifier
-from train.fitting.temporal_examples import TemporalClassifierError, clip_examples
+from train.fitting.temporal_examples import TemporalClassifierError, temporal_examples
 from train.models.checkpoint import save_calibration, save_temporal
 from train.scoring.clip_scores import ClipScores, add_temporal
 from train.scoring.held_out import held_out_entries, held_out_sets, score_held_out
@@ -65,7 +65,7 @@ def calibrate_checkpoint(
         checkpoint: Directory of the checkpoint.
         data: The clip sets that it was trained on.
         val_groups: Groups held out of clip sets that state no split.
-        seed: Seed of the augmentation.
+        seed: Seed of the choice of clips, where a set has very many.
         console: Console of the progress lines; standard error by default.
 
     Raises:
@@ -77,11 +77,9 @@ def calibrate_checkpoint(
     if not held_out_data:
         return
     with open_scorer(checkpoint, temporal=False) as scorer:
-        held_out = score_held_out(
-            scorer, held_out_data, groups=val_groups or None, keep_residuals=True, console=console
-        )
+        held_out = score_held_out(scorer, held_out_data, groups=val_groups or None, console=console)
         try:
-            temporal, calibration = _fit_both(scorer, data, held_out, val_groups, seed, console)
+            temporal, calibration = _fit_both(scorer, data, held_out, val_groups, seed)
         except CalibrationError as error:
             console.log(f"no temporal classifier: {error}")
         else:
@@ -112,7 +110,7 @@ def refit_temporal(
             calibration are fitted on their held-out clips.
         val_groups: Groups held out of clip sets that state no split; empty for those that the model's own
             training held out.
-        seed: Seed of the augmentation.
+        seed: Seed of the choice of clips, where a set has very many.
         name: New name of a bundle; None to keep its name.
         console: Console of the progress lines; standard error by default.
 
@@ -133,10 +131,9 @@ def refit_temporal(
             scorer,
             _unseen_sets(data, groups, scorer),
             groups=groups or None,
-            keep_residuals=True,
             console=console,
         )
-        temporal, calibration = _fit_both(scorer, data, held_out, groups, seed, console)
+        temporal, calibration = _fit_both(scorer, data, held_out, groups, seed)
     try:
         if (model / MANIFEST_FILE).is_file():
             renamed = {} if name is None else {"name": name}
@@ -174,14 +171,14 @@ def _fit_both(
     held_out: Sequence[ClipScores],
     groups: Collection[str],
     seed: int,
-    console: Console,
 ) -> tuple[TemporalClassifier, Calibration]:
     """Fit the temporal classifier, and the calibration of the model with it."""
-    examples = clip_examples(scorer, data, groups, seed, console)
+    examples = temporal_examples(scorer, data, groups, seed)
     temporal = fit_temporal_classifier(examples, held_out, scorer.window)
     scores = [
-        clip if clip.residuals is None else add_temporal(clip, clip.residuals, temporal, scorer)
+        add_temporal(clip, clip.residuals, temporal, scorer)
         for clip in held_out
+        if clip.residuals is not None
     ]
     return temporal, fit_calibration(scores)
 

@@ -18,11 +18,11 @@ from sklearn.model_selection import GroupKFold
 from runtime.model.calibration import Calibration
 from runtime.model.temporal_classifier import TemporalClassifier, temporal_features
 from train.fitting.platt_scaling import CalibrationError, fit_platt
-from train.fitting.temporal_examples import ClipExamples, Examples, TemporalClassifierError
+from train.fitting.temporal_examples import Examples, TemporalClassifierError
 from train.scoring.clip_scores import ClipScores
 from train.scoring.score_table import video_scores
 
-INVERSE_PENALTY = 0.3
+INVERSE_PENALTY = 0.03
 """`C` of scikit-learn's LogisticRegression."""
 MIN_SPREAD = 1e-3
 """Lower bound of standard deviations, so that a constant feature does not divide by zero."""
@@ -34,12 +34,12 @@ FOLDS = 10
 
 
 def fit_temporal_classifier(
-    clips: ClipExamples, held_out: Sequence[ClipScores], window: int
+    examples: Examples, held_out: Sequence[ClipScores], window: int
 ) -> TemporalClassifier:
     """Fit a temporal classifier in the units of the network's logits.
 
     Args:
-        clips: Examples of the training clips.
+        examples: Examples of the training clips.
         held_out: Scores of held-out clips.
         window: Number of crops of the model's window.
 
@@ -47,9 +47,9 @@ def fit_temporal_classifier(
         TemporalClassifierError: There are too few clips, or the residuals do not separate real from fake.
         CalibrationError: The network's scores of the held-out clips do not separate real from fake.
     """
-    classifier = _fit(clips.of_clips(), window)
+    classifier = _fit(examples, window)
     try:
-        own = fit_platt(*_cross_validated(clips, window))
+        own = fit_platt(*_cross_validated(examples, window))
     except CalibrationError as error:
         raise TemporalClassifierError(
             "temporal residuals do not separate real from fake clips that were not fitted on; give more clips"
@@ -67,15 +67,16 @@ def fit_temporal_classifier(
 
 def _fit(examples: Examples, window: int) -> TemporalClassifier:
     """Fit a classifier without scaling its logits by their confidence on unseen clips."""
-    windows, fake = examples.windows, examples.fake
-    centre = np.asarray(np.nanmean(windows, axis=(0, 1), dtype=np.float64))
-    scale = np.maximum(np.nanstd(windows, axis=(0, 1), dtype=np.float64), MIN_SPREAD)
+    windows = examples.windows
+    # A residual that no clip contains has the mean 0, and a constant feature.
+    count = np.maximum(np.count_nonzero(~np.isnan(windows), axis=(0, 1)), 1)
+    centre = np.nansum(windows, axis=(0, 1), dtype=np.float64) / count
+    variance = np.nansum((windows - centre) ** 2, axis=(0, 1)) / count
+    scale = np.maximum(np.sqrt(variance), MIN_SPREAD)
     features = temporal_features(windows, centre, scale)
     mean, spread = features.mean(0), np.maximum(features.std(0), MIN_SPREAD)
-    # Both classes have the same total weight; the sum of all weights is the number of clips.
-    balance = np.where(fake, 0.5 / examples.weight[fake].sum(), 0.5 / examples.weight[~fake].sum())
     regression = LogisticRegression(C=INVERSE_PENALTY, max_iter=2000)
-    regression.fit((features - mean) / spread, fake, balance * examples.weight * examples.weight.sum())
+    regression.fit((features - mean) / spread, examples.fake, _weights(examples))
     weights = regression.coef_[0] / spread
     return TemporalClassifier(
         centre=tuple(centre.tolist()),
@@ -87,17 +88,32 @@ def _fit(examples: Examples, window: int) -> TemporalClassifier:
     )
 
 
-def _cross_validated(clips: ClipExamples, window: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _weights(examples: Examples) -> NDArray[np.float64]:
+    """Return the weights of the clips.
+
+    Both classes weigh the same, within a class all data sets, and within these all clips: a large data set
+    must not outvote the cameras of the small ones. The sum is the number of videos.
+    """
+    weights = np.zeros(len(examples.fake))
+    for fake in (False, True):
+        own = examples.fake == fake
+        for number in set(examples.sets[own].tolist()):
+            part = own & (examples.sets == number)
+            weights[part] = 1 / np.count_nonzero(part)
+        weights[own] *= 0.5 * len(set(examples.videos.tolist())) / weights[own].sum()
+    return weights
+
+
+def _cross_validated(examples: Examples, window: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return each video's mean logit by classifiers fitted without its group, and its label."""
-    logits = np.empty(len(clips.fake))
-    unchanged = clips.unchanged()
-    folds = GroupKFold(min(FOLDS, len(set(clips.groups.tolist()))))
-    for fitted, held_out in folds.split(unchanged, groups=clips.groups):
-        if len(set(clips.fake[fitted].tolist())) < 2:
+    logits = np.empty(len(examples.fake))
+    folds = GroupKFold(min(FOLDS, len(set(examples.groups.tolist()))))
+    for fitted, held_out in folds.split(examples.windows, groups=examples.groups):
+        if len(set(examples.fake[fitted].tolist())) < 2:
             raise TemporalClassifierError(
                 "the temporal classifier needs real and fake clips in most of the groups; give more clips"
             )
-        mask = np.isin(np.arange(len(unchanged)), fitted)
-        logits[held_out] = _fit(clips.of_clips(mask), window).logits(unchanged[held_out])
-    videos = [clips.videos == name for name in sorted(set(clips.videos.tolist()))]
-    return np.array([logits[own].mean() for own in videos]), np.array([clips.fake[own][0] for own in videos])
+        logits[held_out] = _fit(examples.select(fitted), window).logits(examples.windows[held_out])
+    videos = [examples.videos == name for name in sorted(set(examples.videos.tolist()))]
+    fake = np.array([examples.fake[own][0] for own in videos])
+    return np.array([logits[own].mean() for own in videos]), fake

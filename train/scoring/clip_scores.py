@@ -21,7 +21,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from runtime.model.temporal_classifier import TemporalClassifier
 from runtime.model.video_score import scored_windows
 from streams.features.face_motion import clip_motion, is_still
-from streams.features.temporal_residuals import clip_residuals
 from train.data.clip_set import ClipSet, Entry, LabelledClip, load_clips
 from train.data.crops import recrop
 from train.scoring.scorer import Scorer
@@ -48,11 +47,11 @@ class ClipScores:
         network_logits: Logits of the same windows without the temporal classifier.
         short_window_logits: Logit of each window of `min_frames`.
         frame_logits: Logit of each crop (see `score_clips`).
-        moving: Whether each window of `scan` has motion, in the order of the windows; None if it was not
-            measured. With a temporal classifier, `scan_logits` and `scan_network_logits` contain the windows
+        moving: Whether each window of `scan` has motion, in the order of the windows; None without temporal
+            residuals. With a temporal classifier, `scan_logits` and `scan_network_logits` contain the windows
             with motion only, because `scan` gives the others no score.
-        residuals: Temporal residuals float32 `(samples, RESIDUALS)` if they were asked for and the clip has a
-            window; None otherwise.
+        residuals: Temporal residuals float32 `(samples, NUM_RESIDUALS)`; None if the clip has none, is too
+            short for a window, or was transformed. The temporal classifier adds nothing then.
     """
 
     clip: str
@@ -77,7 +76,6 @@ def score_clips(
     scorer: Scorer,
     *,
     transform: Transform | None = None,
-    keep_residuals: bool = False,
 ) -> Iterator[ClipScores]:
     """Score clips.
 
@@ -89,21 +87,22 @@ def score_clips(
         clips: The clips.
         scorer: The model.
         transform: Returns the frames to score instead of the clip's own; None for the clip's own.
-        keep_residuals: Whether to keep the temporal residuals, for `add_temporal`.
 
     Returns:
         The scores, in the order of the clips.
     """
     waiting: list[tuple[LabelledClip, NDArray[np.uint8]]] = []
     for clip in clips:
-        frames = clip.frames if transform is None else transform(clip)
-        crops = recrop(frames, margin=clip.margin, to_margin=scorer.crop_margin, size=scorer.input_size)
+        if transform is not None:
+            # The stored residuals are of the frames as they were.
+            clip = replace(clip, frames=transform(clip), residuals=None)
+        crops = recrop(clip.frames, margin=clip.margin, to_margin=scorer.crop_margin, size=scorer.input_size)
         waiting.append((clip, crops))
         if sum(len(crops) for _, crops in waiting) >= BATCH:
-            yield from _score(waiting, scorer, keep_residuals)
+            yield from _score(waiting, scorer)
             waiting = []
     if waiting:
-        yield from _score(waiting, scorer, keep_residuals)
+        yield from _score(waiting, scorer)
 
 
 def score_clip_set(
@@ -114,7 +113,6 @@ def score_clip_set(
     console: Console | None = None,
     title: str = "scoring",
     transform: Transform | None = None,
-    keep_residuals: bool = False,
 ) -> list[ClipScores]:
     """Score clips of a clip set, with a progress bar.
 
@@ -125,7 +123,6 @@ def score_clip_set(
         console: Console of the progress bar; standard error by default.
         title: Title of the progress bar.
         transform: As for `score_clips`.
-        keep_residuals: As for `score_clips`.
 
     Returns:
         One entry per clip.
@@ -137,7 +134,7 @@ def score_clip_set(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         clips = progress.track(load_clips(clip_set, entries), total=len(entries), description=title)
-        return list(score_clips(clips, scorer, transform=transform, keep_residuals=keep_residuals))
+        return list(score_clips(clips, scorer, transform=transform))
 
 
 def add_temporal(
@@ -147,7 +144,7 @@ def add_temporal(
 
     Args:
         scores: Scores without a temporal classifier.
-        residuals: Temporal residuals of the clip, float32 `(samples, RESIDUALS)`.
+        residuals: Temporal residuals of the clip, float32 `(samples, NUM_RESIDUALS)`.
         temporal: The temporal classifier.
         scorer: The model that the scores are of, for the lengths of its windows.
 
@@ -167,21 +164,16 @@ def add_temporal(
     )
 
 
-def _score(
-    batch: Sequence[tuple[LabelledClip, NDArray[np.uint8]]], scorer: Scorer, keep_residuals: bool
-) -> Iterator[ClipScores]:
+def _score(batch: Sequence[tuple[LabelledClip, NDArray[np.uint8]]], scorer: Scorer) -> Iterator[ClipScores]:
     joined = np.concatenate([crops for _, crops in batch])
     features = np.concatenate([scorer.features(joined[i : i + BATCH]) for i in range(0, len(joined), BATCH)])
     ends = np.cumsum([len(crops) for _, crops in batch])
     for (clip, crops), own in zip(batch, np.split(features, ends[:-1]), strict=True):
         scores = _network_scores(clip, own, scorer)
-        if scores.network_logits and (keep_residuals or scorer.temporal is not None):
-            residuals = clip_residuals(crops, scorer.crop_margin)
-            scores = replace(scores, moving=_moving(crops, scorer))
+        if scores.network_logits and clip.residuals is not None:
+            scores = replace(scores, moving=_moving(crops, scorer), residuals=clip.residuals)
             if scorer.temporal is not None:
-                scores = add_temporal(scores, residuals, scorer.temporal, scorer)
-            if keep_residuals:
-                scores = replace(scores, residuals=residuals)
+                scores = add_temporal(scores, clip.residuals, scorer.temporal, scorer)
         yield scores
 
 

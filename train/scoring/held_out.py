@@ -61,7 +61,6 @@ def score_held_out(
     *,
     split: Split = "val",
     groups: Collection[str] | None = None,
-    keep_residuals: bool = False,
     console: Console | None = None,
 ) -> list[ClipScores]:
     """Score the clips that were held out of the training.
@@ -71,7 +70,6 @@ def score_held_out(
         data: Clip sets.
         split: The split to score in clip sets that state splits.
         groups: The groups to score in clip sets that state none; None for all groups.
-        keep_residuals: As for `score_clips`.
         console: Console of the progress bar; standard error by default.
 
     Returns:
@@ -89,7 +87,6 @@ def score_held_out(
             held_out_entries(clip_set, split=split, groups=groups),
             console=console,
             title="scoring held-out clips",
-            keep_residuals=keep_residuals,
         )
         # Videos of two clip sets may have the same name.
         scores += [replace(score, video=f"{number}/{score.video}") for score in own]

@@ -20,7 +20,7 @@ from runtime.model.temporal_classifier import (
     temporal_features,
     write_temporal_classifier,
 )
-from streams.features.temporal_residuals import NUM_RESIDUALS
+from streams.features.temporal_residuals import LAG, NUM_RESIDUALS
 
 RNG = np.random.default_rng(0)
 CLASSIFIER = TemporalClassifier(
@@ -42,15 +42,15 @@ def test_the_logit_is_the_weighted_sum_of_quantiles() -> None:
     """The logit equals the definition, written out residual by residual."""
     window = windows(1, 16)
     expected = CLASSIFIER.bias
-    for lag, residuals in ((1, range(HALF)), (2, range(HALF, NUM_RESIDUALS))):
+    for number, residuals in enumerate((range(HALF), range(HALF, NUM_RESIDUALS))):
         for q, quantile in enumerate(QUANTILES):
             for i in residuals:
                 level = np.clip(
-                    (window[0, lag:, i] - CLASSIFIER.centre[i]) / CLASSIFIER.scale[i],
+                    (window[0, number * LAG :, i] - CLASSIFIER.centre[i]) / CLASSIFIER.scale[i],
                     -MAX_DEVIATION,
                     MAX_DEVIATION,
                 )
-                at = (lag - 1) * len(QUANTILES) * HALF + q * HALF + i % HALF
+                at = number * len(QUANTILES) * HALF + q * HALF + i % HALF
                 expected += CLASSIFIER.weights[at] * np.quantile(level, quantile)
     held = CLASSIFIER.max_logit * np.tanh(expected / CLASSIFIER.max_logit)
     assert CLASSIFIER.logits(window)[0] == pytest.approx(held, abs=1e-4)
@@ -66,14 +66,24 @@ def test_logits_stay_below_the_limit() -> None:
     assert small.logits(windows(3, 16)) == pytest.approx(plain, abs=1e-4)
 
 
-def test_residuals_against_crops_before_the_window_are_ignored() -> None:
+def test_comparisons_with_samples_before_the_window_are_ignored() -> None:
     """They may hold any value, NaN included."""
     window = windows(3, 8)
     cut = window.copy()
-    cut[:, 0] = np.nan
-    cut[:, 1, HALF:] = np.nan
+    cut[:, :LAG, HALF:] = np.nan
     np.testing.assert_array_equal(CLASSIFIER.logits(window), CLASSIFIER.logits(cut))
     assert np.isfinite(CLASSIFIER.logits(cut)).all()
+
+
+def test_missing_residuals_are_left_out() -> None:
+    """NaN does not count in a quantile; a residual that is always NaN counts as the mean in training."""
+    centre, scale = np.zeros(NUM_RESIDUALS), np.ones(NUM_RESIDUALS)
+    window = windows(1, 16)
+    window[0, 3:, 5] = np.nan
+    window[0, :, 7] = np.nan
+    features = temporal_features(window, centre, scale)[0].reshape(2, len(QUANTILES), HALF)[0]
+    assert features[:, 5] == pytest.approx(np.quantile(window[0, :3, 5], QUANTILES), abs=1e-6)
+    assert features[:, 7] == pytest.approx(np.zeros(3))
 
 
 def test_short_windows_have_smaller_logits() -> None:

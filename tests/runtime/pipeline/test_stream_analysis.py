@@ -19,7 +19,7 @@ from runtime.model.bundle import Bundle, load_bundle
 from runtime.pipeline.stream_analysis import FaceVerdict, StreamAnalysis
 from streams.faces.crop import Box
 from streams.faces.finder import Face
-from streams.features.temporal_residuals import clip_residuals
+from streams.features.temporal_residuals import FaceContext, ResidualMeter
 from streams.input.frame import Frame
 from tests.support.temporal import uniform_temporal_classifier
 
@@ -133,15 +133,18 @@ def test_temporal_classifier_is_added_to_the_logit_of_the_head(
             features=engine,
             finder=ScriptedFinder(*[[(3, LEFT), (4, RIGHT)]] * 14),
         )
-        crops = []
+        contexts: list[tuple[FaceContext | None, ...]] = []
         for index in range(14):
             observed = analysis.observe(frame_at(index, segment=2 if index >= 9 else 1))
-            crops.append(observed.crops)
+            contexts.append(observed.contexts)
             verdicts = analysis.score(observed, engine.features(observed.crops))
             logits[with_temporal].append([verdict.logit for verdict in verdicts])
     for face in (0, 1):
         for first, end in ((0, 6), (1, 9), (9, 13), (9, 14)):
-            own = clip_residuals(np.stack([each[face] for each in crops[first:end]]), bundle.crop_margin)
+            meter = ResidualMeter()
+            own = np.stack(
+                [meter.measure(c) for each in contexts[first:end] if (c := each[face]) is not None]
+            )
             total, head = logits[True][end - 1][face], logits[False][end - 1][face]
             assert total is not None
             assert head is not None

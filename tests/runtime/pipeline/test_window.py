@@ -7,7 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from runtime.pipeline.window import FaceWindow
-from streams.features.temporal_residuals import NUM_RESIDUALS, ResidualMeter, clip_residuals
+from streams.features.temporal_residuals import NUM_RESIDUALS, ResidualMeter
+from tests.support.temporal import context_of, residuals_of
 
 DIM = 4
 
@@ -89,12 +90,14 @@ def test_wrong_shapes_are_refused() -> None:
 def test_residuals_roll_with_the_window() -> None:
     """Residuals equal those of the whole clip, keep the newest samples, and restart after a clear."""
     crops = np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), np.uint8)
-    window = FaceWindow(4, DIM, ResidualMeter(1.3))
+    window = FaceWindow(4, DIM, ResidualMeter())
     for i, one in enumerate(crops):
-        window.push(float(i), one, feature(i))
+        window.push(float(i), one, feature(i), context=context_of(one))
     assert window.window_residuals().shape == (4, NUM_RESIDUALS)
-    np.testing.assert_array_equal(window.window_residuals(), clip_residuals(crops, 1.3)[-4:])
+    np.testing.assert_array_equal(window.window_residuals(), residuals_of(crops)[-4:])
     window.clear()
     for i, one in enumerate(crops[:3]):
-        window.push(float(i), one, feature(i))
-    np.testing.assert_array_equal(window.window_residuals(), clip_residuals(crops[:3], 1.3))
+        window.push(float(i), one, feature(i), context=context_of(one))
+    np.testing.assert_array_equal(window.window_residuals(), residuals_of(crops[:3]))
+    with pytest.raises(ValueError, match="needs the context"):
+        window.push(9.0, crops[0], feature(9))

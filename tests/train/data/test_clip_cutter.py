@@ -13,6 +13,7 @@ from runtime.engines.factory import detector_infer
 from streams.errors import SourceError
 from streams.faces.detector import Detector
 from streams.faces.finder import FaceFinder
+from streams.features.temporal_residuals import NUM_RESIDUALS
 from train.data.clip_cutter import ClipSpec, FaceSample, NoClip, choose_windows, consecutive_runs, cut_clips
 
 Film = Callable[..., Path]
@@ -23,7 +24,7 @@ SPEC = ClipSpec(size=64, sample_hz=10, frames=8, min_frames=4, per_video=None)
 def samples(first: int, count: int, *, height: float = 50, skip: tuple[int, ...] = ()) -> list[FaceSample]:
     """Return consecutive samples of one face, except for some."""
     return [
-        FaceSample(sample=i, pts_s=i / 10, height=height, jpeg=b"")
+        FaceSample(sample=i, pts_s=i / 10, height=height, jpeg=b"", residuals=np.zeros(NUM_RESIDUALS, np.float32))
         for i in range(first, first + count)
         if i not in skip
     ]

@@ -7,8 +7,10 @@ import json
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from streams.features.temporal_residuals import NUM_RESIDUALS
 from train.data.clip_cutter import FaceClip
 from train.data.shards import JOURNAL, PreparedWriter, PrepareError, ShardWriter
 from train.data.videos import Video
@@ -32,7 +34,10 @@ def video(name: str, *, fake: bool = False, split: str = "train") -> Video:
 def clip(content: str, frames: int = 3) -> FaceClip:
     """Return a clip whose frames are recognisable bytes."""
     return FaceClip(
-        jpegs=tuple(f"{content}{i}".encode() for i in range(frames)), sample_hz=8.3333, height=71.26
+        jpegs=tuple(f"{content}{i}".encode() for i in range(frames)),
+        sample_hz=8.3333,
+        height=71.26,
+        residuals=np.full((frames, NUM_RESIDUALS), 0.5, np.float32),
     )
 
 
@@ -44,11 +49,12 @@ def members(path: Path) -> list[str]:
 
 def test_shards_contain_whole_clips(tmp_path: Path) -> None:
     """A full shard is closed before the next clip, so the frames of a clip are in one shard."""
-    writer = ShardWriter(tmp_path, "train", max_bytes=4000)
-    shards = [writer.add(f"clip_{i}", clip(str(i)).jpegs) for i in range(4)]
+    writer = ShardWriter(tmp_path, "train", max_bytes=6000)
+    shards = [writer.add(f"clip_{i}", clip(str(i))) for i in range(4)]
     writer.close()
     assert shards == ["train-000.tar"] * 2 + ["train-001.tar"] * 2
-    assert members(tmp_path / "train-001.tar") == [f"clip_{i}.{n:02}.jpg" for i in (2, 3) for n in range(3)]
+    parts = [*(f"{n:02}.jpg" for n in range(3)), "residuals.npy"]
+    assert members(tmp_path / "train-001.tar") == [f"clip_{i}.{part}" for i in (2, 3) for part in parts]
     with tarfile.open(tmp_path / "train-000.tar") as tar:
         extracted = tar.extractfile("clip_1.02.jpg")
         assert extracted is not None
@@ -59,9 +65,9 @@ def test_long_names_are_kept(tmp_path: Path) -> None:
     """Names longer than the 100 characters of the original tar format are supported."""
     name = "n" * 150
     writer = ShardWriter(tmp_path, "val", max_bytes=10_000)
-    writer.add(name, [b"x"])
+    writer.add(name, clip("x", 1))
     writer.close()
-    assert members(tmp_path / "val-000.tar") == [f"{name}.00.jpg"]
+    assert members(tmp_path / "val-000.tar") == [f"{name}.00.jpg", f"{name}.residuals.npy"]
 
 
 def write_all(folder: Path, *, stop_after: int | None = None, max_bytes: int = 6000) -> None:
@@ -79,8 +85,8 @@ def write_all(folder: Path, *, stop_after: int | None = None, max_bytes: int = 6
                 writer.add(entry, names[-1], [clip(f"{i}a"), clip(f"{i}b", 2)])
             if stop_after is not None and i + 1 == stop_after:
                 # A killed run leaves clips that are not in the journal, and an incomplete line.
-                writer._writers[str(entry.split)].add("torn", [b"torn"] * 40)
-                writer._writers[str(entry.split)].add("torn2", [b"torn"] * 40)
+                writer._writers[str(entry.split)].add("torn", clip("torn", 40))
+                writer._writers[str(entry.split)].add("torn2", clip("torn", 40))
                 writer._journal.write(b'{"video": "v5')
                 return
         writer.finish(names, {"videos": 6})
@@ -122,7 +128,7 @@ def test_the_csv_files_list_clips_and_skipped_videos(tmp_path: Path) -> None:
     }
     for row in rows:
         inside = [name for name in members(tmp_path / row["shard"]) if name.startswith(row["clip"] + ".")]
-        assert len(inside) == int(row["frames"])
+        assert len(inside) == int(row["frames"]) + 1
     assert (tmp_path / "skipped.csv").read_text() == "path,reason\nv2.mp4,two lines\n"
     assert json.loads((tmp_path / "prepared.json").read_text()) == {**SETTINGS, "videos": 6}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import tarfile
 from collections.abc import Collection
 from pathlib import Path
@@ -11,6 +13,8 @@ import numpy as np
 from rich.console import Console
 from skimage.data import astronaut
 
+from streams.features.temporal_residuals import VERSION
+from tests.support.temporal import residuals_of
 from tests.train.conftest import write_clip
 
 QUIET = Console(quiet=True)
@@ -41,5 +45,13 @@ def write_clips(
                 flickering = moved + (rng.uniform(-10, 10) * middle if fake else 0)
                 images.append(np.clip(flickering, 0, 255).astype(np.uint8)[..., ::-1])
             lines.append(write_clip(tar, clip, fake, group, images, ".png"))
+            stored = io.BytesIO()
+            np.save(stored, residuals_of(np.stack(images)))
+            member = tarfile.TarInfo(f"{clip}.residuals.npy")
+            member.size = stored.tell()
+            stored.seek(0)
+            tar.addfile(member, stored)
     (folder / "clips.csv").write_text("\n".join(lines) + "\n")
+    about = {"spec": {"margin": 1.3}, "notes": [], "residuals": VERSION}
+    (folder / "prepared.json").write_text(json.dumps(about))
     return folder

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from runtime.model.calibration import Calibration
 from runtime.model.video_score import scored_windows
 from runtime.pipeline.window import FaceWindow
-from streams.features.temporal_residuals import ResidualMeter, clip_residuals
-from tests.support.temporal import uniform_temporal_classifier
+from streams.features.temporal_residuals import ResidualMeter
+from tests.support.temporal import context_of, residuals_of, uniform_temporal_classifier
 from tests.train.scoring.support import difference_scorer, flat_clip
 from train.data.clip_set import LabelledClip
 from train.scoring.clip_scores import BATCH, add_temporal, score_clips
@@ -46,12 +46,12 @@ def test_temporal_logits_are_added_to_windows_and_not_to_frames() -> None:
     """The temporal classifier's logit of each window is added; the network's logits are kept beside it."""
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (10, 8, 8, 3), np.uint8)
-    noisy = replace(flat_clip([0]), frames=frames)
+    residuals = residuals_of(frames)
+    noisy = replace(flat_clip([0]), frames=frames, residuals=residuals)
     temporal = uniform_temporal_classifier(0.05, bias=1.0, window=4)
     scorer = difference_scorer()
-    (plain,) = score_clips([noisy], scorer, keep_residuals=True)
+    (plain,) = score_clips([noisy], scorer)
     (scores,) = score_clips([noisy], replace(scorer, temporal=temporal))
-    residuals = clip_residuals(frames, 1.3)
     added = [float(temporal.logits(residuals[None, start : start + 4])[0]) for start in (0, 4, 6)]
     assert all(added)
     assert scores.network_logits == plain.window_logits
@@ -62,14 +62,29 @@ def test_temporal_logits_are_added_to_windows_and_not_to_frames() -> None:
     assert scores.window_logits == pytest.approx(np.add(plain.window_logits, added), rel=1e-5)
     assert scores.short_window_logits == plain.short_window_logits
     assert scores.frame_logits == plain.frame_logits
+    assert plain.residuals is residuals
+    assert add_temporal(plain, residuals, temporal, scorer) == scores
+
+
+@pytest.mark.parametrize("transformed", [False, True])
+def test_without_residuals_the_network_alone_is_scored(transformed: bool) -> None:
+    """A clip without temporal residuals, or with other frames than they were measured on, has none."""
+    frames = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), np.uint8)
+    clip = replace(flat_clip([0]), frames=frames, residuals=residuals_of(frames) if transformed else None)
+    temporal = uniform_temporal_classifier(0.05, bias=1.0, window=4)
+    (scores,) = score_clips(
+        [clip],
+        replace(difference_scorer(), temporal=temporal),
+        transform=(lambda clip: clip.frames) if transformed else None,
+    )
     assert scores.residuals is None
-    assert plain.residuals is not None
-    assert add_temporal(plain, plain.residuals, temporal, scorer) == scores
+    assert scores.window_logits == scores.network_logits
+    assert scores.scan_logits == scores.scan_network_logits
 
 
 def test_clip_shorter_than_min_frames_has_no_window() -> None:
     """Nothing is padded: the clip has frame logits for diagnosis, and no window."""
-    (scores,) = score_clips([flat_clip([7])], difference_scorer(), keep_residuals=True)
+    (scores,) = score_clips([flat_clip([7])], difference_scorer())
     assert scores.window_logits == scores.short_window_logits == ()
     assert scores.residuals is None
     assert scores.frame_logits == pytest.approx([0.04])
@@ -122,14 +137,17 @@ def test_windows_without_motion_are_left_out_as_in_scan() -> None:
     shown = [0, 1, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]
     temporal = uniform_temporal_classifier(0.05, bias=1.0, window=8)
     scorer = replace(difference_scorer(window=8, min_frames=2), input_size=48, temporal=temporal)
-    (scores,) = score_clips([replace(flat_clip([0]), frames=faces[shown])], scorer)
-    window = FaceWindow(8, 1, ResidualMeter(1.3))
+    moving = replace(flat_clip([0]), frames=faces[shown], residuals=residuals_of(faces[shown]))
+    (scores,) = score_clips([moving], scorer)
+    window = FaceWindow(8, 1, ResidualMeter())
     still = []
     for index, face in enumerate(shown):
-        window.push(index / 8, faces[face], np.zeros(1, np.float32))
+        window.push(index / 8, faces[face], np.zeros(1, np.float32), context=context_of(faces[face]))
         still.append(window.still)
     assert scores.moving == tuple(value is False for value in still[1:])
     assert {True, False} <= set(scores.moving)
     assert len(scores.scan_logits) == len(scores.scan_network_logits) == sum(scores.moving)
-    (frozen,) = score_clips([replace(flat_clip([0]), frames=faces[[0] * 14])], scorer)
+    still_faces = faces[[0] * 14]
+    frozen_clip = replace(flat_clip([0]), frames=still_faces, residuals=residuals_of(still_faces))
+    (frozen,) = score_clips([frozen_clip], scorer)
     assert len(video_scores([frozen], Calibration())) == 0

@@ -1,0 +1,30 @@
+"""Crops of a face with its surroundings, for temporal residuals."""
+
+from __future__ import annotations
+
+from streams.faces.crop import Box, crop_face, square
+from streams.features.temporal_residuals import MARGIN, SIZE, FaceContext
+from streams.input.frame import Frame
+
+
+def cut_context(frame: Frame, box: Box) -> FaceContext:
+    """Cut a face with its surroundings from a sample and from the frame before it.
+
+    Args:
+        frame: The sample.
+        box: Face box in pixels of the frame.
+
+    Raises:
+        ValueError: The box is empty or not finite.
+    """
+    x, y, side = square(box, MARGIN)
+    return FaceContext(
+        current=crop_face(frame.image, box, size=SIZE, margin=MARGIN),
+        previous=None if frame.previous is None else crop_face(frame.previous, box, size=SIZE, margin=MARGIN),
+        visible=(
+            max(0.0, -x / side),
+            max(0.0, -y / side),
+            min(1.0, (frame.width - x) / side),
+            min(1.0, (frame.height - y) / side),
+        ),
+    )
