@@ -41,6 +41,11 @@ def notes(
             f"crops are {clip_set.margin:g} face heights wide, live crops {scorer.crop_margin:g}: "
             "the model sees larger faces here than live"
         )
+    if scorer.temporal is not None and counts["videos_scored"] and not clip_set.has_residuals:
+        found.append(
+            "these clips contain no temporal residuals: the network alone is measured, and the thresholds "
+            "are not meant for it; measure the model with `unmask train benchmark`"
+        )
     if scorer.temporal is not None and not counts["videos_scored"]:
         found.append(
             "single frames have no temporal residuals, and the model was calibrated with its temporal "

@@ -159,7 +159,7 @@ def _robustness(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
         ],
     )
     about = f"By {rows[0]['level']}, {rows[0]['scores']} scores, one clip per video. "
-    return [about + "The crop is corrupted, not the frame that it was cut from.", table]
+    return [about + "Crops are corrupted, not whole frames, and scored by the network alone.", table]
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -46,11 +46,14 @@ def one_clip_per_video(
 
 
 def measure_robustness(
-    score: Callable[[str, Transform | None], Sequence[ClipScores]],
+    score: Callable[[str, Transform], Sequence[ClipScores]],
     calibration: Calibration,
     config: BootstrapConfig,
 ) -> list[dict[str, Any]]:
-    """Evaluate a model on the same clips without corruption and with each corruption.
+    """Evaluate a network on the same clips without corruption and with each corruption.
+
+    The temporal classifier is left out: crops are corrupted here, and its residuals need whole frames.
+    `unmask train benchmark --transcode` measures it.
 
     Args:
         score: Function that scores the clips, with a title for the progress bar and a transform of frames.
@@ -61,7 +64,8 @@ def measure_robustness(
         One row for clean clips, then one per corruption and severity.
     """
     clean = {"corruption": "none", "severity": 0, "strength": None}
-    rows = [clean | measure_summary(score("clean", None), calibration, config)]
+    unchanged = score("clean", lambda clip: clip.frames)
+    rows = [clean | measure_summary(unchanged, calibration, config)]
     for name, corruption in CORRUPTIONS.items():
         for severity, strength in enumerate(corruption.strengths, start=1):
 

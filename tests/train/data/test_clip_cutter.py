@@ -24,7 +24,9 @@ SPEC = ClipSpec(size=64, sample_hz=10, frames=8, min_frames=4, per_video=None)
 def samples(first: int, count: int, *, height: float = 50, skip: tuple[int, ...] = ()) -> list[FaceSample]:
     """Return consecutive samples of one face, except for some."""
     return [
-        FaceSample(sample=i, pts_s=i / 10, height=height, jpeg=b"", residuals=np.zeros(NUM_RESIDUALS, np.float32))
+        FaceSample(
+            sample=i, pts_s=i / 10, height=height, jpeg=b"", residuals=np.zeros(NUM_RESIDUALS, np.float32)
+        )
         for i in range(first, first + count)
         if i not in skip
     ]
