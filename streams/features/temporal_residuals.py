@@ -7,8 +7,7 @@ therefore compared:
 
 1. Dense optical flow from the earlier crop to the current one is computed.
 2. The current crop is warped back onto the earlier one, which removes the motion.
-3. Four measures (`MEASURES`) are computed in a 30 x 30 grid of cells, from the warped difference and the
-   flow.
+3. Four measures (`MEASURES`) are computed in a grid of cells, from the warped difference and the flow.
 4. Each measure is averaged over five regions of the face (`REGIONS`) and over a ring around it. The logarithm
    of the ratio of the two is returned: 0 where the face changes as its surroundings do.
 
@@ -56,11 +55,15 @@ VERSION = 2
 
 MARGIN = 2.2
 """Side of the crops divided by the height of the face box."""
-SIZE = 120
+SIZE = 180
 """Side of the crops in pixels."""
 GRID = 30
 """Cells per side of the grid."""
-BLUR_SIGMA = 0.6
+CELL = SIZE // GRID
+"""Side of a cell in pixels."""
+ROWS, COLUMNS = slice(1, 29), slice(4, 26)
+"""Cells that the regions and the ring reach; the others are not computed."""
+BLUR_SIGMA = 0.7
 """Standard deviation in pixels of the blur before comparison, which suppresses sensor and coding noise."""
 FLOORS = np.array([0.1, 0.1, 0.02, 0.1], np.float32)
 """Added to each measure before the logarithm, in the measure's unit; smaller values carry no information."""
@@ -101,7 +104,8 @@ class ResidualMeter:
     def __init__(self) -> None:
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         self._samples: deque[_Crop] = deque(maxlen=LAG)
-        self._pixels = np.stack(np.meshgrid(np.arange(SIZE), np.arange(SIZE)), axis=-1).astype(np.float32)
+        height, width = (CELL * (cells.stop - cells.start) for cells in (ROWS, COLUMNS))
+        self._pixels = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
 
     def measure(self, context: FaceContext) -> Residuals:
         """Compare a sample with what came before it.
@@ -148,16 +152,19 @@ class ResidualMeter:
 
 
 def _prepared(crop: NDArray[np.uint8], visible: tuple[float, float, float, float]) -> _Crop:
-    rgb = cv2.GaussianBlur(crop, (0, 0), BLUR_SIGMA)
+    used = crop[CELL * ROWS.start : CELL * ROWS.stop, CELL * COLUMNS.start : CELL * COLUMNS.stop]
+    rgb = cv2.GaussianBlur(used, (0, 0), BLUR_SIGMA)
     return _Crop(np.asarray(rgb, np.uint8), np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)), visible)
 
 
 def _cell_means(image: cv2.typing.MatLike) -> NDArray[np.float32]:
-    return np.asarray(cv2.resize(image, (GRID, GRID), interpolation=cv2.INTER_AREA), np.float32)
+    size = image.shape[1] // CELL, image.shape[0] // CELL
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
 def _upscaled(cells: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(cv2.resize(cells, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR), np.float32)
+    size = cells.shape[1] * CELL, cells.shape[0] * CELL
+    return np.asarray(cv2.resize(cells, size, interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def _visible_cells(crop: _Crop) -> tuple[int, int, int, int]:
@@ -168,7 +175,7 @@ def _visible_cells(crop: _Crop) -> tuple[int, int, int, int]:
 
 @lru_cache(maxsize=64)
 def _region_weights(*visible: tuple[int, int, int, int]) -> NDArray[np.float32]:
-    """Return the weights of the cells, float32 (regions + 1, GRID²): each region, and last the ring.
+    """Return the weights of the computed cells, float32 (regions + 1, cells): each region, and last the ring.
 
     Only cells inside all of the given limits are used. The weights of a row have the sum 1; all are NaN if
     too little of the region is left.
@@ -177,7 +184,7 @@ def _region_weights(*visible: tuple[int, int, int, int]) -> NDArray[np.float32]:
     left, top, right, bottom = np.array(visible).T
     inside[max(top) : min(bottom), max(left) : min(right)] = True
     whole = _whole_regions()
-    weights = whole * inside.ravel()
+    weights = whole * inside[ROWS, COLUMNS].ravel()
     sums = weights.sum(1, keepdims=True)
     enough = sums >= MIN_VISIBLE * whole.sum(1, keepdims=True)
     return np.where(enough, weights / np.maximum(sums, 1e-6), np.nan).astype(np.float32)
@@ -185,7 +192,7 @@ def _region_weights(*visible: tuple[int, int, int, int]) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=1)
 def _whole_regions() -> NDArray[np.float32]:
-    """Return the share of each cell in each region and in the ring, float32 (regions + 1, GRID²)."""
+    """Return the share of each computed cell in each region and in the ring, float32 (regions + 1, cells)."""
     steps = ((np.arange(SIZE) + 0.5) / SIZE * 2 - 1) * MARGIN
     # Coordinates relative to the centre of the face, in halves of its height.
     right, down = np.meshgrid(steps, steps)
@@ -199,5 +206,8 @@ def _whole_regions() -> NDArray[np.float32]:
     }
     ring = (radius > 1.15) & (radius < 2.0)
     return np.stack(
-        [_cell_means(mask.astype(np.float32)).ravel() for mask in (*(masks[r] for r in REGIONS), ring)]
+        [
+            _cell_means(mask.astype(np.float32))[ROWS, COLUMNS].ravel()
+            for mask in (*(masks[region] for region in REGIONS), ring)
+        ]
     )

@@ -94,8 +94,8 @@ def test_parts_outside_the_frame_are_left_out() -> None:
     crops = moving_face(2)
     whole = FaceContext(current=crops[1], previous=crops[0])
     cut = crops.copy()
-    cut[:, 90:] = 0
-    visible = replace(whole, current=cut[1], previous=cut[0], visible=(0.0, 0.0, 1.0, 90 / SIZE))
+    cut[:, 3 * SIZE // 4 :] = 0
+    visible = replace(whole, current=cut[1], previous=cut[0], visible=(0.0, 0.0, 1.0, 0.75))
     half = NUM_RESIDUALS // 2
     reference, inside = (ResidualMeter().measure(context)[:half] for context in (whole, visible))
     assert np.isfinite(inside).all()
