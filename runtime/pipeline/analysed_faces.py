@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Iterable, Sequence
+from statistics import fmean
 
 from runtime.messages import UncertainReason
 from runtime.model.bundle import Bundle
@@ -22,6 +24,9 @@ MAX_MISSES = 2
 # Rotation in degrees above which a face is not scored: the model knows upright faces only. Faces of ordinary
 # videos stay well below.
 MAX_ROLL = 50.0
+# A verdict is made from the mean logit of the windows of this many seconds, as the score of a video is from
+# all of its windows: single windows cross the thresholds back and forth.
+AVERAGED_S = 4.0
 
 
 class AnalysedFace:
@@ -42,6 +47,7 @@ class AnalysedFace:
         self.seen_s = 0.0
         self.box: Box = (0.0, 0.0, 0.0, 0.0)
         self.roll = 0.0
+        self._logits: deque[tuple[float, float]] = deque()
 
     @property
     def reason(self) -> UncertainReason | None:
@@ -50,9 +56,22 @@ class AnalysedFace:
             return "turned"
         return "no_motion" if self.window.still else None
 
+    def mean_logit(self, pts_s: float, logit: float) -> float:
+        """Add the logit of the newest window and return the mean of the last `AVERAGED_S`.
+
+        Args:
+            pts_s: Media time of the window's last sample in seconds.
+            logit: Logit of the window.
+        """
+        self._logits.append((pts_s, logit))
+        while pts_s - self._logits[0][0] > AVERAGED_S:
+            self._logits.popleft()
+        return fmean(value for _, value in self._logits)
+
     def restart(self) -> None:
         """Drop all samples, because the next one does not follow them."""
         self.window.clear()
+        self._logits.clear()
         self.decision.reset()
 
 

@@ -75,8 +75,8 @@ class FaceVerdict:
         face: Track id, never reused within the stream.
         state: See `runtime.pipeline.decision`; `stale` if the face is gone or its score has expired.
         p_fake: Calibrated probability of a fake, 0..1; None if the state is `warming` or `stale`.
-        logit: Output of the head and the temporal classifier from which `p_fake` was computed; None if there
-            is no score.
+        logit: Output of the head and the temporal classifier for the newest window; None if there is no
+            score. `p_fake` is that of the mean logit of the last seconds; see `AnalysedFace.mean_logit`.
         box: `(x, y, w, h)` in pixels of the frame.
         size: `(width, height)` of the frame in pixels.
         window_fill: Filled share of the window, 0..1.
@@ -342,7 +342,9 @@ class StreamAnalysis:
         verdicts = []
         for face in faces:
             logit = logits.get(face.id)
-            p_fake = None if logit is None else self._bundle.calibration.p_fake(logit)
+            p_fake = None
+            if logit is not None:
+                p_fake = self._bundle.calibration.p_fake(face.mean_logit(frame.pts_s, logit))
             reason = face.reason
             state = face.decision.update(p_fake, face.window.fill, observed.started, reason=reason)
             if state in SCORED_STATES:

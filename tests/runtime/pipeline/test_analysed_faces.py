@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from runtime.model.bundle import Bundle, load_bundle
-from runtime.pipeline.analysed_faces import AnalysedFaces, Turns
+from runtime.pipeline.analysed_faces import AVERAGED_S, AnalysedFace, AnalysedFaces, Turns
 from streams.faces.finder import Face
 from streams.input.continuity import MAX_BRIDGED_STEP
 
@@ -118,3 +118,13 @@ def test_face_that_is_missed_once_keeps_its_place() -> None:
     assert turns.select([face]) == (face,)
     assert turns.select([]) == ()
     assert turns.select([face, other]) == (face,)
+
+
+def test_the_logit_is_averaged_over_four_seconds(bundle: Bundle) -> None:
+    """The mean is that of the windows of the last seconds, and starts again with the window."""
+    face = AnalysedFace(1, bundle, expiry_s=1.0)
+    assert face.mean_logit(0.0, 3.0) == 3.0
+    assert face.mean_logit(2.0, 5.0) == 4.0
+    assert face.mean_logit(AVERAGED_S + 1.0, 7.0) == 6.0
+    face.restart()
+    assert face.mean_logit(6.0, -1.0) == -1.0
