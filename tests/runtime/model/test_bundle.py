@@ -125,7 +125,7 @@ def test_one_changed_byte_is_detected(bundle: Path, file: str) -> None:
     assert "SHA-256" in message
 
 
-@pytest.mark.parametrize(("version", "advice"), [(4, "update unmask"), (2, "export the bundle again")])
+@pytest.mark.parametrize(("version", "advice"), [(5, "update unmask"), (3, "export the bundle again")])
 def test_unknown_versions_are_refused_before_anything_else(bundle: Path, version: int, advice: str) -> None:
     """A manifest of another version is refused, whatever else it contains."""
     (bundle / "manifest.json").write_text(json.dumps({"format_version": version}))

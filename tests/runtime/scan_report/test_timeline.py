@@ -38,6 +38,7 @@ def sample(
         frame=frame,
         faces=faces,
         crops=np.full((len(faces), 8, 8, 3), grey, np.uint8),
+        contexts=(None,) * len(faces),
         started=0.0,
         detect_ms=0.0,
         crop_ms=0.0,
