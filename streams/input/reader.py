@@ -40,10 +40,9 @@ from streams.input.events import (
     TooSlow,
     WrongClock,
 )
-from streams.input.frame import Frame
+from streams.input.frame import Frame, PrecedingFrames
 from streams.input.frame_queue import FrameQueue
 from streams.input.losses import Losses, LossMeter
-from streams.input.preceding import PrecedingFrames
 from streams.input.sampler import ThinnedSampler
 from streams.input.source import Source
 

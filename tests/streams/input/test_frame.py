@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from streams.input.preceding import PrecedingFrames
+from streams.input.frame import PrecedingFrames
 
 
 def image(width: int = 64) -> av.VideoFrame:
