@@ -42,7 +42,7 @@ def busy_s(stat: str, *, ticks_per_s: int) -> float:
 
 
 def threads_s(tasks: Path = TASKS) -> dict[str, float]:
-    """Return the CPU seconds of this process's running threads, by the first word of their names.
+    """Return the CPU seconds of this process's running threads, by the first word of their names (`crops` for `crops_0`).
 
     Args:
         tasks: Folder in which the kernel lists them.
@@ -51,7 +51,7 @@ def threads_s(tasks: Path = TASKS) -> dict[str, float]:
         Seconds so far. Threads that Python did not start, such as those of an engine, are under `workers`.
         Empty on systems without /proc.
     """
-    names = {thread.native_id: thread.name.partition(" ")[0] for thread in threading.enumerate()}
+    names = {thread.native_id: _kind(thread.name) for thread in threading.enumerate()}
     spent: dict[str, float] = {}
     with suppress(OSError):
         for task in tasks.iterdir():
@@ -62,6 +62,11 @@ def threads_s(tasks: Path = TASKS) -> dict[str, float]:
                 ticks = int(words[11]) + int(words[12])
                 spent[name] = spent.get(name, 0.0) + ticks / os.sysconf("SC_CLK_TCK")
     return spent
+
+
+def _kind(name: str) -> str:
+    """Return the first word of a thread's name, without the number that a pool appends to it."""
+    return name.partition(" ")[0].rpartition("_")[0] or name.partition(" ")[0]
 
 
 def memory_mib() -> float | None:

@@ -33,6 +33,8 @@ THREAD_PARTS = {
     "reader": "decoding",
     "analysis": "face detection and scoring",
     "backbone": "backbone",
+    # The engine computes several crops at the same time.
+    "crops": "backbone",
     "workers": "engine threads",
 }
 
@@ -188,11 +190,16 @@ class MonitorLog:
             own_cores=load.own_cores,
             machine_cores=load.machine_cores,
             memory_mib=memory,
-            cores_by={
-                part: round(load.by_thread_s[thread] / load.wall_s, 3)
-                for thread, part in THREAD_PARTS.items()
-                if thread in load.by_thread_s
-            },
+            cores_by=_cores_by(load),
             backbone_busy=backbone_ms / 1e3 / load.wall_s,
             faces=len(self._verdicts) / max(len(frames), 1),
         )
+
+
+def _cores_by(load: CpuLoad) -> dict[str, float]:
+    """Return the cores that each part of the program kept busy."""
+    spent_s: dict[str, float] = {}
+    for thread, part in THREAD_PARTS.items():
+        if thread in load.by_thread_s:
+            spent_s[part] = spent_s.get(part, 0.0) + load.by_thread_s[thread]
+    return {part: round(seconds / load.wall_s, 3) for part, seconds in spent_s.items()}

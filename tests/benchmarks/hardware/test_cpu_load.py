@@ -39,15 +39,16 @@ def test_cpu_time_of_a_block() -> None:
 
 
 @LINUX
-def test_threads_are_counted_by_name() -> None:
-    """CPU time of a thread is under the first word of its name."""
+@pytest.mark.parametrize("name", ["reader of something", "reader_12"])
+def test_threads_are_counted_by_name(name: str) -> None:
+    """CPU time of a thread is under the first word of its name, without the number of a pool's thread."""
     stop = threading.Event()
 
     def work() -> None:
         while not stop.is_set():
             pass
 
-    thread = threading.Thread(target=work, name="reader of something")
+    thread = threading.Thread(target=work, name=name)
     thread.start()
     try:
         while threads_s().get("reader", 0.0) < 0.03:
