@@ -143,7 +143,7 @@ def peers(
     video: Annotated[
         str, typer.Argument(metavar="VIDEO", help="A video file with a face, 5 seconds or more.")
     ],
-    verdicts: Annotated[int, typer.Option(min=1, help="Number of verdicts of each method to measure.")] = 24,
+    verdicts: Annotated[int, typer.Option(min=1, help="Number of verdicts of each method to measure.")] = 12,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads.", show_default="one per core")
     ] = None,

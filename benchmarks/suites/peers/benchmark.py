@@ -56,7 +56,7 @@ class PeersConfig(OutputConfig):
     """
 
     video: str
-    verdicts: int = 24
+    verdicts: int = 12
     repeats: int = 3
     threads: int | None = None
     model: Path | None = None
@@ -127,17 +127,22 @@ def _runs(config: PeersConfig, limits: RunLimits) -> Iterator[tuple[str, MethodR
     # First, so that a video without a face fails at once.
     yield UNMASK, in_process(run_unmask, config.video, limits, config.model, config.engine)
 
-    from benchmarks.suites.peers.frame_detector import CLASSIFIERS, export_classifier, run_frame_detector
+    from benchmarks.suites.peers.frame_detector import (
+        CLASSIFIERS,
+        export_classifiers,
+        graph_path,
+        run_frame_detector,
+    )
 
-    with tempfile.TemporaryDirectory(prefix="unmask-peers-") as folder:
+    with tempfile.TemporaryDirectory(prefix="unmask-peers-") as temporary:
+        folder = Path(temporary)
+        console.print("exporting the classifiers")
+        in_process(export_classifiers, folder)
         for classifier in CLASSIFIERS:
-            graph = Path(folder) / f"{classifier}.onnx"
-            console.print(f"exporting {classifier}")
-            in_process(export_classifier, classifier, graph)
-            for library, path in (("PyTorch", None), ("onnxruntime", graph)):
+            for library, graph in (("PyTorch", None), ("onnxruntime", graph_path(folder, classifier))):
                 name = f"{classifier}, {library}"
                 console.print(name)
-                yield name, in_process(run_frame_detector, config.video, limits, classifier, path)
+                yield name, in_process(run_frame_detector, config.video, limits, classifier, graph)
 
 
 def _figures(method: str, run: MethodRun, repeats: int) -> Iterator[tuple[str, Figure]]:

@@ -107,27 +107,31 @@ def run_frame_detector(video: str, limits: RunLimits, classifier: str, graph: Pa
     return measure(parse_source(video), give_verdict, limits, library)
 
 
-def export_classifier(classifier: str, graph: Path) -> None:
-    """Write a classifier as an ONNX graph.
+def export_classifiers(folder: Path) -> None:
+    """Write each classifier as an ONNX graph, at `graph_path`.
 
     Args:
-        classifier: Key of `CLASSIFIERS`.
-        graph: File to write.
+        folder: Folder to write into.
     """
-    network, size = _network(classifier), CLASSIFIERS[classifier].size
-    with warnings.catch_warnings():
-        # About the exporter's own code.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            network,
-            (torch.zeros(1, 3, size, size),),
-            graph,
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["crop"],
-            output_names=["logit"],
-            verbose=False,
-        )
+    for name, classifier in CLASSIFIERS.items():
+        with warnings.catch_warnings():
+            # About the exporter's own code.
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                _network(name),
+                (torch.zeros(1, 3, classifier.size, classifier.size),),
+                graph_path(folder, name),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["crop"],
+                output_names=["logit"],
+                verbose=False,
+            )
+
+
+def graph_path(folder: Path, classifier: str) -> Path:
+    """Return the path of a classifier's ONNX graph in a folder."""
+    return folder / f"{classifier}.onnx"
 
 
 class LargestFace:

@@ -163,5 +163,5 @@ def _measure(config: ScaleConfig, cameras: Cameras, count: int, faces: int) -> C
     step = in_process(measure_load, setup, cameras.footage, count)
     point = CurvePoint(cameras=count, faces=faces, step=step)
     reasons = "; ".join(step.failures(config.bound_ms)) or "sustained"
-    console.print(f"{cameras.footage.height}p, {count} cameras, {faces} faces each: {reasons}")
+    console.print(f"{cameras.footage.height}p, cameras x faces {count} x {faces}: {reasons}")
     return point

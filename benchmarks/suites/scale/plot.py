@@ -13,9 +13,11 @@ INCHES = (11.0, 6.0)
 STYLE: Any = {"svg.hashsalt": "unmask", "svg.fonttype": "none", "font.size": 9.0}
 METADATA = {"Date": None, "Creator": None}
 
-PANELS: tuple[tuple[str, Callable[[CurvePoint], float | None]], ...] = (
+Value = Callable[[CurvePoint], float | None]
+LATENCY = "capture to message, p99 (ms)"
+PANELS: tuple[tuple[str, Value], ...] = (
     ("CPU a camera (cores)", lambda point: point.cores_each),
-    ("capture to message, p99 (ms)", lambda point: point.p99_ms),
+    (LATENCY, lambda point: point.p99_ms),
     ("memory (MiB)", lambda point: point.step.memory_mib),
 )
 
@@ -24,7 +26,8 @@ def write_plot(curves: Sequence[LoadCurve], out: Path, *, machine: str) -> None:
     """Write one row of panels for the curves by cameras, and one for those by faces.
 
     Args:
-        curves: The curves; a hollow marker is a point that was not sustained.
+        curves: The curves; a hollow marker is a point that was not sustained, the dotted line the limit
+            of the latency.
         out: SVG file to write.
         machine: Description of the machine, for the title.
 
@@ -43,24 +46,28 @@ def write_plot(curves: Sequence[LoadCurve], out: Path, *, machine: str) -> None:
             len(rows), len(PANELS), figsize=(INCHES[0], INCHES[1] * len(rows) / 2), squeeze=False
         )
         for row, by in zip(axes, rows, strict=True):
+            shown = [curve for curve in curves if curve.by == by]
             for axis, (title, value) in zip(row, PANELS, strict=True):
-                for curve in (curve for curve in curves if curve.by == by):
+                for curve in shown:
                     _draw(axis, curve, value)
                 axis.set_title(title, fontsize="medium")
                 axis.set_xlabel("cameras" if by == "cameras" else "faces of one camera")
-                axis.set_ylim(bottom=0)
+                axis.set_xticks(sorted({curve.x(point) for curve in shown for point in curve.points}))
                 axis.grid(alpha=0.3)
+                if title == LATENCY:
+                    axis.set_yscale("log")
+                    axis.axhline(shown[0].bound_ms, color="grey", linestyle=":")
+                    axis.yaxis.set_major_formatter("{x:g}")
+                else:
+                    axis.set_ylim(bottom=0)
             row[0].legend(fontsize="small")
-        for axis in axes[:, 1]:
-            axis.set_yscale("log")
-            axis.axhline(curves[0].bound_ms, color="grey", linestyle=":")
         figure.suptitle(f"{machine}; hollow: not sustained", fontsize="medium")
         figure.tight_layout()
         figure.savefig(out, format="svg", metadata=METADATA)
         pyplot.close(figure)
 
 
-def _draw(axis: Any, curve: LoadCurve, value: Callable[[CurvePoint], float | None]) -> None:
+def _draw(axis: Any, curve: LoadCurve, value: Value) -> None:
     shown = [(point, number) for point in curve.points if (number := value(point)) is not None]
     xs, ys = [curve.x(point) for point, _ in shown], [number for _, number in shown]
     (line,) = axis.plot(xs, ys, label=curve.name)
