@@ -42,13 +42,13 @@ def busy_s(stat: str, *, ticks_per_s: int) -> float:
 
 
 def threads_s(tasks: Path = TASKS) -> dict[str, float]:
-    """Return the CPU seconds of this process's running threads, by the first word of their names (`crops` for `crops_0`).
+    """Return the CPU seconds of this process's running threads, by the first word of their names.
 
     Args:
         tasks: Folder in which the kernel lists them.
 
     Returns:
-        Seconds so far. Threads that Python did not start, such as those of an engine, are under `workers`.
+        Seconds so far; those of a pool's threads, such as `crops_0`, under its prefix. Threads that Python did not start, such as those of an engine, are under `workers`.
         Empty on systems without /proc.
     """
     names = {thread.native_id: _kind(thread.name) for thread in threading.enumerate()}
