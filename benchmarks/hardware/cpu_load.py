@@ -48,8 +48,8 @@ def threads_s(tasks: Path = TASKS) -> dict[str, float]:
         tasks: Folder in which the kernel lists them.
 
     Returns:
-        Seconds so far; those of a pool's threads, such as `crops_0`, under its prefix. Threads that Python did not start, such as those of an engine, are under `workers`.
-        Empty on systems without /proc.
+        Seconds so far; those of a pool's threads, such as `crops_0`, under its prefix. Threads that Python
+        did not start, such as those of an engine, are under `workers`. Empty on systems without /proc.
     """
     names = {thread.native_id: _kind(thread.name) for thread in threading.enumerate()}
     spent: dict[str, float] = {}
