@@ -86,6 +86,7 @@ def export_bundle(
         sample_hz=config.sample_hz,
         window=config.window,
         min_frames=config.min_frames,
+        feature_every=config.feature_every,
         calibration=trained.calibration or Calibration(),
         weights=weights,
         training=trained.training,

@@ -48,6 +48,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         window: Largest number of samples in a window.
         min_frames: Smallest number of samples in a window.
         feature_dim: Length of a feature vector.
+        feature_every: Samples from one computed feature of a face to the next; those between repeat it.
         calibration: Mapping from the logit to `p_fake` and state.
         weights: Stored type of the weights.
         training: Data, recipe and provenance, as JSON values.
@@ -67,6 +68,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     window: int
     min_frames: int
     feature_dim: int = 2048
+    feature_every: int = 1
     calibration: Calibration = Calibration()
     weights: Weights = "float32"
     training: Mapping[str, Any] = {}
@@ -90,6 +92,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
             )
         if self.feature_dim < 1:
             raise ValueError(f"feature_dim must be at least 1, not {self.feature_dim}")
+        if not 1 <= self.feature_every <= self.window:
+            raise ValueError(
+                f"feature_every must be within 1..window ({self.window}), not {self.feature_every}"
+            )
         if self.weights not in get_args(Weights):
             raise ValueError(f"weights must be one of {', '.join(get_args(Weights))}, not {self.weights!r}")
 
@@ -138,6 +144,8 @@ class _Sampling(msgspec.Struct, frozen=True, kw_only=True):
     sample_hz: float
     window: int
     min_frames: int
+    # Added within format 4: a manifest without it means the same as before.
+    feature_every: int = 1
 
 
 class _Calibration(msgspec.Struct, frozen=True, kw_only=True):
@@ -200,7 +208,10 @@ def encode_manifest(manifest: Manifest, files: Mapping[str, FileEntry]) -> str:
         ),
         features=_Features(shape=("N", "T", manifest.feature_dim)),
         sampling=_Sampling(
-            sample_hz=manifest.sample_hz, window=manifest.window, min_frames=manifest.min_frames
+            sample_hz=manifest.sample_hz,
+            window=manifest.window,
+            min_frames=manifest.min_frames,
+            feature_every=manifest.feature_every,
         ),
         calibration=_Calibration(**asdict(manifest.calibration)),
         weights=manifest.weights,
@@ -243,6 +254,7 @@ def decode_manifest(path: Path, content: bytes) -> tuple[Manifest, dict[str, Fil
             sample_hz=document.sampling.sample_hz,
             window=document.sampling.window,
             min_frames=document.sampling.min_frames,
+            feature_every=document.sampling.feature_every,
             feature_dim=document.features.shape[2],
             calibration=Calibration(**scaling),
             weights=document.weights,

@@ -43,6 +43,8 @@ class AnalysedFace:
         self.id = face_id
         self.window = FaceWindow(bundle.window, bundle.feature_dim, meter)
         self.decision = FaceDecision(bundle.calibration, min_fill=bundle.min_fill, expiry_s=expiry_s)
+        self.network_logit: float | None = None
+        """The head's logit of the window; None if a feature has been added since it was computed."""
         self.misses = 0
         self.seen_s = 0.0
         self.box: Box = (0.0, 0.0, 0.0, 0.0)
@@ -72,6 +74,7 @@ class AnalysedFace:
         """Drop all samples, because the next one does not follow them."""
         self.window.clear()
         self._logits.clear()
+        self.network_logit = None
         self.decision.reset()
 
 
@@ -126,6 +129,47 @@ class Turns:
         if taken is None:
             return 1, self._served.get(face.id, 0), -face.box[3]
         return (0 if taken < self._turn else 2), 0, -face.box[3]
+
+
+class FeatureSchedule:
+    """Choice of the crops of one stream that go through the backbone: those of every n-th sample of a face.
+
+    The head averages the features of a window, so those of neighbouring samples add little. The samples
+    between keep the newest feature, and have verdicts of their own, because temporal residuals are measured
+    in every sample.
+
+    A face's first sample is always chosen, as is each sample whose window may be empty: after a frame without
+    the face, after a gap, and in a new segment. Faces take turns, so that the load of several is even.
+
+    Args:
+        every: Samples from one computed feature of a face to the next, at least 1.
+        sample_hz: Nominal rate in samples per second of media time.
+    """
+
+    def __init__(self, every: int, *, sample_hz: float) -> None:
+        self._every = every
+        self._spacing = Spacing(sample_hz)
+        self._number = 0
+        self._segment: int | None = None
+        self._time_s = 0.0
+        self._seen: frozenset[int] = frozenset()
+
+    def choose(self, faces: Sequence[int], *, time_s: float, segment: int) -> tuple[bool, ...]:
+        """Choose among the faces of the next sample.
+
+        Args:
+            faces: Track ids of the faces in the sample.
+            time_s: Media time in seconds.
+            segment: Segment of the sample.
+
+        Returns:
+            For each face, whether its crop goes through the backbone.
+        """
+        continues = segment == self._segment and self._spacing.is_bridgeable(time_s - self._time_s)
+        known = self._seen if continues else frozenset()
+        self._number += 1
+        self._segment, self._time_s, self._seen = segment, time_s, frozenset(faces)
+        return tuple(face not in known or (self._number + face) % self._every == 0 for face in faces)
 
 
 class AnalysedFaces:

@@ -166,7 +166,7 @@ class _BatchedFrames:
     def add(self, frame: Frame) -> None:
         observed = self._analysis.observe(frame)
         self._filling.append(observed)
-        self._crops += len(observed.faces)
+        self._crops += len(observed.backbone_crops)
         # Frames without faces count too, since a long run of them would be kept in memory.
         if max(self._crops, len(self._filling)) >= BATCH_CROPS:
             self._submit()
@@ -181,7 +181,9 @@ class _BatchedFrames:
             return
         future = None
         if self._crops:
-            future = self._batcher.submit(np.concatenate([observed.crops for observed in self._filling]))
+            future = self._batcher.submit(
+                np.concatenate([observed.backbone_crops for observed in self._filling])
+            )
         self._pending.append((self._filling, future))
         self._filling, self._crops = [], 0
         if len(self._pending) > MAX_PENDING_BATCHES:
@@ -192,7 +194,7 @@ class _BatchedFrames:
         features = None if future is None else future.result()
         end = 0
         for observed in frames:
-            start, end = end, end + len(observed.faces)
+            start, end = end, end + len(observed.backbone_crops)
             rows = None if features is None else features[start:end]
             verdicts = self._analysis.score(observed, rows)
             self._accumulator.add(observed, verdicts)

@@ -13,7 +13,7 @@ crops at once, then call `score` for each in the same order. The verdicts equal 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -32,7 +32,7 @@ from runtime.messages import (
 )
 from runtime.model.bundle import Bundle
 from runtime.model.calibration import Calibration
-from runtime.pipeline.analysed_faces import AnalysedFace, AnalysedFaces
+from runtime.pipeline.analysed_faces import AnalysedFace, AnalysedFaces, FeatureSchedule
 from runtime.pipeline.decision import VerdictRate
 from streams.faces.context import cut_context
 from streams.faces.crop import Box, crop_face, square
@@ -127,6 +127,8 @@ class ObservedFrame:
         faces: Faces to analyse.
         crops: uint8 RGB `(len(faces), size, size, 3)`.
         contexts: The faces with their surroundings; all None if the model has no temporal classifier.
+        chosen: For each face, whether its crop goes through the backbone; see
+            `runtime.pipeline.analysed_faces.FeatureSchedule`. None if all do.
         started: Time in seconds at which the analysis of the frame began.
         detect_ms: Time spent on detecting and tracking, in milliseconds.
         crop_ms: Time spent on cropping, in milliseconds.
@@ -141,6 +143,22 @@ class ObservedFrame:
     detect_ms: float
     crop_ms: float
     repeated: bool = False
+    chosen: tuple[bool, ...] | None = None
+
+    @property
+    def backbone_crops(self) -> NDArray[np.uint8]:
+        """Crops that go through the backbone, uint8 RGB `(N, size, size, 3)`."""
+        return self.crops if self.chosen is None or all(self.chosen) else self.crops[list(self.chosen)]
+
+    def features_by_face(self, features: NDArray[np.float32] | None) -> Iterator[NDArray[np.float32] | None]:
+        """Yield the feature of each face, in the order of `faces`; None if its crop was not chosen.
+
+        Args:
+            features: float32 `(len(backbone_crops), D)`; None if there are none.
+        """
+        rows = iter(() if features is None else features)
+        for chosen in self.chosen or (True,) * len(self.faces):
+            yield next(rows) if chosen else None
 
 
 class StreamAnalysis:
@@ -185,6 +203,7 @@ class StreamAnalysis:
         self._clock = clock
         self._wall = wall
         self._faces = AnalysedFaces(bundle, max_faces=max_faces, expiry_s=expiry_s)
+        self._schedule = FeatureSchedule(bundle.feature_every, sample_hz=bundle.sample_hz)
         self._verdict_rate = (
             VerdictRate(verdict_hz) if verdict_hz is not None and verdict_hz < bundle.sample_hz else None
         )
@@ -230,7 +249,8 @@ class StreamAnalysis:
             observed = self.observe(frame)
             self._crops = {face.id: crop for face, crop in zip(observed.faces, observed.crops, strict=True)}
             started = self._clock()
-            features = self._features.features(observed.crops) if observed.faces else None
+            crops = observed.backbone_crops
+            features = self._features.features(crops) if len(crops) else None
         return self.score(observed, features, backbone_ms=1e3 * (self._clock() - started))
 
     def observe(self, frame: Frame) -> ObservedFrame:
@@ -272,6 +292,9 @@ class StreamAnalysis:
             started=started,
             detect_ms=1e3 * (detected - started),
             crop_ms=1e3 * (self._clock() - detected),
+            chosen=self._schedule.choose(
+                [face.id for face in faces], time_s=frame.pts_s, segment=frame.segment
+            ),
         )
 
     def score(
@@ -281,7 +304,7 @@ class StreamAnalysis:
 
         Args:
             observed: Result of `observe`.
-            features: float32 `(len(observed.faces), D)`, in the order of the faces; None if there are none.
+            features: float32 `(N, D)`, those of `observed.backbone_crops`; None if there are none.
             backbone_ms: Time spent on the features, in milliseconds.
 
         Returns:
@@ -296,15 +319,17 @@ class StreamAnalysis:
         started = self._clock()
         frame = observed.frame
         present, gone = self._faces.update(observed.faces, time_s=frame.pts_s, segment=frame.segment)
-        for row, face in enumerate(present):
-            assert features is not None
+        by_face = observed.features_by_face(features)
+        for row, (face, feature) in enumerate(zip(present, by_face, strict=True)):
             face.window.push(
                 frame.pts_s,
                 observed.crops[row],
-                features[row],
+                feature,
                 context=observed.contexts[row],
                 square=square(face.box, self._bundle.crop_margin),
             )
+            if feature is not None:
+                face.network_logit = None
         verdicts: list[FaceVerdict] = []
         if self._verdict_rate is None or self._verdict_rate.due(frame.pts_s):
             verdicts += self._verdicts(observed, present, backbone_ms, started)
@@ -367,7 +392,7 @@ class StreamAnalysis:
                 by_length.setdefault(len(face.window), []).append(face)
         logits: dict[int, float] = {}
         for group in by_length.values():
-            values = self._head.logits(np.stack([face.window.window_features() for face in group]))
+            values = self._network_logits(group)
             if self._bundle.temporal is not None:
                 temporal = self._bundle.temporal.logits(
                     np.stack([face.window.window_residuals() for face in group])
@@ -375,6 +400,15 @@ class StreamAnalysis:
                 values = values + np.where([bool(face.window.still) for face in group], 0, temporal)
             logits.update(zip((face.id for face in group), values.tolist(), strict=True))
         return logits
+
+    def _network_logits(self, faces: Sequence[AnalysedFace]) -> NDArray[np.float32]:
+        """Return the head's logits of windows of equal length, computed where there is a new feature."""
+        changed = [face for face in faces if face.network_logit is None]
+        if changed:
+            values = self._head.logits(np.stack([face.window.window_features() for face in changed]))
+            for face, value in zip(changed, values.tolist(), strict=True):
+                face.network_logit = value
+        return np.array([face.network_logit for face in faces], np.float32)
 
 
 def _verdict(

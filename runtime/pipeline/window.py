@@ -15,7 +15,8 @@ class FaceWindow:
     """Ring buffer of the newest `window` samples of one face, read oldest first.
 
     The backbone sees each crop by itself, so its features are computed once per crop and buffered. The head's
-    logit over the buffered features equals that of the whole model on the same crops.
+    logit over the buffered features equals that of the whole model on the same crops. A sample whose feature
+    was not computed repeats the one before it.
 
     Args:
         window: Capacity in samples.
@@ -61,7 +62,7 @@ class FaceWindow:
         self,
         pts_s: float,
         crop: NDArray[np.uint8],
-        feature: NDArray[np.float32],
+        feature: NDArray[np.float32] | None,
         *,
         context: FaceContext | None = None,
         square: Square | None = None,
@@ -71,20 +72,24 @@ class FaceWindow:
         Args:
             pts_s: Media time in seconds, later than that of the previous sample.
             crop: uint8 RGB `(H, W, 3)`; measured for motion, not kept.
-            feature: float32 `(feature_dim,)`; copied.
+            feature: float32 `(feature_dim,)`; copied. None to repeat the newest one.
             context: The face with its surroundings, measured for temporal residuals; needed if the window has
                 a residual meter.
             square: Part of the frame that the crop shows; None if it is the same for all crops.
 
         Raises:
-            ValueError: The time does not advance (clear the window on a gap), a shape is wrong, or the
-                context is missing.
+            ValueError: The time does not advance (clear the window on a gap), a shape is wrong, there is no
+                feature to repeat, or the context is missing.
         """
         newest = self._newest_pts_s
         if newest is not None and not pts_s > newest:
             raise ValueError(f"sample at {pts_s} s is not after the newest at {newest} s")
         if crop.ndim != 3 or crop.shape[2] != 3 or crop.dtype != np.uint8:
             raise ValueError(f"crop must be uint8 (H, W, 3), not {crop.dtype} {crop.shape}")
+        if feature is None:
+            if not self._pushed:
+                raise ValueError("the first sample of a window needs a feature")
+            feature = self._rows[(self._pushed - 1) % self.window]
         if feature.shape != (self.feature_dim,):
             raise ValueError(f"feature must have shape ({self.feature_dim},), not {feature.shape}")
         if self._meter is not None and context is None:

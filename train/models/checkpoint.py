@@ -111,7 +111,9 @@ def load_checkpoint(folder: Path, *, temporal: bool = True) -> Checkpoint:
         raise CheckpointError(folder, f"contains no {CONFIG_FILE} and {WEIGHTS_FILE}")
     try:
         about = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        config = ModelConfig(**{field.name: about["model"][field.name] for field in fields(ModelConfig)})
+        # Not in checkpoints of runs that began before it was a setting.
+        sizes = {"feature_every": ModelConfig.feature_every, **about["model"]}
+        config = ModelConfig(**{field.name: sizes[field.name] for field in fields(ModelConfig)})
         model = ResNeXtLSTM(config)
         model.load_state_dict(load_file(folder / WEIGHTS_FILE))
         training = dict(about["training"])

@@ -17,6 +17,7 @@ class ModelConfig:
         sample_hz: Crops of a face per second.
         window: Maximum number of crops per prediction.
         min_frames: Minimum number of crops per prediction.
+        feature_every: In live use, crops from one that goes through the backbone to the next.
         hidden: Width of the LSTM.
         layers: Number of LSTM layers.
         dropout: Dropout rate of the pooled LSTM state, 0..1.
@@ -30,6 +31,7 @@ class ModelConfig:
     sample_hz: float = 8.0
     window: int = 16
     min_frames: int = 4
+    feature_every: int = 2
     hidden: int = 512
     layers: int = 1
     dropout: float = 0.3
@@ -39,9 +41,11 @@ class ModelConfig:
             raise ConfigInvalid(f"input_size must be at least 32, not {self.input_size}")
         if not 1 <= self.min_frames <= self.window:
             raise ConfigInvalid(f"min_frames must be within 1..window, not {self.min_frames}")
+        if not 1 <= self.feature_every <= self.window:
+            raise ConfigInvalid(f"feature_every must be within 1..window, not {self.feature_every}")
         if self.hidden < 1 or self.layers < 1 or not 0 <= self.dropout < 1:
             raise ConfigInvalid("hidden and layers must be positive, dropout within 0..1")
 
 
-ORIGINAL = ModelConfig(input_size=112, window=80, min_frames=10, hidden=2048, dropout=0.4)
+ORIGINAL = ModelConfig(input_size=112, window=80, min_frames=10, feature_every=1, hidden=2048, dropout=0.4)
 """Sizes of the original pipeline that the benchmarks compare with."""

@@ -153,6 +153,7 @@ def test_missing_keys_are_named(bundle: Path) -> None:
     document = json.loads((bundle / "manifest.json").read_text())
     optional = {
         ("calibration", "meaning"),
+        ("sampling", "feature_every"),
         *(("files", file, "bytes") for file in ("backbone.onnx", "head.onnx")),
         *((port, fact) for port in ("features", "output") for fact in ("name", "dtype", "shape")),
         ("output",),
@@ -177,6 +178,7 @@ def test_missing_keys_are_named(bundle: Path) -> None:
         (lambda d: d["sampling"].update(sample_hz="8"), "sample_hz"),
         (lambda d: d["sampling"].update(window=True), "window"),
         (lambda d: d["sampling"].update(min_frames=9), "min_frames"),
+        (lambda d: d["sampling"].update(feature_every=0), "feature_every"),
         (lambda d: d["calibration"].update(scale=-1.0), "calibration.scale"),
         (lambda d: d["calibration"].update(threshold_real=0.9), "thresholds"),
         (lambda d: d["calibration"].update(threshold_fpr1="high"), "threshold_fpr1"),

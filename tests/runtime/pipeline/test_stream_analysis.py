@@ -38,6 +38,18 @@ class ScriptedFinder:
         return [Face(id=face, box=box, score=0.9, detected=True) for face, box in next(self._frames)]
 
 
+class CountingBackbone:
+    """Backbone that records the number of crops in each call."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.calls: list[int] = []
+        self._engine = engine
+
+    def features(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.calls.append(len(crops))
+        return self._engine.features(crops)
+
+
 class Clock:
     """Clock that is set by the test."""
 
@@ -156,6 +168,56 @@ def test_temporal_classifier_is_added_to_the_logit_of_the_head(
             assert added == pytest.approx(float(classifier.logits(own[np.newaxis])[0]), abs=1e-4)
             assert abs(added) > 0.1
     assert logits[True][9] == [None, None]
+
+
+def test_features_of_every_second_sample(
+    bundle: Bundle, engine: Engine, frame_at: Callable[..., Frame]
+) -> None:
+    """Each sample has a verdict, the first as early as ever, from the features of every second crop."""
+    half = msgspec.structs.replace(bundle, feature_every=2)
+    counted = CountingBackbone(engine)
+    analysis = StreamAnalysis(
+        half, head=engine, features=counted, finder=ScriptedFinder(*[[(1, LEFT), (2, RIGHT)]] * 14)
+    )
+    crops, logits = [], []
+    for index in range(14):
+        verdicts = analysis.analyse(frame_at(index, segment=2 if index >= 9 else 1))
+        crops.append([analysis.crops[face] for face in (1, 2)])
+        logits.append([verdict.logit for verdict in verdicts])
+    # Both in the first sample of a segment, then in turns.
+    assert counted.calls == [2, *[1] * 8, 2, *[1] * 4]
+    assert [None in pair for pair in logits] == [*[True] * 3, *[False] * 6, *[True] * 3, *[False] * 2]
+    held = engine.features(np.stack([crops[index][0] for index in (0, 2, 2, 4, 4, 6, 6, 8)]))
+    assert logits[8][0] == pytest.approx(float(engine.logits(held[np.newaxis])[0]), abs=1e-5)
+    assert logits[7][0] == logits[6][0] != logits[8][0], "no new feature"
+
+
+def test_frames_that_share_a_call_with_features_of_every_second_sample(
+    bundle: Bundle, engine: Engine, frame_at: Callable[..., Frame]
+) -> None:
+    """Misses, gaps and new segments change no verdict, whether frames are observed together or one by one."""
+    half = msgspec.structs.replace(bundle, feature_every=2)
+    one, both = [(1, LEFT)], [(1, LEFT), (2, RIGHT)]
+    script = [one, both, both, one, both, both, [], both, both, both, both, [], [], both, both, both]
+    indices = [*range(6), *range(7, 14), *range(16, 19)]
+    segments = [1] * 9 + [2] * 7
+
+    def analysis() -> StreamAnalysis:
+        return StreamAnalysis(half, head=engine, features=engine, finder=ScriptedFinder(*script))
+
+    frames = [frame_at(index, segment=segment) for index, segment in zip(indices, segments, strict=True)]
+    one_by_one, together = analysis(), analysis()
+    expected = [verdict for frame in frames for verdict in one_by_one.analyse(frame)]
+    observed = [together.observe(frame) for frame in frames]
+    features = engine.features(np.concatenate([each.backbone_crops for each in observed]))
+    assert len(features) < sum(len(each.faces) for each in observed)
+    verdicts, end = [], 0
+    for each in observed:
+        start, end = end, end + len(each.backbone_crops)
+        verdicts += together.score(each, features[start:end])
+    assert states(verdicts) == states(expected)
+    for verdict, other in zip(verdicts, expected, strict=True):
+        assert verdict.logit == pytest.approx(other.logit, abs=1e-5)
 
 
 def test_face_warms_up(analysis_of: Callable[..., StreamAnalysis], frame_at: Callable[..., Frame]) -> None:

@@ -66,6 +66,19 @@ def test_features_are_copied_in_and_read_only_out() -> None:
         view[0, 0] = 2
 
 
+def test_a_sample_without_a_feature_repeats_the_newest() -> None:
+    """It counts as a sample; a window cannot begin with one."""
+    window = FaceWindow(3, DIM)
+    with pytest.raises(ValueError, match="first sample of a window needs a feature"):
+        window.push(0.0, crop(1), None)
+    for i, given in enumerate((feature(1), None, feature(2), None, None)):
+        window.push(float(i), crop(i), given)
+    assert window.window_features()[:, 0].tolist() == [2, 2, 2]
+    window.clear()
+    with pytest.raises(ValueError, match="first sample"):
+        window.push(9.0, crop(1), None)
+
+
 def test_media_time_must_advance() -> None:
     """A repeated, earlier or undefined time is refused."""
     window = FaceWindow(4, DIM)
