@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from runtime.pipeline.stream_analysis import FaceVerdict
 from streams.faces.detector import Detection, Detector, Infer
+from streams.faces.reduced_frame import ReducedFrame
 from streams.input.frame import Frame
 
 
@@ -58,7 +59,7 @@ class TimedDetector(Detector):
         super().__init__(timer.timed("network", infer))
         self._timed = timer.timed("detector", super().detect)
 
-    def detect(self, image: av.VideoFrame, long_side: int) -> list[Detection]:
+    def detect(self, image: av.VideoFrame | ReducedFrame, long_side: int) -> list[Detection]:
         found: list[Detection] = self._timed(image, long_side)
         return found
 

@@ -17,11 +17,10 @@ import av
 import cv2
 import numpy as np
 import onnx
-from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from streams.faces.colour import source_colorspace
 from streams.faces.crop import Box
+from streams.faces.reduced_frame import ReducedFrame
 
 Infer = Callable[[NDArray[np.float32]], Sequence[NDArray[np.float32]]]
 """Network call: RGB float32 (1, 3, H, W) in 0..255, H and W multiples of 32 -> the outputs in order."""
@@ -104,38 +103,27 @@ class Detector:
         self._infer = infer
         self._min_score = min_score
         self._max_overlap = max_overlap
-        self._reformatter = VideoReformatter()
 
-    def detect(self, image: av.VideoFrame, long_side: int) -> list[Detection]:
+    def detect(self, image: av.VideoFrame | ReducedFrame, long_side: int) -> list[Detection]:
         """Detect the faces of a frame.
 
         Args:
-            image: Decoded frame of any size and any pixel format that swscale reads.
+            image: Decoded frame of any size and any pixel format that swscale reads, or its reduced versions.
             long_side: Length in pixels to which the longer side is scaled down for the network. Small faces
                 need more. A smaller frame is not enlarged.
 
         Returns:
             Faces by descending score. A box may extend outside the frame.
         """
-        scale = min(1.0, long_side / max(image.width, image.height))
-        width = max(1, round(image.width * scale))
-        height = max(1, round(image.height * scale))
-        small = self._reformatter.reformat(
-            image,
-            width,
-            height,
-            "rgb24",
-            src_colorspace=source_colorspace(image),
-            interpolation=Interpolation.AREA,
-            threads=1,
-        )
+        reduced = ReducedFrame(image) if isinstance(image, av.VideoFrame) else image
+        width, height = reduced.size(long_side)
         # Padded, not stretched, to the multiple, so that faces keep their proportions.
         blob = np.zeros((1, 3, _padded(height), _padded(width)), np.float32)
-        blob[0, :, :height, :width] = small.to_ndarray().transpose(2, 0, 1)
+        blob[0, :, :height, :width] = reduced.rgb(long_side).transpose(2, 0, 1)
         heatmap, log_sizes, offsets, landmarks = self._infer(blob)
         boxes, scores = decode(heatmap, log_sizes, offsets, min_score=self._min_score)
         rolls = decode_rolls(heatmap, log_sizes, landmarks, min_score=self._min_score)
-        boxes *= np.array([image.width / width, image.height / height] * 2, np.float32)
+        boxes *= np.array([reduced.width / width, reduced.height / height] * 2, np.float32)
         kept = cv2.dnn.NMSBoxes(boxes.tolist(), scores.tolist(), self._min_score, self._max_overlap)
         return [Detection((*boxes[i].tolist(),), float(scores[i]), float(rolls[i])) for i in kept]
 

@@ -12,11 +12,10 @@ it does not, so an id never passes to another face. All tracks end where a new s
 from dataclasses import dataclass
 from typing import Protocol
 
-import av
-
 from streams.faces.crop import Box
 from streams.faces.detector import Detector
 from streams.faces.optical_flow import FaceMotion
+from streams.faces.reduced_frame import ReducedFrame
 from streams.faces.tracker import Tracker
 from streams.input.frame import Frame
 
@@ -119,7 +118,7 @@ class FaceFinder:
         Returns:
             The faces in the frame, oldest track first.
         """
-        image = frame.image
+        image = ReducedFrame(frame.image)
         if frame.segment != self._segment:
             self._segment = frame.segment
             self._motion.clear()
@@ -141,7 +140,7 @@ class FaceFinder:
             if not track.missed and (box := _visible_part(track.box, image)) is not None
         ]
 
-    def _long_side(self, image: av.VideoFrame) -> int:
+    def _long_side(self, image: ReducedFrame) -> int:
         """Return the longer side of the detector's input for the next detection."""
         schedule, tracks = self._schedule, self._tracker.tracks
         frame_side = max(image.width, image.height)
@@ -154,7 +153,7 @@ class FaceFinder:
         needed = round(schedule.min_face_height * frame_side / smallest)
         return min(max(needed, schedule.small_side), search_side)
 
-    def _follow(self, image: av.VideoFrame) -> None:
+    def _follow(self, image: ReducedFrame) -> None:
         """Move the tracks by the motion of their faces; tracks without a reliable motion end."""
         visible = {
             track.id: box
@@ -164,7 +163,7 @@ class FaceFinder:
         self._tracker.move(self._motion.update(image, visible))
 
 
-def _visible_part(box: Box, image: av.VideoFrame) -> Box | None:
+def _visible_part(box: Box, image: ReducedFrame) -> Box | None:
     """Return the part of a box inside the frame; None if the centre of the box is outside."""
     x, y, width, height = box
     if not (0 <= x + width / 2 < image.width and 0 <= y + height / 2 < image.height):

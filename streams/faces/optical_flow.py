@@ -5,21 +5,22 @@ Source: Kalal et al., "Forward-Backward Error: Automatic Detection of Tracking F
 
 from collections.abc import Mapping
 
-import av
 import cv2
 import numpy as np
-from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from streams.faces.colour import source_colorspace
 from streams.faces.crop import Box
+from streams.faces.reduced_frame import ReducedFrame
 
 FLOW_SIDE = 320
 """Longer side in pixels of the greyscale image in which motion is measured."""
 GRID_POINTS = 7
-"""Points per row and per column of the grid that is tracked in a face."""
+"""Points per row and per column of the grid in a face. Boxes from 5 are as good, but their small differences
+change the logits of the temporal classifier."""
 GRID_INSET = 0.15
 """Share of the box that the grid leaves out on each side, where the background is visible."""
+STOPPING = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.03)
+"""Iterations per point and level, and the step in pixels below which they end; a median needs no more."""
 MIN_CONSISTENT = 0.3
 """Share of the points that must return to within one pixel of their start.
 
@@ -27,19 +28,21 @@ Measured at 8 to 10 Hz: at least 0.47 from one sample of a real face to the next
 from one face to another.
 """
 
+_STEPS = np.linspace(GRID_INSET, 1 - GRID_INSET, GRID_POINTS)
+_GRID = np.stack(np.meshgrid(_STEPS, _STEPS), axis=-1).reshape(-1, 1, 2)  # in sides of the box
+
 
 class FaceMotion:
     """Motion of the faces of one stream from each frame to the next; one thread, frames in order."""
 
     def __init__(self) -> None:
-        self._reformatter = VideoReformatter()
         self._previous: NDArray[np.uint8] | None = None
 
-    def update(self, image: av.VideoFrame, boxes: Mapping[int, Box]) -> dict[int, tuple[float, float]]:
+    def update(self, image: ReducedFrame, boxes: Mapping[int, Box]) -> dict[int, tuple[float, float]]:
         """Measure how far faces have moved since the previous frame.
 
         Args:
-            image: The next frame.
+            image: Reduced versions of the next frame.
             boxes: Track id -> face box in the previous frame, in pixels.
 
         Returns:
@@ -47,7 +50,7 @@ class FaceMotion:
             the first frame.
         """
         scale = min(1.0, FLOW_SIDE / max(image.width, image.height))
-        previous, current = self._previous, self._grey(image, scale)
+        previous, current = self._previous, image.grey(FLOW_SIDE)
         self._previous = current
         if previous is None:
             return {}
@@ -62,27 +65,12 @@ class FaceMotion:
         """Forget the previous frame, because the next one does not follow it or has another size."""
         self._previous = None
 
-    def _grey(self, image: av.VideoFrame, scale: float) -> NDArray[np.uint8]:
-        small = self._reformatter.reformat(
-            image,
-            max(1, round(image.width * scale)),
-            max(1, round(image.height * scale)),
-            "gray",
-            src_colorspace=source_colorspace(image),
-            interpolation=Interpolation.AREA,
-            threads=1,
-        )
-        return small.to_ndarray().astype(np.uint8, copy=False)
-
 
 def _median_shift(
     previous: NDArray[np.uint8], current: NDArray[np.uint8], box: NDArray[np.float64]
 ) -> tuple[float, float] | None:
     """Return the median motion (right, down) of a grid of points in a box; None if too few are consistent."""
-    x, y, width, height = box
-    steps = np.linspace(GRID_INSET, 1 - GRID_INSET, GRID_POINTS)
-    columns, rows = np.meshgrid(x + steps * width, y + steps * height)
-    start = np.stack([columns, rows], axis=-1).reshape(-1, 1, 2).astype(np.float32)
+    start = (box[:2] + _GRID * box[2:]).astype(np.float32)
     end, found_forward = _track_points(previous, current, start)
     returned, found_backward = _track_points(current, previous, end)
     error = np.linalg.norm(returned - start, axis=2)[:, 0]
@@ -98,6 +86,6 @@ def _track_points(
 ) -> tuple[NDArray[np.float32], NDArray[np.bool]]:
     """Return where points of the first image are in the second, and which of them were found."""
     tracked, found, _ = cv2.calcOpticalFlowPyrLK(
-        first, second, points, np.empty_like(points), winSize=(15, 15), maxLevel=3
+        first, second, points, np.empty_like(points), winSize=(15, 15), maxLevel=3, criteria=STOPPING
     )
     return np.asarray(tracked, np.float32), np.asarray(found, np.bool)[:, 0]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from streams.faces.crop import crop_face
 from streams.faces.detector import Detection, Detector, Infer
 from streams.faces.finder import DetectionSchedule, FaceFinder
+from streams.faces.reduced_frame import ReducedFrame
 from streams.input.frame import Frame
 
 Rgb = NDArray[np.uint8]
@@ -28,7 +29,7 @@ class CountingDetector(Detector):
         self.sides: list[int] = []
         self.blind = False
 
-    def detect(self, image: av.VideoFrame, long_side: int) -> list[Detection]:
+    def detect(self, image: av.VideoFrame | ReducedFrame, long_side: int) -> list[Detection]:
         """Detect faces, or return none while `blind` is set."""
         self.sides.append(long_side)
         return [] if self.blind else super().detect(image, long_side)
