@@ -1,4 +1,4 @@
-"""Batches of the face crops of all streams, computed in shared backbone calls on one thread.
+"""Batches of the face crops of all streams, computed in shared backbone calls, one at a time.
 
     with Batcher(engine.features) as batcher:
         with batcher.announce():
@@ -46,14 +46,14 @@ class _Request:
 class Batcher:
     """Shared backbone of several streams; waiting requests are run in one call, in order of arrival.
 
-    The request of a single stream runs at once. A batch forms from the requests that arrive while the
-    backbone is busy, and from those announced with `announce`. A request larger than `max_crops` is split
-    into several calls.
+    The request of a single stream runs at once, on its own thread. A batch forms from the requests that
+    arrive while the backbone is busy, and from those announced with `announce`. A request larger than
+    `max_crops` is split into several calls.
 
     Use it as a context manager, which starts and stops its thread.
 
     Args:
-        backbone: Function from uint8 RGB `(N, H, W, 3)` to float32 `(N, D)`, called from one thread only.
+        backbone: Function from uint8 RGB `(N, H, W, 3)` to float32 `(N, D)`; no two calls overlap.
         max_crops: Largest N of one call; limits the memory of a burst.
         max_waiting: Largest number of waiting requests; further callers block until there is room.
         wait_s: Longest time in seconds that a request waits for announced ones.
@@ -86,6 +86,7 @@ class Batcher:
         self._waiting: deque[_Request] = deque()
         self._changed = threading.Condition()
         self._closed = False
+        self._running = False
         self._thread = threading.Thread(target=self._work, name="backbone", daemon=True)
 
     def __enter__(self) -> Self:
@@ -124,8 +125,7 @@ class Batcher:
             BatcherClosed: The batcher is closed, or was closed while this caller waited for room.
             ValueError: There is no crop, or the array is not a batch of images.
         """
-        if crops.ndim != 4 or len(crops) == 0:
-            raise ValueError(f"crops must be (N, H, W, 3) with N at least 1, not {crops.shape}")
+        _check(crops)
         with self._changed:
             self._changed.wait_for(lambda: self._closed or len(self._waiting) < self._max_waiting)
             if self._closed:
@@ -150,13 +150,38 @@ class Batcher:
             Exception: Any error of the backbone on these crops. If a shared call fails, each request is run
                 alone.
         """
-        return self.submit(crops).result()
+        _check(crops)
+        if not self._begin_alone():
+            return self.submit(crops).result()
+        try:
+            return self._compute(crops)
+        finally:
+            self._end_run()
 
     def close(self) -> None:
-        """Stop the thread after its current call; waiting requests fail with `BatcherClosed`."""
+        """Stop the thread after the current call; waiting requests fail with `BatcherClosed`."""
         self._fail_waiting()
         if self._thread.is_alive():
             self._thread.join()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._running)
+
+    def _begin_alone(self) -> bool:
+        """Return whether to run a request on its caller's thread, because no other could share its call."""
+        caller = threading.get_ident()
+        with self._changed:
+            if self._closed:
+                raise BatcherClosed
+            if self._running or self._waiting or self._announced - {caller}:
+                return False
+            self._announced.discard(caller)
+            self._running = True
+            return True
+
+    def _end_run(self) -> None:
+        with self._changed:
+            self._running = False
+            self._changed.notify_all()
 
     def _fail_waiting(self) -> None:
         with self._changed:
@@ -171,7 +196,10 @@ class Batcher:
     def _work(self) -> None:
         try:
             while batch := self._take():
-                self._run(batch)
+                try:
+                    self._run(batch)
+                finally:
+                    self._end_run()
         finally:
             # Callers must not wait for a thread that has ended, whatever the cause.
             self._fail_waiting()
@@ -183,7 +211,7 @@ class Batcher:
         with self._changed:
             # Repeated only if all waiting requests had been cancelled.
             while not batch:
-                self._changed.wait_for(lambda: self._closed or self._waiting)
+                self._changed.wait_for(lambda: self._closed or (self._waiting and not self._running))
                 self._wait_for_announced()
                 if self._closed:
                     break
@@ -192,6 +220,7 @@ class Batcher:
                     if request.result.set_running_or_notify_cancel():
                         batch.append(request)
                         count += len(request.crops)
+                self._running = bool(batch)
                 self._changed.notify_all()
         return batch
 
@@ -213,13 +242,7 @@ class Batcher:
             return
         crops = batch[0].crops if len(batch) == 1 else np.concatenate([request.crops for request in batch])
         try:
-            outputs = [
-                self._backbone(crops[start : start + self._max_crops])
-                for start in range(0, len(crops), self._max_crops)
-            ]
-            features = outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
-            if len(features) != len(crops):
-                raise RuntimeError(f"the backbone returned {len(features)} features for {len(crops)} crops")
+            features = self._compute(crops)
         except BaseException as error:  # noqa: BLE001  raised by the caller
             if len(batch) == 1:
                 batch[0].result.set_exception(error)
@@ -232,3 +255,19 @@ class Batcher:
         for request in batch:
             start, end = end, end + len(request.crops)
             request.result.set_result(features[start:end])
+
+    def _compute(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Run the backbone, in several calls if there are too many crops for one."""
+        outputs = [
+            self._backbone(crops[start : start + self._max_crops])
+            for start in range(0, len(crops), self._max_crops)
+        ]
+        features = outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
+        if len(features) != len(crops):
+            raise RuntimeError(f"the backbone returned {len(features)} features for {len(crops)} crops")
+        return features
+
+
+def _check(crops: NDArray[np.uint8]) -> None:
+    if crops.ndim != 4 or len(crops) == 0:
+        raise ValueError(f"crops must be (N, H, W, 3) with N at least 1, not {crops.shape}")

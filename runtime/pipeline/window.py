@@ -40,6 +40,7 @@ class FaceWindow:
         self._residuals: deque[Residuals] = deque(maxlen=window)
         self._motion_meter = MotionMeter()
         self._motion: deque[float] = deque(maxlen=window)
+        self._still: bool | None = None if meter else False
 
     def __len__(self) -> int:
         """Return the number of buffered samples, 0..window."""
@@ -56,7 +57,7 @@ class FaceWindow:
 
         None while the window is too short to decide. False if the model has no temporal classifier.
         """
-        return False if self._meter is None else is_still(self._motion, window=self.window)
+        return self._still
 
     def push(
         self,
@@ -102,6 +103,7 @@ class FaceWindow:
         if self._meter is not None and context is not None:
             self._residuals.append(self._meter.measure(context))
             self._motion.append(self._motion_meter.measure(crop, square or (0, 0, crop.shape[0])))
+            self._still = is_still(self._motion, window=self.window)
 
     def clear(self) -> None:
         """Drop all samples, for example after a gap in the stream."""
@@ -111,6 +113,7 @@ class FaceWindow:
         self._motion.clear()
         self._motion_meter.clear()
         if self._meter is not None:
+            self._still = None
             self._meter.clear()
 
     def window_features(self) -> NDArray[np.float32]:

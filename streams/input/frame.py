@@ -47,7 +47,8 @@ class Frame:
     @property
     def pts_s(self) -> float:
         """Return the presentation time in seconds."""
-        return float(self.pts * self.time_base)
+        # The same number as float(self.pts * self.time_base), without the cost of a new fraction.
+        return self.pts * self.time_base.numerator / self.time_base.denominator
 
     @property
     def width(self) -> int:

@@ -20,7 +20,8 @@ class GatedBackbone:
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
-        self.threads: set[int] = set()
+        self.threads: list[int] = []
+        self._busy = threading.Lock()
         self.error: Exception | None = None
         self.entered = threading.Semaphore(0)
         self.open = threading.Event()
@@ -28,9 +29,13 @@ class GatedBackbone:
 
     def __call__(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         self.sizes.append(len(crops))
-        self.threads.add(threading.get_ident())
+        self.threads.append(threading.get_ident())
+        assert self._busy.acquire(blocking=False), "two calls overlap"
         self.entered.release()
-        assert self.open.wait(TIMEOUT_S)
+        try:
+            assert self.open.wait(TIMEOUT_S)
+        finally:
+            self._busy.release()
         if self.error is not None:
             raise self.error
         return np.asarray(crops.reshape(len(crops), -1).mean(axis=1, keepdims=True), np.float32)
@@ -166,7 +171,7 @@ def test_call_has_at_most_max_crops(backbone: GatedBackbone) -> None:
 
 
 def test_many_threads_get_their_own_results(backbone: GatedBackbone) -> None:
-    """With many callers each result belongs to its request, and one thread makes all calls."""
+    """With many callers each result belongs to its request, and no two calls overlap."""
     results: dict[int, list[list[float]]] = {}
 
     def request(batcher: Batcher, value: int) -> None:
@@ -180,7 +185,42 @@ def test_many_threads_get_their_own_results(backbone: GatedBackbone) -> None:
             thread.join(TIMEOUT_S)
     assert results == {value: [[value, value + 1]] * 20 for value in range(0, 200, 20)}
     assert max(backbone.sizes) <= 6
-    assert len(backbone.threads) == 1
+
+
+def test_single_request_runs_on_its_own_thread(backbone: GatedBackbone) -> None:
+    """Without others there is no other thread to wait for; requests meanwhile share the next call."""
+    with Batcher(backbone) as batcher:
+        backbone.open.clear()
+        alone = Caller(batcher, 7)
+        alone.go.set()
+        assert backbone.entered.acquire(timeout=TIMEOUT_S)
+        waiting = [batcher.submit(crops_of(value)) for value in (1, 2)]
+        backbone.open.set()
+        alone.end()
+        assert [future.result(TIMEOUT_S).ravel().tolist() for future in waiting] == [[1], [2]]
+    assert alone.result == [7]
+    assert backbone.sizes == [1, 2]
+    assert backbone.threads[0] == alone.ident != backbone.threads[1]
+
+
+def test_closing_waits_for_a_request_on_its_own_thread(backbone: GatedBackbone) -> None:
+    """After `close` no call is running, because the engine is closed next."""
+    batcher = Batcher(backbone).__enter__()
+    backbone.open.clear()
+    alone = Caller(batcher, 7)
+    alone.go.set()
+    assert backbone.entered.acquire(timeout=TIMEOUT_S)
+    closing = threading.Thread(target=batcher.close)
+    closing.start()
+    closing.join(0.05)
+    assert closing.is_alive()
+    backbone.open.set()
+    closing.join(TIMEOUT_S)
+    assert not closing.is_alive()
+    alone.end()
+    assert alone.result == [7]
+    with pytest.raises(BatcherClosed):
+        batcher.features(crops_of(1))
 
 
 def test_full_queue_blocks_the_caller(backbone: GatedBackbone) -> None:
