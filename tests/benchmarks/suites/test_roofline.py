@@ -26,8 +26,8 @@ from benchmarks.suites.roofline import (
     run_roofline,
 )
 from runtime.engines.cpu import usable_cores
-from runtime.engines.onnx_cpu.int8 import int8_is_exact
-from runtime.model.bundle import DEFAULT_BUNDLE
+from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
+from runtime.model.bundle import DEFAULT_BUNDLE, load_bundle
 
 COST = ComputeCost(flop_per_item=10**9, weight_bytes=4 * 10**6, activation_bytes_per_item=10**6)
 
@@ -126,7 +126,8 @@ def test_record_has_all_figures(
     assert run_roofline(RooflineConfig(batches=[1, 2], repeats=2, model=DEFAULT_BUNDLE, json_out=out)) == 0
     record = json.loads(out.read_text())
     assert record["backbone"]["flop_per_crop"] == 4_314_726_400
-    kinds = ["int8", "float32"] if int8_is_exact() else ["float32"]
+    int8 = OnnxRuntimeEngine(load_bundle(DEFAULT_BUNDLE)).precision == "int8"
+    kinds = ["int8", "float32"] if int8 else ["float32"]
     assert list(record["gemm"]) == kinds
     shares = {
         name.rpartition(":")[0]: figure["repeats"]["value"]
