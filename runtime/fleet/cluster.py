@@ -22,6 +22,8 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
 from typing import Any
 
 from runtime.engines.cpu import usable_cores
@@ -30,6 +32,7 @@ from runtime.errors import ClusterLost, ClusterUnreachable, ExtraMissing
 logger = logging.getLogger(__name__)
 
 PROBE_S = 20.0
+AUTH_MODE = "RAY_AUTH_MODE"
 CONNECT_S = 3.0
 WATCH_S = 1.0
 # Consecutive failures to reach the cluster after which it has stopped.
@@ -49,9 +52,8 @@ from ray._raylet import GcsClient
 address = services.canonicalize_bootstrap_address(sys.argv[1])
 if address is not None:
     from ray._private.ray_constants import KV_NAMESPACE_CLUSTER as namespace
-    metadata = GcsClient(address=address).internal_kv_get(b"CLUSTER_METADATA", namespace)
-    metadata = json.loads(metadata)
-    print(json.dumps([address, metadata["ray_version"], metadata["python_version"]]))
+    facts = json.loads(GcsClient(address=address).internal_kv_get(b"CLUSTER_METADATA", namespace))
+    print(json.dumps([address, facts["ray_version"], facts["python_version"]]))
 """
 
 
@@ -157,8 +159,11 @@ def open_cluster(address: str | None, *, cpus: int | None = None) -> Iterator[Cl
         ExtraMissing: Ray is not installed.
         ClusterUnreachable: There is no cluster, or other versions run in it.
     """
-    ray = _import_ray()
+    if find_spec("ray") is None:
+        raise ExtraMissing("a cluster", "ray", "fleet")
     found = None if address == LOCAL else _find(address or os.environ.get("RAY_ADDRESS") or "auto", address)
+    # After the search, because Ray reads the mode of authentication when it is imported.
+    ray = _import_ray()
     # Ray prints messages of the cluster to standard output, where the JSON lines are.
     with contextlib.redirect_stdout(_Discarded()):
         with _own_signal_handlers():
@@ -194,10 +199,8 @@ def _import_ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # A call after the end would start another cluster.
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
-    try:
-        import ray
-    except ImportError as error:
-        raise ExtraMissing("a cluster", "ray", "fleet") from error
+    import ray
+
     return ray
 
 
@@ -207,7 +210,36 @@ def _find(wanted: str, given: str | None) -> str | None:
         raise ClusterUnreachable(given, "addresses of Ray's client are not supported")
     if wanted != "auto" and not _answers(wanted, CONNECT_S):
         raise ClusterUnreachable(wanted, "no Ray cluster answers")
-    environment = {**os.environ, "RAY_ADDRESS": ""}
+    found, reason = None, "no Ray cluster answers"
+    for mode in (os.environ.get(AUTH_MODE), "token"):
+        found, reason = _probe(wanted, mode)
+        if found is not None or reason is None:
+            break
+    if found is None:
+        if given is None and wanted == "auto":
+            return None
+        raise ClusterUnreachable(wanted, reason or "no Ray cluster answers")
+    if mode is not None:
+        os.environ[AUTH_MODE] = mode
+    address, *versions = found
+    own = [metadata.version("ray"), platform.python_version()]
+    if versions != own:
+        raise ClusterUnreachable(
+            address,
+            f"it runs Ray {versions[0]} on Python {versions[1]}, this program {own[0]} on {own[1]}",
+            "install the same versions on every machine",
+        )
+    return str(address)
+
+
+def _probe(wanted: str, mode: str | None) -> tuple[list[str] | None, str | None]:
+    """Return address and versions of a cluster, and why it refuses if another mode may help.
+
+    Args:
+        wanted: Address.
+        mode: Ray's mode of authentication; None for its default.
+    """
+    environment = {**os.environ, "RAY_ADDRESS": "", **({} if mode is None else {AUTH_MODE: mode})}
     try:
         probe = subprocess.run(
             [sys.executable, "-P", "-c", PROBE, wanted],
@@ -217,22 +249,14 @@ def _find(wanted: str, given: str | None) -> str | None:
             check=False,
             env=environment,
         )
-        found = json.loads(probe.stdout) if probe.stdout.strip() else None
+        if probe.stdout.strip():
+            found: list[str] = json.loads(probe.stdout)
+            return found, None
     except (subprocess.TimeoutExpired, ValueError):
-        found = None
-    if found is None:
-        if given is None and wanted == "auto":
-            return None
-        raise ClusterUnreachable(wanted, "no Ray cluster answers")
-    address, *versions = found
-    own = [_import_ray().__version__, platform.python_version()]
-    if versions != own:
-        raise ClusterUnreachable(
-            address,
-            f"it runs Ray {versions[0]} on Python {versions[1]}, this program {own[0]} on {own[1]}",
-            "install the same versions on every machine",
-        )
-    return str(address)
+        return None, None
+    if "uthentication" in probe.stderr:
+        return None, "it asks for a token; copy the file ~/.ray/auth_token of its head to this machine"
+    return None, None
 
 
 def _connect(ray: Any, found: str | None, given: str | None, cpus: int) -> str:

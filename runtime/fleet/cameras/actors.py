@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from runtime.fleet.archive.worker import WorkerRefused
 from runtime.fleet.cameras.exchange import Batch, Order
@@ -91,12 +91,12 @@ class Lost:
     Args:
         worker: Number of the worker.
         reason: Cause in one line.
-        dead: Whether Ray says that its process has ended; else it may answer again.
+        cause: `dead` if its process has ended, `unavailable` if it may answer again, `error` if it failed.
     """
 
     worker: int
     reason: str
-    dead: bool
+    cause: Literal["dead", "unavailable", "error"]
 
 
 Answer: TypeAlias = Started | Answered | Lost
@@ -199,9 +199,10 @@ class CameraActors:
         except self._ray.exceptions.RayError as error:
             self._cluster.check_now()
             reason = str(error).strip().splitlines()[-1]
-            return Lost(
-                worker, reason, dead=not isinstance(error, self._ray.exceptions.ActorUnavailableError)
-            )
+            if isinstance(error, self._ray.exceptions.ActorUnavailableError):
+                return Lost(worker, reason, "unavailable")
+            died = isinstance(error, self._ray.exceptions.ActorDiedError)
+            return Lost(worker, reason, "dead" if died else "error")
         return answer
 
     def close(self) -> None:

@@ -228,22 +228,23 @@ class FleetMonitor:
         self._ask(worker, generation=batch.generation, applied=batch.version)
 
     def _handle_lost(self, lost: Lost) -> None:
-        slot = self._workers.slots[lost.worker]
+        host = self._host(self._workers.slots[lost.worker])
         logger.debug("worker %d: %s", lost.worker, lost.reason)
-        if lost.dead:
-            logger.warning("%s: worker %d has ended", self._host(slot), lost.worker)
-            if lost.worker not in self._assignments.workers:
-                self._end_worker(lost.worker, certain=True)
-                return
-            self._say_offline(self._assignments.ended(lost.worker, certain=False), ENDED)
-            self._dead[lost.worker] = self._clock()
-            self._refresh_nodes.set()
-        elif lost.worker in self._assignments.workers:
+        if lost.worker not in self._assignments.workers:
+            logger.warning("%s: worker %d has ended while it started: %s", host, lost.worker, lost.reason)
+            self._end_worker(lost.worker, certain=True)
+        elif lost.cause == "unavailable":
             # The connection has failed, or the process has ended and Ray does not know it yet.
             self._say_offline(self._assignments.silenced(lost.worker), SILENT)
             self._ask_again[lost.worker] = self._clock() + ASK_AGAIN_S
+        elif lost.cause == "dead":
+            logger.warning("%s: worker %d has ended", host, lost.worker)
+            self._say_offline(self._assignments.ended(lost.worker, certain=False), ENDED)
+            self._dead[lost.worker] = self._clock()
+            self._refresh_nodes.set()
         else:
-            self._end_worker(lost.worker, certain=True)
+            logger.error("%s: worker %d has failed: %s", host, lost.worker, lost.reason)
+            self._end_worker(lost.worker, certain=False)
 
     def _follow_up(self, now: float) -> None:
         """Ask silent workers again, and give away the cameras of those whose process has certainly ended."""

@@ -139,8 +139,12 @@ class CameraWorker:
             wanted = order.cameras.get(name)
             if wanted is None or wanted.epoch != assignment.epoch:
                 self._stop(name)
+        stopping = {name for name, _, thread in self._stopping if thread.is_alive()}
         for name, assignment in order.cameras.items():
-            if name not in self._assigned:
+            if name in stopping:
+                # Not twice at the same time: the head sends an order again that was not followed.
+                self._version = 0
+            elif name not in self._assigned:
                 self._start(name, assignment)
 
     def _start(self, name: str, assignment: Assignment) -> None:

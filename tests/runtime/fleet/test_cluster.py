@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from benchmarks.helpers.rtsp_process import RtspProcess
+from benchmarks.suites.fleet import FleetBenchConfig, measure_head
 from runtime.commands.scan.command import run_scan
 from runtime.commands.scan.outcome import ScanOptions, ScanOutcome
 from runtime.config.sources import WatchedSource
@@ -165,6 +166,16 @@ class Published:
         )
 
 
+def test_load_of_the_head(nodes: TwoNodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The benchmark counts the messages of simulated cameras, and the cores of this process."""
+    monkeypatch.setattr("benchmarks.suites.fleet.WARMUP_S", 0.1)
+    config = FleetBenchConfig(cameras=[6], workers=1, rate_hz=10.0, seconds=1.0, subscribers=0)
+    with open_cluster(nodes.address) as cluster:
+        load = measure_head(cluster, 6, config)
+    assert load.messages_hz > 6
+    assert load.cores > 0
+
+
 def test_fleet_with_a_removed_node(
     nodes: TwoNodes,
     small_bundle: Path,
@@ -281,6 +292,7 @@ def test_other_versions(monkeypatch: pytest.MonkeyPatch) -> None:
 
     class Done:
         stdout = answer
+        stderr = ""
 
     monkeypatch.setattr("runtime.fleet.cluster.subprocess.run", lambda *_, **__: Done())
     with (
@@ -292,6 +304,6 @@ def test_other_versions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names the extra."""
-    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    monkeypatch.setattr("runtime.fleet.cluster.find_spec", lambda _: None)
     with pytest.raises(ExtraMissing, match=r"unmask\[fleet\]"), open_cluster("auto"):
         pass
