@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from runtime.errors import ClusterLost
 from runtime.fleet.archive.pool import Ended, Event, Finished, Ready, Unusable
 from runtime.fleet.archive.worker import ScannedFile, ScanWorker, WorkerRefused, WorkerSetup
 from runtime.fleet.cluster import Cluster, Node, own_host
@@ -125,7 +127,7 @@ class ActorPool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._cluster.lost:
+        with suppress(ClusterLost):
             for number in tuple(self._actors):
                 self.retire(number)
 
@@ -141,6 +143,8 @@ class ActorPool:
 
     def retire(self, worker: int) -> None:
         """Give an actor up."""
+        # Without a cluster this call, like every other, would wait for it for a minute.
+        self._cluster.check_now()
         self._ray.kill(self._actors.pop(worker).handle)
 
     def events(self, timeout_s: float) -> Sequence[Event]:
@@ -167,6 +171,7 @@ class ActorPool:
 
     def _grow(self) -> None:
         """Start an actor for each CPU and GPU that has none; those that were given up count too."""
+        self._cluster.check_now()
         wanted = count_actors(self._cluster.nodes(), self._setup.engine)
         for kind, count in wanted.items():
             for _ in range(self._started.get(kind, 0), count):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
+from runtime.errors import ClusterLost
 from runtime.fleet.archive.worker import WorkerRefused
 from runtime.fleet.cameras.exchange import Batch, Order
 from runtime.fleet.cameras.worker import CameraWorker, FleetSetup
@@ -156,6 +158,7 @@ class CameraActors:
         """
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+        self._cluster.check_now()
         self._number += 1
         actor_class = self._ray.remote(
             num_cpus=slot.cpus,
@@ -172,7 +175,13 @@ class CameraActors:
         self._calls[self._handles[worker].exchange.remote(order)] = worker
 
     def kill(self, worker: int) -> None:
-        """End a worker; nothing more comes from it."""
+        """End a worker; nothing more comes from it.
+
+        Raises:
+            ClusterLost: The cluster has stopped.
+        """
+        # Without a cluster this call, like every other, would wait for it for a minute.
+        self._cluster.check_now()
         self._calls = {call: number for call, number in self._calls.items() if number != worker}
         self._ray.kill(self._handles.pop(worker))
 
@@ -207,6 +216,6 @@ class CameraActors:
 
     def close(self) -> None:
         """End all workers."""
-        if not self._cluster.lost:
+        with suppress(ClusterLost):
             for worker in tuple(self._handles):
                 self.kill(worker)
