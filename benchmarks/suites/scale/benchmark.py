@@ -8,6 +8,7 @@ side by side. The first point of each curve that was not sustained is named with
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from benchmarks.suites.scale.load_curve import CurvePoint, LoadCurve, LoadSetup,
 from benchmarks.suites.scale.plot import write_plot
 from benchmarks.suites.throughput.load_step import MIN_ANALYSED
 from runtime.engines.factory import open_engine
+from runtime.errors import ExtraMissing
 from runtime.model.bundle import load_bundle
 from streams.input.source import parse_source
 
@@ -75,6 +77,7 @@ def run_scale(config: ScaleConfig) -> int:
 
     Raises:
         BenchmarkError: An option is impossible, no point had a verdict, or a file cannot be written or read.
+        ExtraMissing: `svg` is given, and matplotlib is not installed.
         SourceError: The source is not valid.
         UnmaskError: The model or the engine cannot be used.
     """
@@ -132,8 +135,11 @@ def _check(config: ScaleConfig) -> None:
     ):
         if len(values) < least or min(values, default=1) < 1:
             raise SettingInvalid(option, ",".join(map(str, values)), "give numbers from 1 on")
-    if config.svg is not None and not config.svg.absolute().parent.is_dir():
-        raise SettingInvalid("--svg", config.svg, "give a path in an existing directory")
+    if config.svg is not None:
+        if not config.svg.absolute().parent.is_dir():
+            raise SettingInvalid("--svg", config.svg, "give a path in an existing directory")
+        if importlib.util.find_spec("matplotlib") is None:
+            raise ExtraMissing("`unmask bench scale --svg`", "matplotlib", "bench")
 
 
 def _curves(config: ScaleConfig) -> Iterator[LoadCurve]:

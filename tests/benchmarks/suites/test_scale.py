@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from benchmarks.suites.scale.benchmark import ScaleConfig, run_scale
 from benchmarks.suites.scale.load_curve import CurvePoint, LoadCurve
 from benchmarks.suites.scale.plot import write_plot
 from benchmarks.suites.throughput.load_step import LoadStep
+from runtime.errors import ExtraMissing
 from runtime.model.bundle import DEFAULT_BUNDLE
 from streams.input.reader import open_reader
 
@@ -144,3 +146,10 @@ def test_invalid_settings_are_refused_before_the_first_camera(
     """Each impossible option is an error."""
     with pytest.raises(SettingInvalid, match=words):
         run_scale(ScaleConfig(**{"video": str(face_video), "model": DEFAULT_BUNDLE, **changes}))
+
+
+def test_plot_without_matplotlib_is_refused_first(face_video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extra that has it is named before anything is measured."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ExtraMissing, match=r"matplotlib.*unmask\[bench\]"):
+        run_scale(ScaleConfig(video=str(face_video), svg=Path("scale.svg"), model=DEFAULT_BUNDLE))
