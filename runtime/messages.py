@@ -123,8 +123,8 @@ class VerdictMessage(_Message, frozen=True, kw_only=True, tag="verdict"):
         face: Track id within the stream; never reused.
         state: `warming`, `real`, `uncertain`, `fake` or `stale`. The id of a `stale` face comes again
             only if it had to make room for other faces and has its next turn.
-        p_fake: Calibrated probability of a fake at equal priors, 0..1; None exactly when the state is
-            `warming` or `stale`.
+        p_fake: Calibrated probability of a fake at equal priors, 0..1, from the mean logit of the last
+            four seconds; None exactly when the state is `warming` or `stale`.
         box: `(x, y, w, h)` in shares of the frame, 0..1; see `relative_box`.
         window_fill: Filled share of the window, 0..1.
         pts_s: Media time of the frame in seconds.
