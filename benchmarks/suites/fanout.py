@@ -3,8 +3,7 @@
 Each number of subscribers has two runs: with fast subscribers only, and with additional slow readers, which
 read half of the published messages. The delivery to the fast ones must not change. Lost messages and
 the age of messages at the slow readers are reported separately. Delivery time is from `Broadcaster.publish`
-until `runtime.client.watch` has the message. All clients share one process, so with many of them their own
-CPU time is a part of it.
+until the subscriber's process has read the bytes. Fast subscribers share one process, slow readers another.
 """
 
 from __future__ import annotations
@@ -12,9 +11,9 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,7 +57,7 @@ class Delivery:
         published: `seq` and time of each measured message, float64 `(M, 2)`, in order.
         received: Messages that the subscribers received.
         server_cores: Cores that the server's process kept busy, publishing included.
-        client_cores: Cores that all subscribers together kept busy while they were connected.
+        client_cores: Cores that the fast subscribers together kept busy while they were connected.
     """
 
     published: NDArray[np.float64]
@@ -198,7 +197,7 @@ def deliver(*, fast: int, slow: int, rate_hz: float, streams: int, seconds: floa
         slow: Number of slow readers.
         rate_hz: Verdicts per second and stream.
         streams: Number of streams with verdicts.
-        seconds: Length of the measurement, after `WARMUP_S` and, with slow readers, a burst.
+        seconds: Length of the measurement, after `WARMUP_S`.
 
     Returns:
         The messages.
@@ -208,31 +207,29 @@ def deliver(*, fast: int, slow: int, rate_hz: float, streams: int, seconds: floa
     """
     broadcaster = Broadcaster(HelloMessage(version=version(), session=new_session()), sinks=[Metrics()])
     pause_s = SLOWNESS / (rate_hz * streams)
-    with _served(broadcaster, fast, slow, pause_s) as subscribers:
-        joined = time.monotonic()
+    with ExitStack() as stack:
+        url = stack.enter_context(serve_in_thread(broadcaster, port=0)).urls.websocket
+        slow_readers = stack.enter_context(Subscribers(url, slow=slow, pause_s=pause_s)) if slow else None
         if slow:
+            # Before the fast ones join: many of them could not keep up with the burst.
             _publish(broadcaster, rate_hz=BURST / BURST_S, streams=1, seconds=BURST_S)
+        subscribers = stack.enter_context(Subscribers(url, fast=fast))
+        joined = time.monotonic()
         _publish(broadcaster, rate_hz=rate_hz, streams=streams, seconds=WARMUP_S)
         with CpuLoad() as load:
             published = _publish(broadcaster, rate_hz=rate_hz, streams=streams, seconds=seconds)
-        _idle(broadcaster, max(ARRIVAL_S, BUFFERED * pause_s) if slow else ARRIVAL_S)
+        _idle(broadcaster, ARRIVAL_S)
         received = subscribers.collect()
         watched_s = time.monotonic() - joined
+        if slow_readers is not None:
+            _idle(broadcaster, BUFFERED * pause_s - ARRIVAL_S)
+            received = replace(received, slow=slow_readers.collect().slow)
     return Delivery(
         published=np.array(published, np.float64),
         received=received,
         server_cores=load.own_cores,
         client_cores=received.cpu_s / watched_s,
     )
-
-
-@contextmanager
-def _served(broadcaster: Broadcaster, fast: int, slow: int, pause_s: float) -> Iterator[Subscribers]:
-    with (
-        serve_in_thread(broadcaster, port=0) as server,
-        Subscribers(server.urls.websocket, fast=fast, slow=slow, pause_s=pause_s) as subscribers,
-    ):
-        yield subscribers
 
 
 def _publish(

@@ -129,12 +129,17 @@ class OutboundQueue(Generic[Item]):
         if now - self._queue[0][1] > self.max_wait_s:
             self._skip_outdated()
         item = self._remove(0)
+        self.note_delivery(item)
+        return item
+
+    def note_delivery(self, item: Item) -> None:
+        """Note that a message was delivered, also one that passed an empty queue by."""
+        subject = item.subject
         self._delivered += 1
-        self._deliveries.pop(item.subject, None)
-        self._deliveries[item.subject] = self._delivered
+        self._deliveries.pop(subject, None)
+        self._deliveries[subject] = self._delivered
         if len(self._deliveries) > 2 * self.capacity:
             del self._deliveries[next(iter(self._deliveries))]
-        return item
 
     def clear(self) -> None:
         """Drop all messages."""

@@ -16,6 +16,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from websockets.asyncio.server import broadcast
 from websockets.exceptions import ConnectionClosed
 
 from runtime.client_messages import (
@@ -223,6 +224,7 @@ class ClientSession:
                 for data in subscription.opening:
                     await self._connection.send(data, text=True)
                 deadline.reschedule(None)
+                subscription.send_at_once(self._send_at_once)
                 async for encoded in subscription:
                     deadline.reschedule(asyncio.get_running_loop().time() + timeout_s)
                     await self._connection.send(encoded.data, text=isinstance(encoded, EncodedMessage))
@@ -233,6 +235,13 @@ class ClientSession:
             self._connection.transport.abort()
         except ConnectionClosed as closed:
             logger.debug("a client has left: %s", closed)
+
+    def _send_at_once(self, encoded: EncodedMessage) -> bool:
+        """Send a message without waiting; return False if data for the client waits already."""
+        if self._connection.transport.get_write_buffer_size():
+            return False
+        broadcast([self._connection], encoded.data, text=True)
+        return True
 
     async def _close(self, code: int, reason: str) -> None:
         await self._connection.close(code, reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore"))

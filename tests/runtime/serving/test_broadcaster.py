@@ -142,6 +142,45 @@ def test_a_slow_subscription_loses_only_old_messages() -> None:
     asyncio.run(listen())
 
 
+def test_a_message_passes_an_empty_queue_by() -> None:
+    """A message is sent at once if none waits before it; the order is kept and nothing is lost."""
+
+    async def listen() -> None:
+        broadcaster = make_broadcaster()
+        sent: list[int] = []
+        blocked = False
+
+        def send(encoded: EncodedMessage) -> bool:
+            if not blocked:
+                sent.append(encoded.seq)
+            return not blocked
+
+        async def publish() -> None:
+            broadcaster.publish(verdict())
+            await asyncio.sleep(0)
+
+        with broadcaster.subscribe() as subscription:
+            await publish()
+            subscription.send_at_once(send)
+            # The first message still waits.
+            await publish()
+            assert sent == []
+            assert [encoded.seq for encoded in await take(subscription, 2)] == [1, 2]
+            await publish()
+            assert sent == [3]
+            blocked = True
+            await publish()
+            blocked = False
+            await publish()
+            assert sent == [3]
+            assert [encoded.seq for encoded in await take(subscription, 2)] == [4, 5]
+            await publish()
+            assert sent == [3, 6]
+            assert subscription.lost == 0
+
+    asyncio.run(listen())
+
+
 def test_publishing_needs_no_subscription_and_no_event_loop() -> None:
     """Messages are numbered without subscriptions; subscriptions can come and go."""
     broadcaster = make_broadcaster()
