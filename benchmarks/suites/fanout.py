@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -213,7 +214,8 @@ def deliver(*, fast: int, slow: int, rate_hz: float, streams: int, seconds: floa
         if slow:
             # Before the fast ones join: many of them could not keep up with the burst.
             _publish(broadcaster, rate_hz=BURST / BURST_S, streams=1, seconds=BURST_S)
-        subscribers = stack.enter_context(Subscribers(url, fast=fast))
+        with _publishing(broadcaster, rate_hz=rate_hz, streams=streams):
+            subscribers = stack.enter_context(Subscribers(url, fast=fast))
         joined = time.monotonic()
         _publish(broadcaster, rate_hz=rate_hz, streams=streams, seconds=WARMUP_S)
         with CpuLoad() as load:
@@ -244,6 +246,24 @@ def _publish(
         now = time.monotonic()
         published.append((float(broadcaster.publish(message)), now))
     return published
+
+
+@contextmanager
+def _publishing(broadcaster: Broadcaster, *, rate_hz: float, streams: int) -> Iterator[None]:
+    """Publish at a rate meanwhile, so that the buffers of slow readers stay full."""
+    ended = threading.Event()
+
+    def publish() -> None:
+        while not ended.is_set():
+            _publish(broadcaster, rate_hz=rate_hz, streams=streams, seconds=1 / rate_hz)
+
+    thread = threading.Thread(target=publish, name="publishing")
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _idle(broadcaster: Broadcaster, seconds: float) -> None:
