@@ -405,16 +405,18 @@ class RateTooHigh(UnmaskError, ValueError):
     Args:
         rate_hz: Requested rate.
         sample_hz: Sample rate of the model.
+        place: Place of the setting, such as `unmask.toml:7: rate`; None if the user has not written it.
     """
 
-    def __init__(self, rate_hz: float, sample_hz: float) -> None:
-        super().__init__(rate_hz, sample_hz)
+    def __init__(self, rate_hz: float, sample_hz: float, place: str | None = None) -> None:
+        super().__init__(rate_hz, sample_hz, place)
         self.rate_hz = rate_hz
         self.sample_hz = sample_hz
+        self.place = place
 
     def __str__(self) -> str:
         return (
-            f"--rate {self.rate_hz:g}: the model takes {self.sample_hz:g} samples a second; "
+            f"{self.place or f'rate {self.rate_hz:g}'}: the model takes {self.sample_hz:g} samples a second; "
             f"give a rate above 0 and up to {self.sample_hz:g}"
         )
 

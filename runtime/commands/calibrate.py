@@ -10,8 +10,8 @@ import typer
 
 from runtime.commands.options import UserError, complain
 from runtime.commands.setup.options import MonitorSetup
-from runtime.commands.source_control import check_source
-from runtime.config.model import ThresholdsConfig
+from runtime.commands.setup.sources import check_source
+from runtime.config.model import MonitorConfig, ThresholdsConfig
 from runtime.config.reading import Settings
 from runtime.config.sources import WatchedSource
 from runtime.engines.factory import detector_infer, open_engine
@@ -34,14 +34,14 @@ class CalibrateOptions:
         seconds: Time to watch.
         config: Configuration file; None to take `source` as an address.
         model: Directory of the bundle; None for the bundled model, or for that of the configuration.
-        engine: Inference engine.
+        engine: Inference engine; None for that of the configuration, or the best one that works.
     """
 
     source: str
     seconds: float
     config: Path | None
     model: Path | None
-    engine: str
+    engine: str | None
 
 
 @dataclass
@@ -73,16 +73,17 @@ def run_calibrate(options: CalibrateOptions) -> int:
         UserError: There is no source of that name.
         SourceError: The address is wrong.
     """
-    source, configured_model = _find_source(options)
-    bundle = load_bundle(options.model or configured_model)
+    source, config = _find_source(options)
+    bundle = load_bundle(options.model or config.model)
+    engine_name = options.engine or config.engine
     scores = _Scores()
     with (
         StandardError(),
-        open_engine(bundle, options.engine) as engine,
+        open_engine(bundle, engine_name) as engine,
         Batcher(engine.features) as batcher,
     ):
-        analyses = AnalysisFactory(bundle, engine, batcher, detector_infer(options.engine))
-        check_source(analyses, source)
+        analyses = AnalysisFactory(bundle, engine, batcher, detector_infer(engine_name))
+        check_source(source, bundle)
         monitor = Monitor(sample_hz=bundle.sample_hz, publish=scores.publish)
         monitor.add(source.source, analyses.factory(source))
         # On Ctrl-C the scores so far are used.
@@ -99,17 +100,17 @@ def run_calibrate(options: CalibrateOptions) -> int:
     return 0
 
 
-def _find_source(options: CalibrateOptions) -> tuple[WatchedSource, Path | None]:
-    """Return the source without thresholds of its own, and the model that its configuration names."""
+def _find_source(options: CalibrateOptions) -> tuple[WatchedSource, MonitorConfig]:
+    """Return the source without thresholds of its own, and its configuration."""
     if options.config is None:
-        return WatchedSource(source=parse_source(options.source)), None
+        return WatchedSource(source=parse_source(options.source)), MonitorConfig()
     try:
         loaded = MonitorSetup(file=options.config, given=Settings(values={})).load("skip")
     except ConfigInvalid as error:
         raise UserError(*error.problems) from None
     for source in loaded.sources:
         if source.source.name == options.source:
-            return replace(source, thresholds=ThresholdsConfig(), rate_hz=None), loaded.config.model
+            return replace(source, thresholds=ThresholdsConfig(), rate_hz=None), loaded.config
     names = ", ".join(source.source.name for source in loaded.sources)
     raise UserError(
         f"{options.config}: there is no source named {options.source!r}; it has {names or 'none'}"

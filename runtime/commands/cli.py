@@ -346,8 +346,21 @@ def calibrate(
         Path | None,
         typer.Option(metavar="FILE", help="Configuration file with the source.", show_default=False),
     ] = None,
-    model: Model = None,
-    engine: Engine = "auto",
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory of a model that `unmask export` wrote.",
+            show_default="that of the configuration, else the bundled one",
+        ),
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|onnxruntime|tensorrt",
+            help="Inference engine.",
+            show_default="that of the configuration, else auto",
+        ),
+    ] = None,
 ) -> int:
     """Print thresholds for a camera whose people are known to be genuine, for the configuration file.
 

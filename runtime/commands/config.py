@@ -17,19 +17,22 @@ def main() -> None:
 
 @app.command()
 def check(file: Annotated[Path, typer.Argument(metavar="FILE", help="TOML file.")]) -> int:
-    """Check a file, with the addresses, secrets, tokens and certificates that it names; open no source.
+    """Check a file, with the model, secrets, tokens and certificates that it names; open no source.
 
     Each problem is one line with file, line and key; the exit code is then 2.
     """
     from runtime.commands.options import UserError
     from runtime.commands.setup.options import MonitorSetup
+    from runtime.commands.setup.sources import check_sources
     from runtime.config.reading import Settings
     from runtime.errors import ConfigInvalid
+    from runtime.model.bundle import load_bundle
 
     try:
         options = MonitorSetup(file=file, given=Settings(values={})).load("skip")
     except ConfigInvalid as error:
         raise UserError(*error.problems) from None
+    check_sources(options, load_bundle(options.config.model))
     names = ", ".join(source.source.name for source in options.sources)
     typer.echo(f"{file}: right; sources: {names or 'none'}")
     return 0

@@ -24,7 +24,8 @@ import av  # noqa: F401
 
 from runtime.commands.options import UserError, complain
 from runtime.commands.setup.options import MonitorOptions, MonitorSetup
-from runtime.commands.source_control import SourceControl, check_source
+from runtime.commands.setup.sources import check_sources
+from runtime.commands.source_control import SourceControl
 from runtime.commands.terminal import Terminal
 from runtime.config.model import ThresholdsConfig
 from runtime.engines.factory import detector_infer, open_engine
@@ -186,8 +187,7 @@ def run_monitor(setup: MonitorSetup) -> int:
         Batcher(engine.features) as batcher,
     ):
         analyses = AnalysisFactory(bundle, engine, batcher, infer)
-        for source in options.sources:
-            check_source(analyses, source)
+        check_sources(options, bundle)
         thresholds = thresholds_of(options, bundle)
 
         def watch(receivers: Receivers) -> tuple[Watching, Control]:

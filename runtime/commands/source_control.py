@@ -13,6 +13,7 @@ import msgspec
 from runtime.client_messages import AddSource, RemoveSource, RenameSource
 from runtime.commands.options import UserError
 from runtime.commands.setup.options import MonitorOptions, MonitorSetup
+from runtime.commands.setup.sources import check_source, check_sources
 from runtime.config.changes import find_changes
 from runtime.config.model import MonitorConfig, SourceConfig, ThresholdsConfig
 from runtime.config.sources import WatchedSource, watch
@@ -21,25 +22,12 @@ from runtime.messages import Thresholds
 from runtime.pipeline.monitor import STOP_TIMEOUT_S, AnalysisFactory, Monitor
 from runtime.serving.server import Server
 from runtime.serving.session import ClientSession, Commands
-from runtime.serving.whip.endpoint import require_webrtc
 from streams.errors import SourceError
 
 logger = logging.getLogger(__name__)
 
 # Largest number of streams to which clients may add one.
 MAX_STREAMS = 256
-
-
-def check_source(analyses: AnalysisFactory, source: WatchedSource) -> None:
-    """Raise an error unless a source can be watched with its settings.
-
-    Raises:
-        RateTooHigh: More verdicts are requested than the model takes samples.
-        ConfigInvalid: The thresholds exclude each other.
-        ExtraMissing: A library that the source needs is not installed.
-    """
-    require_webrtc([source.source])
-    analyses.check(source)
 
 
 class SourceControl:
@@ -84,8 +72,7 @@ class SourceControl:
         async with self._lock:
             try:
                 options = setup.load("needed")
-                for source in options.sources:
-                    check_source(self._analyses, source)
+                check_sources(options, self._analyses.bundle)
             except (UnmaskError, UserError) as error:
                 logger.warning("%s; the configuration before it stays in use", error)
                 return
@@ -143,7 +130,7 @@ class SourceControl:
                 raise ConfigInvalid([str(error)]) from None
             if source.source.kind == "pipe":
                 raise ConfigInvalid(["standard input can be watched from the start only"])
-            check_source(self._analyses, source)
+            check_source(source, self._analyses.bundle)
             self._add(source)
             logger.info("%s: added by %s", source.source.name, session.identity.name)
 

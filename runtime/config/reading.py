@@ -21,6 +21,15 @@ from runtime.config.model import MonitorConfig
 from runtime.errors import ConfigInvalid
 
 MAX_BYTES = 1024 * 1024
+TYPES: Mapping[str, str] = {
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "an array",
+    "object": "a table",
+}
+"""Types as messages of msgspec name them, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,5 +275,10 @@ def dotted(path: KeyPath) -> str:
 
 
 def _plain(message: str) -> str:
-    text = message.partition(" - at ")[0].replace("`", "")
+    text = re.sub(r"`(.*?)`", lambda found: _in_words(found[1]), message.partition(" - at ")[0])
     return text[0].lower() + text[1:]
+
+
+def _in_words(kind: str) -> str:
+    """Return the name of a type; a key that may be left out has no other value for that."""
+    return re.sub(r"\w+", lambda found: TYPES.get(found[0], found[0]), kind.removesuffix(" | null"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from runtime.config.model import MonitorConfig, SourceConfig, ThresholdsConfig
@@ -20,11 +20,23 @@ class WatchedSource:
         source: Source to read; its name is the name of the stream, unique within the program.
         rate_hz: Verdicts per second and face; None for one per sample.
         thresholds: Thresholds that differ from the model's.
+        index: Number of the source in its configuration; None if a client has added it.
     """
 
     source: Source
     rate_hz: float | None = None
     thresholds: ThresholdsConfig = ThresholdsConfig()  # noqa: RUF009  frozen
+    index: int | None = field(default=None, compare=False)
+
+    def thresholds_or(self, real: float, fake: float) -> tuple[float, float]:
+        """Return the thresholds `real` and `fake`, those of the model where the source has none of its own.
+
+        Args:
+            real: Threshold of the model.
+            fake: Threshold of the model.
+        """
+        own = self.thresholds
+        return (real if own.real is None else own.real, fake if own.fake is None else own.fake)
 
     def renamed(self, name: str) -> WatchedSource:
         """Return the same source under another name."""
@@ -62,7 +74,7 @@ def make_sources(config: MonitorConfig) -> tuple[list[WatchedSource], list[tuple
     problems: list[tuple[int, str]] = []
     for index, item in enumerate(config.sources):
         try:
-            made = watch(item, config)
+            made = replace(watch(item, config), index=index)
             _check_given_once(made.source, [other.source for other in watched])
             watched.append(made)
         except (SourceError, ValueError) as error:

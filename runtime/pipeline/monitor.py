@@ -24,7 +24,7 @@ from typing import Self
 import msgspec
 
 from runtime.config.sources import WatchedSource, unique_names
-from runtime.errors import ConfigInvalid, RateTooHigh, StreamNameTaken, StreamUnknown
+from runtime.errors import StreamNameTaken, StreamUnknown
 from runtime.messages import BroadcastMessage, HeartbeatMessage, Thresholds
 from runtime.model.bundle import Bundle
 from runtime.pipeline.batcher import Batcher
@@ -59,20 +59,6 @@ class AnalysisFactory:
     batcher: Batcher
     infer: Infer
 
-    def check(self, source: WatchedSource) -> None:
-        """Raise an error unless a source's settings suit the model.
-
-        Raises:
-            RateTooHigh: More verdicts are requested than the model takes samples.
-            ConfigInvalid: The thresholds exclude each other.
-        """
-        if source.rate_hz is not None and not 0 < source.rate_hz <= self.bundle.sample_hz:
-            raise RateTooHigh(source.rate_hz, self.bundle.sample_hz)
-        try:
-            self._bundle_of(source)
-        except ValueError as error:
-            raise ConfigInvalid([f"{source.source.name}: {error}"]) from None
-
     def factory(self, source: WatchedSource) -> Callable[[], StreamAnalysis]:
         """Return a function that makes an analysis for a source."""
         bundle = self._bundle_of(source)
@@ -95,12 +81,9 @@ class AnalysisFactory:
         return Thresholds(real=calibration.threshold_real, fake=calibration.threshold_fake)
 
     def _bundle_of(self, source: WatchedSource) -> Bundle:
-        own, model = source.thresholds, self.bundle.calibration
-        calibration = replace(
-            model,
-            threshold_real=model.threshold_real if own.real is None else own.real,
-            threshold_fake=model.threshold_fake if own.fake is None else own.fake,
-        )
+        model = self.bundle.calibration
+        real, fake = source.thresholds_or(model.threshold_real, model.threshold_fake)
+        calibration = replace(model, threshold_real=real, threshold_fake=fake)
         return msgspec.structs.replace(self.bundle, calibration=calibration)
 
 

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from urllib.parse import parse_qs
 
 from runtime.serving.access.gate import Admission, missing_right
-from runtime.serving.access.identity import Identity
+from runtime.serving.access.identity import LOCAL, Identity
 from runtime.serving.access.origins import FILE_ORIGIN, Access, Authority
 from runtime.serving.broadcaster import Broadcaster
 from runtime.serving.http.exchange import READABLE, HttpResponse, Route, refusal_response, text_response
@@ -173,6 +173,8 @@ class Pages:
                 for stream in snapshot.streams
                 if identity.may("read", stream=stream.stream)
             },
+            # Name of the sender's token, if the server requires one: the dashboard offers to log out.
+            "token": None if identity is LOCAL else identity.name,
             "routes": sorted({route.path for route in self._routes if _is_offered(route, identity)}),
         }
         status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE

@@ -47,6 +47,7 @@ class MonitorOptions:
         security: Tokens, proxy and TLS of the server.
         outputs: Outputs beside the WebSocket.
         left_out: Why sources of the command line cannot be used; the others are watched.
+        places: Places of the settings, for errors.
     """
 
     config: MonitorConfig
@@ -54,6 +55,18 @@ class MonitorOptions:
     security: Security
     outputs: OutputOptions
     left_out: tuple[str, ...] = ()
+    places: Places
+
+    def place(self, source: WatchedSource, key: str) -> str:
+        """Return the place of a setting that holds for a source: its own, or that of all sources.
+
+        Args:
+            source: One of the sources.
+            key: Key that both may have: `rate` or `thresholds`.
+        """
+        if source.index is not None and getattr(self.config.sources[source.index], key) is not None:
+            return self.places.of("sources", source.index, key)
+        return self.places.of(key)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +109,7 @@ class MonitorSetup:
             security=make_security(config.server, places, token_file),
             outputs=outputs,
             left_out=tuple(left_out),
+            places=places,
         )
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from runtime.commands.calibrate import CalibrateOptions, run_calibrate
 from runtime.commands.options import UserError
+from runtime.errors import EngineUnknown
 from runtime.model import camera_calibration
 
 CONFIG = """
@@ -21,14 +22,14 @@ thresholds = { real = 0.1, fake = 0.99 }
 
 
 def options(source: str, *, config: Path | None = None, seconds: float = 4.0) -> CalibrateOptions:
-    return CalibrateOptions(source=source, seconds=seconds, config=config, model=None, engine="onnxruntime")
+    return CalibrateOptions(source=source, seconds=seconds, config=config, model=None, engine=None)
 
 
 def test_a_source_of_the_configuration(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The line that is printed is a valid key of that source; its earlier thresholds have no influence."""
-    monkeypatch.setattr(camera_calibration, "MIN_FACE_S", 1.0)
+    monkeypatch.setattr(camera_calibration, "MIN_FACE_S", 0.25)
     config = tmp_path / "unmask.toml"
     config.write_text(CONFIG)
     assert run_calibrate(options("desk", config=config)) == 0
@@ -46,6 +47,14 @@ def test_too_short_a_stretch_is_an_error(capfd: pytest.CaptureFixture[str]) -> N
     assert re.fullmatch(
         r"unmask: demo: a face was scored for \d\.\d s only, 10 s are needed; .*\n", printed.err
     )
+
+
+def test_the_engine_of_the_configuration_is_used(tmp_path: Path) -> None:
+    """It is the engine by which `monitor` would score the same source."""
+    config = tmp_path / "unmask.toml"
+    config.write_text(f'engine = "abacus"\n{CONFIG}')
+    with pytest.raises(EngineUnknown, match="abacus"):
+        run_calibrate(options("desk", config=config))
 
 
 def test_an_unknown_name_is_an_error(tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def test_every_mistake_is_one_line(
     assert (code, out) == (2, "")
     assert err.splitlines() == [
         f"unmask: {path}:2: server.prot: unknown key; did you mean port?",
-        f"unmask: {path}:4: sources[0].address: expected str | null, got int",
+        f"unmask: {path}:4: sources[0].address: expected text, got a whole number",
     ]
 
 
@@ -216,7 +216,17 @@ def test_every_mistake_is_one_line(
             ":2: outputs.webhook.secret_file: none",
         ),
         ('[outputs]\nmqtt = { url = "broker" }', ":2: outputs.mqtt.url: not an address of a broker"),
-        ('[evidence]\nfolder = "x"\ncontrol = 1.5', ":3: evidence.control: expected float <= 1.0"),
+        ('[evidence]\nfolder = "x"\ncontrol = 1.5', ":3: evidence.control: expected a number <= 1.0"),
+        (
+            'rate = 2\n[[sources]]\naddress = "demo"\nrate = 20',
+            ":4: sources[0].rate: the model takes 8 samples",
+        ),
+        ('rate = 20\n[[sources]]\naddress = "demo"', ":1: rate: the model takes 8 samples a second"),
+        (
+            '[[sources]]\naddress = "demo"\nthresholds = { real = 0.9 }',
+            ":3: sources[0].thresholds: ",
+        ),
+        ('model = "none"', "none: "),
     ],
 )
 def test_values_that_cannot_be_used(

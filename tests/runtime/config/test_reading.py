@@ -96,17 +96,17 @@ def test_an_empty_file_is_the_default(tmp_path: Path) -> None:
             "[[sources]]\naddress = 'demo'\n\n[[source]]\naddress = 'demo'",
             "4: source: unknown key; did you mean sources?",
         ),
-        ("[server]\nport = '1'", "2: server.port: expected int, got str"),
-        ("[server]\nport = 70000", "2: server.port: expected int <= 65535"),
-        ("[server]\nport = true", "2: server.port: expected int, got bool"),
-        ("\n\nrate = 0", "3: rate: expected float > 0.0"),
-        ("rate = nan", "1: rate: expected float"),
+        ("[server]\nport = '1'", "2: server.port: expected a whole number, got text"),
+        ("[server]\nport = 70000", "2: server.port: expected a whole number <= 65535"),
+        ("[server]\nport = true", "2: server.port: expected a whole number, got true or false"),
+        ("\n\nrate = 0", "3: rate: expected a number > 0.0"),
+        ("rate = nan", "1: rate: expected a number"),
         ("server = 3", "1: server: expected a table"),
-        ("sources = 3", "1: sources: expected array, got int"),
+        ("sources = 3", "1: sources: expected an array, got a whole number"),
         ("sources = [3]", "1: sources[0]: expected a table"),
-        ("[sources]\naddress = 'demo'", "1: sources: expected array, got object"),
+        ("[sources]\naddress = 'demo'", "1: sources: expected an array, got a table"),
         ("[[sources]]\nname = 'door'", "1: sources[0]: the key address is missing"),
-        ("[[sources]]\naddress = ''", "2: sources[0].address: expected str of length >= 1"),
+        ("[[sources]]\naddress = ''", "2: sources[0].address: expected text of length >= 1"),
         (
             "[[sources]]\naddress = 'demo'\ntransport = 'tpc'",
             "3: sources[0].transport: invalid enum value 'tpc'",
@@ -232,7 +232,7 @@ def test_a_wrong_option_names_the_option(tmp_path: Path) -> None:
     with pytest.raises(ConfigInvalid) as raised:
         make_config(merge(read_settings(path), given))
     assert raised.value.problems == (
-        f"{path}:3: sources[0].rate: expected float > 0.0",
-        "SOURCE: sources[1].address: expected str of length >= 1",
-        "--port: expected int >= 0",
+        f"{path}:3: sources[0].rate: expected a number > 0.0",
+        "SOURCE: sources[1].address: expected text of length >= 1",
+        "--port: expected a whole number >= 0",
     )

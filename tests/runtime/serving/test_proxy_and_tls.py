@@ -138,7 +138,7 @@ def test_attempts_are_counted_by_the_address_behind_the_proxy(proxied: tuple[Ser
 
 
 def test_the_dashboard_works_under_a_sub_path(proxied: tuple[Server, int, int], browser: Browser) -> None:
-    """A browser logs in by the form, loads the dashboard and connects, without any error in its console."""
+    """A browser logs in by the form, loads the dashboard, connects and logs out, without console errors."""
     _, port, _ = proxied
     page = browser.open(f"http://127.0.0.1:{port}/unmask/")
     page.wait_for("document.querySelector('input#token')")
@@ -147,6 +147,10 @@ def test_the_dashboard_works_under_a_sub_path(proxied: tuple[Server, int, int], 
         f"document.querySelector('input#token').value = '{TOKEN}', document.querySelector('form').submit()"
     )
     page.wait_for("location.pathname === '/unmask/' && document.body?.textContent.includes('door')")
+    page.wait_for("!document.querySelector('#logout').hidden")
+    page.evaluate("document.querySelector('#logout').click()")
+    page.wait_for("location.pathname === '/unmask/login' && document.querySelector('input#token')")
+    assert page.command("Network.getCookies")["cookies"] == []
     assert page.console_errors == []
 
 

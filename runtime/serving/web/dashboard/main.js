@@ -121,7 +121,9 @@ function scheduleRender() {
 /** Shows what the server offers: its health report lists the routes that this user may use. */
 async function showOffers() {
   try {
-    const { routes = [] } = await (await fetch("healthz", { cache: "no-store" })).json();
+    const { routes = [], token = null } = await (await fetch("healthz", { cache: "no-store" })).json();
+    byId("logout").hidden = token === null;
+    byId("logout").title = `Token: ${token}`;
     for (const link of document.querySelectorAll("[data-route]")) link.hidden = !routes.includes(link.dataset.route);
     evidence.start(routes);
   } catch {
@@ -157,6 +159,10 @@ for (const source of [events, alerts]) {
 }
 document.addEventListener("visibilitychange", render);
 
+byId("logout").addEventListener("click", async () => {
+  await fetch("logout", { method: "POST" });
+  location.assign("login");
+});
 byId("find").addEventListener("input", ({ target }) => wall.setFilter({ text: target.value }));
 byId("show").addEventListener("change", ({ target }) => wall.setFilter({ show: target.value }));
 byId("sort").addEventListener("change", ({ target }) => wall.setFilter({ sort: target.value }));
