@@ -43,7 +43,7 @@ def monitor(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="TOML file with sources and settings; options count before it. SIGHUP reads it again. See "
+            help="TOML file with sources and settings; options override it. SIGHUP reads it again. See "
             "docs/configuration.md.",
             show_default=False,
         ),

@@ -22,7 +22,7 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Positive = Annotated[float, Meta(gt=0.0)]
 PositiveCount = Annotated[int, Meta(ge=1)]
-StunServer = Annotated[str, Meta(pattern=r"^stuns?:[A-Za-z0-9.-]+(:\d{1,5})?$")]
+StunServer = Annotated[str, Meta(pattern=r"^stuns?:[A-Za-z0-9.-]+(:\d{1,5})?$", examples=["stun:HOST:PORT"])]
 Text = Annotated[str, Meta(min_length=1)]
 
 
@@ -253,7 +253,7 @@ class MonitorConfig(_Section, frozen=True, kw_only=True):
     """
 
     model: Path | None = None
-    engine: str = "auto"
+    engine: Literal["auto", "onnxruntime", "tensorrt"] = "auto"
     rate: Positive | None = None
     thresholds: ThresholdsConfig | None = None
     duration: Positive | None = None

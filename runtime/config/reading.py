@@ -12,7 +12,7 @@ import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
@@ -183,10 +183,11 @@ def _value(kind: Any, value: Any, path: KeyPath, settings: Settings, problems: l
         return tuple(items)
     try:
         if section is not None:
-            raise msgspec.ValidationError("expected a table")
+            keys = ", ".join(item.name for item in msgspec.structs.fields(section))
+            raise msgspec.ValidationError(f"expected a table with keys of {keys}")
         return msgspec.convert(value, kind, dec_hook=_path_from)
     except msgspec.ValidationError as error:
-        problems.append(settings.problem(path, _plain(str(error))))
+        problems.append(settings.problem(path, _plain(str(error), kind)))
         return None
 
 
@@ -225,14 +226,14 @@ def _duplicate_names(settings: Settings) -> Iterator[str]:
 
 def _nearest(key: str, path: KeyPath, fields: Mapping[str, Any]) -> str:
     normal = key.lower().replace("-", "_")
+    secret = [name for name in fields if name.startswith((f"{normal}_env", f"{normal}_file"))]
+    if secret and normal not in fields:
+        return f"did you mean {' or '.join(secret)}?"
     if close := difflib.get_close_matches(normal, fields, n=1, cutoff=0.6):
         return f"did you mean {close[0]}?"
     elsewhere = [found for found in _all_keys(MonitorConfig) if found[-1] == normal]
     if elsewhere:
         return f"did you mean {dotted(elsewhere[0])}?"
-    secret = [name for name in fields if name.startswith(f"{normal}_")]
-    if secret:
-        return f"did you mean {' or '.join(secret)}?"
     return f"the keys here are {', '.join(fields)}"
 
 
@@ -274,9 +275,22 @@ def dotted(path: KeyPath) -> str:
     return text
 
 
-def _plain(message: str) -> str:
+def _plain(message: str, kind: Any) -> str:
+    if "matching regex" in message:
+        examples = [part.examples for part in _parts(kind) if isinstance(part, msgspec.Meta)]
+        message = f"expected {', '.join(example for group in examples for example in group or ())}"
+    elif message.startswith("Invalid enum value"):
+        choices = [get_args(part) for part in _parts(kind) if get_origin(part) is Literal]
+        message = f"expected one of {', '.join(choice for group in choices for choice in group)}"
     text = re.sub(r"`(.*?)`", lambda found: _in_words(found[1]), message.partition(" - at ")[0])
     return text[0].lower() + text[1:]
+
+
+def _parts(kind: Any) -> Iterator[Any]:
+    """Yield a type and everything inside it."""
+    yield kind
+    for inner in get_args(kind):
+        yield from _parts(inner)
 
 
 def _in_words(kind: str) -> str:

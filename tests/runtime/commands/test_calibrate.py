@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -12,6 +13,7 @@ from runtime.commands.calibrate import CalibrateOptions, run_calibrate
 from runtime.commands.options import UserError
 from runtime.errors import EngineUnknown
 from runtime.model import camera_calibration
+from runtime.model.bundle import Bundle
 
 CONFIG = """
 [[sources]]
@@ -49,11 +51,16 @@ def test_too_short_a_stretch_is_an_error(capfd: pytest.CaptureFixture[str]) -> N
     )
 
 
-def test_the_engine_of_the_configuration_is_used(tmp_path: Path) -> None:
+def test_the_engine_of_the_configuration_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is the engine by which `monitor` would score the same source."""
+
+    def refuse(bundle: Bundle, choice: str) -> NoReturn:
+        raise EngineUnknown(choice, ())
+
+    monkeypatch.setattr("runtime.commands.calibrate.open_engine", refuse)
     config = tmp_path / "unmask.toml"
-    config.write_text(f'engine = "abacus"\n{CONFIG}')
-    with pytest.raises(EngineUnknown, match="abacus"):
+    config.write_text(f'engine = "tensorrt"\n{CONFIG}')
+    with pytest.raises(EngineUnknown, match="tensorrt"):
         run_calibrate(options("desk", config=config))
 
 

@@ -224,9 +224,13 @@ def test_every_mistake_is_one_line(
         ('rate = 20\n[[sources]]\naddress = "demo"', ":1: rate: the model takes 8 samples a second"),
         (
             '[[sources]]\naddress = "demo"\nthresholds = { real = 0.9 }',
-            ":3: sources[0].thresholds: ",
+            ":3: sources[0].thresholds: real 0.9 is above fake 0.617; give both thresholds",
         ),
         ('model = "none"', "none: "),
+        ('engine = "cuda"', ":1: engine: expected one of auto, onnxruntime, tensorrt"),
+        ('[server]\nstun = ["x"]', ":2: server.stun: expected stun:HOST:PORT"),
+        ('[outputs]\nmqtt = "mqtt://x"', ":2: outputs.mqtt: expected a table with keys of url, "),
+        ('[[sources]]\npassword = "x"', ":2: sources[0].password: unknown key; did you mean password_env or"),
     ],
 )
 def test_values_that_cannot_be_used(
