@@ -48,6 +48,8 @@ def _list_files(folder: Traversable, prefix: str = "/") -> Iterator[tuple[str, T
 FILES: Mapping[str, Traversable] = dict(_list_files(WEB))
 # Pages for visitors without a token: the overlay presents one in its first message.
 OPEN_PAGES = frozenset({"/login", "/overlay"})
+# Pages on which a visitor without a token would only see errors.
+LOGIN_PAGES = frozenset(path for path, item in FILES.items() if item.name.endswith(".html")) - OPEN_PAGES
 SOCKET_PATHS = frozenset({"/ws", "/"})
 # Files that pages of other origins may load: the overlay's element and what it imports.
 SHARED_PATHS = frozenset(
@@ -117,8 +119,10 @@ class Pages:
             return _unauthorised(request) or self._health(request.identity)
         if path == "/metrics" and self.metrics is not None:
             return _unauthorised(request, all_streams=True) or self._expose(headers.get("accept"))
-        if not request.identity.rights and self._needs_login(path):
-            return HttpResponse(HTTPStatus.SEE_OTHER, "text/plain", b"", {"Location": "login"})
+        if not request.identity.rights and path in LOGIN_PAGES:
+            # Relative, so that it also holds under the base path of a proxy.
+            location = "login" if path == "/" else f"login?page={path[1:]}"
+            return HttpResponse(HTTPStatus.SEE_OTHER, "text/plain", b"", {"Location": location})
         if path in self._files:
             content_type = content_type_of(path)
             return HttpResponse(HTTPStatus.OK, content_type, self._files[path], self._policy(path, host))
@@ -126,10 +130,6 @@ class Pages:
             HTTPStatus.NOT_FOUND,
             "Not found. Paths: / /overlay /overlay.js /asyncapi.yaml /healthz /metrics /ws.",
         )
-
-    def _needs_login(self, path: str) -> bool:
-        """Return whether a path is a page on which a visitor without a token would only see errors."""
-        return path in self._files and FILES[path].name.endswith(".html") and path not in OPEN_PAGES
 
     def serves(self, path: str, method: str) -> bool:
         """Return whether there is a page at a path, for this method."""

@@ -39,7 +39,7 @@ from runtime.serving.http.exchange import HttpResponse, Route
 from runtime.serving.http.login import login_routes
 from runtime.serving.http.router import Router
 from runtime.serving.metrics import Metrics
-from runtime.serving.pages import Pages, too_many_clients
+from runtime.serving.pages import LOGIN_PAGES, Pages, too_many_clients
 from runtime.serving.previews.publisher import PreviewPublisher
 from runtime.serving.refusals import (
     BACKLOG,
@@ -185,7 +185,7 @@ async def serve(
     if metrics is not None:
         metrics.watch(broadcaster)
         refusals = RefusalLog(asyncio.get_running_loop().call_later, metrics.count_refusal)
-    routes = (*login_routes(gate), *routes)
+    routes = (*login_routes(gate, LOGIN_PAGES), *routes)
     pages = Pages(broadcaster, gate.origins, metrics, limit, routes)
     services = SessionServices(
         broadcaster=broadcaster,

@@ -61,9 +61,8 @@ class Router:
                 return await _handle(route, method, admitted, connection)
         if matching and not self._pages.serves(admitted.path, method):
             allowed = ", ".join(sorted({name for route in matching for name in route.methods}))
-            return text_response(
-                HTTPStatus.METHOD_NOT_ALLOWED, f"Only {allowed} is allowed here.", {"Allow": allowed}
-            )
+            text = f"The methods allowed here: {allowed}."
+            return text_response(HTTPStatus.METHOD_NOT_ALLOWED, text, {"Allow": allowed})
         return self._pages.respond(method, admitted, has_body=connection.has_body)
 
 

@@ -109,7 +109,7 @@ def test_an_empty_file_is_the_default(tmp_path: Path) -> None:
         ("[[sources]]\naddress = ''", "2: sources[0].address: expected text of length >= 1"),
         (
             "[[sources]]\naddress = 'demo'\ntransport = 'tpc'",
-            "3: sources[0].transport: invalid enum value 'tpc'",
+            "3: sources[0].transport: expected one of tcp, udp",
         ),
         (
             "[[sources]]\naddress = 'demo'\npassword = 'x'",

@@ -140,12 +140,14 @@ def test_attempts_are_counted_by_the_address_behind_the_proxy(proxied: tuple[Ser
 def test_the_dashboard_works_under_a_sub_path(proxied: tuple[Server, int, int], browser: Browser) -> None:
     """A browser logs in by the form, loads the dashboard, connects and logs out, without console errors."""
     _, port, _ = proxied
-    page = browser.open(f"http://127.0.0.1:{port}/unmask/")
+    page = browser.open(f"http://127.0.0.1:{port}/unmask/overlay-setup")
     page.wait_for("document.querySelector('input#token')")
     assert page.evaluate("location.pathname") == "/unmask/login"
     page.evaluate(
         f"document.querySelector('input#token').value = '{TOKEN}', document.querySelector('form').submit()"
     )
+    page.wait_for("location.pathname === '/unmask/overlay-setup'")
+    page.command("Page.navigate", url=f"http://127.0.0.1:{port}/unmask/")
     page.wait_for("location.pathname === '/unmask/' && document.body?.textContent.includes('door')")
     page.wait_for("!document.querySelector('#logout').hidden")
     page.evaluate("document.querySelector('#logout').click()")

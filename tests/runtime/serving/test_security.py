@@ -121,7 +121,7 @@ def test_pages_without_data_need_no_token(server: Server) -> None:
         assert b"door" not in body
     for path in ("/", "/scan", "/overlay-setup"):
         status, headers, _ = request(server, "GET", path)
-        assert (status, headers["Location"]) == (303, "login")
+        assert (status, headers["Location"]) == (303, "login" if path == "/" else f"login?page={path[1:]}")
 
 
 def test_the_login_page_gives_a_cookie(server: Server) -> None:
@@ -138,6 +138,26 @@ def test_the_login_page_gives_a_cookie(server: Server) -> None:
     assert json.loads(request(server, "GET", "/healthz", Cookie=value)[2])["status"] == "ok"
     status, headers, _ = request(server, "POST", "/logout", Cookie=value)
     assert (status, "Max-Age=0" in headers["Set-Cookie"]) == (303, True)
+
+
+@pytest.mark.parametrize(
+    ("page", "location"),
+    [
+        ("scan", "./scan"),
+        ("overlay-setup", "./overlay-setup"),
+        ("//evil.example", "./"),
+        ('"><script>', "./"),
+    ],
+)
+def test_the_login_leads_to_the_page_that_was_opened(server: Server, page: str, location: str) -> None:
+    """Only to a page of this server, also after a wrong token."""
+    query = urllib.parse.urlencode({"page": page})
+    wanted = f'name="page" value="{location[2:]}"'.encode()
+    assert wanted in request(server, "GET", f"/login?{query}")[2]
+    with serve_in_thread(make_broadcaster(), port=0, security=Security(tokens=TOKENS)) as another:
+        assert wanted in request(another, "POST", "/login", f"token=wrong&{query}")[2]
+    status, headers, _ = request(server, "POST", "/login", f"token={ADMIN}&{query}")
+    assert (status, headers["Location"]) == (303, location)
 
 
 @pytest.mark.parametrize(
