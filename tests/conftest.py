@@ -16,6 +16,7 @@ import pytest
 from benchmarks.helpers import rtsp_process
 from benchmarks.helpers.rtsp_process import RtspProcess
 from tests.support.browser import Browser, chromium, find_chromium
+from tests.support.order import run_order
 from tests.support.videos import INDICES, frame_index, write_face_video, write_video
 
 # Examples are the same in every run, except in `make fuzz`. A machine under load may take any time for one.
@@ -29,6 +30,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     cache_folder = tempfile.mkdtemp(prefix="unmask-cache-")
     os.environ["UNMASK_CACHE"] = cache_folder
     session.config.add_cleanup(lambda: shutil.rmtree(cache_folder, ignore_errors=True))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the files in an order that keeps both cores busy until the end; see `tests.support.order`."""
+    files: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.nodeid.partition("::")[0], []).append(item)
+    items[:] = run_order(files)
 
 
 def _skip_or_fail(reason: str) -> NoReturn:
