@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 # A scan that reports nothing for this long is ended; opening a model may take a while.
 SILENCE_S = 120.0
+# Time that a worker has to end after it has closed its output.
+EXIT_S = 10.0
 CHECK_S = 1.0
 MAX_LINE_BYTES = 1 << 20
 # Standard error of a scan, beside the video; no safe name of a video begins with a dot.
@@ -193,22 +195,21 @@ class UploadService:
     async def _scan(self, job: Job, folder: Path) -> None:
         process = await self._start(folder, job.name)
         self._process = process
+        patience_s = 0.0
         try:
             assert process.stdout is not None
             while True:
                 async with asyncio.timeout(SILENCE_S):
                     line = await process.stdout.readline()
                 if not line:
+                    # It is about to end. To kill it now would take its exit code from asyncio.
+                    patience_s = EXIT_S
                     break
                 self._apply(job, json.loads(line))
         except TimeoutError:
             self._fail(job, f"The scan made no progress for {SILENCE_S:g} s.")
-            await process.wait()
         finally:
-            if process.returncode is None:
-                with suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
+            await _end(process, patience_s)
             self._process = None
         if job.state == "scanning":
             log = (folder / LOG_FILE).read_text(errors="replace")[-MAX_LOG_CHARACTERS:]
@@ -252,6 +253,17 @@ class UploadService:
                 self._cancel(job)
             for job in self._jobs.remove_expired(now):
                 self._folder.delete(job.id)
+
+
+async def _end(process: asyncio.subprocess.Process, patience_s: float) -> None:
+    """Wait for a process to end, and kill it if it does not."""
+    try:
+        async with asyncio.timeout(patience_s):
+            await process.wait()
+    except TimeoutError:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
 
 
 async def _write(path: Path, parts: AsyncIterable[bytes], size: int) -> None:

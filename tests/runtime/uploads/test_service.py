@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from runtime.uploads import service
 from runtime.uploads.jobs import UploadLimits, UploadRefused
 from runtime.uploads.service import UploadService
 from runtime.uploads.worker import NotAVideo, check_container
@@ -40,7 +45,9 @@ async def send(uploads: UploadService, name: str, content: bytes) -> str:
     return await uploads.receive(name, len(content), parts_of(content))
 
 
-def test_videos_are_scanned_in_turn_and_deleted(small_bundle: Path, face_video: Path, tmp_path: Path) -> None:
+def test_videos_are_scanned_in_turn_and_deleted(
+    small_bundle: Path, face_video: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """A report follows; of the video nothing remains, and at the end nothing at all."""
 
     async def run() -> None:
@@ -69,6 +76,34 @@ def test_videos_are_scanned_in_turn_and_deleted(small_bundle: Path, face_video: 
             assert not uploads.cancel("unknown")
         assert list(tmp_path.iterdir()) == []
 
+    asyncio.run(run())
+    # Such as that of asyncio about a process whose exit code somebody else has taken.
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the worker in /proc")
+def test_a_worker_that_hangs_holds_up_no_other_video(
+    small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is killed, its video has failed, and the next one gets its turn."""
+    children = Path(f"/proc/self/task/{threading.get_native_id()}/children")
+
+    async def run() -> None:
+        async with UploadService(model=small_bundle, parent=tmp_path) as uploads:
+            before = set(children.read_text().split())
+            first = await send(uploads, "first.mp4", b"no video" * 1000)
+            second = await send(uploads, "second.mp4", b"no video" * 1000)
+            async with asyncio.timeout(TIMEOUT_S):
+                while not (started := set(children.read_text().split()) - before):
+                    await asyncio.sleep(0.01)
+            os.kill(int(started.pop()), signal.SIGSTOP)
+            # For the next one; the present wait goes on.
+            monkeypatch.setattr(service, "SILENCE_S", TIMEOUT_S)
+            failed = await finish(uploads, first)
+            assert failed["error"].startswith("The scan made no progress")
+            assert "not a video" in (await finish(uploads, second))["error"]
+
+    monkeypatch.setattr(service, "SILENCE_S", 0.5)
     asyncio.run(run())
 
 
