@@ -75,7 +75,7 @@ def run_throughput(config: ThroughputConfig) -> int:
     output = Output("throughput", config)
     bundle = load_bundle(config.model)
     if config.rate_hz is not None and not 0 < config.rate_hz <= bundle.sample_hz:
-        raise RateTooHigh(config.rate_hz, bundle.sample_hz)
+        raise RateTooHigh(config.rate_hz, bundle.sample_hz, f"--rate {config.rate_hz:g}")
     rate_hz = config.rate_hz or bundle.sample_hz
     source = parse_source(config.source)
     if config.heights and source.kind != "file":
