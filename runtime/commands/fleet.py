@@ -22,9 +22,10 @@ from runtime.commands.monitor import (
 )
 from runtime.commands.options import UserError
 from runtime.commands.setup.options import MonitorOptions, MonitorSetup
+from runtime.commands.setup.sources import check_sources
 from runtime.config.reading import Settings
 from runtime.config.sources import WatchedSource
-from runtime.errors import ConfigInvalid, RateTooHigh
+from runtime.errors import ConfigInvalid
 from runtime.fleet.cameras.actors import CameraActors
 from runtime.fleet.cameras.head import FleetMonitor
 from runtime.fleet.cameras.worker import FleetSetup
@@ -60,9 +61,7 @@ def run_fleet(file: Path, address: str | None) -> int:
     options = load_options(setup)
     check_options(file, options)
     bundle = load_bundle(options.config.model)
-    for source in options.sources:
-        if source.rate_hz is not None and not 0 < source.rate_hz <= bundle.sample_hz:
-            raise RateTooHigh(source.rate_hz, bundle.sample_hz)
+    check_sources(options, bundle)
     config, thresholds = options.config, thresholds_of(options, bundle)
     worker_setup = FleetSetup(
         folder=Path.cwd(),
