@@ -70,6 +70,7 @@ class UploadService:
 
     async def __aenter__(self) -> Self:
         self._stack.enter_context(self._folder)
+        self._stack.push_async_callback(self._end_worker)
         for work in (self._scan_all(), self._drop_old()):
             self._stack.push_async_callback(_cancel, asyncio.create_task(work))
         return self
@@ -209,12 +210,17 @@ class UploadService:
         except TimeoutError:
             self._fail(job, f"The scan made no progress for {SILENCE_S:g} s.")
         finally:
+            # If the service is closed meanwhile, it waits itself.
             await _end(process, patience_s)
             self._process = None
         if job.state == "scanning":
             log = (folder / LOG_FILE).read_text(errors="replace")[-MAX_LOG_CHARACTERS:]
             logger.error("the scan of an uploaded video ended with %s: %s", process.returncode, log)
             self._fail(job, "The scan ended unexpectedly; the server's log has the reason.")
+
+    async def _end_worker(self) -> None:
+        if self._process is not None:
+            await _end(self._process, 0.0)
 
     def _apply(self, job: Job, message: dict[str, Any]) -> None:
         if "result" in message:
