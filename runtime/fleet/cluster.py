@@ -210,7 +210,8 @@ def _find(wanted: str, given: str | None) -> str | None:
         raise ClusterUnreachable(given, "addresses of Ray's client are not supported")
     if wanted != "auto" and not _answers(wanted, CONNECT_S):
         raise ClusterUnreachable(wanted, "no Ray cluster answers")
-    found, reason = None, "no Ray cluster answers"
+    found: list[str] | None = None
+    reason: str | None = None
     for mode in (os.environ.get(AUTH_MODE), "token"):
         found, reason = _probe(wanted, mode)
         if found is not None or reason is None:

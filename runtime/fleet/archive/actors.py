@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 # Time in which Ray starts an actor again, and the pause between questions whether it has.
 RESTART_S = 60.0
 RETRY_S = 0.5
+# Longest time from the end of the actors of a cluster that stops to its own.
+LOSS_S = 5.0
 # Time between checks for machines that have joined the cluster.
 GROW_S = 5.0
 # Time without a worker after which a line says why.
@@ -211,6 +213,8 @@ class ActorPool:
             self._cluster.check_now()
             reason = str(error).strip().splitlines()[-1]
             logger.debug("actor %d: %s", number, reason)
+            if not isinstance(error, self._ray.exceptions.ActorUnavailableError):
+                self._await_loss()
             now = time.monotonic()
             if actor.failing_since is None:
                 actor.ready, actor.failing_since = False, now
@@ -230,6 +234,13 @@ class ActorPool:
             return Unusable(number, f"{answer.host}: {answer.refusal}")
         actor.ready, actor.failing_since = True, None
         return Ready(number, answer.engine)
+
+    def _await_loss(self) -> None:
+        """Wait whether the cluster stops: when it does, its actors end before it."""
+        deadline = time.monotonic() + LOSS_S
+        while time.monotonic() < deadline:
+            self._cluster.check_now()
+            time.sleep(RETRY_S / 5)
 
 
 @dataclass
