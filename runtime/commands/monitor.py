@@ -60,7 +60,7 @@ FINISHED_TIMEOUT_S = 10.0
 
 
 class Watching(Protocol):
-    """What watches the sources: a monitor of this process, or the head of a fleet."""
+    """Watcher of the sources: a monitor of this process, or the head of a fleet."""
 
     @property
     def settled(self) -> bool:
@@ -104,7 +104,7 @@ class Control(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Receivers:
-    """What receives the messages and frames of a run.
+    """Receivers of the messages and frames of a run.
 
     Args:
         publish: Function that sends a message.
@@ -121,7 +121,7 @@ class Receivers:
 
 @dataclass(frozen=True, kw_only=True)
 class RunSetup:
-    """What a run needs.
+    """Settings of a run.
 
     Args:
         setup: Where the options come from.

@@ -144,7 +144,7 @@ class ActorPool:
         self._calls[actor.handle.scan.remote(path)] = worker
 
     def retire(self, worker: int) -> None:
-        """Give an actor up."""
+        """Release an actor."""
         # Without a cluster this call, like every other, would wait for it for a minute.
         self._cluster.check_now()
         self._ray.kill(self._actors.pop(worker).handle)

@@ -77,7 +77,7 @@ class WorkerPool(Protocol):
         """Let a worker that waits scan a file; returns at once."""
 
     def retire(self, worker: int) -> None:
-        """Give a worker up that waits."""
+        """Release a worker that waits."""
 
     def events(self, timeout_s: float) -> Sequence[Event]:
         """Return what has happened, after at most the timeout."""

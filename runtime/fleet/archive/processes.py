@@ -62,7 +62,7 @@ class ProcessPool:
             self._workers[worker].pipe.send(path)
 
     def retire(self, worker: int) -> None:
-        """Give a worker up that waits."""
+        """Release a worker that waits."""
         self._workers.pop(worker).close()
 
     def events(self, timeout_s: float) -> Sequence[Event]:

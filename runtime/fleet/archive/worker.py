@@ -20,7 +20,7 @@ from runtime.version import version
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSetup:
-    """What every worker of a scan needs; sent to other processes and machines.
+    """Settings of every worker of a scan; sent to other processes and machines.
 
     Args:
         folder: Working directory to which relative paths refer.

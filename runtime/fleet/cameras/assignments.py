@@ -63,7 +63,7 @@ class Worker:
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """What has changed by the passing of time.
+    """Changes by the passing of time.
 
     Args:
         offline: Cameras whose worker has become silent.
@@ -191,7 +191,7 @@ class Assignments:
         }
 
     def place(self) -> list[str]:
-        """Give waiting cameras to the workers with the smallest used share of their room.
+        """Assign waiting cameras to the workers with the smallest used share of their room.
 
         Returns:
             The names of those that have been placed.

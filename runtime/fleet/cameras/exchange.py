@@ -1,4 +1,4 @@
-"""What the head and its workers send each other.
+"""Messages between the head and its workers.
 
 The head asks each worker again and again; the worker answers after a short time with everything since its
 last answer. A question without an answer is a lost contact for the head, and no further question for the

@@ -1,4 +1,4 @@
-"""What the head knows of each stream, across the workers that have watched it. No I/O and no clock."""
+"""State of each stream at the head, across the workers that have watched it. No I/O and no clock."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ CHECK_S = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class FleetSetup:
-    """What every worker of a fleet needs; sent to other machines.
+    """Settings of every worker of a fleet; sent to other machines.
 
     Args:
         folder: Working directory to which relative paths refer.
