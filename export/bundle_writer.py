@@ -17,16 +17,17 @@ import msgspec
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 
 from export.errors import OutputOccupied
 from export.onnx_graph.folding import fold_for_inference
 from export.onnx_graph.graph import backbone_graph, head_graph
 from export.onnx_graph.rounding import CALIBRATION_PIXELS, round_weights
 from export.onnx_graph.stored_weight import StoredWeight
-from export.parity.face_clips import Clips, noise_clips, portrait_clips, read_clips
+from export.parity.face_clips import Clips, noise_clips, portrait_clips, read_clips, read_residuals
 from export.parity.gates import EngineParity, RoundingParity, engine_parity, rounding_parity
 from export.parity.torch_detector import TorchDetector, torch_features, torch_window_logits
-from export.parity.verdict_parity import allowed_figures, parity_figures, verdict_parity
+from export.parity.verdict_parity import allowed_figures, parity_figures, temporal_logits, verdict_parity
 from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
 from runtime.engines.onnx_cpu.int8 import add_activation_ranges, int8_is_exact
 from runtime.engines.recorded_outputs import record_outputs
@@ -160,7 +161,7 @@ def write_bundle(
         if clips.fitting is not None and int8_is_exact():
             step("int8 arithmetic against float32")
             # Only on the user's faces, as in `--check`: the verdicts of a portrait all flip together.
-            figures["int8"] = _calibrate_int8(draft, stored, clips.fitting, clips.faces[-1])
+            figures["int8"] = _calibrate_int8(draft, stored, clips)
             write_manifest(draft, msgspec.structs.replace(manifest, parity=figures))
         _install(draft, out)
     return load_bundle(out)
@@ -174,6 +175,8 @@ class _ClipSets:
     portrait: Clips
     fitting: Clips | None
     held_out: Clips | None
+    residuals: NDArray[np.float32] | None = None
+    """Temporal residuals of `held_out`, if it has some."""
 
     @property
     def faces(self) -> list[Clips]:
@@ -190,8 +193,15 @@ def _clip_sets(manifest: Manifest, crops: Path | None, step: ReportStep) -> _Cli
     step("reading crops")
     own = read_clips(crops, window, size, MAX_CLIPS)
     # A single clip is used for both.
-    held_out = own[1::2] if len(own) > 1 else own
-    return _ClipSets(noise=noise, portrait=portrait, fitting=own[::2], held_out=held_out)
+    held_out = slice(1, None, 2) if len(own) > 1 else slice(None)
+    residuals = read_residuals(crops, window, MAX_CLIPS)
+    return _ClipSets(
+        noise=noise,
+        portrait=portrait,
+        fitting=own[::2],
+        held_out=own[held_out],
+        residuals=None if residuals is None else residuals[held_out],
+    )
 
 
 def _gate_a(draft: Path, stored: TorchDetector, clips: _ClipSets) -> tuple[str, EngineParity]:
@@ -229,8 +239,10 @@ def _parity_section(
     }
 
 
-def _calibrate_int8(draft: Path, stored: TorchDetector, fitting: Clips, held_out: Clips) -> dict[str, Any]:
+def _calibrate_int8(draft: Path, stored: TorchDetector, clips: _ClipSets) -> dict[str, Any]:
     """Write int8 ranges into a draft's backbone, and keep them if verdicts stay within the limits."""
+    assert clips.fitting is not None
+    fitting, held_out = clips.fitting, clips.faces[-1]
     bundle = load_bundle(draft)
     plain = bundle.backbone.read_bytes()
     crops = _subset_to_fit(fitting).flatten(0, 1).numpy()
@@ -247,6 +259,7 @@ def _calibrate_int8(draft: Path, stored: TorchDetector, fitting: Clips, held_out
         calibration=bundle.calibration,
         crops=held_out.shape[0] * held_out.shape[1],
         allowed=allowed_figures(bundle, "int8", trained=False),
+        temporal=temporal_logits(bundle, clips.residuals),
     )
     if parity.failures:
         bundle.backbone.write_bytes(plain)

@@ -23,10 +23,10 @@ from rich.table import Table
 from rich.text import Text
 
 from export.errors import EnginesDiffer, RecordedOutputsForeign
-from export.parity.face_clips import Clips, portrait_clips, read_clips
+from export.parity.face_clips import Clips, portrait_clips, read_clips, read_residuals
 from export.parity.restored_detector import restored_detector
 from export.parity.torch_detector import TorchDetector, torch_features, torch_window_logits
-from export.parity.verdict_parity import VerdictParity, allowed_figures, verdict_parity
+from export.parity.verdict_parity import VerdictParity, allowed_figures, temporal_logits, verdict_parity
 from runtime.engines.factory import open_engine
 from runtime.engines.interface import Engine
 from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
@@ -113,6 +113,9 @@ def run_check(
     """
     step("reading crops")
     clips = checked_clips(bundle, options.crops)
+    residuals = None
+    if options.crops is not None:
+        residuals = read_residuals(options.crops, clips.shape[1], len(clips))
     if options.save_crops is not None:
         with atomic_path(options.save_crops) as draft, draft.open("wb") as file:
             np.savez(file, clips=clips)
@@ -130,6 +133,7 @@ def run_check(
             allowed=allowed_figures(
                 bundle, outputs.precision, trained=trained is not None, portrait=options.crops is None
             ),
+            temporal=temporal_logits(bundle, residuals),
         )
         return EngineResult(outputs.engine, outputs.precision, parity)
 

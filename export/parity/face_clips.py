@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import tarfile
 from collections import defaultdict
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from export.errors import CropsUnreadable
 from streams.faces.crop import crop_array
+from train.data.shards import RESIDUALS_SUFFIX
 
 Clips = NDArray[np.uint8]
 """Face crops, uint8 RGB `(K, T, H, W, 3)`."""
@@ -85,9 +87,39 @@ def read_clips(path: Path, frames: int, size: int, max_clips: int) -> Clips:
     Raises:
         CropsUnreadable: There is no clip of this length, or an image cannot be read.
     """
+    files, chosen = _chosen(path, frames, max_clips)
+    return np.stack([[_decode(path, name, files[name](), size) for name in names] for names in chosen])
+
+
+def read_residuals(path: Path, frames: int, max_clips: int) -> NDArray[np.float32] | None:
+    """Read the temporal residuals of the clips that `read_clips` returns.
+
+    Args:
+        path: As for `read_clips`.
+        frames: As for `read_clips`.
+        max_clips: As for `read_clips`.
+
+    Returns:
+        float32 `(K, T, NUM_RESIDUALS)`; None if a clip has none.
+
+    Raises:
+        CropsUnreadable: There is no clip of this length.
+    """
+    files, chosen = _chosen(path, frames, max_clips)
+    names = [f"{_NUMBER_AT_THE_END.sub('', clip[0])}.{RESIDUALS_SUFFIX}" for clip in chosen]
+    if not all(name in files for name in names):
+        return None
+    return np.stack([np.load(io.BytesIO(files[name]()), allow_pickle=False)[:frames] for name in names])
+
+
+def _chosen(
+    path: Path, frames: int, max_clips: int
+) -> tuple[dict[str, Callable[[], bytes]], list[list[str]]]:
+    """Return the files that were found, and the names of the images of each clip to use."""
     if not path.exists():
         raise CropsUnreadable(path, "no such file or folder")
-    images = _folder(path) if path.is_dir() else _tar(path)
+    files = _folder(path) if path.is_dir() else _tar(path)
+    images = [name for name in files if not name.endswith(RESIDUALS_SUFFIX)]
     by_clip: dict[str, list[str]] = defaultdict(list)
     for name in sorted(images):
         by_clip[_clip_of(name)].append(name)
@@ -96,29 +128,32 @@ def read_clips(path: Path, frames: int, size: int, max_clips: int) -> Clips:
     clips += [singles[i : i + frames] for i in range(0, len(singles) - frames + 1, frames)]
     if not clips:
         raise CropsUnreadable(path, f"contains {len(images)} images, but no clip of {frames}")
-    chosen = [clips[i] for i in np.unique(np.linspace(0, len(clips) - 1, max_clips).round().astype(int))]
-    return np.stack([[_decode(path, name, images[name](), size) for name in names] for names in chosen])
+    return files, [clips[i] for i in np.unique(np.linspace(0, len(clips) - 1, max_clips).round().astype(int))]
 
 
 def _folder(path: Path) -> dict[str, Callable[[], bytes]]:
-    images: dict[str, Callable[[], bytes]] = {}
+    files: dict[str, Callable[[], bytes]] = {}
     for file in sorted(path.rglob("*")):
         name = file.relative_to(path).as_posix()
         if file.suffix.lower() in SUFFIXES:
-            images[name] = file.read_bytes
+            files[name] = file.read_bytes
         elif file.suffix.lower() == ".tar":
-            images |= {f"{name}/{member}": read for member, read in _tar(file).items()}
-    return images
+            files |= {f"{name}/{member}": read for member, read in _tar(file).items()}
+    return files
 
 
 def _tar(path: Path) -> dict[str, Callable[[], bytes]]:
     try:
         with tarfile.open(path) as tar:
-            members = [m for m in tar if m.isfile() and Path(m.name).suffix.lower() in SUFFIXES]
+            members = [m for m in tar if m.isfile() and _is_used(m.name)]
     except (tarfile.TarError, OSError) as error:
         raise CropsUnreadable(path, "is not a readable tar file") from error
     # Only the positions are kept, so that only the chosen images are read.
     return {m.name: partial(_slice, path, m.offset_data, m.size) for m in members}
+
+
+def _is_used(name: str) -> bool:
+    return Path(name).suffix.lower() in SUFFIXES or name.endswith(RESIDUALS_SUFFIX)
 
 
 def _slice(path: Path, offset: int, length: int) -> bytes:

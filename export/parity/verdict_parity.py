@@ -1,7 +1,7 @@
 """Comparison of the verdicts of any engine, in any precision, with those of torch.
 
-All figures are about the networks: `p_fake` here is the calibrated logit of the head, without the temporal
-classifier, whose logit is added outside of the engines.
+The temporal classifier's logit is added outside of the engines. Where the clips contain temporal residuals,
+it is added to both sides, so that `p_fake` is that of a verdict; else `p_fake` is the head's alone.
 """
 
 from __future__ import annotations
@@ -94,6 +94,7 @@ def verdict_parity(
     calibration: Calibration,
     crops: int,
     allowed: Mapping[str, float],
+    temporal: NDArray[np.float32] | None = None,
 ) -> VerdictParity:
     """Compare the logits of an engine with those of torch.
 
@@ -103,6 +104,7 @@ def verdict_parity(
         calibration: Calibration from logit to `p_fake`.
         crops: Number of crops in the windows.
         allowed: Limits, from `allowed_figures`.
+        temporal: Logits of the temporal classifier for the same windows; None without.
 
     Returns:
         The differences.
@@ -111,7 +113,7 @@ def verdict_parity(
     p_fake = [
         # A logit that is not finite becomes NaN, which fails every limit.
         np.array([calibration.p_fake(z) if math.isfinite(z) else math.nan for z in logits.tolist()])
-        for logits in (expected, actual)
+        for logits in ((expected, actual) if temporal is None else (expected + temporal, actual + temporal))
     ]
     p_change = np.abs(p_fake[1] - p_fake[0])
     return VerdictParity(
@@ -124,6 +126,22 @@ def verdict_parity(
         crops=crops,
         allowed=allowed,
     )
+
+
+def temporal_logits(manifest: Manifest, residuals: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+    """Score the windows at the start of each clip, in the order of `recorded_outputs.window_logits`.
+
+    Args:
+        manifest: Manifest of the model.
+        residuals: Temporal residuals of the clips, float32 `(K, T, NUM_RESIDUALS)`.
+
+    Returns:
+        float32 `(K * (T - min_frames + 1),)`; None without residuals or without a temporal classifier.
+    """
+    if manifest.temporal is None or residuals is None:
+        return None
+    lengths = range(manifest.min_frames, residuals.shape[1] + 1)
+    return np.concatenate([manifest.temporal.logits(residuals[:, :length]) for length in lengths])
 
 
 def parity_figures(parity: DataclassInstance) -> dict[str, Any]:

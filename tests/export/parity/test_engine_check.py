@@ -16,7 +16,7 @@ from export.errors import EnginesDiffer, GraphUnsupported, RecordedOutputsForeig
 from export.parity import engine_check
 from export.parity.engine_check import CheckOptions, clips_needed, run_check
 from export.parity.restored_detector import restored_detector
-from export.parity.verdict_parity import VerdictParity, allowed_figures, verdict_parity
+from export.parity.verdict_parity import VerdictParity, allowed_figures, temporal_logits, verdict_parity
 from runtime.engines.factory import open_engine
 from runtime.engines.interface import Engine
 from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
@@ -27,6 +27,7 @@ from runtime.engines.tensorrt.prepared import write_prepared
 from runtime.errors import EngineUnavailable
 from runtime.model.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
 from runtime.model.calibration import Calibration
+from streams.features.temporal_residuals import NUM_RESIDUALS
 from tests.support import fake_gpu
 from tests.support.small_bundle import write_small_bundle
 
@@ -285,3 +286,26 @@ def test_engines_are_built_ahead_of_time(
     assert "graphs for TensorRT in fp16" in out
     assert "TensorRT is not installed" in err
     assert (folder / "backbone.fp16.onnx").is_file()
+
+
+def test_temporal_logits_decide_which_verdicts_flip() -> None:
+    """A change across 0 of the head's logit is no flip where the temporal classifier is sure."""
+    expected, actual = np.array([-0.1, 0.1], np.float32), np.array([0.1, 0.2], np.float32)
+    facts: dict[str, Any] = {"calibration": Calibration(), "crops": 8, "allowed": {}}
+    assert verdict_parity(expected, actual, **facts).flips == 1
+    sure = np.array([3.0, -3.0], np.float32)
+    assert verdict_parity(expected, actual, temporal=sure, **facts).flips == 0
+    near = np.array([0.0, -0.15], np.float32)
+    assert verdict_parity(expected, actual, temporal=near, **facts).flips == 2
+
+
+def test_temporal_logits_are_in_the_order_of_the_windows() -> None:
+    """Windows of `min_frames` of every clip come first, then longer ones."""
+    bundle = load_bundle(DEFAULT_BUNDLE)
+    residuals = np.random.default_rng(0).normal(0, 0.3, (2, 5, NUM_RESIDUALS)).astype(np.float32)
+    found = temporal_logits(bundle, residuals)
+    assert found is not None
+    assert bundle.temporal is not None
+    expected = [float(bundle.temporal.logits(residuals[i : i + 1, :n])[0]) for n in (4, 5) for i in (0, 1)]
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert temporal_logits(bundle, None) is None

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import tarfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from export.errors import CropsUnreadable
-from export.parity.face_clips import noise_clips, portrait_clips, read_clips
+from export.parity.face_clips import noise_clips, portrait_clips, read_clips, read_residuals
+from streams.features.temporal_residuals import NUM_RESIDUALS
 
 
 def write_image(path: Path, red: int) -> None:
@@ -103,3 +106,39 @@ def test_the_portrait_moves_and_fills_the_crop() -> None:
     assert len({frame.tobytes() for frame in clip}) > 4
     red, green, blue = clip[:, 28:36, 28:36].reshape(-1, 3).mean(0)
     assert red > green > blue
+
+
+def test_residuals_are_those_of_the_chosen_clips(tmp_path: Path) -> None:
+    """They are read beside the crops of the same clips; a set in which one clip has none gives None."""
+    clips = {f"clip_{i}": clip_of(i) for i in range(5)}
+    for stored in (clips, dict(list(clips.items())[1:])):
+        folder = tmp_path / str(len(stored))
+        folder.mkdir()
+        with tarfile.open(folder / "train-000.tar", "w") as tar:
+            for name in clips:
+                for index in range(4):
+                    add(tar, f"{name}.{index:02}.jpg", jpeg(0))
+                if name in stored:
+                    content = io.BytesIO()
+                    np.save(content, stored[name])
+                    add(tar, f"{name}.residuals.npy", content.getvalue())
+        found = read_residuals(folder, 3, 2)
+        if len(stored) == 5:
+            assert found is not None
+            np.testing.assert_array_equal(found, np.stack([clip_of(0)[:3], clip_of(4)[:3]]))
+        else:
+            assert found is None
+
+
+def clip_of(number: int) -> NDArray[np.float32]:
+    return np.full((4, NUM_RESIDUALS), number, np.float32)
+
+
+def jpeg(grey: int) -> bytes:
+    return cv2.imencode(".jpg", np.full((16, 16, 3), grey, np.uint8))[1].tobytes()
+
+
+def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
