@@ -14,6 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
+from runtime.engines.onnx_cpu.int8 import activation_ranges
 from runtime.errors import (
     BundleError,
     BundleInvalid,
@@ -251,3 +252,10 @@ def test_an_error_quotes_no_terminal_codes_of_the_manifest(bundle: Path) -> None
     with pytest.raises(BundleMismatch) as caught:
         load_bundle(bundle)
     assert str(caught.value).isprintable()
+
+
+def test_the_bundled_model_can_be_computed_in_int8() -> None:
+    """It contains the ranges of its activations; without them every engine on the CPU would use float32."""
+    bundle = load_bundle(None)
+    assert activation_ranges(bundle.backbone.read_bytes()) is not None
+    assert bundle.parity["int8"]["used"]
