@@ -281,7 +281,8 @@ def _plain(message: str, kind: Any) -> str:
         message = f"expected {', '.join(example for group in examples for example in group or ())}"
     elif message.startswith("Invalid enum value"):
         choices = [get_args(part) for part in _parts(kind) if get_origin(part) is Literal]
-        message = f"expected one of {', '.join(choice for group in choices for choice in group)}"
+        given = message.partition(" - at ")[0].removeprefix("Invalid enum value ")
+        message = f"expected one of {', '.join(choice for group in choices for choice in group)}, not {given}"
     text = re.sub(r"`(.*?)`", lambda found: _in_words(found[1]), message.partition(" - at ")[0])
     return text[0].lower() + text[1:]
 

@@ -194,6 +194,9 @@ def test_a_refused_page_shows_the_reason(
             ports.append(running.sockets[0].getsockname()[1])
             started.set()
             await stop.wait()
+        # A connection that has just been accepted gets its task two iterations later.
+        for _ in range(3):
+            await asyncio.sleep(0)
         # The browser may still hold connections open.
         connections = asyncio.all_tasks() - {asyncio.current_task()}
         for connection in connections:

@@ -107,7 +107,8 @@ def test_a_face_that_turns_fake(face_video: Path, small_bundle: Path, tmp_path: 
     assert [image.shape for image in images if image is not None] == [(32, 32, 3), (360, 640, 3)]
     trail = json.loads((kept / "trail.json").read_text())
     states = [message["state"] for message in trail if message["type"] == "verdict"]
-    assert "real" in states[: states.index("fake")]
+    # The trail begins before the event.
+    assert states.index("fake") >= 2
     assert states[states.index("fake") :].count("fake") >= 4
     assert trail[states.index("fake")]["seq"] <= manifest.verdict["seq"]
     assert manifest.clip.file == "clip.mp4"
