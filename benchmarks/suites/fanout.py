@@ -254,8 +254,8 @@ def _publishing(broadcaster: Broadcaster, *, rate_hz: float, streams: int) -> It
     ended = threading.Event()
 
     def publish() -> None:
-        while not ended.is_set():
-            _publish(broadcaster, rate_hz=rate_hz, streams=streams, seconds=1 / rate_hz)
+        while not ended.wait(1 / (rate_hz * streams)):
+            broadcaster.publish(_verdict("camera-1", 0.0))
 
     thread = threading.Thread(target=publish, name="publishing")
     thread.start()
