@@ -41,8 +41,8 @@ JOIN_S = 20.0
 # Small buffers, so that messages for a slow reader wait in the server and not in the kernel or the library.
 SLOW_BUFFER_BYTES = 4096
 SLOW_QUEUE = 1
-# Header of a ping of websockets, whose payload has four bytes. No message contains it, because JSON is ASCII.
-PING = b"\x89\x04"
+# Time from an arrival to its decoding, in which the other subscribers' copies of the message arrive.
+DECODE_S = 0.05
 
 Arrivals = list[tuple[int, float]]
 
@@ -197,7 +197,7 @@ async def _read(url: str, arrivals: Arrivals, joined: asyncio.Future[None]) -> N
 
 
 class _Reader(asyncio.Protocol):
-    """Fast subscriber, which decodes what has arrived when a ping has come, and at the end."""
+    """Fast subscriber, which notes the time of what arrives at once and decodes it between two messages."""
 
     def __init__(self, uri: WebSocketURI, joined: asyncio.Future[None]) -> None:
         self.arrivals: Arrivals = []
@@ -214,8 +214,12 @@ class _Reader(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._undecoded.append((time.monotonic(), data))
-        if PING in data or not self._joined.done():
+        if not self._joined.done():
             self._decode()
+        elif len(self._undecoded) == 1:
+            # Later, so that decoding does not delay the arrivals of the other subscribers; and not all at the
+            # next ping, because decoding for all of them takes half a second then.
+            asyncio.get_running_loop().call_later(DECODE_S, self._decode)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.disconnected.set()
