@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 COMPARISONS = ("frame", "samples")
-"""What a sample is compared with: the frame decoded before it, and the sample `LAG` before it."""
+"""Images that a sample is compared with: the frame decoded before it, and the sample `LAG` before it."""
 LAG = 2
 """Distance in samples of the second comparison."""
 MEASURES = ("fine", "coarse", "warp", "colour")

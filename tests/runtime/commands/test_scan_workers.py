@@ -116,7 +116,7 @@ def test_options_that_exclude_each_other(options: dict[str, object], expected: s
 
 
 def test_address_after_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What follows `--ray` is its address if it has the form of one and is no file."""
+    """The word after `--ray` is its address if it has the form of one and is no file."""
     monkeypatch.chdir(tmp_path)
     assert with_ray_value(["--ray", "videos", "--json"]) == ["--ray=", "videos", "--json"]
     assert with_ray_value(["videos", "--ray"]) == ["videos", "--ray="]

@@ -87,7 +87,7 @@ def test_other_model(small_bundle: Path) -> None:
 
 
 def test_password_is_not_shown() -> None:
-    """What is sent to a worker shows no secret in a log."""
+    """The settings sent to a worker show no secret in a log."""
     camera = sendable(WatchedSource(source=parse_source("rtsp://ada:secret@10.0.0.7/cam", name="cam")))
     sent = pickle.loads(pickle.dumps(order(1, 0, camera)))
     assert "secret" not in repr(sent)

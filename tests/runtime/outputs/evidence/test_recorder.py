@@ -90,7 +90,8 @@ def test_a_face_that_turns_fake(face_video: Path, small_bundle: Path, tmp_path: 
     folder = tmp_path / "evidence"
     limits = EventLimits(before_s=0.5, after_s=1.0)
     recorder = EvidenceRecorder(EvidenceStore(folder), limits, MODEL)
-    watch(file_source(face_video), small_bundle, recorder)
+    # Few, so that the mean of four seconds turns within the trail.
+    watch(file_source(face_video), small_bundle, recorder, real_windows=2)
     recorder.close()
     (kept,) = folder.iterdir()
     assert list(check_folder(kept)) == []
@@ -107,8 +108,7 @@ def test_a_face_that_turns_fake(face_video: Path, small_bundle: Path, tmp_path: 
     assert [image.shape for image in images if image is not None] == [(32, 32, 3), (360, 640, 3)]
     trail = json.loads((kept / "trail.json").read_text())
     states = [message["state"] for message in trail if message["type"] == "verdict"]
-    # The trail begins before the event.
-    assert states.index("fake") >= 2
+    assert "real" in states[: states.index("fake")]
     assert states[states.index("fake") :].count("fake") >= 4
     assert trail[states.index("fake")]["seq"] <= manifest.verdict["seq"]
     assert manifest.clip.file == "clip.mp4"
