@@ -21,7 +21,7 @@ from runtime.model.calibration import Calibration
 from runtime.model.temporal_classifier import TEMPORAL_FILE, TemporalClassifier
 from streams.text import printable
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """The only format version that is written and read."""
 MANIFEST_FILE = "manifest.json"
 BACKBONE_FILE = "backbone.onnx"
@@ -48,7 +48,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         window: Largest number of samples in a window.
         min_frames: Smallest number of samples in a window.
         feature_dim: Length of a feature vector.
-        feature_every: Samples from one computed feature of a face to the next; those between repeat it.
+        feature_every: Samples of a face from one whose feature and temporal residuals are computed to the
+            next; those between repeat the feature.
         calibration: Mapping from the logit to `p_fake` and state.
         weights: Stored type of the weights.
         training: Data, recipe and provenance, as JSON values.

@@ -43,8 +43,8 @@ class AnalysedFace:
         self.id = face_id
         self.window = FaceWindow(bundle.window, bundle.feature_dim, meter)
         self.decision = FaceDecision(bundle.calibration, min_fill=bundle.min_fill, expiry_s=expiry_s)
-        self.network_logit: float | None = None
-        """The head's logit of the window; None if a feature has been added since it was computed."""
+        self.logits: tuple[float, float] | None = None
+        """Logits of network and temporal classifier; None if a sample has been measured since."""
         self.misses = 0
         self.seen_s = 0.0
         self.box: Box = (0.0, 0.0, 0.0, 0.0)
@@ -74,7 +74,7 @@ class AnalysedFace:
         """Drop all samples, because the next one does not follow them."""
         self.window.clear()
         self._logits.clear()
-        self.network_logit = None
+        self.logits = None
         self.decision.reset()
 
 
@@ -132,11 +132,11 @@ class Turns:
 
 
 class FeatureSchedule:
-    """Choice of the crops of one stream that go through the backbone: those of every n-th sample of a face.
+    """Choice of the crops of one stream that are measured: those of every n-th sample of a face.
 
-    The head averages the features of a window, so those of neighbouring samples add little. The samples
-    between keep the newest feature, and have verdicts of their own, because temporal residuals are measured
-    in every sample.
+    They go through the backbone, and their temporal residuals are computed. The head averages the features of
+    a window, so those of neighbouring samples add little. The samples between keep the newest feature and
+    have no residuals; their verdicts follow from a window that has moved on.
 
     A face's first sample is always chosen, as is each sample whose window may be empty: after a frame without
     the face, after a gap, and in a new segment. Faces take turns, so that the load of several is even.

@@ -126,9 +126,10 @@ class ObservedFrame:
         frame: The frame.
         faces: Faces to analyse.
         crops: uint8 RGB `(len(faces), size, size, 3)`.
-        contexts: The faces with their surroundings; all None if the model has no temporal classifier.
-        chosen: For each face, whether its crop goes through the backbone; see
-            `runtime.pipeline.analysed_faces.FeatureSchedule`. None if all do.
+        contexts: The chosen faces with their surroundings, None for others; all None if the model has no
+            temporal classifier.
+        chosen: For each face, whether its crop goes through the backbone and its temporal residuals are
+            measured; see `runtime.pipeline.analysed_faces.FeatureSchedule`. None if all do.
         started: Time in seconds at which the analysis of the frame began.
         detect_ms: Time spent on detecting and tracking, in milliseconds.
         crop_ms: Time spent on cropping, in milliseconds.
@@ -282,8 +283,12 @@ class StreamAnalysis:
         crops = np.empty((len(faces), size, size, 3), np.uint8)
         for crop, face in zip(crops, faces, strict=True):
             crop_face(frame.image, face.box, size=size, margin=self._bundle.crop_margin, out=crop)
+        chosen = self._schedule.choose([face.id for face in faces], time_s=frame.pts_s, segment=frame.segment)
         temporal = self._bundle.temporal is not None
-        contexts = tuple(cut_context(frame, face.box) if temporal else None for face in faces)
+        contexts = tuple(
+            cut_context(frame, face.box) if temporal and wanted else None
+            for face, wanted in zip(faces, chosen, strict=True)
+        )
         return ObservedFrame(
             frame=frame,
             faces=faces,
@@ -292,9 +297,7 @@ class StreamAnalysis:
             started=started,
             detect_ms=1e3 * (detected - started),
             crop_ms=1e3 * (self._clock() - detected),
-            chosen=self._schedule.choose(
-                [face.id for face in faces], time_s=frame.pts_s, segment=frame.segment
-            ),
+            chosen=chosen,
         )
 
     def score(
@@ -329,7 +332,7 @@ class StreamAnalysis:
                 square=square(face.box, self._bundle.crop_margin),
             )
             if feature is not None:
-                face.network_logit = None
+                face.logits = None
         verdicts: list[FaceVerdict] = []
         if self._verdict_rate is None or self._verdict_rate.due(frame.pts_s):
             verdicts += self._verdicts(observed, present, backbone_ms, started)
@@ -392,23 +395,24 @@ class StreamAnalysis:
                 by_length.setdefault(len(face.window), []).append(face)
         logits: dict[int, float] = {}
         for group in by_length.values():
-            values = self._network_logits(group)
-            if self._bundle.temporal is not None:
-                temporal = self._bundle.temporal.logits(
-                    np.stack([face.window.window_residuals() for face in group])
-                )
-                values = values + np.where([bool(face.window.still) for face in group], 0, temporal)
-            logits.update(zip((face.id for face in group), values.tolist(), strict=True))
+            changed = [face for face in group if face.logits is None]
+            for face, pair in zip(changed, self._window_logits(changed), strict=True):
+                face.logits = pair
+            for face in group:
+                network, temporal = face.logits or (0.0, 0.0)
+                logits[face.id] = network if face.window.still else network + temporal
         return logits
 
-    def _network_logits(self, faces: Sequence[AnalysedFace]) -> NDArray[np.float32]:
-        """Return the head's logits of windows of equal length, computed where there is a new feature."""
-        changed = [face for face in faces if face.network_logit is None]
-        if changed:
-            values = self._head.logits(np.stack([face.window.window_features() for face in changed]))
-            for face, value in zip(changed, values.tolist(), strict=True):
-                face.network_logit = value
-        return np.array([face.network_logit for face in faces], np.float32)
+    def _window_logits(self, faces: Sequence[AnalysedFace]) -> list[tuple[float, float]]:
+        """Return the logits of network and temporal classifier, of windows of equal length."""
+        if not faces:
+            return []
+        network = self._head.logits(np.stack([face.window.window_features() for face in faces]))
+        temporal = np.zeros_like(network)
+        if self._bundle.temporal is not None:
+            residuals = np.stack([face.window.window_residuals() for face in faces])
+            temporal = self._bundle.temporal.logits(residuals)
+        return list(zip(network.tolist(), temporal.tolist(), strict=True))
 
 
 def _verdict(

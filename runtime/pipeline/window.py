@@ -16,7 +16,7 @@ class FaceWindow:
 
     The backbone sees each crop by itself, so its features are computed once per crop and buffered. The head's
     logit over the buffered features equals that of the whole model on the same crops. A sample whose feature
-    was not computed repeats the one before it.
+    was not computed repeats the one before it, and has no temporal residuals.
 
     Args:
         window: Capacity in samples.
@@ -74,8 +74,8 @@ class FaceWindow:
             pts_s: Media time in seconds, later than that of the previous sample.
             crop: uint8 RGB `(H, W, 3)`; measured for motion, not kept.
             feature: float32 `(feature_dim,)`; copied. None to repeat the newest one.
-            context: The face with its surroundings, measured for temporal residuals; needed if the window has
-                a residual meter.
+            context: The face with its surroundings, measured for temporal residuals; needed with a feature if
+                the window has a residual meter. None leaves the sample without residuals.
             square: Part of the frame that the crop shows; None if it is the same for all crops.
 
         Raises:
@@ -87,21 +87,21 @@ class FaceWindow:
             raise ValueError(f"sample at {pts_s} s is not after the newest at {newest} s")
         if crop.ndim != 3 or crop.shape[2] != 3 or crop.dtype != np.uint8:
             raise ValueError(f"crop must be uint8 (H, W, 3), not {crop.dtype} {crop.shape}")
+        if self._meter is not None and feature is not None and context is None:
+            raise ValueError("a window with a residual meter needs the context of each sample with a feature")
         if feature is None:
             if not self._pushed:
                 raise ValueError("the first sample of a window needs a feature")
             feature = self._rows[(self._pushed - 1) % self.window]
         if feature.shape != (self.feature_dim,):
             raise ValueError(f"feature must have shape ({self.feature_dim},), not {feature.shape}")
-        if self._meter is not None and context is None:
-            raise ValueError("a window with a residual meter needs the context of each sample")
         row = self._pushed % self.window
         self._rows[row] = feature
         self._rows[row + self.window] = feature
         self._pushed += 1
         self._newest_pts_s = pts_s
-        if self._meter is not None and context is not None:
-            self._residuals.append(self._meter.measure(context))
+        if self._meter is not None:
+            self._residuals.append(self._meter.skip() if context is None else self._meter.measure(context))
             self._motion.append(self._motion_meter.measure(crop, square or (0, 0, crop.shape[0])))
             self._still = is_still(self._motion, window=self.window)
 

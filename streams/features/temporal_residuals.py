@@ -77,6 +77,24 @@ Residuals = NDArray[np.float32]
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
+def every_nth(residuals: Residuals, every: int) -> Residuals:
+    """Return the residuals of a clip as if only every n-th sample had been measured.
+
+    Args:
+        residuals: Residuals of all samples, float32 `(T, NUM_RESIDUALS)`.
+        every: Samples from one that is measured to the next, at least 1.
+
+    Returns:
+        float32 `(T, NUM_RESIDUALS)`, NaN where there would be none.
+    """
+    thinned = residuals.copy()
+    for first in range(1, every):
+        thinned[first::every] = np.nan
+    if LAG % every:
+        thinned[:, NUM_RESIDUALS // len(COMPARISONS) :] = np.nan
+    return thinned
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaceContext:
     """A face with its surroundings, in a sample and in the frame before it.
@@ -103,7 +121,7 @@ class ResidualMeter:
 
     def __init__(self) -> None:
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        self._samples: deque[_Crop] = deque(maxlen=LAG)
+        self._samples: deque[_Crop | None] = deque(maxlen=LAG)
         height, width = (CELL * (cells.stop - cells.start) for cells in (ROWS, COLUMNS))
         self._pixels = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
 
@@ -123,6 +141,15 @@ class ResidualMeter:
         sample = self._samples[0] if len(self._samples) == LAG else None
         self._samples.append(current)
         return np.concatenate([self._compare(earlier, current) for earlier in (frame, sample)])
+
+    def skip(self) -> Residuals:
+        """Pass over a sample that is not measured, and with which no later one is compared.
+
+        Returns:
+            float32 `(NUM_RESIDUALS,)`, all NaN.
+        """
+        self._samples.append(None)
+        return np.full(NUM_RESIDUALS, np.nan, np.float32)
 
     def clear(self) -> None:
         """Forget the previous samples, because the next one does not follow them."""

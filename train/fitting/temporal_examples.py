@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.model.temporal_classifier import MIN_SAMPLES
+from streams.features.temporal_residuals import every_nth
 from train.data.clip_set import ClipSet, Entry, load_residuals, read_clip_set
 from train.fitting.platt_scaling import CalibrationError
 from train.sampling.pools import in_training
@@ -81,7 +82,10 @@ def temporal_examples(
         entries = _training_entries(clip_set, val_groups, scorer)
         if len(entries) > MAX_CLIPS:
             entries = [entries[i] for i in np.sort(rng.permutation(len(entries))[:MAX_CLIPS])]
-        windows += [residuals[: scorer.window] for residuals in load_residuals(clip_set, entries)]
+        windows += [
+            every_nth(residuals[: scorer.window], scorer.feature_every)
+            for residuals in load_residuals(clip_set, entries)
+        ]
         facts += [(entry.fake, entry.group, f"{number}/{entry.video}", number) for entry in entries]
     fake, groups, videos, sets = zip(*facts, strict=True) if facts else ((), (), (), ())
     if len(set(groups)) < 2 or len(set(fake)) < 2:

@@ -17,7 +17,8 @@ class ModelConfig:
         sample_hz: Crops of a face per second.
         window: Maximum number of crops per prediction.
         min_frames: Minimum number of crops per prediction.
-        feature_every: In live use, crops from one that goes through the backbone to the next.
+        feature_every: In live use, samples from one that goes through the backbone, and whose temporal
+            residuals are measured, to the next.
         hidden: Width of the LSTM.
         layers: Number of LSTM layers.
         dropout: Dropout rate of the pooled LSTM state, 0..1.

@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from runtime.model.temporal_classifier import TemporalClassifier
 from runtime.model.video_score import scored_windows
 from streams.features.face_motion import clip_motion, is_still
+from streams.features.temporal_residuals import every_nth
 from train.data.clip_set import ClipSet, Entry, LabelledClip, load_clips
 from train.data.crops import recrop
 from train.scoring.scorer import Scorer
@@ -50,8 +51,9 @@ class ClipScores:
         moving: Whether each window of `scan` has motion, in the order of the windows; None without temporal
             residuals. With a temporal classifier, `scan_logits` and `scan_network_logits` contain the windows
             with motion only, because `scan` gives the others no score.
-        residuals: Temporal residuals float32 `(samples, NUM_RESIDUALS)`; None if the clip has none, is too
-            short for a window, or was transformed. The temporal classifier adds nothing then.
+        residuals: Temporal residuals float32 `(samples, NUM_RESIDUALS)`, NaN in samples that live use would
+            not measure; None if the clip has none, is too short for a window, or was transformed. The
+            temporal classifier adds nothing then.
     """
 
     clip: str
@@ -171,9 +173,10 @@ def _score(batch: Sequence[tuple[LabelledClip, NDArray[np.uint8]]], scorer: Scor
     for (clip, crops), own in zip(batch, np.split(features, ends[:-1]), strict=True):
         scores = _network_scores(clip, own, scorer)
         if scores.network_logits and clip.residuals is not None:
-            scores = replace(scores, moving=_moving(crops, scorer), residuals=clip.residuals)
+            residuals = every_nth(clip.residuals, scorer.feature_every)
+            scores = replace(scores, moving=_moving(crops, scorer), residuals=residuals)
             if scorer.temporal is not None:
-                scores = add_temporal(scores, clip.residuals, scorer.temporal, scorer)
+                scores = add_temporal(scores, residuals, scorer.temporal, scorer)
         yield scores
 
 

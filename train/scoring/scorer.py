@@ -40,6 +40,7 @@ class Scorer:
         sample_hz: Crops of a face per second.
         window: Maximum number of crops per prediction.
         min_frames: Minimum number of crops per prediction.
+        feature_every: Crops from one whose temporal residuals are used to the next, as in live use.
         calibration: The model's calibration; None if it has none.
         features: Backbone: RGB uint8 `(N, H, W, 3)` to float32 `(N, D)`.
         logits: Head: float32 `(N, T, D)` to float32 `(N,)`.
@@ -54,6 +55,7 @@ class Scorer:
     sample_hz: float
     window: int
     min_frames: int
+    feature_every: int
     calibration: Calibration | None
     features: FeatureFunction
     logits: LogitFunction
@@ -91,6 +93,7 @@ def open_scorer(model: Path | None, *, engine: str = "auto", temporal: bool = Tr
             sample_hz=bundle.sample_hz,
             window=bundle.window,
             min_frames=bundle.min_frames,
+            feature_every=bundle.feature_every,
             calibration=bundle.calibration,
             training=bundle.training,
             features=opened.features,
@@ -115,6 +118,7 @@ def _checkpoint_scorer(folder: Path, *, temporal: bool) -> Scorer:
         sample_hz=config.sample_hz,
         window=config.window,
         min_frames=config.min_frames,
+        feature_every=config.feature_every,
         calibration=checkpoint.calibration,
         training=checkpoint.training,
         features=features,

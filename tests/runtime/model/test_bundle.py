@@ -23,6 +23,7 @@ from runtime.errors import (
     BundleUnsupported,
 )
 from runtime.model.bundle import change_manifest, load_bundle, write_manifest
+from runtime.model.manifest import FORMAT_VERSION
 from tests.support.temporal import uniform_temporal_classifier
 
 CLASSIFIER = uniform_temporal_classifier(0.01, bias=-0.25, window=8, centre=0.5, scale=2.0)
@@ -126,7 +127,10 @@ def test_one_changed_byte_is_detected(bundle: Path, file: str) -> None:
     assert "SHA-256" in message
 
 
-@pytest.mark.parametrize(("version", "advice"), [(5, "update unmask"), (3, "export the bundle again")])
+@pytest.mark.parametrize(
+    ("version", "advice"),
+    [(FORMAT_VERSION + 1, "update unmask"), (FORMAT_VERSION - 1, "export the bundle again")],
+)
 def test_unknown_versions_are_refused_before_anything_else(bundle: Path, version: int, advice: str) -> None:
     """A manifest of another version is refused, whatever else it contains."""
     (bundle / "manifest.json").write_text(json.dumps({"format_version": version}))

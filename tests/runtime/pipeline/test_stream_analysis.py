@@ -192,6 +192,31 @@ def test_features_of_every_second_sample(
     assert logits[7][0] == logits[6][0] != logits[8][0], "no new feature"
 
 
+def test_residuals_of_every_second_sample(
+    bundle: Bundle, engine: Engine, frame_at: Callable[..., Frame]
+) -> None:
+    """Residuals are measured where features are computed, and the logit changes with them."""
+    classifier = uniform_temporal_classifier(0.05, bias=0.5, window=8)
+    half = msgspec.structs.replace(bundle, feature_every=2, temporal=classifier)
+    analysis = StreamAnalysis(half, head=engine, features=engine, finder=ScriptedFinder(*[[(1, LEFT)]] * 12))
+    meter, rows, logits = ResidualMeter(), [], []
+    features: list[NDArray[np.float32]] = []
+    for index in range(12):
+        observed = analysis.observe(frame_at(index))
+        (context,) = observed.contexts
+        assert (context is not None) == (index % 2 == 0) == (len(observed.backbone_crops) == 1)
+        rows.append(meter.skip() if context is None else meter.measure(context))
+        new = engine.features(observed.backbone_crops) if context is not None else None
+        features.append(features[-1] if new is None else new[0])
+        (verdict,) = analysis.score(observed, new)
+        logits.append(verdict.logit)
+    network = float(engine.logits(np.stack(features[3:11])[np.newaxis])[0])
+    temporal = float(classifier.logits(np.stack(rows[3:11])[np.newaxis])[0])
+    assert abs(temporal) > 0.1
+    assert logits[10] == pytest.approx(network + temporal, abs=1e-4)
+    assert logits[11] == logits[10] != logits[9]
+
+
 def test_frames_that_share_a_call_with_features_of_every_second_sample(
     bundle: Bundle, engine: Engine, frame_at: Callable[..., Frame]
 ) -> None:

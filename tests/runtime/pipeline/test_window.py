@@ -114,3 +114,6 @@ def test_residuals_roll_with_the_window() -> None:
     np.testing.assert_array_equal(window.window_residuals(), residuals_of(crops[:3]))
     with pytest.raises(ValueError, match="needs the context"):
         window.push(9.0, crops[0], feature(9))
+    window.push(9.0, crops[0], None)
+    assert np.isnan(window.window_residuals()[-1]).all(), "not measured"
+    np.testing.assert_array_equal(window.window_features()[-1], feature(2))

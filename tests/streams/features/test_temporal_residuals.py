@@ -19,6 +19,7 @@ from streams.features.temporal_residuals import (
     SIZE,
     FaceContext,
     ResidualMeter,
+    every_nth,
 )
 
 
@@ -87,6 +88,25 @@ def test_what_cannot_be_compared_is_nan() -> None:
         meter.clear()
     repeated = FaceContext(current=crops[0], previous=crops[0])
     assert np.isnan([meter.measure(repeated) for _ in range(4)]).all()
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_samples_that_are_not_measured(every: int) -> None:
+    """Measuring every n-th sample gives the residuals of `every_nth`, with the same distance in time."""
+    crops = moving_face(8)
+    contexts = [
+        FaceContext(current=crop, previous=earlier)
+        for crop, earlier in zip(crops, [None, *crops[:-1]], strict=True)
+    ]
+    whole, thinned = ResidualMeter(), ResidualMeter()
+    residuals = np.stack([whole.measure(context) for context in contexts])
+    measured_only = [
+        thinned.skip() if number % every else thinned.measure(context)
+        for number, context in enumerate(contexts)
+    ]
+    np.testing.assert_array_equal(measured_only, every_nth(residuals, every))
+    assert np.isfinite(residuals[LAG:]).all()
+    assert np.isfinite(every_nth(residuals, every)[6]).any()
 
 
 def test_parts_outside_the_frame_are_left_out() -> None:

@@ -29,6 +29,7 @@ def difference_scorer(*, window: int = 4, min_frames: int = 2, calls: list[int] 
         sample_hz=8,
         window=window,
         min_frames=min_frames,
+        feature_every=1,
         calibration=None,
         features=features,
         logits=logits,

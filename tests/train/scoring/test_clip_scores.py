@@ -62,8 +62,20 @@ def test_temporal_logits_are_added_to_windows_and_not_to_frames() -> None:
     assert scores.window_logits == pytest.approx(np.add(plain.window_logits, added), rel=1e-5)
     assert scores.short_window_logits == plain.short_window_logits
     assert scores.frame_logits == plain.frame_logits
-    assert plain.residuals is residuals
+    np.testing.assert_array_equal(plain.residuals, residuals)
     assert add_temporal(plain, residuals, temporal, scorer) == scores
+
+
+def test_residuals_between_measured_samples_are_left_out() -> None:
+    """A model that measures every second sample is scored on the residuals of these alone."""
+    frames = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), np.uint8)
+    residuals = residuals_of(frames)
+    clip = replace(flat_clip([0]), frames=frames, residuals=residuals)
+    scorer = replace(difference_scorer(), feature_every=2)
+    (scores,) = score_clips([clip], scorer)
+    assert scores.residuals is not None
+    assert np.isnan(scores.residuals[1::2]).all()
+    np.testing.assert_array_equal(scores.residuals[::2], residuals[::2])
 
 
 @pytest.mark.parametrize("transformed", [False, True])
