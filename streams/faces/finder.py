@@ -34,6 +34,8 @@ class Face:
     """Whether the detector ran on this frame; otherwise the box was moved by optical flow."""
     roll: float = 0.0
     """Rotation in the image in degrees at the last detection; see `streams.faces.detector.Detection`."""
+    yaw: float = 0.0
+    """Rotation about the vertical axis of the head in degrees at the last detection; see `Detection`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +137,7 @@ class FaceFinder:
             self._until_detection = self._schedule.every
             self._detections += 1
         return [
-            Face(id=track.id, box=box, score=track.score, detected=detected, roll=track.roll)
+            Face(id=track.id, box=box, score=track.score, detected=detected, roll=track.roll, yaw=track.yaw)
             for track in self._tracker.tracks
             if not track.missed and (box := _visible_part(track.box, image)) is not None
         ]

@@ -27,6 +27,8 @@ class Track:
     """Confidence of the last detection that confirmed the track, 0..1."""
     roll: float = 0.0
     """Rotation in the image in degrees at the last detection; see `Detection`."""
+    yaw: float = 0.0
+    """Rotation about the vertical axis of the head in degrees at the last detection; see `Detection`."""
     missed: int = 0
     """Number of consecutive detections that did not find the face."""
 
@@ -104,9 +106,7 @@ class Tracker:
         taken = set(matched.values())
         for column, detection in enumerate(detections):
             if column not in taken:
-                kept.append(
-                    Track(id=next(self._ids), box=detection.box, score=detection.score, roll=detection.roll)
-                )
+                kept.append(_confirmed(Track(id=next(self._ids), box=detection.box, score=0.0), detection))
         self._tracks = kept
 
     def _match(self, detections: Sequence[Detection]) -> tuple[dict[int, int], set[int]]:
@@ -127,7 +127,12 @@ class Tracker:
     def _confirmed(self, track: Track, detection: Detection) -> Track:
         moved, detected = np.array(track.box), np.array(detection.box)
         x, y, width, height = (self._smoothing * moved + (1 - self._smoothing) * detected).tolist()
-        return replace(track, box=(x, y, width, height), score=detection.score, roll=detection.roll, missed=0)
+        return _confirmed(replace(track, box=(x, y, width, height)), detection)
+
+
+def _confirmed(track: Track, detection: Detection) -> Track:
+    """Return the track with what it keeps of its last detection, beside the box."""
+    return replace(track, score=detection.score, roll=detection.roll, yaw=detection.yaw, missed=0)
 
 
 def _assign(overlaps: NDArray[np.float64]) -> list[tuple[int, int]]:

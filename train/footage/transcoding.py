@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,7 +31,9 @@ FrameChange = Callable[[list[Planes], np.random.Generator], list[Planes]]
 MAX_RATE = 60
 # Limited range, as in most videos.
 BLACK, GREY = 16.0, 128.0
-EXPOSURE = 0.35
+EXPOSURE, NIGHT_EXPOSURE = 0.35, 0.1
+# Standard deviation of the blur out of focus, as a share of the height of the frame.
+DEFOCUS = 0.012
 LUMA_NOISE, CHROMA_NOISE = 6.0, 3.0
 
 
@@ -69,10 +72,22 @@ class TranscodingFailed(TrainError):
 
 
 def _dark(planes: list[Planes], random: np.random.Generator) -> list[Planes]:
+    return _underexposed(planes, EXPOSURE, random)
+
+
+def _night(planes: list[Planes], random: np.random.Generator) -> list[Planes]:
+    return _underexposed(planes, NIGHT_EXPOSURE, random)
+
+
+def _underexposed(planes: list[Planes], exposure: float, random: np.random.Generator) -> list[Planes]:
     """Less light, and the noise of a sensor that amplifies it."""
     luma, *chroma = planes
-    changed = [BLACK + EXPOSURE * (luma - BLACK) + _noise(luma, LUMA_NOISE, random)]
-    return changed + [GREY + EXPOSURE * (c - GREY) + _noise(c, CHROMA_NOISE, random) for c in chroma]
+    changed = [BLACK + exposure * (luma - BLACK) + _noise(luma, LUMA_NOISE, random)]
+    return changed + [GREY + exposure * (c - GREY) + _noise(c, CHROMA_NOISE, random) for c in chroma]
+
+
+def _defocused(planes: list[Planes], random: np.random.Generator) -> list[Planes]:
+    return [np.asarray(cv2.GaussianBlur(plane, (0, 0), DEFOCUS * len(plane)), np.float32) for plane in planes]
 
 
 def _grey(planes: list[Planes], random: np.random.Generator) -> list[Planes]:
@@ -124,7 +139,8 @@ class Transcoding:
         """Identity of the settings, for the names of stored files."""
         change = "" if self.change is None else self.change.__name__
         values = (self.codec, sorted(self.options.items()), self.pixel_format, self.bits_per_pixel)
-        settings = f"{values} {self.scale} {self.max_rate} {change} {self.still} {EXPOSURE} {LUMA_NOISE}"
+        constants = (EXPOSURE, NIGHT_EXPOSURE, DEFOCUS, LUMA_NOISE, CHROMA_NOISE)
+        settings = f"{values} {self.scale} {self.max_rate} {change} {self.still} {constants}"
         return hashlib.sha256(settings.encode()).hexdigest()[:8]
 
 
@@ -138,6 +154,7 @@ TRANSCODINGS: Mapping[str, Transcoding] = MappingProxyType(
         for transcoding in (
             Transcoding(name="h264-crf28", options=_x264(28)),
             Transcoding(name="h264-crf35", options=_x264(35)),
+            Transcoding(name="h264-crf42", options=_x264(42)),
             Transcoding(
                 name="hevc-crf32",
                 codec="libx265",
@@ -159,8 +176,11 @@ TRANSCODINGS: Mapping[str, Transcoding] = MappingProxyType(
             ),
             Transcoding(name="half", scale=0.5),
             Transcoding(name="quarter", scale=0.25),
+            Transcoding(name="eighth", scale=0.125),
+            Transcoding(name="defocus", change=_defocused),
             Transcoding(name="15fps", max_rate=15),
             Transcoding(name="dark", change=_dark, options=_x264(28)),
+            Transcoding(name="night", change=_night, options=_x264(28)),
             Transcoding(name="grey", change=_grey),
             Transcoding(name="upside-down", change=_upside_down),
             Transcoding(name="noisy-still", change=_noisy, still=True),

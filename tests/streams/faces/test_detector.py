@@ -13,7 +13,7 @@ import pytest
 import skimage.data
 from numpy.typing import NDArray
 
-from streams.faces.detector import Detector, Infer, centerface_model, decode
+from streams.faces.detector import Detector, Infer, centerface_model, decode, decode_rotations
 from streams.input.frame import Frame
 
 FACE = (105, 59, 87, 117)  # face box in the portrait fixture, measured by hand
@@ -177,3 +177,33 @@ def test_landmarks_tell_how_a_face_is_rotated(
     rotated = np.ascontiguousarray(np.rot90(place(portrait, 200, 100, width=640, height=640), turns))
     (face, *_) = Detector(infer).detect(av.VideoFrame.from_ndarray(rotated), long_side=640)
     assert abs((face.roll - roll + 180) % 360 - 180) < 40
+
+
+@pytest.mark.parametrize("yaw", [-80, -40, -10, 0, 25, 60])
+@pytest.mark.parametrize("roll", [-120, 0, 30])
+def test_yaw_and_roll_follow_from_the_landmarks(yaw: int, roll: int) -> None:
+    """The landmarks of a rotated head, in a box that is not square, give the angles."""
+    # Right, down, to the front, in distances of the eyes.
+    head = np.array([[-0.5, -0.5, 0], [0.5, -0.5, 0], [0, 0, 0.5], [-0.4, 0.5, 0], [0.4, 0.5, 0]])
+    turn, tilt = np.radians(yaw), np.radians(roll)
+    across, down = head[:, 0] * np.cos(turn) + head[:, 2] * np.sin(turn), head[:, 1]
+    right = across * np.cos(tilt) - down * np.sin(tilt)
+    below = across * np.sin(tilt) + down * np.cos(tilt)
+    heatmap, log_sizes, _, landmarks = maps(8, 16)
+    heatmap[0, 0, 3, 5] = 0.9
+    height, width = 10.0, 6.0
+    log_sizes[0, :, 3, 5] = np.log([height, width])
+    landmarks[0, :, 3, 5] = np.stack([4 * below / height, 4 * right / width], axis=1).ravel()
+    rolls, yaws = decode_rotations(heatmap, log_sizes, landmarks, min_score=0.5)
+    assert [float(rolls[0]), float(yaws[0])] == pytest.approx([roll, yaw], abs=0.01)
+
+
+def test_a_mirrored_face_is_turned_the_other_way(portrait: NDArray[np.uint8], infer: Infer) -> None:
+    """The portrait faces the camera, more or less, and its mirror image has the opposite yaw."""
+    image = place(portrait, 200, 100, width=640, height=640)
+    yaws = []
+    for pixels in (image, np.ascontiguousarray(image[:, ::-1])):
+        (face, *_) = Detector(infer).detect(av.VideoFrame.from_ndarray(pixels), long_side=640)
+        yaws.append(face.yaw)
+    assert abs(yaws[0]) < 35
+    assert yaws[0] == pytest.approx(-yaws[1], abs=10)
