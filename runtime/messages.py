@@ -41,7 +41,7 @@ StreamState = Literal[
     "removed",
 ]
 
-UncertainReason = Literal["no_motion", "turned"]
+UncertainReason = Literal["no_motion", "turned", "turned_away", "too_small", "dark"]
 
 FACE_STATES: frozenset[str] = frozenset(get_args(FaceState))
 SCORED_STATES: frozenset[str] = frozenset({"real", "uncertain", "fake"})
@@ -131,7 +131,8 @@ class VerdictMessage(_Message, frozen=True, kw_only=True, tag="verdict"):
         captured: Unix seconds at which a live frame was captured; None for a file.
         latency_ms: Time spent on the frame; None only for `stale`, which no frame caused.
         reason: Why the image is the cause of `uncertain`: `no_motion` (a still image, for which temporal
-            evidence does not exist) or `turned` (a face on its side or upside down); None if the score is.
+            evidence does not exist), `turned` (a face on its side or upside down), `turned_away` (from the
+            camera), `too_small` or `dark`; None if the score is.
 
     Raises:
         ValueError: A value is out of range or not finite, or `p_fake`, `latency_ms` or `reason` contradicts

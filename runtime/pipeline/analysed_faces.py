@@ -6,12 +6,17 @@ from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from statistics import fmean
 
+import numpy as np
+from numpy.typing import NDArray
+
 from runtime.messages import UncertainReason
 from runtime.model.bundle import Bundle
+from runtime.model.quality_limits import QualityGate, QualityLimits, SampleQuality
 from runtime.pipeline.decision import FaceDecision
 from runtime.pipeline.window import FaceWindow
 from streams.faces.crop import Box
 from streams.faces.finder import Face
+from streams.features.picture_quality import measure_brightness
 from streams.features.temporal_residuals import ResidualMeter
 from streams.input.continuity import Spacing
 
@@ -20,10 +25,6 @@ TURN_WINDOWS = 2
 # A face that is missing from this many consecutive samples is gone, and its window is discarded.
 MAX_MISSES = 2
 
-
-# Rotation in degrees above which a face is not scored: the model knows upright faces only. Faces of ordinary
-# videos stay well below.
-MAX_ROLL = 50.0
 # A verdict is made from the mean logit of the windows of this many seconds, as the score of a video is from
 # all of its windows: single windows cross the thresholds back and forth.
 AVERAGED_S = 4.0
@@ -48,32 +49,49 @@ class AnalysedFace:
         self.misses = 0
         self.seen_s = 0.0
         self.box: Box = (0.0, 0.0, 0.0, 0.0)
-        self.roll = 0.0
-        self._logits: deque[tuple[float, float]] = deque()
+        self.roll = self.yaw = 0.0
+        # One sample per computed feature is measured, over one window.
+        self._quality = QualityGate(QualityLimits(), samples=bundle.window // bundle.feature_every)
+        self._logits: deque[tuple[float, float, bool]] = deque()
 
     @property
     def reason(self) -> UncertainReason | None:
         """Why the image does not allow a decision on this face; None if it does."""
-        if abs(self.roll) > MAX_ROLL:
-            return "turned"
+        if self._quality.reason is not None:
+            return self._quality.reason
         return "no_motion" if self.window.still else None
+
+    def measure_quality(self, crop: NDArray[np.uint8]) -> None:
+        """Measure the picture quality of the newest sample.
+
+        Args:
+            crop: RGB uint8 `(S, S, 3)`.
+        """
+        brightness = measure_brightness(crop)
+        self._quality.add(
+            SampleQuality(height=self.box[3], roll=self.roll, yaw=self.yaw, brightness=brightness)
+        )
 
     def mean_logit(self, pts_s: float, logit: float) -> float:
         """Add the logit of the newest window and return the mean of the last `AVERAGED_S`.
+
+        Windows in which the image did not allow a decision count only while it still does not.
 
         Args:
             pts_s: Media time of the window's last sample in seconds.
             logit: Logit of the window.
         """
-        self._logits.append((pts_s, logit))
+        judged = self.reason is None
+        self._logits.append((pts_s, logit, judged))
         while pts_s - self._logits[0][0] > AVERAGED_S:
             self._logits.popleft()
-        return fmean(value for _, value in self._logits)
+        return fmean(value for _, value, counts in self._logits if counts or not judged)
 
     def restart(self) -> None:
         """Drop all samples, because the next one does not follow them."""
         self.window.clear()
         self._logits.clear()
+        self._quality.clear()
         self.logits = None
         self.decision.reset()
 
@@ -247,4 +265,5 @@ class AnalysedFaces:
         analysed.seen_s = time_s
         analysed.box = face.box
         analysed.roll = face.roll
+        analysed.yaw = face.yaw
         return analysed

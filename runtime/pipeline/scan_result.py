@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from runtime.messages import UncertainReason
 from runtime.model.bundle import Bundle
 from runtime.model.video_score import FaceLogits, counting_faces, face_p_fake, video_p_fake
 from runtime.pipeline.stream_analysis import FaceVerdict, ObservedFrame
@@ -13,8 +15,11 @@ from runtime.pipeline.stream_analysis import FaceVerdict, ObservedFrame
 MAX_INTERVAL_S = 1.0
 """Longest interval between two samples, in seconds, that counts as analysed; more is a discontinuity."""
 
+# A window of these has a score, which is no evidence. The others have none.
+QUALITY_REASONS: frozenset[UncertainReason] = frozenset({"turned_away", "too_small", "dark"})
+
 ScanState: TypeAlias = Literal[
-    "scored", "no_face", "no_motion", "turned", "too_short", "too_slow", "unreadable"
+    "scored", "uncertain", "no_face", "no_motion", "turned", "too_short", "too_slow", "unreadable"
 ]
 
 
@@ -54,10 +59,13 @@ class ScanResult:
 
     Args:
         file: Path as given by the user.
-        state: `scored`; `no_face`; `no_motion` (still images: no face moves, or the frames do not change);
-            `too_short` (no face in `min_frames` consecutive samples); `too_slow`
-            (frame rate too low for the model); `unreadable`. Only `scored` has a score.
+        state: `scored`; `uncertain` (in most windows of every face that counts, the image does not allow a
+            decision: see `reason`); `no_face`; `no_motion` (still images: no face moves, or the frames do not
+            change); `turned`; `too_short` (no face in `min_frames` consecutive samples); `too_slow`
+            (frame rate too low for the model); `unreadable`. Only `scored` and `uncertain` have a score, and
+            that of the latter is no evidence.
         p_fake: Calibrated probability of a fake, 0..1; see `runtime.model.video_score`.
+        reason: Why the state is `uncertain`; None otherwise.
         faces: Scores of all faces, ordered by id.
         seconds: Analysed length in seconds of media time, without discontinuities.
         frames: Number of analysed frames, `sample_hz` per second.
@@ -67,13 +75,14 @@ class ScanResult:
     file: str
     state: ScanState
     p_fake: float | None = None
+    reason: UncertainReason | None = None
     faces: tuple[FaceScore, ...] = ()
     seconds: float = 0.0
     frames: int = 0
     error: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON object of this result; the key `error` is present only if there is an error."""
+        """Return the JSON object of this result; `reason` and `error` are present only if there is one."""
         line: dict[str, Any] = {
             "file": self.file,
             "state": self.state,
@@ -82,6 +91,8 @@ class ScanResult:
             "seconds": round(self.seconds, 3),
             "frames": self.frames,
         }
+        if self.reason is not None:
+            line["reason"] = self.reason
         if self.error is not None:
             line["error"] = self.error
         return line
@@ -90,8 +101,18 @@ class ScanResult:
 @dataclass
 class _FaceHistory:
     logits: list[float] = field(default_factory=list)
+    # Those of windows whose picture quality does not allow a decision.
+    doubtful: list[float] = field(default_factory=list)
+    reasons: Counter[UncertainReason] = field(default_factory=Counter)
     samples: int = 0
     seconds: float = 0.0
+
+    @property
+    def reason(self) -> UncertainReason | None:
+        """The most frequent reason if most windows have one; None otherwise."""
+        if self.reasons.total() <= len(self.logits):
+            return None
+        return self.reasons.most_common(1)[0][0]
 
 
 class ScanAccumulator:
@@ -139,6 +160,10 @@ class ScanAccumulator:
             if verdict.reason is not None:
                 self._still += verdict.reason == "no_motion"
                 self._turned += verdict.reason == "turned"
+                history = self._faces[verdict.face]
+                history.reasons[verdict.reason] += 1
+                if verdict.logit is not None and verdict.reason in QUALITY_REASONS:
+                    history.doubtful.append(verdict.logit)
             elif verdict.logit is not None:
                 self._faces[verdict.face].logits.append(verdict.logit)
 
@@ -157,18 +182,26 @@ class ScanAccumulator:
         faces = [
             FaceLogits(
                 face=face_id,
-                logits=history.logits,
+                # The score of a face that cannot be judged is that of all its windows.
+                logits=history.logits if history.reason is None else history.logits + history.doubtful,
                 samples=history.samples,
             )
             for face_id, history in sorted(self._faces.items())
         ]
         calibration = self._bundle.calibration
-        p_fake = video_p_fake(faces, calibration)
-        counting = {face.face for face in counting_faces(faces)}
+        counted = counting_faces(faces)
+        judged = [face for face in counted if self._faces[face.face].reason is None]
+        # A face that can be judged decides; a video without one is uncertain.
+        p_fake = video_p_fake(judged or counted, calibration)
+        counting = {face.face for face in judged or counted}
+        reason = None
+        if counted and not judged:
+            reason = self._faces[max(counted, key=lambda face: face.samples).face].reason
         return ScanResult(
             file=file,
-            state=self._state(p_fake),
+            state="uncertain" if reason is not None else self._state(p_fake),
             p_fake=p_fake,
+            reason=reason,
             faces=tuple(
                 FaceScore(
                     face=face.face,

@@ -333,6 +333,7 @@ class StreamAnalysis:
             )
             if feature is not None:
                 face.logits = None
+                face.measure_quality(observed.crops[row])
         verdicts: list[FaceVerdict] = []
         if self._verdict_rate is None or self._verdict_rate.due(frame.pts_s):
             verdicts += self._verdicts(observed, present, backbone_ms, started)

@@ -36,8 +36,6 @@ REASONS = {
     "no_motion": "the face does not move",
     "turned": "the face is turned on its side or upside down",
     "too_small": "the face is too small",
-    "blurred": "the face is blurred",
-    "compressed": "the video is compressed too strongly",
     "turned_away": "the face is turned away from the camera",
     "dark": "the face is too dark",
 }
@@ -68,6 +66,13 @@ def verdict_text(result: ScanResult, calibration: Calibration) -> VerdictText:
     if result.p_fake is None:
         title, text = _NO_SCORE.get(result.state, ("No score", "There is no score."))
         return VerdictText(state="none", title=title, text=result.error or text)
+    if result.reason is not None:
+        return VerdictText(
+            state="uncertain",
+            title="Cannot tell",
+            text=f"In most of the video {reason_text(result.reason)}. The score is no evidence there "
+            f"(p_fake {result.p_fake:.2f}).",
+        )
     fake, real = calibration.threshold_fake, calibration.threshold_real
     score = f"p_fake is {result.p_fake:.2f} on a scale from 0 to 1"
     if (state := calibration.state(result.p_fake)) == "fake":

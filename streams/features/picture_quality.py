@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FaceQuality", "measure_blockiness", "measure_quality"]
+__all__ = ["FaceQuality", "measure_blockiness", "measure_brightness", "measure_quality"]
 
 INSET = 0.15
 """Share of the crop left out on each side."""
@@ -56,9 +56,7 @@ def measure_quality(crop: NDArray[np.uint8]) -> FaceQuality:
         Crete et al., "The blur effect: perception and estimation with a new no-reference perceptual blur
         metric", 2007; Immerkaer, "Fast noise variance estimation", CVIU 1996.
     """
-    inset = round(INSET * crop.shape[0])
-    inner = crop[inset : crop.shape[0] - inset, inset : crop.shape[1] - inset]
-    luma = np.asarray(cv2.cvtColor(inner, cv2.COLOR_RGB2GRAY), np.float32)
+    luma = _inner_luma(crop).astype(np.float32)
     counts = cv2.calcHist([luma.astype(np.uint8)], [0], None, [256], [0, 256]).ravel()
     low, high = np.searchsorted(np.cumsum(counts), np.array(CONTRAST_QUANTILES) * luma.size)
     return FaceQuality(
@@ -67,6 +65,21 @@ def measure_quality(crop: NDArray[np.uint8]) -> FaceQuality:
         brightness=float(cv2.mean(luma)[0]),
         contrast=float(high - low),
     )
+
+
+def measure_brightness(crop: NDArray[np.uint8]) -> float:
+    """Return the brightness of one crop alone, 0..255; see `FaceQuality`.
+
+    Args:
+        crop: RGB uint8 `(S, S, 3)`, centred on a face.
+    """
+    return float(cv2.mean(_inner_luma(crop))[0])
+
+
+def _inner_luma(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    inset = round(INSET * crop.shape[0])
+    inner = crop[inset : crop.shape[0] - inset, inset : crop.shape[1] - inset]
+    return np.asarray(cv2.cvtColor(inner, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
 def _sharpness(luma: NDArray[np.float32]) -> float:

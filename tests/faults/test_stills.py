@@ -158,3 +158,35 @@ def test_turned_face_has_no_verdict(bundle: Bundle, engine: Engine) -> None:
     verdicts, accumulator = run(bundle, engine, speaking, roll=175.0)
     assert {(verdict.state, verdict.reason) for verdict in verdicts[8:]} == {("uncertain", "turned")}
     assert (accumulator.result("x").state, accumulator.result("x").p_fake) == ("turned", None)
+
+
+def test_dark_face_is_not_judged(bundle: Bundle, engine: Engine) -> None:
+    """A face in the dark is `uncertain`, and so is the video, which keeps its score."""
+
+    def dark(index: int, rng: np.random.Generator) -> Image:
+        return (speaking(index, rng) // 12).astype(np.uint8)
+
+    verdicts, accumulator = run(bundle, engine, dark)
+    found = [(verdict.state, verdict.reason) for verdict in verdicts[8:]]
+    assert set(found) == {("uncertain", "dark")}
+    result = accumulator.result("x")
+    assert (result.state, result.reason) == ("uncertain", "dark")
+    assert result.p_fake is not None
+    assert result.to_dict()["reason"] == "dark"
+
+
+def test_dark_stretch_does_not_count(bundle: Bundle, engine: Engine) -> None:
+    """A shorter dark stretch leaves the video scored, by its other windows alone."""
+
+    def flickering(index: int, rng: np.random.Generator) -> Image:
+        image = speaking(index, rng)
+        return (image // 12).astype(np.uint8) if 40 <= index < 60 else image
+
+    verdicts, accumulator = run(bundle, engine, flickering, samples=90)
+    result = accumulator.result("x")
+    assert (result.state, result.reason) == ("scored", None)
+    judged = sum(
+        verdict.state in ("real", "fake", "uncertain") and not verdict.reason for verdict in verdicts
+    )
+    assert result.faces[0].windows == judged
+    assert verdicts[-1].reason is None

@@ -184,5 +184,7 @@ def _table(results: Sequence[ScanResult], calibration: Calibration) -> Table:
 def _verdict(result: ScanResult, calibration: Calibration) -> Text:
     if result.p_fake is None:
         return Text(result.state, "red" if result.state == "unreadable" else "dim")
+    if result.reason is not None:
+        return Text(f"uncertain ({result.reason.replace('_', ' ')})", FACE_STYLES["uncertain"])
     state = calibration.state(result.p_fake)
     return Text(state, FACE_STYLES[state])

@@ -26,6 +26,9 @@ export const FACE_HELP = {
 export const REASON_LABELS = {
   no_motion: "no motion in the face",
   turned: "face turned or upside down",
+  turned_away: "face turned away",
+  too_small: "face too small",
+  dark: "face too dark",
 };
 
 export const STREAM_LABELS = {
