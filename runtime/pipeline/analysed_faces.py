@@ -53,6 +53,8 @@ class AnalysedFace:
         # One sample per computed feature is measured, over one window.
         self._quality = QualityGate(QualityLimits(), samples=bundle.window // bundle.feature_every)
         self._logits: deque[tuple[float, float, bool]] = deque()
+        self._sample_hz = bundle.sample_hz
+        self._window_s = bundle.window / bundle.sample_hz
 
     @property
     def reason(self) -> UncertainReason | None:
@@ -75,7 +77,9 @@ class AnalysedFace:
     def mean_logit(self, pts_s: float, logit: float) -> float:
         """Add the logit of the newest window and return the mean of the last `AVERAGED_S`.
 
-        Windows in which the image did not allow a decision count only while it still does not.
+        Windows in which the image did not allow a decision count only while it still does not. Until the
+        logits cover as much time as a window, the mean is drawn towards even odds, because the first short
+        windows raise most of the false alarms.
 
         Args:
             pts_s: Media time of the window's last sample in seconds.
@@ -85,7 +89,10 @@ class AnalysedFace:
         self._logits.append((pts_s, logit, judged))
         while pts_s - self._logits[0][0] > AVERAGED_S:
             self._logits.popleft()
-        return fmean(value for _, value, counts in self._logits if counts or not judged)
+        mean = fmean(value for _, value, counts in self._logits if counts or not judged)
+        covered_s = pts_s - self._logits[0][0] + 1 / self._sample_hz
+        even_odds = -self.decision.calibration.offset
+        return even_odds + min(1.0, covered_s / self._window_s) * (mean - even_odds)
 
     def restart(self) -> None:
         """Drop all samples, because the next one does not follow them."""

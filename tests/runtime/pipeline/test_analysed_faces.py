@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -123,8 +124,22 @@ def test_face_that_is_missed_once_keeps_its_place() -> None:
 def test_the_logit_is_averaged_over_four_seconds(bundle: Bundle) -> None:
     """The mean is that of the windows of the last seconds, and starts again with the window."""
     face = AnalysedFace(1, bundle, expiry_s=1.0)
-    assert face.mean_logit(0.0, 3.0) == 3.0
+    face.mean_logit(0.0, 3.0)
     assert face.mean_logit(2.0, 5.0) == 4.0
     assert face.mean_logit(AVERAGED_S + 1.0, 7.0) == 6.0
     face.restart()
-    assert face.mean_logit(6.0, -1.0) == -1.0
+    face.mean_logit(6.0, -1.0)
+    assert face.mean_logit(8.0, -2.0) == -1.5
+
+
+def test_the_first_logits_are_drawn_towards_even_odds(bundle: Bundle) -> None:
+    """Their weight grows with the time that they cover, up to that of a window, at any rate of verdicts."""
+    shifted = replace(bundle, calibration=dataclasses.replace(bundle.calibration, offset=-2.0))
+    face = AnalysedFace(1, shifted, expiry_s=1.0)
+    assert (bundle.window, bundle.sample_hz) == (8, 8.0)
+    assert face.mean_logit(0.0, 10.0) == pytest.approx(2.0 + 8.0 / 8)
+    assert face.mean_logit(0.125, 10.0) == pytest.approx(2.0 + 8.0 / 4)
+    assert face.mean_logit(0.625, 10.0) == pytest.approx(2.0 + 8.0 * 3 / 4)
+    assert face.mean_logit(0.875, 10.0) == face.mean_logit(3.0, 10.0) == 10.0
+    face.restart()
+    assert face.mean_logit(9.0, 10.0) == pytest.approx(3.0)
