@@ -39,9 +39,15 @@ def make_security(server: ServerConfig, places: Places, token_file: TokenFile) -
         )
     certificate = None if server.cert is None else Certificate(server.cert, server.key)
     if server.token_file is None and not server.insecure and not is_loopback(server.host):
+        place = places.of("server", "host")
+        token, everyone = (
+            ("--token-file FILE", "--insecure")
+            if place.startswith("-")
+            else ("server.token_file", "server.insecure = true")
+        )
         raise UserError(
-            f"{places.of('server', 'host')} {server.host}: others can reach this address; "
-            "require a token with --token-file FILE, or accept everyone with --insecure"
+            f"{place} {server.host}: others can reach this address; "
+            f"require a token with {token}, or accept everyone with {everyone}"
         )
     return Security(tokens=_make_tokens(server, token_file), proxy=proxy, certificate=certificate)
 

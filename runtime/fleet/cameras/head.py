@@ -311,11 +311,12 @@ class FleetMonitor:
         report = (len(waiting), self._assignments.room)
         if report != self._reported_waiting:
             self._reported_waiting = report
+            room = self._assignments.room
             logger.warning(
-                "%d of %d cameras wait: the cluster has room for %d; let another machine join it",
+                "%d of %d cameras wait: %s",
                 len(waiting),
                 len(self._cameras),
-                self._assignments.room,
+                f"the cluster has room for {room}; let another machine join it" if room else "no worker runs",
             )
 
     def _ask(self, worker: int, *, generation: int, applied: int) -> None:

@@ -204,7 +204,8 @@ def test_every_mistake_is_one_line(
         ('[[sources]]\naddress = "no/such/file.mp4"', ":2: sources[0].address: no/such/file.mp4: no such"),
         (
             '[[sources]]\naddress = "demo"\n[server]\nhost = "0.0.0.0"',
-            ":4: server.host 0.0.0.0: others can reach",
+            ":4: server.host 0.0.0.0: others can reach this address; require a token with server.token_file, "
+            "or accept everyone with server.insecure = true",
         ),
         ('[server]\nallow_origin = ["nonsense"]', ":2: server.allow_origin: 'nonsense' is not an origin"),
         ('[server]\nbase_path = "unmask"', ":2: server.base_path: 'unmask' is not a base path"),
