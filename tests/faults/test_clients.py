@@ -194,14 +194,16 @@ def test_a_refused_page_shows_the_reason(
             ports.append(running.sockets[0].getsockname()[1])
             started.set()
             await stop.wait()
-        # A connection that has just been accepted gets its task two iterations later.
+        # The browser may still hold connections open, and one that has just been accepted gets its task, and
+        # this one its own for the handler, a few iterations later.
         for _ in range(3):
             await asyncio.sleep(0)
-        # The browser may still hold connections open.
-        connections = asyncio.all_tasks() - {asyncio.current_task()}
-        for connection in connections:
-            connection.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
+        while connections := asyncio.all_tasks() - {asyncio.current_task()}:
+            for connection in connections:
+                connection.cancel()
+            await asyncio.gather(*connections, return_exceptions=True)
+            for _ in range(3):
+                await asyncio.sleep(0)
 
     with serve_in_thread(make_broadcaster(), port=0) as server:
         thread = threading.Thread(target=lambda: runner.run(proxy(server.port)))
