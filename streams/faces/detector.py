@@ -29,6 +29,8 @@ STRIDE = 4
 """Input pixels per cell of the heatmap."""
 INPUT_MULTIPLE = 32
 """The backbone halves its input five times, and its skip connections need whole sizes at every level."""
+LANDMARKS = 5
+"""Landmarks of a face: left eye, right eye, nose, left and right corner of the mouth, as in the image."""
 OUTPUTS = ("537", "538", "539", "540")
 """Names of heatmap, log sizes, centre offsets and landmarks in the model."""
 
@@ -51,6 +53,8 @@ class Detection:
     """Rotation about the vertical axis of the head in degrees, -90..90; 0 if it faces the camera, positive if
     the nose is to the right of the middle of the face. An estimate from landmarks, for an average head.
     """
+    landmarks: tuple[tuple[float, float], ...] = ()
+    """The `LANDMARKS` points (x, y) in pixels of the full frame; empty if they are unknown."""
 
 
 @cache
@@ -127,10 +131,20 @@ class Detector:
         heatmap, log_sizes, offsets, landmarks = self._infer(blob)
         boxes, scores = decode(heatmap, log_sizes, offsets, min_score=self._min_score)
         rolls, yaws = decode_rotations(heatmap, log_sizes, landmarks, min_score=self._min_score)
-        boxes *= np.array([reduced.width / width, reduced.height / height] * 2, np.float32)
+        points = decode_landmarks(heatmap, log_sizes, offsets, landmarks, min_score=self._min_score)
+        scale = np.array([reduced.width / width, reduced.height / height], np.float32)
+        boxes *= np.tile(scale, 2)
+        points *= scale
         kept = cv2.dnn.NMSBoxes(boxes.tolist(), scores.tolist(), self._min_score, self._max_overlap)
         return [
-            Detection((*boxes[i].tolist(),), float(scores[i]), float(rolls[i]), float(yaws[i])) for i in kept
+            Detection(
+                (*boxes[i].tolist(),),
+                float(scores[i]),
+                float(rolls[i]),
+                float(yaws[i]),
+                tuple((x, y) for x, y in points[i].tolist()),
+            )
+            for i in kept
         ]
 
 
@@ -162,6 +176,33 @@ def decode(
     centre_x = (columns + 0.5 + offsets[0, 1, rows, columns]) * STRIDE
     boxes = np.stack([centre_x - widths / 2, centre_y - heights / 2, widths, heights], axis=1)
     return boxes.astype(np.float32), heatmap[0, 0, rows, columns]
+
+
+def decode_landmarks(
+    heatmap: NDArray[np.float32],
+    log_sizes: NDArray[np.float32],
+    offsets: NDArray[np.float32],
+    landmarks: NDArray[np.float32],
+    *,
+    min_score: float,
+) -> NDArray[np.float32]:
+    """Decode the landmarks of the faces.
+
+    Args:
+        heatmap: As for `decode`.
+        log_sizes: As for `decode`.
+        offsets: As for `decode`.
+        landmarks: (1, 10, rows, columns), y and x of the eyes, the nose and the corners of the mouth, from
+            the top left corner of the box, in heights and widths of the box.
+        min_score: As for `decode`.
+
+    Returns:
+        float32 (N, 5, 2), x and y in pixels of the network's input, in the order of `decode`.
+    """
+    boxes, _ = decode(heatmap, log_sizes, offsets, min_score=min_score)
+    rows, columns = np.nonzero(heatmap[0, 0] > min_score)
+    points = landmarks[0][:, rows, columns].T.reshape(-1, LANDMARKS, 2)[..., ::-1]
+    return np.asarray(boxes[:, None, :2] + points * boxes[:, None, 2:], np.float32)
 
 
 def decode_rotations(

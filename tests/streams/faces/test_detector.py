@@ -13,7 +13,14 @@ import pytest
 import skimage.data
 from numpy.typing import NDArray
 
-from streams.faces.detector import Detector, Infer, centerface_model, decode, decode_rotations
+from streams.faces.detector import (
+    Detector,
+    Infer,
+    centerface_model,
+    decode,
+    decode_landmarks,
+    decode_rotations,
+)
 from streams.input.frame import Frame
 
 FACE = (105, 59, 87, 117)  # face box in the portrait fixture, measured by hand
@@ -60,6 +67,19 @@ def test_decode_returns_box_and_score() -> None:
     # Centre ((5 + 0.5 - 0.5) * 4, (3 + 0.5 + 0.25) * 4), size (6 * 4, 10 * 4).
     assert boxes == pytest.approx(np.array([[20 - 12, 15 - 20, 24, 40]]))
     assert scores == pytest.approx(np.array([0.9]))
+
+
+def test_decode_returns_landmarks() -> None:
+    """Landmarks are shares of the box, y before x, from its top left corner."""
+    heatmap, log_sizes, offsets, landmarks = maps(8, 16)
+    heatmap[0, 0, 3, 5] = 0.9
+    log_sizes[0, :, 3, 5] = np.log([10, 6])
+    landmarks[0, :, 3, 5] = (0.4, 0.3, 0.4, 0.7, 0.6, 0.5, 0.8, 0.35, 0.8, 0.65)
+    points = decode_landmarks(heatmap, log_sizes, offsets, landmarks, min_score=0.5)
+    # The box begins at (22 - 12, 14 - 20) and is 24 wide and 40 high.
+    left, top = 22 - 12, 14 - 20
+    expected = [(0.3, 0.4), (0.7, 0.4), (0.5, 0.6), (0.35, 0.8), (0.65, 0.8)]
+    assert points == pytest.approx(np.array([[(left + 24 * x, top + 40 * y) for x, y in expected]]), abs=1e-4)
 
 
 @pytest.mark.parametrize(
