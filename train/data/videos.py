@@ -1,10 +1,14 @@
-"""Videos of a data set, with label, method, group and split, and the error of an unknown layout."""
+"""Videos of a data set with label, method, group and split, and their frames; the error of a layout."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
+
+from streams.input.capture.rotation import UprightRotation
 from train.data.splits import Split
 from train.errors import PathError
 
@@ -38,3 +42,31 @@ class Video:
     group: str
     split: Split | None = None
     data_set: str = ""
+
+
+def constant_rate_frames(
+    source: av.container.InputContainer, video: av.VideoStream, rate: int
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """Yield upright frames with their number at a constant rate; none is repeated.
+
+    Args:
+        source: The opened file.
+        video: Its video stream.
+        rate: Frames per second; frames in excess of it are left out.
+    """
+    rotation = UprightRotation()
+    first_s, last = None, -1
+    for packet in source.demux(video):
+        try:
+            images = packet.decode()
+        except av.FFmpegError:
+            continue  # damaged: as in a scan, the next one is read
+        for image in images:
+            assert isinstance(image, av.VideoFrame)
+            if image.time is None:
+                continue
+            first_s = image.time if first_s is None else first_s
+            number = round((image.time - first_s) * rate)
+            if number > last:
+                last = number
+                yield number, rotation.turn(image)

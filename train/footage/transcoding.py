@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.files import atomic_path
-from streams.input.capture.rotation import UprightRotation
+from train.data.videos import constant_rate_frames
 from train.errors import TrainError
 
 Planes = NDArray[np.float32]
@@ -239,7 +239,7 @@ def _transcode(path: Path, transcoding: Transcoding, draft: Path) -> None:
         video = source.streams.video[0]
         rate = min(transcoding.max_rate, max(1, round(float(video.average_rate or 25))))
         encoder: Any = None
-        for number, image in _frames(source, video, rate):
+        for number, image in constant_rate_frames(source, video, rate):
             if encoder is None:
                 encoder = _add_encoder(output, image, transcoding, rate)
                 still = image
@@ -249,28 +249,6 @@ def _transcode(path: Path, transcoding: Transcoding, draft: Path) -> None:
         if encoder is None:
             raise ValueError("it has no frame")
         output.mux(encoder.encode())
-
-
-def _frames(
-    source: av.container.InputContainer, video: av.VideoStream, rate: int
-) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Yield upright frames with their number at a constant rate; none is repeated."""
-    rotation = UprightRotation()
-    first_s, last = None, -1
-    for packet in source.demux(video):
-        try:
-            images = packet.decode()
-        except av.FFmpegError:
-            continue  # damaged: as in a scan, the next one is read
-        for image in images:
-            assert isinstance(image, av.VideoFrame)
-            if image.time is None:
-                continue
-            first_s = image.time if first_s is None else first_s
-            number = round((image.time - first_s) * rate)
-            if number > last:
-                last = number
-                yield number, rotation.turn(image)
 
 
 def _add_encoder(
