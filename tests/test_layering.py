@@ -33,6 +33,7 @@ LAYERS = {
     "train": (
         "errors",
         "data",
+        "face_swap",
         "sampling",
         "models",
         "scoring",

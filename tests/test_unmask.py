@@ -105,6 +105,7 @@ def busy_port() -> Iterator[int]:
         "train fit",
         "train temporal",
         "train teacher",
+        "train swap",
         "export",
         "bench",
         "bench latency",

@@ -286,6 +286,53 @@ def evaluate(
 
 
 @app.command()
+def swap(
+    manifests: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="MANIFEST", help="CSV files of videos: path,label,group,split.", show_default=False
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Directory of the videos; an interrupted run is resumed.")
+    ],
+    split: Annotated[
+        Literal["train", "val", "test", "all"],
+        typer.Option(help="Split to use; with all, each has generators of its own."),
+    ] = "train",
+    generators: Annotated[
+        int, typer.Option(min=1, max=8, help="Generators of each split, each of another design.")
+    ] = 6,
+    videos: Annotated[int, typer.Option(min=2, help="Forged videos of each generator.")] = 10,
+    steps: Annotated[int, typer.Option(min=1, help="Fitting steps of each generator.")] = 2400,
+    seconds: Annotated[float, typer.Option(min=0.5, help="Duration taken from each video.")] = 8.0,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads.", show_default="one per core")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+) -> int:
+    """Make face swaps of real videos, for training: forged videos beside their re-encoded originals.
+
+    Face-swap autoencoders are fitted to the real faces of the manifests.
+    """
+    from runtime.engines.cpu import usable_cores
+    from train.face_swap.config import DESIGNS, SwapConfig
+    from train.face_swap.run import make_swaps
+
+    config = SwapConfig(
+        designs=DESIGNS[:generators],
+        videos=videos,
+        steps=steps,
+        seconds=seconds,
+        threads=threads or usable_cores(),
+        seed=seed,
+    )
+    made = make_swaps(manifests, out, config, split=split)
+    typer.echo(f"{made.manifest}: {made.forged} forged videos and their originals, {made.skipped} skipped")
+    return 0
+
+
+@app.command()
 def benchmark(
     manifests: Annotated[
         list[Path],

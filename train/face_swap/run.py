@@ -1,0 +1,293 @@
+"""Face swaps of the real videos of manifests, as by `unmask train swap`.
+
+    made = make_swaps([Path("webcams.csv")], Path("swaps"), SwapConfig())
+    print(made.manifest, made.forged, "forged videos")
+
+An interrupted run is resumed by the next one: generators and videos that are complete are kept.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import count
+from pathlib import Path
+from typing import Literal
+
+import av
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from runtime.engines.factory import detector_infer
+from runtime.files import atomic_path, write_atomically
+from streams.faces.detector import Detector
+from train.data.layouts import find_videos
+from train.data.splits import Split, SplitLeak, check_no_leak
+from train.data.videos import Video
+from train.errors import PathError
+from train.face_swap.alignment import AlignedFace, FaceAligner, Image
+from train.face_swap.autoencoder import Autoencoder
+from train.face_swap.blending import paste_face
+from train.face_swap.config import SwapConfig
+from train.face_swap.fitting import draw, fit_generator
+from train.face_swap.plan import GeneratorPlan, choose_decoder, choose_sources, plan_generators
+from train.face_swap.videos import VideoWriter, read_frames, video_rate
+
+MANIFEST_FILE, SETTINGS_FILE, SKIPPED_FILE = "videos.csv", "settings.json", "skipped.csv"
+COLUMNS = ("path", "label", "group", "split", "method", "target", "source", "set")
+MAX_FACES = 150
+"""Maximum number of faces of each video that a generator is fitted to."""
+
+
+class SwapError(PathError):
+    """Face swaps that cannot be made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Swaps:
+    """Result of a run.
+
+    Args:
+        manifest: The manifest of the written videos.
+        forged: Number of forged videos; there are as many originals.
+        skipped: Number of videos that were left out.
+    """
+
+    manifest: Path
+    forged: int
+    skipped: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignedVideo:
+    """Faces of a video.
+
+    Args:
+        video: The video.
+        rate: Frames per second.
+        faces: Number of a frame -> its face; frames without a face are missing.
+        patches: Aligned faces, RGB uint8 `(N, size, size, 3)`.
+    """
+
+    video: Video
+    rate: int
+    faces: dict[int, AlignedFace]
+    patches: NDArray[np.uint8]
+
+
+def make_swaps(
+    manifests: Sequence[Path],
+    out: Path,
+    config: SwapConfig,
+    *,
+    split: Literal[Split, "all"] = "train",
+    console: Console | None = None,
+) -> Swaps:
+    """Fit generators to the real faces of manifests and write forged videos beside their originals.
+
+    Args:
+        manifests: CSV files of videos; those labelled fake are left out.
+        out: Folder to write or to resume.
+        config: The settings.
+        split: Split to use, or `all`, each with generators of its own.
+        console: Console of the progress lines; standard error by default.
+
+    Returns:
+        The manifest and counts.
+
+    Raises:
+        LayoutError: A manifest cannot be read.
+        SwapError: There are too few videos or faces, or the folder has other settings.
+    """
+    console = console or Console(stderr=True)
+    plans = plan_generators(_real_videos(manifests, split), config)
+    if not plans:
+        raise SwapError(manifests[0], f"has no two real people in split {split}", "give more real videos")
+    _check_settings(out, config, plans)
+    torch.set_num_threads(config.threads)
+    cv2.setNumThreads(config.threads)
+    detector = Detector(detector_infer("onnxruntime", threads=config.threads))
+    rows: list[dict[str, str]] = []
+    skipped: list[dict[str, str]] = []
+    for plan in plans:
+        made = _GeneratorRun(plan, out, config, detector, console)
+        rows += made.run()
+        skipped += made.skipped
+    if not rows:
+        raise SwapError(out, "no video has a usable face", f"see {SKIPPED_FILE} or give other videos")
+    write_atomically(out / SKIPPED_FILE, _csv(("path", "reason"), skipped))
+    write_atomically(out / MANIFEST_FILE, _csv(COLUMNS, rows))
+    return Swaps(manifest=out / MANIFEST_FILE, forged=len(rows) // 2, skipped=len(skipped))
+
+
+class _GeneratorRun:
+    """Alignment, fit and forging of one generator."""
+
+    def __init__(
+        self, plan: GeneratorPlan, out: Path, config: SwapConfig, detector: Detector, console: Console
+    ) -> None:
+        self._plan, self._out, self._config = plan, out, config
+        self._detector, self._console = detector, console
+        self.skipped: list[dict[str, str]] = []
+
+    def run(self) -> list[dict[str, str]]:
+        """Make what is missing and return the rows of the manifest."""
+        record = self._out / "generators" / f"{self._plan.name}.json"
+        if record.exists():
+            stored = json.loads(record.read_text(encoding="utf-8"))
+            self.skipped = stored["skipped"]
+            return list(stored["rows"])
+        aligned = [found for video in self._plan.videos if (found := self._aligned(video)) is not None]
+        groups = [found.video.group for found in aligned]
+        rows: list[dict[str, str]] = []
+        if len(set(groups)) > 1:
+            sides = [float(np.median([face.side for face in found.faces.values()])) for found in aligned]
+            sources = choose_sources(groups, sides, self._config.sources)
+            model = self._generator(aligned, sources)
+            for number, found in enumerate(aligned):
+                random = np.random.default_rng([self._plan.seed, number])
+                decoder = choose_decoder(number, groups, sources, self._config.swap_share, random)
+                source = aligned[sources[decoder]].video if decoder < len(sources) else None
+                rows += self._forged(model, found, decoder, source)
+        content = json.dumps({"rows": rows, "skipped": self.skipped}, indent=1)
+        write_atomically(record, content)
+        return rows
+
+    def _aligned(self, video: Video) -> AlignedVideo | None:
+        """Find the faces of a video; None, and a line for the skipped ones, if there are too few."""
+        aligner, faces, patches, total = FaceAligner(self._detector), {}, [], 0
+        try:
+            rate = video_rate(video.path)
+            for number, rgb in self._frames(video.path, rate):
+                total += 1
+                if (face := aligner.align(rgb)) is not None:
+                    faces[number] = face
+                    patches.append(face.cut(rgb, self._plan.design.size))
+        except (av.FFmpegError, OSError, IndexError) as error:
+            reason = "it has no video" if isinstance(error, IndexError) else str(error)
+            self.skipped.append({"path": str(video.path), "reason": reason})
+            return None
+        if len(faces) < max(self._config.min_faces, 0.8 * total):
+            reason = f"a face in {len(faces)} of {total} frames only"
+            self.skipped.append({"path": str(video.path), "reason": reason})
+            return None
+        step = -(-len(patches) // MAX_FACES)
+        return AlignedVideo(video=video, rate=rate, faces=faces, patches=np.stack(patches[::step]))
+
+    def _frames(self, path: Path, rate: int) -> Iterator[tuple[int, Image]]:
+        return read_frames(path, rate, seconds=self._config.seconds, max_side=self._config.max_side)
+
+    def _generator(self, aligned: Sequence[AlignedVideo], sources: Sequence[int]) -> Autoencoder:
+        """Load the generator, or fit and store it."""
+        path = self._out / "generators" / f"{self._plan.name}.safetensors"
+        design = self._plan.design
+        if path.exists():
+            model = Autoencoder(design, len(sources) + 1)
+            try:
+                model.load_state_dict(load_file(path))
+            except (SafetensorError, RuntimeError) as error:
+                raise SwapError(path, "is not a generator of this run", "delete it and run again") from error
+            return model.eval()
+        steps = count(1)
+
+        def report(loss: float) -> None:
+            step = next(steps)
+            if step in (1, self._config.steps) or step % 500 == 0:
+                self._console.print(f"{self._plan.name}: step {step}, loss {loss:.4f}")
+
+        model = fit_generator(
+            design,
+            [found.patches for found in aligned],
+            sources,
+            self._config,
+            seed=self._plan.seed,
+            progress=report,
+        )
+        with atomic_path(path) as draft:
+            save_file({name: value.contiguous() for name, value in model.state_dict().items()}, draft)
+        return model
+
+    def _changed(self, rgb: Image, face: AlignedFace | None, model: Autoencoder, decoder: int) -> Image:
+        """Return a frame with the face that a decoder draws; one without a face stays as it is."""
+        changed = rgb.copy()
+        if face is not None:
+            drawn = draw(model, face.cut(rgb, self._plan.design.size), decoder)
+            paste_face(changed, face, drawn, self._plan.design)
+        return changed
+
+    def _forged(
+        self, model: Autoencoder, found: AlignedVideo, decoder: int, source: Video | None
+    ) -> list[dict[str, str]]:
+        """Write a forged video and its original, unless both exist; return their rows."""
+        video = found.video
+        name = f"{self._plan.name}_{video.name}_{zlib.crc32(str(video.path).encode()):08x}"
+        original, forged = (self._out / "videos" / f"{name}_{kind}.mp4" for kind in ("real", "fake"))
+        if not (original.exists() and forged.exists()):
+            with (
+                atomic_path(original) as first,
+                atomic_path(forged) as second,
+                VideoWriter(first, found.rate, self._config.crf) as real,
+                VideoWriter(second, found.rate, self._config.crf) as fake,
+            ):
+                for number, rgb in self._frames(video.path, found.rate):
+                    real.write(number, rgb)
+                    fake.write(number, self._changed(rgb, found.faces.get(number), model, decoder))
+            self._console.print(f"{name}: written")
+        common = {"group": video.group, "split": self._plan.split, "target": name, "set": "swaps"}
+        method = f"{'reconstruction' if source is None else 'swap'}-{self._plan.design.name}"
+        return [
+            {**common, "path": f"videos/{original.name}", "label": "real", "method": "", "source": ""},
+            {
+                **common,
+                "path": f"videos/{forged.name}",
+                "label": "fake",
+                "method": method,
+                "source": "" if source is None else source.group,
+            },
+        ]
+
+
+def _real_videos(manifests: Sequence[Path], split: Literal[Split, "all"]) -> list[Video]:
+    videos = [video for path in manifests for video in find_videos(path, layout="manifest").videos]
+    try:
+        check_no_leak([v.group for v in videos], [v.split or "unused" for v in videos])
+    except SplitLeak as leak:
+        raise SwapError(
+            manifests[0], "together with the other manifests, its split leaks", str(leak)
+        ) from None
+    return [v for v in videos if not v.fake and split in ("all", v.split)]
+
+
+def _check_settings(out: Path, config: SwapConfig, plans: Sequence[GeneratorPlan]) -> None:
+    """Store the settings of a new folder; refuse one with others."""
+    # The number of threads does not change what is made.
+    settings = {name: value for name, value in asdict(config).items() if name != "threads"}
+    videos = {plan.name: [str(video.path) for video in plan.videos] for plan in plans}
+    content = json.dumps({"settings": settings, "videos": videos}, indent=1)
+    path = out / SETTINGS_FILE
+    try:
+        for folder in ("generators", "videos"):
+            (out / folder).mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            write_atomically(path, content)
+        elif path.read_text(encoding="utf-8") != content:
+            raise SwapError(out, "was begun with other settings or videos", "delete it or name another")
+    except OSError as error:
+        raise SwapError(out, str(error.strerror).lower(), "name a folder that can be written") from error
+
+
+def _csv(columns: Sequence[str], rows: Sequence[dict[str, str]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
