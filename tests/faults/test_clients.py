@@ -148,8 +148,18 @@ class Proxy:
     def __init__(self, port: int, rewrite: Callable[[list[bytes]], list[bytes]]) -> None:
         self._target = port
         self._rewrite = rewrite
+        self._handlers: set[asyncio.Task[None] | None] = set()
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # The event loop keeps only weak references to its tasks.
+        task = asyncio.current_task()
+        self._handlers.add(task)
+        try:
+            await self._forward(reader, writer)
+        finally:
+            self._handlers.discard(task)
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with closing(writer):
             head = await reader.readuntil(b"\r\n\r\n")
             upstream, sending = await asyncio.open_connection("127.0.0.1", self._target)
