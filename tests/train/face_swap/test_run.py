@@ -112,7 +112,7 @@ def test_videos_without_a_usable_face_are_listed(made: Path) -> None:
 
 
 def test_an_interrupted_run_is_resumed(made: Path, manifest: Path) -> None:
-    """What exists is kept; what is missing is made again, the same as before."""
+    """Complete generators and videos are kept; a missing one is made again with the same bytes."""
     rows = rows_of(made / "videos.csv")
     lost = made / rows[1]["path"]
     content = lost.read_bytes()
