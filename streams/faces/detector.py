@@ -131,7 +131,7 @@ class Detector:
         heatmap, log_sizes, offsets, landmarks = self._infer(blob)
         boxes, scores = decode(heatmap, log_sizes, offsets, min_score=self._min_score)
         rolls, yaws = decode_rotations(heatmap, log_sizes, landmarks, min_score=self._min_score)
-        points = decode_landmarks(heatmap, log_sizes, offsets, landmarks, min_score=self._min_score)
+        points = decode_landmarks(heatmap, landmarks, boxes, min_score=self._min_score)
         scale = np.array([reduced.width / width, reduced.height / height], np.float32)
         boxes *= np.tile(scale, 2)
         points *= scale
@@ -180,9 +180,8 @@ def decode(
 
 def decode_landmarks(
     heatmap: NDArray[np.float32],
-    log_sizes: NDArray[np.float32],
-    offsets: NDArray[np.float32],
     landmarks: NDArray[np.float32],
+    boxes: NDArray[np.float32],
     *,
     min_score: float,
 ) -> NDArray[np.float32]:
@@ -190,16 +189,14 @@ def decode_landmarks(
 
     Args:
         heatmap: As for `decode`.
-        log_sizes: As for `decode`.
-        offsets: As for `decode`.
         landmarks: (1, 10, rows, columns), y and x of the eyes, the nose and the corners of the mouth, from
             the top left corner of the box, in heights and widths of the box.
+        boxes: Boxes that `decode` returned for this heatmap, (N, 4).
         min_score: As for `decode`.
 
     Returns:
         float32 (N, 5, 2), x and y in pixels of the network's input, in the order of `decode`.
     """
-    boxes, _ = decode(heatmap, log_sizes, offsets, min_score=min_score)
     rows, columns = np.nonzero(heatmap[0, 0] > min_score)
     points = landmarks[0][:, rows, columns].T.reshape(-1, LANDMARKS, 2)[..., ::-1]
     return np.asarray(boxes[:, None, :2] + points * boxes[:, None, 2:], np.float32)

@@ -29,7 +29,7 @@ from one face to another.
 """
 
 _STEPS = np.linspace(GRID_INSET, 1 - GRID_INSET, GRID_POINTS)
-_GRID = np.stack(np.meshgrid(_STEPS, _STEPS), axis=-1).reshape(-1, 1, 2)  # in sides of the box
+_GRID = np.stack(np.meshgrid(_STEPS, _STEPS), axis=-1).reshape(-1, 2)  # in sides of the box
 
 
 class FaceMotion:
@@ -54,38 +54,43 @@ class FaceMotion:
         self._previous = current
         if previous is None:
             return {}
-        shifts: dict[int, tuple[float, float]] = {}
-        for track, box in boxes.items():
-            shift = _median_shift(previous, current, np.array(box) * scale)
-            if shift is not None:
-                shifts[track] = (shift[0] / scale, shift[1] / scale)
-        return shifts
+        # The points of all faces together, because each call halves both images anew.
+        shifts = _median_shifts(previous, current, np.array(list(boxes.values())).reshape(-1, 4) * scale)
+        return {
+            track: (shift[0] / scale, shift[1] / scale)
+            for track, shift in zip(boxes, shifts, strict=True)
+            if shift is not None
+        }
 
     def clear(self) -> None:
         """Forget the previous frame, because the next one does not follow it or has another size."""
         self._previous = None
 
 
-def _median_shift(
-    previous: NDArray[np.uint8], current: NDArray[np.uint8], box: NDArray[np.float64]
-) -> tuple[float, float] | None:
-    """Return the median motion (right, down) of a grid of points in a box; None if too few are consistent."""
-    start = (box[:2] + _GRID * box[2:]).astype(np.float32)
+def _median_shifts(
+    previous: NDArray[np.uint8], current: NDArray[np.uint8], boxes: NDArray[np.float64]
+) -> list[tuple[float, float] | None]:
+    """Return the median motion (right, down) of a grid of points in each box; None if it is unreliable."""
+    if len(boxes) == 0:
+        return []
+    start = (boxes[:, None, :2] + _GRID * boxes[:, None, 2:]).astype(np.float32)
     end, found_forward = _track_points(previous, current, start)
     returned, found_backward = _track_points(current, previous, end)
-    error = np.linalg.norm(returned - start, axis=2)[:, 0]
-    consistent = found_forward & found_backward & (error < 1)
-    if consistent.mean() < MIN_CONSISTENT:
-        return None
-    right, down = np.median((end - start)[consistent, 0], axis=0).tolist()
-    return right, down
+    consistent = found_forward & found_backward & (np.linalg.norm(returned - start, axis=2) < 1)
+    motion = end - start
+    return [
+        (*np.median(face_motion[reliable], axis=0).tolist(),) if reliable.mean() >= MIN_CONSISTENT else None
+        for face_motion, reliable in zip(motion, consistent, strict=True)
+    ]
 
 
 def _track_points(
     first: NDArray[np.uint8], second: NDArray[np.uint8], points: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool]]:
-    """Return where points of the first image are in the second, and which of them were found."""
+    """Return where points `(faces, N, 2)` of the first image are in the second, and which were found."""
+    flat = points.reshape(-1, 1, 2)
     tracked, found, _ = cv2.calcOpticalFlowPyrLK(
-        first, second, points, np.empty_like(points), winSize=(15, 15), maxLevel=3, criteria=STOPPING
+        first, second, flat, np.empty_like(flat), winSize=(15, 15), maxLevel=3, criteria=STOPPING
     )
-    return np.asarray(tracked, np.float32), np.asarray(found, np.bool)[:, 0]
+    shape = points.shape[:2]
+    return np.asarray(tracked, np.float32).reshape(*shape, 2), np.asarray(found, np.bool).reshape(shape)

@@ -139,10 +139,15 @@ def _assign(overlaps: NDArray[np.float64]) -> list[tuple[int, int]]:
     """Pair rows with columns, each at most once, to maximise the sum of the chosen values."""
     if overlaps.size == 0:
         return []
+    candidates = overlaps > 0
+    if candidates.sum(0).max() <= 1 and candidates.sum(1).max() <= 1:
+        # No row and no column has a choice.
+        rows, columns = np.nonzero(candidates)
+        return list(zip(rows.tolist(), columns.tolist(), strict=True))
     if 1 in overlaps.shape:
         row, column = divmod(int(overlaps.argmax()), overlaps.shape[1])
         return [(row, column)]
-    # Imported late: it costs half a second and 40 MB, and a stream with one face never needs it.
+    # Imported late: it costs half a second and 40 MB, and boxes that overlap more than one other are rare.
     from scipy.optimize import linear_sum_assignment
 
     rows, columns = linear_sum_assignment(overlaps, maximize=True)

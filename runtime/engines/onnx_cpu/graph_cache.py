@@ -35,7 +35,7 @@ METADATA_FILE = "card.json"
 
 # Version of the rewriting before optimisation and of the session's options. Increase it with every change
 # there.
-REWRITE_VERSION = 2
+REWRITE_VERSION = 3
 # Graphs in the cache, about 100 MB each; those used longest ago are removed.
 MAX_GRAPHS = 6
 # Smaller graphs are optimised faster than they are looked up.

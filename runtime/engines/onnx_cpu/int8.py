@@ -166,7 +166,9 @@ class _Quantizer:
         del graph.node[:], graph.initializer[:]
         graph.node.extend(self._nodes)
         graph.initializer.extend(
-            numpy_helper.from_array(np.ascontiguousarray(array), name)
+            # Not `ascontiguousarray`, which makes vectors of scalars: onnxruntime fuses sums whose scales are
+            # scalars only.
+            numpy_helper.from_array(np.asarray(array, order="C"), name)
             for name, array in tensors.items()
             if name in used
         )

@@ -75,7 +75,8 @@ def test_decode_returns_landmarks() -> None:
     heatmap[0, 0, 3, 5] = 0.9
     log_sizes[0, :, 3, 5] = np.log([10, 6])
     landmarks[0, :, 3, 5] = (0.4, 0.3, 0.4, 0.7, 0.6, 0.5, 0.8, 0.35, 0.8, 0.65)
-    points = decode_landmarks(heatmap, log_sizes, offsets, landmarks, min_score=0.5)
+    boxes, _ = decode(heatmap, log_sizes, offsets, min_score=0.5)
+    points = decode_landmarks(heatmap, landmarks, boxes, min_score=0.5)
     # The box begins at (22 - 12, 14 - 20) and is 24 wide and 40 high.
     left, top = 22 - 12, 14 - 20
     expected = [(0.3, 0.4), (0.7, 0.4), (0.5, 0.6), (0.35, 0.8), (0.65, 0.8)]

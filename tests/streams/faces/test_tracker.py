@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from streams.faces.crop import Box
@@ -34,6 +36,15 @@ def test_ids_do_not_depend_on_the_order_of_detections() -> None:
     tracker.confirm(detections(shifted(FACE_B, 8), shifted(FACE_A, -6, 4)))
     assert ids(tracker) == [1, 2]
     assert tracker.tracks[0].box[0] < tracker.tracks[1].box[0]
+
+
+def test_faces_apart_are_matched_without_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Importing it would stop a live stream for half a second when a second face appears."""
+    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+    tracker = Tracker()
+    tracker.confirm(detections(FACE_A, FACE_B))
+    tracker.confirm(detections(shifted(FACE_B, 8), shifted(FACE_A, -6, 4), (700, 100, 80, 100)))
+    assert ids(tracker) == [1, 2, 3]
 
 
 def test_a_confirmed_box_is_smoothed() -> None:

@@ -138,14 +138,15 @@ def test_rounding_to_8_bits_changes_features_by_less_than_2_percent(
     assert 0 < difference(rounded, features(backbone, crops)) < 0.02
 
 
-def test_every_convolution_becomes_an_int8_one(
+def test_every_convolution_and_sum_becomes_an_int8_one(
     backbone: bytes, crops: NDArray[np.uint8], tmp_path: Path
 ) -> None:
-    """onnxruntime fuses the rewritten graph into integer convolutions and leaves none in float32."""
+    """onnxruntime fuses the rewritten graph into integer convolutions and sums and leaves none in float32."""
     features(quantize(add_activation_ranges(backbone, crops)), crops, optimised=tmp_path / "optimised.onnx")
     done = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
     assert done.count("QLinearConv") == 3
-    assert not {"Conv", "FusedConv"} & set(done)
+    assert done.count("QLinearAdd") == 1
+    assert not {"Add", "Conv", "FusedConv"} & set(done)
 
 
 @exact_int8
