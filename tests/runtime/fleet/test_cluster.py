@@ -6,11 +6,13 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -29,6 +31,9 @@ from runtime.model.bundle import load_bundle
 from runtime.version import version
 from streams.input.source import parse_source
 
+T = TypeVar("T")
+
+ROOT = Path(__file__).parents[3]
 CAMERAS = 4
 OFFLINE_LIMIT_S = 3.0
 LIVE_LIMIT_S = 15.0
@@ -89,6 +94,15 @@ def process_of(title: str) -> int | None:
         except OSError:
             continue
     return None
+
+
+def wait_for(condition: Callable[[], T]) -> T:
+    """Return the first true value of a condition."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (value := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return value
 
 
 def test_scan_with_a_killed_worker(
@@ -261,17 +275,42 @@ def test_fleet_with_a_removed_node(
             assert later
             assert not set(faces) & {face for face in later if face[0] in on_second}
 
-            # The end of Ray ends the run.
-            nodes.cluster.head_node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
-            while fleet.failure is None:
-                await asyncio.sleep(0.02)
-            assert isinstance(fleet.failure, ClusterLost)
-
     # This process must not be connected by way of the node that will be removed.
     nodes.cluster.remove_node(nodes.second)
     with open_cluster(nodes.address) as cluster:
         asyncio.run(run())
-    assert process_of("ray::CameraActor") is None
+
+
+def test_fleet_without_the_head_of_ray(nodes: TwoNodes, small_bundle: Path, tmp_path: Path) -> None:
+    """The end of Ray ends the command with one line and exit code 2, and all workers.
+
+    In a process of its own, and last: a client of Ray ends its process a minute after a request that Ray has
+    not answered.
+    """
+    file = tmp_path / "cameras.toml"
+    file.write_text(
+        f"""model = "{small_bundle}"
+[server]
+port = 0
+[fleet]
+cores_per_camera = 0.5
+[[sources]]
+name = "cam"
+address = "demo"
+"""
+    )
+    command = [sys.executable, "-m", "unmask", "fleet", str(file), "--address", nodes.address]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as fleet:
+        try:
+            worker = wait_for(lambda: process_of("ray::CameraActor.exchange"))
+            nodes.cluster.head_node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
+            _, err = fleet.communicate(timeout=PATIENCE_S)
+        finally:
+            fleet.kill()
+    assert fleet.returncode == 2, err
+    assert err.splitlines()[-1] == f"unmask: {ClusterLost(nodes.address)}"
+    assert "Traceback" not in err
+    wait_for(lambda: not Path(f"/proc/{worker}").exists())
 
 
 def test_no_cluster(small_bundle: Path, clip: Path) -> None:
