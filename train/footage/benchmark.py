@@ -23,7 +23,7 @@ from train.data.splits import Split
 from train.errors import ConfigInvalid
 from train.evaluation.measure import to_json
 from train.evaluation.report import ReportError
-from train.footage.charts import reliability_chart, roc_chart, score_chart
+from train.footage.charts import reliability_chart, risk_coverage_chart, roc_chart, score_chart
 from train.footage.figures import HOUR_S, ScannedFootage, auc_difference, measure_footage, set_figures
 from train.footage.labelled import LabelledVideo, read_manifests
 from train.footage.page import benchmark_page
@@ -116,6 +116,10 @@ def benchmark(
     write_atomically(out / "benchmark.json", json.dumps(results, indent=1, allow_nan=False) + "\n")
     charts = [
         (f"scores of {name}", score_chart(scanned, f"Scores of {name}")) for name, scanned in footage.items()
+    ]
+    charts += [
+        (f"risk and coverage of {name}", risk_coverage_chart(scanned, f"Risk and coverage of {name}"))
+        for name, scanned in footage.items()
     ]
     charts += [("ROC", roc_chart(footage)), ("reliability", reliability_chart(footage))]
     write_atomically(out / "benchmark.html", benchmark_page(results, charts))

@@ -14,6 +14,7 @@ from sklearn.metrics import roc_curve
 
 from train.evaluation.plots import FAKE, REAL
 from train.footage.figures import ScannedFootage
+from train.footage.risk_coverage import ORDERS, risk_coverage
 from train.scoring.metrics import auc, expected_calibration_error, reliability
 
 # Vertical spread of the points of one row, so that equal scores do not hide each other.
@@ -81,6 +82,26 @@ def reliability_chart(models: Mapping[str, ScannedFootage]) -> bytes:
             axes.plot(diagram.p_fake, diagram.fake_share, "o-", label=f"{name} (ECE {error:.3f})")
     axes.set(xlabel="p_fake", ylabel="share of fakes", title="Reliability", xlim=(0, 1), ylim=(0, 1))
     return _finished(figure, axes, legend="upper left")
+
+
+def risk_coverage_chart(footage: ScannedFootage, title: str) -> bytes:
+    """Draw the error of the judged windows by their share, a curve for each measure of the picture.
+
+    Args:
+        footage: Videos with their records.
+        title: Title of the chart.
+    """
+    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for order in ORDERS:
+        curve = risk_coverage(footage, order)
+        if len(curve.coverage):
+            axes.plot(curve.coverage, curve.risk, label=order)
+    axes.set(xlabel="share of the windows judged", ylabel="balanced error at 0.5", title=title)
+    axes.set(xlim=(0, 1), ylim=(0, None))
+    if axes.lines:
+        axes.legend(loc="upper left", fontsize="small", title="given up first: low")
+    return _png(figure)
 
 
 def _square_chart() -> tuple[Figure, Axes]:
