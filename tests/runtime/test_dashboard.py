@@ -8,14 +8,21 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from fractions import Fraction
 from http import HTTPStatus
-from typing import Any
+from typing import Any, get_args
 
 import av
 import numpy as np
 import pytest
 
 from benchmarks.helpers.server_thread import serve_in_thread
-from runtime.messages import BroadcastMessage, DroppedBy, HeartbeatMessage, StreamHealth, StreamMessage
+from runtime.messages import (
+    BroadcastMessage,
+    DroppedBy,
+    HeartbeatMessage,
+    StreamHealth,
+    StreamMessage,
+    UncertainReason,
+)
 from runtime.serving.broadcaster import Broadcaster
 from runtime.serving.http.exchange import HttpRequest, HttpResponse, Route
 from runtime.serving.previews.jpeg import JpegEncoder
@@ -387,6 +394,22 @@ def test_the_dashboard_is_accessible_and_fits_the_page(
     wall.send_until(page, f"document.querySelectorAll('.face').length >= {streams}", *messages)
     assert serious_faults(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_why_a_face_is_not_judged(pages: ExitStack, browser: Browser, wall: Wall) -> None:
+    """Every reason is shown in words, not by its name in the messages."""
+    page = show(pages, browser, wall)
+    reasons = get_args(UncertainReason)
+    messages = [
+        verdict(face=number, state="uncertain", p_fake=0.5, reason=reason)
+        for number, reason in enumerate(reasons)
+    ]
+    wall.send(StreamMessage(stream="cam", state="live"))
+    rows = "[...document.querySelectorAll('.face .reason')].map(row => row.textContent)"
+    wall.send_until(page, f"{rows}.length === {len(reasons)}", *messages)
+    shown = page.evaluate(rows)
+    assert len(set(shown)) == len(reasons)
+    assert all(text.startswith(("face ", "no motion")) for text in shown)
 
 
 def _changes(face: Any) -> dict[str, Any]:

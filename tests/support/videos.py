@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import av
+import cv2
 import numpy as np
 from av.stream import Disposition
 from skimage.data import astronaut
@@ -144,19 +145,23 @@ def frame_index(image: av.VideoFrame) -> int:
     return round((int(luma[image.height // 2, image.width // 2]) - LUMA_START) / LUMA_STEP)
 
 
-def write_face_video(path: Path, *, seconds: float = 4.0, fps: int = 25) -> Path:
-    """Encode a public-domain portrait that moves over a grey background, 640 x 360."""
+def write_face_video(
+    path: Path, *, seconds: float = 4.0, fps: int = 25, shrink: int = 1, upside_down: bool = False
+) -> Path:
+    """Encode a public-domain portrait that moves over a grey background, 640 x 360, smaller by `shrink`."""
     portrait = np.asarray(astronaut(), np.uint8)[:280, 80:360]  # type: ignore[no-untyped-call]
     height, width, _ = portrait.shape
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=fps, options={"preset": "ultrafast", "crf": "18"})
         assert isinstance(video, av.VideoStream)
-        video.width, video.height, video.pix_fmt = 640, 360, "yuv420p"
+        video.width, video.height, video.pix_fmt = 640 // shrink, 360 // shrink, "yuv420p"
         video.codec_context.gop_size = fps
         for index in range(round(seconds * fps)):
             image = np.full((360, 640, 3), 90, np.uint8)
             left = 100 + round(40 * np.sin(2 * np.pi * index / (4 * fps)))
             image[40 : 40 + height, left : left + width] = portrait
+            image = cv2.resize(image, (video.width, video.height), interpolation=cv2.INTER_AREA)
+            image = np.ascontiguousarray(image[::-1, ::-1]) if upside_down else image
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = index, Fraction(1, fps)
             container.mux(video.encode(frame))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -53,6 +54,24 @@ def test_video_with_a_face_is_scored(scanner: Scanner, bundle: Bundle, face_vide
     assert result.p_fake == face.p_fake
     assert 0 < (result.p_fake or 0.0) < 1
     assert progress == sorted(progress)
+
+
+@pytest.mark.parametrize(
+    ("changes", "state", "reason"),
+    [({"shrink": 5}, "uncertain", "too_small"), ({"upside_down": True}, "turned", None)],
+)
+def test_face_that_cannot_be_judged(
+    scanner: Scanner,
+    make_face_video: Callable[..., Path],
+    tmp_path: Path,
+    changes: dict[str, Any],
+    state: str,
+    reason: str | None,
+) -> None:
+    """The same face, small or upside down in the file, is neither real nor fake."""
+    result = scanner.scan(make_face_video(tmp_path / "face.mp4", **changes))
+    assert (result.state, result.reason) == (state, reason)
+    assert result.faces
 
 
 def remuxed(video: Path, path: Path, *, starts_s: list[float]) -> Path:
