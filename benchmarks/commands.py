@@ -241,7 +241,7 @@ def roofline(
     engine: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="auto|onnxruntime|tensorrt",
+            metavar="auto|onnxruntime|openvino|tensorrt",
             help="Inference engine; repeat the option for several.",
             show_default="auto",
         ),

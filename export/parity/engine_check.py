@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,8 @@ def _engines(bundle: Bundle, *, tensorrt: bool) -> Iterator[tuple[str, str, Engi
     chosen = OnnxRuntimeEngine(bundle)
     if chosen.precision == "int8":
         yield "onnxruntime", "int8", chosen
+        if find_spec("openvino") is not None:
+            yield "openvino", "int8", open_engine(bundle, "openvino")
     for precision in PRECISIONS if tensorrt else ():
         try:
             yield "tensorrt", precision, open_engine(bundle, "tensorrt", precision=precision)

@@ -356,7 +356,7 @@ def calibrate(
     engine: Annotated[
         str | None,
         typer.Option(
-            metavar="auto|onnxruntime|tensorrt",
+            metavar="auto|onnxruntime|openvino|tensorrt",
             help="Inference engine.",
             show_default="that of the configuration, else auto",
         ),

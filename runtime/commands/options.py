@@ -15,7 +15,7 @@ Model = Annotated[
     Path | None,
     typer.Option(help="Directory of a model that `unmask export` wrote.", show_default="the bundled one"),
 ]
-Engine = Annotated[str, typer.Option(metavar="auto|onnxruntime|tensorrt", help="Inference engine.")]
+Engine = Annotated[str, typer.Option(metavar="auto|onnxruntime|openvino|tensorrt", help="Inference engine.")]
 
 
 class UserError(Exception):

@@ -241,7 +241,7 @@ class MonitorConfig(_Section, frozen=True, kw_only=True):
 
     Args:
         model: Directory of the bundle; None for the bundled model.
-        engine: `auto`, `onnxruntime` or `tensorrt`.
+        engine: `auto`, `onnxruntime`, `openvino` or `tensorrt`.
         rate: Verdicts per second and face; None for one per sample.
         thresholds: Thresholds of all streams without their own; None for the model's.
         duration: Time in seconds after which to stop; None to run until the sources end.
@@ -253,7 +253,7 @@ class MonitorConfig(_Section, frozen=True, kw_only=True):
     """
 
     model: Path | None = None
-    engine: Literal["auto", "onnxruntime", "tensorrt"] = "auto"
+    engine: Literal["auto", "onnxruntime", "openvino", "tensorrt"] = "auto"
     rate: Positive | None = None
     thresholds: ThresholdsConfig | None = None
     duration: Positive | None = None

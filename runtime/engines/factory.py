@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from runtime.model.bundle import Bundle
     from streams.faces.detector import Infer
 
-CHOICES = ("auto", "onnxruntime", "tensorrt")
+CHOICES = ("auto", "onnxruntime", "openvino", "tensorrt")
 
 _log = logging.getLogger(__name__)
 
@@ -32,9 +32,11 @@ def open_engine(
 
     Args:
         bundle: The model.
-        choice: `onnxruntime` (CPU), `tensorrt` (NVIDIA GPU), or `auto` for the fastest that can run. The
-            choice of `auto` and its reason are logged. `auto` continues with onnxruntime if TensorRT fails.
-        threads: CPU threads of onnxruntime; None for the cores that this process may use, up to eight.
+        choice: `onnxruntime` (CPU), `openvino` (CPU with VNNI or AMX), `tensorrt` (NVIDIA GPU), or `auto` for
+            the fastest that can run. The choice of `auto` and its reason are logged. `auto` continues with
+            onnxruntime if another engine fails.
+        threads: Threads of onnxruntime and OpenVINO; None for the cores that this process may use, up to
+            eight.
         precision: Precision of TensorRT, `fp16` or `fp32`.
 
     Raises:
@@ -43,10 +45,13 @@ def open_engine(
     """
     # Imported late: `unmask --help` and the error for a wrong name need no inference library.
     from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
+    from runtime.engines.openvino import OpenVinoEngine
 
     _check_choice(choice)
     if choice == "onnxruntime":
         return OnnxRuntimeEngine(bundle, threads=threads)
+    if choice == "openvino":
+        return OpenVinoEngine(bundle, threads=threads)
 
     from runtime.engines.tensorrt.engine import TensorRTEngine
 
@@ -54,13 +59,19 @@ def open_engine(
         return TensorRTEngine(bundle, precision=precision)
     # Created first, so that a wrong number of threads is an error on machines with a GPU too.
     on_cpu = OnnxRuntimeEngine(bundle, threads=threads)
-    try:
-        on_gpu = TensorRTEngine(bundle, precision=precision)
-    except EngineUnavailable as error:
-        _log.info("engine: %s (auto: no TensorRT, %s)", on_cpu.describe(), error.reason)
-        return on_cpu
     from runtime.engines.fallback import FallbackEngine
 
+    try:
+        on_gpu = TensorRTEngine(bundle, precision=precision)
+    except EngineUnavailable as no_gpu:
+        try:
+            int8 = OpenVinoEngine(bundle, threads=threads)
+        except EngineUnavailable as error:
+            reason = f"no TensorRT, {no_gpu.reason}; no OpenVINO, {error.reason}"
+            _log.info("engine: %s (auto: %s)", on_cpu.describe(), reason)
+            return on_cpu
+        _log.info("engine: %s (auto: no TensorRT, %s)", int8.describe(), no_gpu.reason)
+        return FallbackEngine(int8, lambda: on_cpu)
     _log.info("engine: %s (auto: a GPU and TensorRT are available)", on_gpu.describe())
     return FallbackEngine(on_gpu, lambda: on_cpu)
 

@@ -1,4 +1,4 @@
-"""Engine for the choice `auto` on machines with a GPU: TensorRT until it fails, then onnxruntime."""
+"""Engine for the choice `auto`: TensorRT or OpenVINO until it fails, then onnxruntime."""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ EXTRAS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
         "webrtc": ("aiortc", "aiortc", "the sources `browser` and `whip:KEY`"),
         "mqtt": ("paho.mqtt", "paho-mqtt", "output by MQTT"),
         "fleet": ("ray", "ray", "`unmask fleet` and `unmask scan --ray`"),
+        "openvino": ("openvino", "openvino", "less CPU time on CPUs with VNNI or AMX"),
         "tensorrt": ("tensorrt", "tensorrt", "NVIDIA GPUs"),
         "train": ("torch", "torch", "`unmask train`"),
         "export": ("onnxscript", "onnxscript", "`unmask export`"),
@@ -79,10 +80,19 @@ def check_gpu(find_gpu: Callable[[], Gpu] = probe) -> Finding:
     return Finding(subject="gpu", level="ok", text=text, advice="used if TensorRT is installed")
 
 
-def check_engine(*, has_gpu: bool) -> Finding:
-    """Check which inference engine `--engine auto` would choose."""
-    on_cpu = f"onnxruntime {version('onnxruntime')} on the CPU"
+def check_engine(*, has_gpu: bool, exact: bool) -> Finding:
+    """Check which inference engine `--engine auto` would choose for the bundled model.
+
+    Args:
+        has_gpu: Whether there is an NVIDIA GPU.
+        exact: Whether int8 arithmetic gives the same verdicts as float32.
+    """
+    library = "openvino" if exact and find_spec("openvino") is not None else "onnxruntime"
+    on_cpu = f"{library} {version(library)} on the CPU"
     if not has_gpu:
+        if exact and library != "openvino":
+            advice = "pip install 'unmask[openvino]' for less CPU time"
+            return Finding(subject="engine", level="ok", text=on_cpu, advice=advice)
         return Finding(subject="engine", level="ok", text=on_cpu, advice="nothing to do")
     try:
         load_tensorrt()
@@ -178,7 +188,7 @@ def machine_findings(host: str, port: int) -> Iterator[Finding]:
     yield check_cpu(cpuinfo, usable_cores(), exact=int8_is_exact())
     gpu = check_gpu()
     yield gpu
-    yield check_engine(has_gpu=gpu.level == "ok")
+    yield check_engine(has_gpu=gpu.level == "ok", exact=int8_is_exact())
     yield check_model()
     yield check_port(host, port)
     yield check_clients()

@@ -40,7 +40,7 @@ class ScanOptions:
         reports: Reports to write at the end: `.html` with images, `.json` without.
         annotate: Annotated video to write, of the only file; None for none.
         model: Directory of the bundle; None for the bundled model.
-        engine: `auto`, `onnxruntime` or `tensorrt`.
+        engine: `auto`, `onnxruntime`, `openvino` or `tensorrt`.
         jobs: Number of processes on this machine.
         ray: Address of a Ray cluster, `auto` or `local`; empty for that of this machine, or else a local one;
             None to scan without Ray.

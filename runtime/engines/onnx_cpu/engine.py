@@ -21,7 +21,7 @@ Measured with ResNeXt-50 at 112 pixels on two cores with AVX-512, one of which m
     ... int8                                  8.3; batch of 4: 7.5
     float32 with I/O binding                  23.5 instead of 23.8
 
-OpenVINO is faster in int8 only, and would be a second runtime of 178 MB.
+OpenVINO, a second runtime of 178 MB, is faster in int8 only; see `runtime/engines/openvino.py`.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class OnnxRuntimeEngine:
         own, *others = np.array_split(crops, min(self.threads, len(crops)))
         futures = [helpers.submit(_run, backbone, {"crops": share}) for share in others]
         parts = [_run(backbone, {"crops": own}), *(future.result() for future in futures)]
-        return join_finite(NAME, [part for (part,) in parts])
+        return join_finite(self.name, [part for (part,) in parts])
 
     def logits(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
         check_windows(self.bundle, windows)
@@ -173,7 +173,7 @@ class OnnxRuntimeEngine:
 
     def describe(self) -> str:
         int8 = ", int8" if self.precision == "int8" else ""
-        return f"{NAME} {onnxruntime.__version__} on the CPU, {_count(self.threads)}{int8}"
+        return f"{NAME} {onnxruntime.__version__} on the CPU, {count_threads(self.threads)}{int8}"
 
     def _load(self, part: str, precision: Precision) -> Any:
         """Return the session of one graph, from the cache of optimised graphs if possible."""
@@ -195,7 +195,7 @@ class OnnxRuntimeEngine:
                 except EngineFailed as error:
                     _log.debug("the optimised %s is not used: %s", part, error)
                     self._cache.discard(key)
-        return _make(_rewritten(source, part, precision), _graph_options(part, precision))
+        return _make(rewritten(source, part, precision), _graph_options(part, precision))
 
     def _open(self) -> tuple[Any, Any, ThreadPoolExecutor]:
         sessions, helpers = self._sessions, self._helpers
@@ -234,7 +234,7 @@ def _threads(requested: int | None, max_threads: int) -> int:
     return requested
 
 
-def _rewritten(source: Path, part: str, precision: Precision) -> bytes:
+def rewritten(source: Path, part: str, precision: Precision) -> bytes:
     """Return a bundle's graph, rewritten for the CPU."""
     content = source.read_bytes()
     if part == "head":
@@ -251,7 +251,7 @@ def _optimise(source: Path, part: str, precision: Precision, graph: Path, weight
     options.add_session_config_entry(
         "session.optimized_model_external_initializers_min_size_in_bytes", str(MIN_EXTERNAL_BYTES)
     )
-    _make(_rewritten(source, part, precision), options)
+    _make(rewritten(source, part, precision), options)
 
 
 def _graph_options(part: str, precision: Precision) -> Any:
@@ -294,5 +294,5 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _count(threads: int) -> str:
+def count_threads(threads: int) -> str:
     return f"{threads} thread" if threads == 1 else f"{threads} threads"

@@ -228,7 +228,7 @@ def test_every_mistake_is_one_line(
             ":3: sources[0].thresholds: real 0.9 is above fake 0.",
         ),
         ('model = "none"', "none: "),
-        ('engine = "cuda"', ":1: engine: expected one of auto, onnxruntime, tensorrt"),
+        ('engine = "cuda"', ":1: engine: expected one of auto, onnxruntime, openvino, tensorrt"),
         ('[server]\nstun = ["x"]', ":2: server.stun: expected stun:HOST:PORT"),
         ('[outputs]\nmqtt = "mqtt://x"', ":2: outputs.mqtt: expected a table with keys of url, "),
         ('[[sources]]\npassword = "x"', ":2: sources[0].password: unknown key; did you mean password_env or"),

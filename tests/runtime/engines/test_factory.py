@@ -192,8 +192,8 @@ def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_errors_of_unknown_and_unavailable_engines_have_advice(bundle: Bundle) -> None:
     """A wrong name lists the right ones; an engine that cannot run has a reason and an alternative."""
     for ask in (lambda choice: open_engine(bundle, choice), detector_infer):
-        with pytest.raises(EngineUnknown, match="choose one of auto, onnxruntime, tensorrt"):
-            ask("openvino")
+        with pytest.raises(EngineUnknown, match="choose one of auto, onnxruntime, openvino, tensorrt"):
+            ask("caffe")
         with pytest.raises(EngineUnavailable, match=r"no NVIDIA driver .*; use --engine onnxruntime"):
             ask("tensorrt")
 
