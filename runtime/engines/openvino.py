@@ -17,16 +17,17 @@ Without VNNI, int8 is either wrong or no faster than float32, so that this engin
 from __future__ import annotations
 
 import sys
+import threading
 from functools import cached_property
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.engines.interface import check_crops, join_finite
 from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine, Precision, count_threads, rewritten
 from runtime.engines.onnx_cpu.graph_cache import GraphCache, GraphKey, cpu_name
 from runtime.errors import EngineFailed, EngineUnavailable
@@ -60,6 +61,13 @@ class OpenVinoEngine(OnnxRuntimeEngine):
         if self.precision != "int8":
             reason = "it needs a model that is calibrated for int8, and a CPU with VNNI or AMX"
             raise EngineUnavailable(NAME, reason, "use --engine onnxruntime")
+
+    def features(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        check_crops(self.bundle, crops)
+        backbone, _, _ = self._open()
+        if len(crops) == 0:
+            return np.empty((0, self.bundle.feature_dim), np.float32)
+        return join_finite(NAME, backbone.features(crops))
 
     def describe(self) -> str:
         return f"{NAME} {self._version} on the CPU, {count_threads(self.threads)}, int8"
@@ -98,18 +106,20 @@ class OpenVinoEngine(OnnxRuntimeEngine):
 
 
 class _Backbone:
-    """Compiled backbone with the interface of an onnxruntime session; any number of threads may run it."""
+    """Compiled backbone; computes as many crops at the same time as it has threads."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, threads: int) -> None:
         self._model = model
-        self._idle: SimpleQueue[Any] = SimpleQueue()
+        self._requests = [model.create_infer_request() for _ in range(threads)]
+        # OpenVINO's binding for Python deadlocks when two threads make its first calls at the same time.
+        self._running = threading.Lock()
 
     @classmethod
     def compile(cls, graph: bytes, threads: int) -> _Backbone:
         """Compile an ONNX graph."""
         try:
             core = _library().Core()
-            return cls(core.compile_model(core.read_model(graph), "CPU", _settings(threads)))
+            return cls(core.compile_model(core.read_model(graph), "CPU", _settings(threads)), threads)
         except RuntimeError as error:
             raise EngineFailed(NAME, _line(error)) from error
 
@@ -117,7 +127,8 @@ class _Backbone:
     def load(cls, exported: bytes, threads: int) -> _Backbone:
         """Load what `export` returned."""
         try:
-            return cls(_library().Core().import_model(BytesIO(exported), "CPU", _settings(threads)))
+            core = _library().Core()
+            return cls(core.import_model(BytesIO(exported), "CPU", _settings(threads)), threads)
         except RuntimeError as error:
             raise EngineFailed(NAME, _line(error)) from error
 
@@ -127,16 +138,19 @@ class _Backbone:
         self._model.export_model(stream)
         return stream.getvalue()
 
-    def run(self, outputs: None, feed: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
-        """Return the features of crops, as `onnxruntime.InferenceSession.run` does."""
-        try:
-            request = self._model.create_infer_request() if self._idle.empty() else self._idle.get()
-            (features,) = request.infer(feed, share_inputs=True).values()
-        except RuntimeError as error:
-            raise EngineFailed(NAME, _line(error)) from error
-        # Copied by `infer`, so that the request may be used again.
-        self._idle.put(request)
-        return [features]
+    def features(self, crops: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """Return the features of at least one crop, in one array for each thread that computed some."""
+        shares = np.array_split(crops, min(len(self._requests), len(crops)))
+        with self._running:
+            try:
+                running = self._requests[: len(shares)]
+                for request, share in zip(running, shares, strict=True):
+                    request.start_async([share])
+                for request in running:
+                    request.wait()
+                return [np.array(request.get_output_tensor().data) for request in running]
+            except RuntimeError as error:
+                raise EngineFailed(NAME, _line(error)) from error
 
 
 def _library() -> Any:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -22,6 +25,8 @@ from runtime.engines.onnx_cpu.int8 import int8_is_exact
 from runtime.engines.openvino import OpenVinoEngine
 from runtime.errors import EngineFailed, EngineUnavailable
 from runtime.model.bundle import Bundle, load_bundle
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +127,25 @@ def test_it_is_refused_where_it_cannot_run(bundle: Bundle, monkeypatch: pytest.M
     monkeypatch.setattr(onnx_engine, "int8_is_exact", lambda: False)
     with pytest.raises(EngineUnavailable, match="a CPU with VNNI or AMX; use --engine onnxruntime"):
         open_engine(bundle, "openvino")
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_first_calls_may_come_from_several_threads(tmp_path: Path) -> None:
+    """OpenVINO's binding for Python would deadlock; only the first calls of a process do."""
+    script = """
+import sys, threading
+import numpy as np
+from runtime.engines.openvino import OpenVinoEngine
+from runtime.model.bundle import load_bundle
+sys.setswitchinterval(1e-6)
+bundle = load_bundle()
+crops = np.zeros((4, bundle.input_size, bundle.input_size, 3), np.uint8)
+with OpenVinoEngine(bundle, threads=4) as engine:
+    threads = [threading.Thread(target=engine.features, args=(crops,)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+"""
+    environment = {**os.environ, "UNMASK_CACHE": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, check=True, timeout=60)
