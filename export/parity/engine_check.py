@@ -31,6 +31,7 @@ from export.parity.verdict_parity import VerdictParity, allowed_figures, tempora
 from runtime.engines.factory import open_engine
 from runtime.engines.interface import Engine
 from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine
+from runtime.engines.openvino import OpenVinoEngine
 from runtime.engines.recorded_outputs import (
     RecordedOutputs,
     fingerprint,
@@ -203,7 +204,7 @@ def _engines(bundle: Bundle, *, tensorrt: bool) -> Iterator[tuple[str, str, Engi
     if chosen.precision == "int8":
         yield "onnxruntime", "int8", chosen
         if find_spec("openvino") is not None:
-            yield "openvino", "int8", open_engine(bundle, "openvino")
+            yield "openvino", "int8", OpenVinoEngine(bundle)
     for precision in PRECISIONS if tensorrt else ():
         try:
             yield "tensorrt", precision, open_engine(bundle, "tensorrt", precision=precision)
