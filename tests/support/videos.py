@@ -160,7 +160,8 @@ def write_face_video(
             image = np.full((360, 640, 3), 90, np.uint8)
             left = 100 + round(40 * np.sin(2 * np.pi * index / (4 * fps)))
             image[40 : 40 + height, left : left + width] = portrait
-            image = cv2.resize(image, (video.width, video.height), interpolation=cv2.INTER_AREA)
+            size = (video.width, video.height)
+            image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
             image = np.ascontiguousarray(image[::-1, ::-1]) if upside_down else image
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = index, Fraction(1, fps)
