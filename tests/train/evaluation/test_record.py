@@ -92,6 +92,7 @@ def test_bundled_model_reaches_its_stated_metrics(
                 split=stated["split"],
                 groups=stated["groups"],
                 bootstrap=BootstrapConfig(replicates=10),
+                engine="onnxruntime",
             ),
         )
         level = found[stated["level"]]
