@@ -289,6 +289,10 @@ def scan(
     # On SIGTERM the results so far are printed, as on Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        if ray is not None and jobs == 1:
+            from runtime.fleet.cluster import begin_search
+
+            begin_search(ray or None)
         from runtime.commands.scan.command import run_scan
         from runtime.commands.scan.outcome import ScanOptions
 

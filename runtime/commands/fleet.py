@@ -29,7 +29,7 @@ from runtime.errors import ConfigInvalid
 from runtime.fleet.cameras.actors import CameraActors
 from runtime.fleet.cameras.head import FleetMonitor
 from runtime.fleet.cameras.worker import FleetSetup
-from runtime.fleet.cluster import open_cluster
+from runtime.fleet.cluster import open_cluster, own_niceness
 from runtime.messages import Thresholds
 from runtime.model.bundle import Bundle, load_bundle
 from runtime.outputs.standard_error import StandardError
@@ -72,6 +72,7 @@ def run_fleet(file: Path, address: str | None) -> int:
         threads=None,
         cores_per_camera=config.fleet.cores_per_camera,
         thresholds=thresholds,
+        niceness=own_niceness(),
     )
     with StandardError() as output, open_cluster(address or config.fleet.address) as cluster:
 

@@ -8,6 +8,7 @@ A process can be connected to one cluster only.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
 import json
@@ -24,6 +25,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from runtime.engines.cpu import usable_cores
@@ -33,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 PROBE_S = 20.0
 AUTH_MODE = "RAY_AUTH_MODE"
+NICENESS = "RAY_worker_niceness"
 CONNECT_S = 3.0
 WATCH_S = 1.0
 # Consecutive failures to reach the cluster after which it has stopped.
@@ -55,6 +58,10 @@ if address is not None:
     facts = json.loads(GcsClient(address=address).internal_kv_get(b"CLUSTER_METADATA", namespace))
     print(json.dumps([address, facts["ray_version"], facts["python_version"]]))
 """
+
+
+# Searches that have begun before their results are needed, by address and mode of authentication.
+_begun: dict[tuple[str, str | None], subprocess.Popen[str]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +153,17 @@ class Cluster:
                 return
 
 
+def begin_search(address: str | None) -> None:
+    """Start the search for a cluster, which takes a second or two, while the program is still loading.
+
+    Args:
+        address: As for `open_cluster`, which uses what has been found.
+    """
+    if address != LOCAL and find_spec("ray") is not None:
+        wanted, mode = _wanted(address), os.environ.get(AUTH_MODE)
+        _begun[wanted, mode] = _start_probe(wanted, mode)
+
+
 @contextlib.contextmanager
 def open_cluster(address: str | None, *, cpus: int | None = None) -> Iterator[Cluster]:
     """Connect to a cluster; on leaving, everything that was started in it ends.
@@ -161,7 +179,7 @@ def open_cluster(address: str | None, *, cpus: int | None = None) -> Iterator[Cl
     """
     if find_spec("ray") is None:
         raise ExtraMissing("a cluster", "ray", "fleet")
-    found = None if address == LOCAL else _find(address or os.environ.get("RAY_ADDRESS") or "auto", address)
+    found = None if address == LOCAL else _find(_wanted(address), address)
     # After the search, because Ray reads the mode of authentication when it is imported.
     ray = _import_ray()
     # Ray prints messages of the cluster to standard output, where the JSON lines are.
@@ -190,9 +208,32 @@ def _own_signal_handlers() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def own_niceness() -> int:
+    """Return the niceness of this process; 0 where there is none."""
+    return os.getpriority(os.PRIO_PROCESS, 0) if sys.platform == "linux" else 0
+
+
+def set_niceness(niceness: int) -> None:
+    """Give all threads of this process, an actor, a niceness, if its user may.
+
+    Ray starts its workers with 15: beside other work on the machine they hardly run.
+
+    Args:
+        niceness: Niceness of the command.
+    """
+    # Linux has one for each thread.
+    for thread in Path("/proc/self/task").iterdir() if sys.platform == "linux" else ():
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, int(thread.name), niceness)
+
+
 def own_host() -> str:
     """Return the address of the machine on which an actor runs."""
     return str(_import_ray().util.get_node_ip_address())
+
+
+def _wanted(address: str | None) -> str:
+    return address or os.environ.get("RAY_ADDRESS") or "auto"
 
 
 def _import_ray() -> Any:
@@ -240,30 +281,47 @@ def _probe(wanted: str, mode: str | None) -> tuple[list[str] | None, str | None]
         wanted: Address.
         mode: Ray's mode of authentication; None for its default.
     """
-    environment = {**os.environ, "RAY_ADDRESS": "", **({} if mode is None else {AUTH_MODE: mode})}
+    probe = _begun.pop((wanted, mode), None) or _start_probe(wanted, mode)
     try:
-        probe = subprocess.run(
-            [sys.executable, "-P", "-c", PROBE, wanted],
-            capture_output=True,
-            text=True,
-            timeout=PROBE_S,
-            check=False,
-            env=environment,
-        )
-        if probe.stdout.strip():
-            found: list[str] = json.loads(probe.stdout)
+        output, errors = probe.communicate(timeout=PROBE_S)
+        if output.strip():
+            found: list[str] = json.loads(output)
             return found, None
     except (subprocess.TimeoutExpired, ValueError):
         return None, None
-    if "uthentication" in probe.stderr:
+    finally:
+        _end_probe(probe)
+    if "uthentication" in errors:
         return None, "it asks for a token; copy the file ~/.ray/auth_token of its head to this machine"
     return None, None
+
+
+def _start_probe(wanted: str, mode: str | None) -> subprocess.Popen[str]:
+    environment = {**os.environ, "RAY_ADDRESS": "", **({} if mode is None else {AUTH_MODE: mode})}
+    probe = subprocess.Popen(
+        [sys.executable, "-P", "-c", PROBE, wanted],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    # An error of another option may end the program before it asks for the result.
+    atexit.register(_end_probe, probe)
+    return probe
+
+
+def _end_probe(probe: subprocess.Popen[str]) -> None:
+    atexit.unregister(_end_probe)
+    with probe:
+        probe.kill()
 
 
 def _connect(ray: Any, found: str | None, given: str | None, cpus: int) -> str:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if found is None:
         logger.info("starting Ray on this machine")
+        os.environ.setdefault(NICENESS, str(own_niceness()))
         options |= {
             "address": LOCAL,
             "num_cpus": cpus,

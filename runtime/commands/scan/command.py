@@ -17,7 +17,7 @@ from runtime.fleet.archive.pool import WorkerPool
 from runtime.fleet.archive.processes import ProcessPool
 from runtime.fleet.archive.scan import ArchiveEvents, ArchiveScan
 from runtime.fleet.archive.worker import WorkerSetup
-from runtime.fleet.cluster import open_cluster
+from runtime.fleet.cluster import open_cluster, own_niceness
 from runtime.messages import Thresholds
 from runtime.model.bundle import Bundle, load_bundle
 from runtime.outputs.annotated_video.video import AnnotatedVideo
@@ -115,6 +115,7 @@ def _scan_with_workers(
         engine=options.engine,
         threads=max(1, usable_cores() // options.jobs),
         max_stills=stills_per_video(len(files)) if options.reports else None,
+        niceness=own_niceness(),
     )
 
     def set_engine(engine: str) -> None:

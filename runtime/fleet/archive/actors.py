@@ -14,7 +14,7 @@ from typing import Any, Self
 from runtime.errors import ClusterLost
 from runtime.fleet.archive.pool import Ended, Event, Finished, Ready, Unusable
 from runtime.fleet.archive.worker import ScannedFile, ScanWorker, WorkerRefused, WorkerSetup
-from runtime.fleet.cluster import Cluster, Node, own_host
+from runtime.fleet.cluster import Cluster, Node, own_host, set_niceness
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ class ScanActor:
     """
 
     def __init__(self, setup: WorkerSetup) -> None:
+        set_niceness(setup.niceness)
         self._setup = setup
         self._worker: ScanWorker | None = None
 

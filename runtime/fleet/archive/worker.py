@@ -30,6 +30,7 @@ class WorkerSetup:
         engine: `auto`, `onnxruntime` or `tensorrt`.
         threads: CPU threads of the engine; None for all cores.
         max_stills: Frames to keep of each video for the reports; None without reports.
+        niceness: Niceness of the command.
     """
 
     folder: Path
@@ -39,6 +40,7 @@ class WorkerSetup:
     engine: str
     threads: int | None
     max_stills: int | None
+    niceness: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

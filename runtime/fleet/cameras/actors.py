@@ -12,7 +12,7 @@ from runtime.errors import ClusterLost
 from runtime.fleet.archive.worker import WorkerRefused
 from runtime.fleet.cameras.exchange import Batch, Order
 from runtime.fleet.cameras.worker import CameraWorker, FleetSetup
-from runtime.fleet.cluster import Cluster, Node, own_host
+from runtime.fleet.cluster import Cluster, Node, own_host, set_niceness
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +113,7 @@ class CameraActor:
     """
 
     def __init__(self, number: int, setup: FleetSetup) -> None:
+        set_niceness(setup.niceness)
         self._number = number
         self._setup = setup
         self._worker: CameraWorker | None = None

@@ -40,6 +40,7 @@ class FleetSetup:
         threads: CPU threads of the engine; None for all cores.
         cores_per_camera: Cores that a camera needs; None to measure it.
         thresholds: Thresholds in `hello`; a stream with others publishes its own.
+        niceness: Niceness of the command.
     """
 
     folder: Path
@@ -50,6 +51,7 @@ class FleetSetup:
     threads: int | None
     cores_per_camera: float | None
     thresholds: Thresholds
+    niceness: int = 0
 
 
 class CameraWorker:

@@ -25,7 +25,7 @@ from runtime.errors import ClusterLost, ClusterUnreachable, ExtraMissing, NoWork
 from runtime.fleet.cameras.actors import CameraActors
 from runtime.fleet.cameras.head import FleetMonitor
 from runtime.fleet.cameras.worker import FleetSetup
-from runtime.fleet.cluster import open_cluster
+from runtime.fleet.cluster import begin_search, open_cluster
 from runtime.messages import BroadcastMessage, StreamMessage, Thresholds, VerdictMessage
 from runtime.model.bundle import load_bundle
 from runtime.version import version
@@ -323,12 +323,8 @@ def test_no_cluster(small_bundle: Path, clip: Path) -> None:
 def test_other_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     """One line names both versions."""
     answer = json.dumps(["10.0.0.1:6379", "2.1.0", "3.9.1"])
-
-    class Done:
-        stdout = answer
-        stderr = ""
-
-    monkeypatch.setattr("runtime.fleet.cluster.subprocess.run", lambda *_, **__: Done())
+    monkeypatch.setattr("runtime.fleet.cluster.PROBE", f"print({answer!r})")
+    begin_search("auto")
     with (
         pytest.raises(ClusterUnreachable, match=r"it runs Ray 2\.1\.0 on Python 3\.9\.1, this program"),
         open_cluster("auto"),
