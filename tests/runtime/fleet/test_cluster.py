@@ -25,7 +25,7 @@ from runtime.errors import ClusterLost, ClusterUnreachable, ExtraMissing, NoWork
 from runtime.fleet.cameras.actors import CameraActors
 from runtime.fleet.cameras.head import FleetMonitor
 from runtime.fleet.cameras.worker import FleetSetup
-from runtime.fleet.cluster import begin_search, open_cluster
+from runtime.fleet.cluster import begin_search, open_cluster, own_niceness
 from runtime.messages import BroadcastMessage, StreamMessage, Thresholds, VerdictMessage
 from runtime.model.bundle import load_bundle
 from runtime.version import version
@@ -65,8 +65,8 @@ class TwoNodes:
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[TwoNodes]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # By default Ray's workers give way to everything else, here to the other tests.
-    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
+    # By default Ray's workers give way to everything else, here to the other tests. Not 0, which they set.
+    os.environ["RAY_worker_niceness"] = "1"  # noqa: SIM112
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
     from ray.cluster_utils import Cluster
 
@@ -125,10 +125,12 @@ def test_scan_with_a_killed_worker(
 
     begin = ScanOutcome.begin
     killed: list[int] = []
+    niceness: list[int] = []
 
     def begin_and_kill(self: ScanOutcome, file: Path) -> None:
         begin(self, file)
         if self.scanned >= 6 and not killed and (process := process_of("ray::ScanActor.scan")) is not None:
+            niceness.append(os.getpriority(os.PRIO_PROCESS, process))
             os.kill(process, signal.SIGKILL)
             killed.append(process)
 
@@ -137,6 +139,8 @@ def test_scan_with_a_killed_worker(
     assert run_scan(options) == 0
     out, err = capsys.readouterr()
     assert killed
+    # Only root may lower it.
+    assert os.geteuid() or niceness == [own_niceness()]
     lines = sorted((json.loads(line) for line in out.splitlines()), key=lambda line: str(line["file"]))
     assert lines == expected
     assert err == ""
