@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import os
@@ -12,7 +13,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -280,14 +283,22 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("limit", [120, 256])
-@pytest.mark.parametrize("request_", [b"", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"])
-def test_more_connections_than_files_are_refused(limit: int, request_: bytes) -> None:
-    """Far more sockets than the limit on open files neither fill the log nor stop the program."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+LIMITS = (120, 256)
+REQUESTS = (b"", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+
+@dataclass(frozen=True)
+class Flooded:
+    """Answer to the last of far too many connections, and how the program ended."""
+
+    answer: bytes
+    returncode: int
+    errors: str
+
+
+def flood(limit: int, request: bytes) -> Flooded:
+    """Open twice as many connections to a server as it may open files, and then let it end."""
     with ExitStack() as stack:
-        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
         program = stack.enter_context(
             subprocess.Popen(
                 [sys.executable, "-c", FLOOD.format(limit=limit)],
@@ -306,14 +317,36 @@ def test_more_connections_than_files_are_refused(limit: int, request_: bytes) ->
         for raw in sockets:
             raw.settimeout(TIMEOUT_S)
             raw.connect(("127.0.0.1", port))
-            raw.sendall(request_)
-        # Without a request the others keep their connections, so that the last one is beyond every limit.
-        expected = (b"HTTP/1.1 503", b"HTTP/1.1 200") if request_ else b"HTTP/1.1 503"
-        assert sockets[-1].recv(65536).startswith(expected)
+            raw.sendall(request)
+        answer = sockets[-1].recv(65536)
         _, errors = program.communicate("\n", timeout=TIMEOUT_S)
-        assert program.returncode == 0
-        assert "Traceback" not in errors
-        assert len(errors.splitlines()) <= 2
+        return Flooded(answer, program.returncode, errors)
+
+
+@pytest.fixture(scope="module")
+def flooded() -> Iterator[dict[tuple[int, bytes], Future[Flooded]]]:
+    """Every flood, at the same time: each takes seconds, and hardly any CPU time."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    floods = list(itertools.product(LIMITS, REQUESTS))
+    with ThreadPoolExecutor(len(floods)) as pool:
+        yield {one: pool.submit(flood, *one) for one in floods}
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("request_", REQUESTS)
+def test_more_connections_than_files_are_refused(
+    limit: int, request_: bytes, flooded: dict[tuple[int, bytes], Future[Flooded]]
+) -> None:
+    """Far more sockets than the limit on open files neither fill the log nor stop the program."""
+    done = flooded[limit, request_].result()
+    # Without a request the others keep their connections, so that the last one is beyond every limit.
+    expected = (b"HTTP/1.1 503", b"HTTP/1.1 200") if request_ else b"HTTP/1.1 503"
+    assert done.answer.startswith(expected)
+    assert done.returncode == 0
+    assert "Traceback" not in done.errors
+    assert len(done.errors.splitlines()) <= 2
 
 
 def test_a_monitor_that_stops_slowly_leaves_the_event_loop_free() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from tests.support.videos import frame_index, write_decoding_order, write_tracks
 HZ = 8.0
 MIN_SAMPLES = 5  # the bundled model gives no verdict on fewer
 TIMEOUT_S = 30.0
+CAMERAS_AT_A_TIME = 6
 
 
 @dataclass(frozen=True)
@@ -213,9 +215,8 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.fault)
-def test_camera(case: Case) -> None:
-    """The fault is survived and named, and no window of samples spans a hole in real time."""
+def observe(case: Case) -> tuple[Observer, bool]:
+    """Watch a camera until its fault was seen, and return whether it was."""
     camera = case.camera()
     observer = Observer(camera)
     with FaultyCamera(camera) as server:
@@ -227,7 +228,21 @@ def test_camera(case: Case) -> None:
             timing=MonitorTiming(heartbeat_s=0.1),
         )
         with monitor, observer.changed:
-            seen = observer.changed.wait_for(lambda: case.seen(observer), TIMEOUT_S)
+            return observer, observer.changed.wait_for(lambda: case.seen(observer), TIMEOUT_S)
+
+
+@pytest.fixture(scope="module")
+def observed() -> Iterator[dict[str, Future[tuple[Observer, bool]]]]:
+    """What was seen of each camera. Several run at a time: they take seconds, and hardly any CPU time."""
+    with ThreadPoolExecutor(CAMERAS_AT_A_TIME) as pool:
+        yield {case.fault: pool.submit(observe, case) for case in CASES}
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.fault)
+def test_camera(case: Case, observed: dict[str, Future[tuple[Observer, bool]]]) -> None:
+    """The fault is survived and named, and no window of samples spans a hole in real time."""
+    observer, seen = observed[case.fault].result()
     assert seen, (observer.states, observer.health, observer.analysed)
     assert case.too_slow or "too_slow" not in observer.states
     for window in observer.windows():
