@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runtime.errors import UnmaskError
+from runtime.errors import PathError, UnmaskError
 
 
 class ExportError(UnmaskError):
@@ -54,21 +54,10 @@ class OutputOccupied(ExportError, FileExistsError):
         return f"{self.path} exists and is no model bundle; give another --out, or empty it"
 
 
-class CropsUnreadable(ExportError, ValueError):
-    """Path without usable face crops.
+class CropsUnreadable(PathError, ExportError, ValueError):
+    """Path without usable face crops."""
 
-    Args:
-        path: The path.
-        reason: Why its content cannot be used, without a full stop.
-    """
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path = path
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}; give a folder or tar file of face crops, one subfolder per clip"
+    advice = "give a folder or tar file of face crops, one subfolder per clip"
 
 
 class WeightsUnusable(ExportError, ValueError):
@@ -158,20 +147,5 @@ class RecordedOutputsForeign(ExportError, ValueError):
         )
 
 
-class SourceUnclear(ExportError, ValueError):
-    """Source directory that does not fit the given options.
-
-    Args:
-        path: The directory.
-        reason: Why it does not fit, without a full stop.
-        advice: What to give instead.
-    """
-
-    def __init__(self, path: Path, reason: str, advice: str) -> None:
-        super().__init__(path, reason, advice)
-        self.path = path
-        self.reason = reason
-        self.advice = advice
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}; {self.advice}"
+class SourceUnclear(PathError, ExportError, ValueError):
+    """Source directory that does not fit the given options."""

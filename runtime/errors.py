@@ -1,7 +1,8 @@
 """Errors of the runtime, with facts in fields and a message of one line with advice.
 
 UnmaskError
- ├─ BundleError
+ ├─ PathError                  a file or directory cannot be used; base of those marked with *
+ ├─ BundleError *
  │   ├─ BundleMissing          the bundle or one of its files does not exist
  │   ├─ BundleInvalid          the manifest is unreadable or incomplete
  │   ├─ BundleMismatch         a file differs from its description in the manifest
@@ -17,18 +18,18 @@ UnmaskError
  │   └─ AddressUnusable        this machine cannot listen on the address
  ├─ ConfigInvalid              names or values of the configuration are wrong
  ├─ TokenFileInvalid           a token file cannot be read or has a malformed line
- ├─ CertificateInvalid         a certificate or its key cannot be used
+ ├─ CertificateInvalid *       a certificate or its key cannot be used
  ├─ JsonlFailed                a line of --jsonl could not be written
  ├─ EvidenceFailed             evidence cannot be kept in a folder
  ├─ ExtraMissing               an optional library is not installed
- ├─ VideoNotWritten            an annotated video cannot be written
+ ├─ VideoNotWritten *          an annotated video cannot be written
  ├─ StreamUnknown              there is no stream of this name
  ├─ StreamNameTaken            there is a stream of this name already
  ├─ RateTooHigh                more verdicts per second requested than the model takes samples
  ├─ CameraNotCalibrated        a stretch yields no thresholds for its camera
  ├─ NoVideos                   a directory to scan contains no video file
- ├─ ReportNotWritten           a report of a scan cannot be written
- ├─ ResumeFailed               the lines of an earlier scan cannot be read or continued
+ ├─ ReportNotWritten *         a report of a scan cannot be written
+ ├─ ResumeFailed *             the lines of an earlier scan cannot be read or continued
  └─ FleetError
      ├─ ClusterUnreachable     there is no usable Ray cluster at an address
      ├─ ClusterLost            the Ray cluster has stopped
@@ -51,24 +52,34 @@ class UnmaskError(Exception):
     """Base of all errors that the user can act on; `str()` is one line with advice."""
 
 
-class BundleError(UnmaskError):
-    """A model bundle cannot be used.
+class PathError(UnmaskError):
+    """Base of the errors about a file or directory.
 
     Args:
-        path: Path of the bundle, or of the file in it.
-        reason: Cause, without a full stop.
+        path: The file or directory; another name if it is none of these.
+        reason: What is wrong with it, without a full stop.
+        advice: What to do; None for that of the class.
     """
 
-    advice = "export it again with `unmask export`, or leave out --model to use the bundled one"
+    what = ""
+    """Words before the path in the message."""
+    advice = ""
 
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(path, reason)
+    def __init__(self, path: Path | str, reason: str, advice: str | None = None) -> None:
         self.path = path
-        # It may quote the manifest, which may come from others.
+        # It may quote a file that comes from others.
         self.reason = printable(reason, MAX_PROBLEM)
+        self.advice = self.advice if advice is None else advice
+        super().__init__(path, reason, self.advice)
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.reason}; {self.advice}"
+        return f"{self.what}{self.path}: {self.reason}; {self.advice}"
+
+
+class BundleError(PathError):
+    """A model bundle cannot be used; `path` is that of the bundle, or of the file in it."""
+
+    advice = "export it again with `unmask export`, or leave out --model to use the bundled one"
 
 
 class BundleMissing(BundleError, FileNotFoundError):
@@ -97,11 +108,12 @@ class BundleUnsupported(BundleError, ValueError):
     """
 
     def __init__(self, path: Path, version: object, known: int) -> None:
-        super().__init__(path, f"its format version is {version!r}, this program reads {known}")
+        newer = isinstance(version, int) and version > known
+        advice = "update unmask" if newer else "export the bundle again with this version of unmask"
+        super().__init__(path, f"its format version is {version!r}, this program reads {known}", advice)
+        self.args = (path, version, known)
         self.version = version
         self.known = known
-        newer = isinstance(version, int) and version > known
-        self.advice = "update unmask" if newer else "export the bundle again with this version of unmask"
 
 
 class EngineError(UnmaskError):
@@ -266,24 +278,10 @@ class TokenFileInvalid(UnmaskError, ValueError):
         return f"{where}: {self.reason}; write one token a line: TOKEN [RIGHT...] [name=NAME] [expires=TIME]"
 
 
-class CertificateInvalid(UnmaskError, ValueError):
-    """A TLS certificate or its key cannot be used.
+class CertificateInvalid(PathError, ValueError):
+    """A TLS certificate or its key cannot be used."""
 
-    Args:
-        path: The file.
-        reason: Cause, without a full stop.
-    """
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path = path
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return (
-            f"{self.path}: {self.reason}; give a PEM certificate chain with --cert and its key, "
-            "without a passphrase, with --key"
-        )
+    advice = "give a PEM certificate chain with --cert and its key, without a passphrase, with --key"
 
 
 class JsonlFailed(UnmaskError, OSError):
@@ -327,24 +325,11 @@ class EvidenceFailed(UnmaskError, OSError):
         return f"{self.folder}: no evidence can be kept here: {reason}; give another folder with --evidence"
 
 
-class VideoNotWritten(UnmaskError, OSError):
-    """An annotated video cannot be written.
+class VideoNotWritten(PathError, OSError):
+    """An annotated video cannot be written."""
 
-    Args:
-        path: Path of the video.
-        reason: Cause, without a full stop.
-    """
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path = path
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return (
-            f"cannot write the annotated video {self.path}: {self.reason}; "
-            "give --annotate a path in an existing directory that ends in .mp4"
-        )
+    what = "cannot write the annotated video "
+    advice = "give --annotate a path in an existing directory that ends in .mp4"
 
 
 class ExtraMissing(UnmaskError, ImportError):
@@ -453,44 +438,18 @@ class NoVideos(UnmaskError, ValueError):
         return f"{self.path}: no video files in this directory; give another directory, or a file"
 
 
-class ReportNotWritten(UnmaskError, ValueError):
-    """A report of a scan cannot be written.
+class ReportNotWritten(PathError, ValueError):
+    """A report of a scan cannot be written."""
 
-    Args:
-        path: Path of the report.
-        reason: Cause, without a full stop.
-    """
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path = path
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return (
-            f"cannot write the report {self.path}: {self.reason}; "
-            "give --report a path in an existing directory that ends in .html or .json"
-        )
+    what = "cannot write the report "
+    advice = "give --report a path in an existing directory that ends in .html or .json"
 
 
-class ResumeFailed(UnmaskError, ValueError):
-    """The lines of an earlier scan cannot be read or continued.
+class ResumeFailed(PathError, ValueError):
+    """The lines of an earlier scan cannot be read or continued."""
 
-    Args:
-        path: The file.
-        reason: Cause, without a full stop.
-    """
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(path, reason)
-        self.path = path
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return (
-            f"cannot continue {self.path}: {self.reason}; "
-            "give --resume the JSON lines of an earlier scan, or a new file"
-        )
+    what = "cannot continue "
+    advice = "give --resume the JSON lines of an earlier scan, or a new file"
 
 
 class FleetError(UnmaskError):

@@ -1,7 +1,7 @@
-"""Base classes of the errors of training, which are defined where they are raised, and `ConfigInvalid`.
+"""Base class of the errors of training, which are defined where they are raised, and `ConfigInvalid`.
 
 TrainError
- ├─ PathError                  with path, reason and advice
+ ├─ of `runtime.errors.PathError` as well, with path, reason and advice:
  │   ├─ RunConfigUnreadable       a file does not describe a training run
  │   ├─ LayoutError               a data set is not laid out as expected
  │   ├─ ClipSetError              a set of clips cannot be read
@@ -22,8 +22,6 @@ TrainError
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from runtime.errors import UnmaskError
 
 
@@ -33,24 +31,3 @@ class TrainError(UnmaskError, ValueError):
 
 class ConfigInvalid(TrainError):
     """Settings of a model or a run that are out of range or contradict each other."""
-
-
-class PathError(TrainError):
-    """Base class of the errors about a file or directory.
-
-    Args:
-        path: The file or directory; the name of a network if it is none of these.
-        reason: What is wrong with it, without a full stop.
-        advice: What to do; None for that of the class, which must then have one.
-    """
-
-    advice: str
-
-    def __init__(self, path: Path | str, reason: str, advice: str | None = None) -> None:
-        self.path = path
-        self.reason = reason
-        self.advice = self.advice if advice is None else advice
-        super().__init__(path, reason, self.advice)
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}; {self.advice}"

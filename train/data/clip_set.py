@@ -26,18 +26,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.errors import PathError
 from streams.features.temporal_residuals import NUM_RESIDUALS
 from streams.features.temporal_residuals import VERSION as RESIDUALS_VERSION
 from train.data.crops import decode_image
 from train.data.published import DFDC_NOTE
 from train.data.shards import RESIDUALS_SUFFIX
-from train.errors import PathError
+from train.errors import TrainError
 
 MARGINS = {"clips.csv": 1.3, "labels.csv": 1.02}
 """Index file -> crop margin of a set without `prepared.json`."""
 
 
-class ClipSetError(PathError):
+class ClipSetError(PathError, TrainError):
     """A set of clips that cannot be read."""
 
     advice = "copy or prepare the set again"

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import av
 
+from runtime.errors import PathError
 from streams.input.capture.rotation import UprightRotation
 from train.data.splits import Split
-from train.errors import PathError
+from train.errors import TrainError
 
 
-class LayoutError(PathError):
+class LayoutError(PathError, TrainError):
     """A data set that is not laid out as expected."""
 
 

@@ -28,12 +28,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from runtime.engines.factory import detector_infer
+from runtime.errors import PathError
 from runtime.files import atomic_path, write_atomically
 from streams.faces.detector import Detector
 from train.data.layouts import find_videos
 from train.data.splits import Split, SplitLeak, check_no_leak
 from train.data.videos import Video
-from train.errors import PathError
+from train.errors import TrainError
 from train.face_swap.alignment import AlignedFace, FaceAligner, Image
 from train.face_swap.autoencoder import Autoencoder
 from train.face_swap.blending import paste_face
@@ -48,7 +49,7 @@ MAX_FACES = 150
 """Maximum number of faces of each video that a generator is fitted to."""
 
 
-class SwapError(PathError):
+class SwapError(PathError, TrainError):
     """Face swaps that cannot be made."""
 
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from train.errors import ConfigInvalid, PathError
+from runtime.errors import PathError
+from train.errors import ConfigInvalid, TrainError
 from train.models.config import ModelConfig
 from train.sampling.config import SamplingConfig
 
 
-class RunConfigUnreadable(PathError):
+class RunConfigUnreadable(PathError, TrainError):
     """A file that does not describe a training run."""
 
     advice = "give the config.json of a checkpoint, or one like it"

@@ -20,6 +20,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from runtime.errors import PathError
 from runtime.files import atomic_path, write_atomically
 from runtime.model.calibration import Calibration
 from runtime.model.temporal_classifier import (
@@ -28,7 +29,7 @@ from runtime.model.temporal_classifier import (
     read_temporal_classifier,
     write_temporal_classifier,
 )
-from train.errors import PathError
+from train.errors import TrainError
 from train.models.config import ModelConfig
 from train.models.detector import ResNeXtLSTM
 
@@ -37,7 +38,7 @@ CONFIG_FILE = "config.json"
 CALIBRATION_FILE = "calibration.json"
 
 
-class CheckpointError(PathError):
+class CheckpointError(PathError, TrainError):
     """Checkpoint directory that cannot be read."""
 
     advice = "give the directory that `unmask train fit` wrote"

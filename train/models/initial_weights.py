@@ -18,14 +18,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from runtime.errors import PathError
 from runtime.model.bundle import load_bundle
 from runtime.model.manifest import MANIFEST_FILE
-from train.errors import PathError
+from train.errors import TrainError
 from train.models.checkpoint import is_checkpoint, load_checkpoint
 from train.models.detector import Backbone
 
 
-class InitialWeightsError(PathError):
+class InitialWeightsError(PathError, TrainError):
     """Weights that cannot be loaded into the backbone."""
 
     advice = (

@@ -25,8 +25,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from runtime.errors import PathError
 from runtime.files import atomic_path, write_atomically
-from train.errors import PathError
+from train.errors import TrainError
 from train.models.initial_weights import SORTED_SUFFIX, WEIGHTS_ERRORS, read_state
 
 WEIGHTS_FILE = "teacher.safetensors"
@@ -35,7 +36,7 @@ REDUCTIONS = (8, 16)
 """Ratios of input size to map size of the maps used besides the last one, as of a ResNet's middle stages."""
 
 
-class TeacherError(PathError):
+class TeacherError(PathError, TrainError):
     """A teacher that cannot be built or read."""
 
 
