@@ -7,7 +7,7 @@ two is its limit, and the figure is the share of this limit. Each engine is comp
 own arithmetic. The fastest of several calls counts, for limits and backbone alike, and both are measured in
 turns, so that other load on the machine slows both; the limit is that of the repetition's fastest product.
 
-An engine that computes in int8 is followed by the same library in float32. A share above 100 % of the
+An engine that computes in int8 is followed by onnxruntime in float32. A share above 100 % of the
 arithmetic is possible with an algorithm that needs fewer operations.
 """
 
@@ -112,7 +112,7 @@ class RooflineConfig(OutputConfig):
 
     Args:
         batches: Batch sizes, one after the other.
-        engines: Engines, one after the other; see `open_engine`. onnxruntime in int8 adds float32.
+        engines: Engines, one after the other; see `open_engine`. One in int8 adds float32.
         repeats: Number of repetitions of every measurement.
         threads: Threads of engines and limits; None for the cores that this process may use, up to eight.
         model: Directory of the bundle; None for the bundled model.
@@ -188,11 +188,11 @@ def run_roofline(config: RooflineConfig) -> int:
 
 
 def _engines(stack: ExitStack, bundle: Bundle, config: RooflineConfig) -> Iterator[Engine]:
-    """Open the engines; yield each, and after onnxruntime in int8 onnxruntime in float32."""
+    """Open the engines; yield each, and after one in int8 onnxruntime in float32."""
     for choice in config.engines:
         engine = stack.enter_context(open_engine(bundle, choice, threads=config.threads))
         yield engine
-        if engine.name == "onnxruntime" and _arithmetic(engine) == "int8":
+        if _arithmetic(engine) == "int8":
             yield stack.enter_context(OnnxRuntimeEngine(bundle, threads=config.threads, precision="fp32"))
 
 

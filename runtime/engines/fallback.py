@@ -43,6 +43,11 @@ class FallbackEngine:
         """Name of the engine that is running."""
         return (self._running or self._first).name
 
+    @property
+    def precision(self) -> str:
+        """Arithmetic of the engine that is running, as it states it."""
+        return str(getattr(self._running or self._first, "precision", "fp32"))
+
     def __enter__(self) -> Self:
         with self._switching:
             if self._running is not None:
