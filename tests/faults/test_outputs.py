@@ -18,6 +18,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -110,20 +111,21 @@ def everything_fails(folder: Path) -> Outputs:
     return Outputs(jsonl="/dev/full", options=(*options, *evidence), kept=[silent.detach()])
 
 
-CASES = [
-    pytest.param(unread_error, id="standard error is never read, as in `2>&1 | sleep 1000`"),
-    pytest.param(unread_error_and_recording, id="`--jsonl -` and standard error are never read"),
-    pytest.param(unread_terminal, id="the terminal with the live table is stopped"),
-    pytest.param(reader_of_error_left, id="the reader of standard error has left"),
-    pytest.param(error_on_a_full_disk, id="standard error goes to a full disk"),
-    pytest.param(lambda _: Outputs(closed=(2,)), id="standard error is closed"),
-    pytest.param(lambda _: Outputs(closed=(0, 1, 2)), id="all standard streams are closed"),
-    pytest.param(fifo_without_reader, id="`--jsonl` names a FIFO without a reader"),
-    pytest.param(fifo_that_is_not_read, id="`--jsonl` names a FIFO that is not read"),
-    pytest.param(lambda _: Outputs(jsonl="/dev/full"), id="the disk of `--jsonl` is full"),
-    pytest.param(everything_fails, id="webhook, broker and disk fail at the same time"),
-    pytest.param(lambda _: Outputs(jsonl="-", closed=(1,)), id="`--jsonl -` with standard output closed"),
-]
+CASES: dict[str, Callable[[Path], Outputs]] = {
+    "standard error is never read, as in `2>&1 | sleep 1000`": unread_error,
+    "`--jsonl -` and standard error are never read": unread_error_and_recording,
+    "the terminal with the live table is stopped": unread_terminal,
+    "the reader of standard error has left": reader_of_error_left,
+    "standard error goes to a full disk": error_on_a_full_disk,
+    "standard error is closed": lambda _: Outputs(closed=(2,)),
+    "all standard streams are closed": lambda _: Outputs(closed=(0, 1, 2)),
+    "`--jsonl` names a FIFO without a reader": fifo_without_reader,
+    "`--jsonl` names a FIFO that is not read": fifo_that_is_not_read,
+    "the disk of `--jsonl` is full": lambda _: Outputs(jsonl="/dev/full"),
+    "webhook, broker and disk fail at the same time": everything_fails,
+    "`--jsonl -` with standard output closed": lambda _: Outputs(jsonl="-", closed=(1,)),
+}
+COMMANDS_AT_A_TIME = 4
 
 
 class Command:
@@ -192,18 +194,55 @@ def run(film: Path) -> Iterator[Callable[[Outputs], Command]]:
         os.close(descriptor)
 
 
-@pytest.mark.parametrize("make_outputs", CASES)
-def test_a_blocked_output_delays_nothing_else(
-    make_outputs: Callable[[Path], Outputs], run: Callable[[Outputs], Command], tmp_path: Path
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """What a running command answered, and how it ended after SIGTERM."""
+
+    streams: list[str]
+    verdicts: int
+    metrics: str
+    returncode: int
+
+
+def watch_command(film: Path, make_outputs: Callable[[Path], Outputs], folder: Path) -> Watched:
+    """Start the command with some outputs, ask it for everything that it serves, and end it."""
+    folder.mkdir()
+    outputs = make_outputs(folder)
+    command = Command(film, outputs)
+    try:
+        streams = list(json.loads(command.get("/healthz"))["streams"])
+        verdicts = asyncio.run(command.verdicts_during_two_heartbeats())
+        metrics = command.get("/metrics")
+        command.process.send_signal(signal.SIGTERM)
+        returncode = command.process.wait(10)
+        return Watched(streams=streams, verdicts=verdicts, metrics=metrics, returncode=returncode)
+    finally:
+        command.process.kill()
+        command.process.wait()
+        for descriptor in outputs.kept:
+            os.close(descriptor)
+
+
+@pytest.fixture(scope="module")
+def watched(film: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Watched]]]:
+    """Every case. Several run at a time, because each waits for heartbeats most of its time."""
+    folder = tmp_path_factory.mktemp("outputs")
+    with ThreadPoolExecutor(COMMANDS_AT_A_TIME) as pool:
+        yield {
+            case: pool.submit(watch_command, film, make_outputs, folder / str(number))
+            for number, (case, make_outputs) in enumerate(CASES.items())
+        }
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_blocked_output_delays_nothing_else(case: str, watched: dict[str, Future[Watched]]) -> None:
     """Verdicts, heartbeats, health and metrics continue; SIGTERM ends the program in time."""
-    command = run(make_outputs(tmp_path))
-    health = json.loads(command.get("/healthz"))
-    assert list(health["streams"]) == ["film.mp4"]
-    assert asyncio.run(command.verdicts_during_two_heartbeats()) > 0
-    assert "unmask_output_lines_lost" in command.get("/metrics")
-    command.process.send_signal(signal.SIGTERM)
-    assert command.process.wait(10) == 0
+    found = watched[case].result()
+    assert found.streams == ["film.mp4"]
+    assert found.verdicts > 0
+    assert "unmask_output_lines_lost" in found.metrics
+    assert found.returncode == 0
 
 
 def test_sighup_continues_the_recording_in_a_new_file(
