@@ -82,4 +82,4 @@ def bottleneck(step: LoadStep, cores: int) -> str:
         return f"the CPU, of which other programs took {others:.2f} of {cores} cores ({parts})"
     if step.backbone_busy >= BUSY:
         return f"the backbone, which ran {step.backbone_busy:.0%} of the time ({parts})"
-    return f"not the CPU: {step.own_cores:.2f} of {cores} cores busy ({parts})"
+    return f"something other than the CPU: {step.own_cores:.2f} of {cores} cores busy ({parts})"

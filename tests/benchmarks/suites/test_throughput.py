@@ -63,8 +63,8 @@ def test_a_step_that_fails(changes: dict[str, Any], words: str) -> None:
         ({"own_cores": 1.9}, "all 2 cores busy (decoding 0.50)"),
         ({"own_cores": 1.0, "machine_cores": 1.95}, "other programs took 0.95 of 2 cores"),
         ({"backbone_busy": 0.97}, "the backbone, which ran 97% of the time"),
-        ({}, "not the CPU: 1.00 of 2 cores"),
-        ({"machine_cores": None}, "not the CPU"),
+        ({}, "other than the CPU: 1.00 of 2 cores"),
+        ({"machine_cores": None}, "other than the CPU"),
     ],
 )
 def test_the_bottleneck(changes: dict[str, Any], words: str) -> None:
