@@ -161,7 +161,7 @@ class EngineFailed(EngineError, RuntimeError):
 
     Args:
         engine: Name of the engine.
-        reason: Cause, in one line.
+        reason: Cause; its line breaks become spaces, as messages of libraries have several lines.
     """
 
     advice = "restart, or choose another with --engine"
@@ -169,7 +169,7 @@ class EngineFailed(EngineError, RuntimeError):
     def __init__(self, engine: str, reason: str) -> None:
         super().__init__(engine, reason)
         self.engine = engine
-        self.reason = reason
+        self.reason = " ".join(reason.split())
 
     def __str__(self) -> str:
         return f"the {self.engine} engine failed: {self.reason}; {self.advice}"

@@ -121,7 +121,7 @@ class _Backbone:
             core = _library().Core()
             return cls(core.compile_model(core.read_model(graph), "CPU", _settings(threads)), threads)
         except RuntimeError as error:
-            raise EngineFailed(NAME, _line(error)) from error
+            raise EngineFailed(NAME, str(error)) from error
 
     @classmethod
     def load(cls, exported: bytes, threads: int) -> _Backbone:
@@ -130,7 +130,7 @@ class _Backbone:
             core = _library().Core()
             return cls(core.import_model(BytesIO(exported), "CPU", _settings(threads)), threads)
         except RuntimeError as error:
-            raise EngineFailed(NAME, _line(error)) from error
+            raise EngineFailed(NAME, str(error)) from error
 
     def export(self) -> bytes:
         """Return the compiled graph."""
@@ -150,7 +150,7 @@ class _Backbone:
                     request.wait()
                 return [np.array(request.get_output_tensor().data) for request in running]
             except RuntimeError as error:
-                raise EngineFailed(NAME, _line(error)) from error
+                raise EngineFailed(NAME, str(error)) from error
 
 
 def _library() -> Any:
@@ -171,7 +171,3 @@ def _settings(threads: int) -> dict[str, Any]:
         # Pinned threads would share a core with those of another process while other cores are idle.
         "ENABLE_CPU_PINNING": False,
     }
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

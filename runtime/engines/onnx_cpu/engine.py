@@ -279,19 +279,15 @@ def _make(model: str | bytes, options: Any) -> Any:
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except _ERRORS as error:
-        raise EngineFailed(NAME, _line(error)) from error
+        raise EngineFailed(NAME, str(error)) from error
 
 
 def _run(session: Any, feed: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
     try:
         outputs: list[NDArray[np.float32]] = session.run(None, feed)
     except _ERRORS as error:
-        raise EngineFailed(NAME, _line(error)) from error
+        raise EngineFailed(NAME, str(error)) from error
     return outputs
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def count_threads(threads: int) -> str:
