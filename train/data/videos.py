@@ -45,6 +45,11 @@ class Video:
     data_set: str = ""
 
 
+def whole_rate(video: av.VideoStream, max_rate: int) -> int:
+    """Return the average rate of a stream in whole frames per second, 1 to `max_rate`; 25 if unknown."""
+    return min(max_rate, max(1, round(float(video.average_rate or 25))))
+
+
 def constant_rate_frames(
     source: av.container.InputContainer, video: av.VideoStream, rate: int
 ) -> Iterator[tuple[int, av.VideoFrame]]:

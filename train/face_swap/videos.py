@@ -14,7 +14,7 @@ import numpy as np
 from av.video.reformatter import Colorspace, Interpolation
 
 from streams.faces.colour import source_colorspace
-from train.data.videos import constant_rate_frames
+from train.data.videos import constant_rate_frames, whole_rate
 from train.face_swap.alignment import Image
 
 MAX_RATE = 30
@@ -29,7 +29,7 @@ def video_rate(path: Path) -> int:
         IndexError: The file has no video.
     """
     with av.open(f"file:{path}", metadata_errors="replace") as source:
-        return min(MAX_RATE, max(1, round(float(source.streams.video[0].average_rate or 25))))
+        return whole_rate(source.streams.video[0], MAX_RATE)
 
 
 def read_frames(path: Path, rate: int, *, seconds: float, max_side: int) -> Iterator[tuple[int, Image]]:

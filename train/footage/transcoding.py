@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.files import atomic_path
-from train.data.videos import constant_rate_frames
+from train.data.videos import constant_rate_frames, whole_rate
 from train.errors import TrainError
 
 Planes = NDArray[np.float32]
@@ -237,7 +237,7 @@ def _transcode(path: Path, transcoding: Transcoding, draft: Path) -> None:
     random = np.random.default_rng(zlib.crc32(path.name.encode()))
     with av.open(f"file:{path}", metadata_errors="replace") as source, av.open(str(draft), "w") as output:
         video = source.streams.video[0]
-        rate = min(transcoding.max_rate, max(1, round(float(video.average_rate or 25))))
+        rate = whole_rate(video, transcoding.max_rate)
         encoder: Any = None
         for number, image in constant_rate_frames(source, video, rate):
             if encoder is None:
