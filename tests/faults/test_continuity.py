@@ -233,7 +233,7 @@ def observe(case: Case) -> tuple[Observer, bool]:
 
 @pytest.fixture(scope="module")
 def observed() -> Iterator[dict[str, Future[tuple[Observer, bool]]]]:
-    """What was seen of each camera. Several run at a time: they take seconds, and hardly any CPU time."""
+    """Observations by fault. Several cameras run at a time, because they spend most of it waiting."""
     with ThreadPoolExecutor(CAMERAS_AT_A_TIME) as pool:
         yield {case.fault: pool.submit(observe, case) for case in CASES}
         pool.shutdown(cancel_futures=True)

@@ -196,7 +196,7 @@ def run(film: Path) -> Iterator[Callable[[Outputs], Command]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Watched:
-    """What a running command answered, and how it ended after SIGTERM."""
+    """Answers of a running command, and its exit code after SIGTERM."""
 
     streams: list[str]
     verdicts: int
