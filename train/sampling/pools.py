@@ -7,6 +7,7 @@ real, fake, original = pool.dataset_pair(rng)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -72,13 +73,14 @@ class Pool:
     @cached_property
     def original_frames(self) -> dict[str, list[list[OriginalFrame]]]:
         """Original of every fake frame, by method and clip; empty for groups without a real clip."""
-        return {
-            method: [
-                find_original_frames(clip, self.real[group]) if group in self.real else []
-                for group, clip in clips
-            ]
-            for method, clips in self.fake.items()
-        }
+
+        def find(fake: tuple[str, Clip]) -> list[OriginalFrame]:
+            group, clip = fake
+            return find_original_frames(clip, self.real[group]) if group in self.real else []
+
+        # OpenCV releases the interpreter lock while it registers frames.
+        with ThreadPoolExecutor() as threads:
+            return {method: list(threads.map(find, clips)) for method, clips in self.fake.items()}
 
     @cached_property
     def groups(self) -> tuple[str, ...]:
