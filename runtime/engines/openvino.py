@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from io import BytesIO
@@ -28,8 +29,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.engines.interface import check_crops, join_finite
-from runtime.engines.onnx_cpu.engine import OnnxRuntimeEngine, Precision, count_threads, rewritten
-from runtime.engines.onnx_cpu.graph_cache import GraphCache, GraphKey, cpu_name
+from runtime.engines.onnx_cpu.engine import (
+    GraphLoader,
+    OnnxRuntimeEngine,
+    Precision,
+    count_threads,
+    rewritten,
+)
+from runtime.engines.onnx_cpu.graph_cache import GraphCache
 from runtime.errors import EngineFailed, EngineUnavailable
 from runtime.model.bundle import Bundle
 
@@ -76,33 +83,31 @@ class OpenVinoEngine(OnnxRuntimeEngine):
     def _version(self) -> str:
         return str(_library().__version__).partition("-")[0]
 
-    def _load(self, part: str, precision: Precision) -> Any:
-        if part != "backbone":
-            return super()._load(part, precision)
-        key = GraphKey(
-            digest=self.bundle.digest,
-            part=part,
-            precision=precision,
-            library=f"{NAME} {self._version}, {self.threads}",
-            cpu=cpu_name(),
-        )
-        source, threads = self.bundle.backbone, self.threads
-        compiled: list[_Backbone] = []
+    def _loader(self, part: str, source: Path, precision: Precision) -> GraphLoader:
+        if part == "head":
+            return super()._loader(part, source, precision)
+        library = f"{NAME} {self._version}, {self.threads}"
+        return _BackboneLoader(source, precision, library, self.threads)
 
-        def compile_(graph: Path, weights: str) -> None:
-            compiled.append(_Backbone.compile(rewritten(source, part, precision), threads))
-            graph.write_bytes(compiled[0].export())
-            # The compiled graph contains its weights.
-            (graph.parent / weights).touch()
 
-        kept = self._cache.find(key)
-        if kept is not None:
-            try:
-                return _Backbone.load(kept.read_bytes(), threads)
-            except (EngineFailed, OSError):
-                self._cache.discard(key)
-        self._cache.store(key, compile_)
-        return compiled[0] if compiled else _Backbone.compile(rewritten(source, part, precision), threads)
+@dataclass(frozen=True)
+class _BackboneLoader:
+    """Loader of the backbone; a stored graph contains its weights."""
+
+    source: Path
+    precision: Precision
+    library: str
+    threads: int
+
+    def optimise(self) -> _Backbone:
+        return _Backbone.compile(rewritten(self.source, "backbone", self.precision), self.threads)
+
+    def store(self, graph: Path, weights: str) -> None:
+        graph.write_bytes(self.optimise().export())
+        (graph.parent / weights).touch()
+
+    def load(self, graph: Path) -> _Backbone:
+        return _Backbone.load(graph.read_bytes(), self.threads)
 
 
 class _Backbone:

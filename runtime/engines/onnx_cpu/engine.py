@@ -30,10 +30,11 @@ import logging
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import onnxruntime
@@ -78,6 +79,56 @@ _ERRORS: tuple[type[Exception], ...] = (
     native.NotImplemented,
     native.RuntimeException,
 )
+
+
+class GraphLoader(Protocol):
+    """Optimises one graph of a bundle for the CPU, and stores and loads the result."""
+
+    @property
+    def library(self) -> str:
+        """Library, version and settings that a stored graph depends on."""
+        ...
+
+    def optimise(self) -> Any:
+        """Return the graph, ready to run."""
+        ...
+
+    def store(self, graph: Path, weights: str) -> None:
+        """Write the optimised graph to a path, and its weights beside it under a name."""
+        ...
+
+    def load(self, graph: Path) -> Any:
+        """Return a stored graph, ready to run; raise EngineFailed or OSError if it cannot be loaded."""
+        ...
+
+
+@dataclass(frozen=True)
+class SessionLoader:
+    """Loader of a graph as a session of onnxruntime."""
+
+    part: str
+    source: Path
+    precision: Precision
+    library: str = onnxruntime.__version__
+
+    def optimise(self) -> Any:
+        return _make(rewritten(self.source, self.part, self.precision), self._options())
+
+    def store(self, graph: Path, weights: str) -> None:
+        options = self._options()
+        options.optimized_model_filepath = str(graph)
+        # Weights in a file of their own can be mapped into memory.
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights)
+        options.add_session_config_entry(
+            "session.optimized_model_external_initializers_min_size_in_bytes", str(MIN_EXTERNAL_BYTES)
+        )
+        _make(rewritten(self.source, self.part, self.precision), options)
+
+    def load(self, graph: Path) -> Any:
+        return _make(str(graph), _options(1, optimised=True))
+
+    def _options(self) -> Any:
+        return _options(1, int8=self.part == "backbone" and self.precision == "int8")
 
 
 class OnnxRuntimeEngine:
@@ -176,26 +227,28 @@ class OnnxRuntimeEngine:
         return f"{NAME} {onnxruntime.__version__} on the CPU, {count_threads(self.threads)}{int8}"
 
     def _load(self, part: str, precision: Precision) -> Any:
-        """Return the session of one graph, from the cache of optimised graphs if possible."""
+        """Return one graph, ready to run, from the cache of optimised graphs if possible."""
         source: Path = getattr(self.bundle, part)
+        loader = self._loader(part, source, precision)
         if source.stat().st_size >= MIN_BYTES:
             key = GraphKey(
                 digest=self.bundle.digest,
                 part=part,
                 precision=precision,
-                library=onnxruntime.__version__,
+                library=loader.library,
                 cpu=cpu_name(),
             )
-            kept = self._cache.find(key) or self._cache.store(
-                key, lambda graph, weights: _optimise(source, part, precision, graph, weights)
-            )
+            kept = self._cache.find(key) or self._cache.store(key, loader.store)
             if kept is not None:
                 try:
-                    return _make(str(kept), _options(1, optimised=True))
-                except EngineFailed as error:
+                    return loader.load(kept)
+                except (EngineFailed, OSError) as error:
                     _log.debug("the optimised %s is not used: %s", part, error)
                     self._cache.discard(key)
-        return _make(rewritten(source, part, precision), _graph_options(part, precision))
+        return loader.optimise()
+
+    def _loader(self, part: str, source: Path, precision: Precision) -> GraphLoader:
+        return SessionLoader(part, source, precision)
 
     def _open(self) -> tuple[Any, Any, ThreadPoolExecutor]:
         sessions, helpers = self._sessions, self._helpers
@@ -241,21 +294,6 @@ def rewritten(source: Path, part: str, precision: Precision) -> bytes:
         return quantize_lstms(content) if precision == "int8" else content
     graph = merge_narrow_groups(content)
     return quantize(graph) if precision == "int8" else graph
-
-
-def _optimise(source: Path, part: str, precision: Precision, graph: Path, weights: str) -> None:
-    """Write an optimised graph, and its weights to a file that can be mapped into memory."""
-    options = _graph_options(part, precision)
-    options.optimized_model_filepath = str(graph)
-    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", weights)
-    options.add_session_config_entry(
-        "session.optimized_model_external_initializers_min_size_in_bytes", str(MIN_EXTERNAL_BYTES)
-    )
-    _make(rewritten(source, part, precision), options)
-
-
-def _graph_options(part: str, precision: Precision) -> Any:
-    return _options(1, int8=part == "backbone" and precision == "int8")
 
 
 def _options(threads: int, *, int8: bool = False, optimised: bool = False) -> Any:
