@@ -41,7 +41,7 @@ StreamState = Literal[
     "removed",
 ]
 
-UncertainReason = Literal["no_motion", "turned", "turned_away", "too_small", "dark"]
+UncertainReason = Literal["no_motion", "turned", "turned_away", "too_small", "dark", "no_colour"]
 
 FACE_STATES: frozenset[str] = frozenset(get_args(FaceState))
 SCORED_STATES: frozenset[str] = frozenset({"real", "uncertain", "fake"})
@@ -132,7 +132,7 @@ class VerdictMessage(_Message, frozen=True, kw_only=True, tag="verdict"):
         latency_ms: Time spent on the frame; None only for `stale`, which no frame caused.
         reason: Why the image is the cause of `uncertain`: `no_motion` (a still image, for which temporal
             evidence does not exist), `turned` (a face on its side or upside down), `turned_away` (from the
-            camera), `too_small` or `dark`; None if the score is.
+            camera), `too_small`, `dark` or `no_colour` (a grey image); None if the score is.
 
     Raises:
         ValueError: A value is out of range or not finite, or `p_fake`, `latency_ms` or `reason` contradicts

@@ -16,7 +16,7 @@ from runtime.pipeline.decision import FaceDecision
 from runtime.pipeline.window import FaceWindow
 from streams.faces.crop import Box
 from streams.faces.finder import Face
-from streams.features.picture_quality import measure_brightness
+from streams.features.picture_quality import measure_brightness, measure_chroma
 from streams.features.temporal_residuals import ResidualMeter
 from streams.input.continuity import Spacing
 
@@ -69,9 +69,14 @@ class AnalysedFace:
         Args:
             crop: RGB uint8 `(S, S, 3)`.
         """
-        brightness = measure_brightness(crop)
         self._quality.add(
-            SampleQuality(height=self.box[3], roll=self.roll, yaw=self.yaw, brightness=brightness)
+            SampleQuality(
+                height=self.box[3],
+                roll=self.roll,
+                yaw=self.yaw,
+                brightness=measure_brightness(crop),
+                chroma=measure_chroma(crop),
+            )
         )
 
     def mean_logit(self, pts_s: float, logit: float) -> float:

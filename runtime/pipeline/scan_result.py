@@ -16,7 +16,7 @@ MAX_INTERVAL_S = 1.0
 """Longest interval between two samples, in seconds, that counts as analysed; more is a discontinuity."""
 
 # A window of these has a score, which is no evidence. The others have none.
-QUALITY_REASONS: frozenset[UncertainReason] = frozenset({"turned_away", "too_small", "dark"})
+QUALITY_REASONS: frozenset[UncertainReason] = frozenset({"turned_away", "too_small", "dark", "no_colour"})
 
 ScanState: TypeAlias = Literal[
     "scored", "uncertain", "no_face", "no_motion", "turned", "too_short", "too_slow", "unreadable"

@@ -3,8 +3,8 @@
     quality = measure_quality(crop)
     print(quality.sharpness, quality.brightness)
 
-All are measured on the luma of the middle of the crop, where there is face and little background. A crop has
-a fixed size, so a small face is blurred in it, and the noise of a large one averaged.
+All are measured in the middle of the crop, where there is face and little background. A crop has a fixed
+size, so a small face is blurred in it, and the noise of a large one averaged.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FaceQuality", "measure_blockiness", "measure_brightness", "measure_quality"]
+__all__ = ["FaceQuality", "measure_blockiness", "measure_brightness", "measure_chroma", "measure_quality"]
 
 INSET = 0.15
 """Share of the crop left out on each side."""
@@ -76,10 +76,27 @@ def measure_brightness(crop: NDArray[np.uint8]) -> float:
     return float(cv2.mean(_inner_luma(crop))[0])
 
 
+def measure_chroma(crop: NDArray[np.uint8]) -> float:
+    """Return the mean difference between the largest and the smallest channel of a pixel, 0..255.
+
+    It is 0 for a grey image and about 40 for a face in daylight.
+
+    Args:
+        crop: RGB uint8 `(S, S, 3)`, centred on a face.
+    """
+    red, green, blue = cv2.split(_inner(crop))
+    largest = cv2.max(cv2.max(red, green), blue)
+    smallest = cv2.min(cv2.min(red, green), blue)
+    return float(cv2.mean(cv2.subtract(largest, smallest))[0])
+
+
 def _inner_luma(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(cv2.cvtColor(_inner(crop), cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+def _inner(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
     inset = round(INSET * crop.shape[0])
-    inner = crop[inset : crop.shape[0] - inset, inset : crop.shape[1] - inset]
-    return np.asarray(cv2.cvtColor(inner, cv2.COLOR_RGB2GRAY), np.uint8)
+    return crop[inset : crop.shape[0] - inset, inset : crop.shape[1] - inset]
 
 
 def _sharpness(luma: NDArray[np.float32]) -> float:

@@ -160,19 +160,26 @@ def test_turned_face_has_no_verdict(bundle: Bundle, engine: Engine) -> None:
     assert (accumulator.result("x").state, accumulator.result("x").p_fake) == ("turned", None)
 
 
-def test_dark_face_is_not_judged(bundle: Bundle, engine: Engine) -> None:
-    """A face in the dark is `uncertain`, and so is the video, which keeps its score."""
+def in_the_dark(image: Image) -> Image:
+    return (image // 12).astype(np.uint8)
 
-    def dark(index: int, rng: np.random.Generator) -> Image:
-        return (speaking(index, rng) // 12).astype(np.uint8)
 
-    verdicts, accumulator = run(bundle, engine, dark)
+def without_colour(image: Image) -> Image:
+    return np.repeat(image.mean(axis=-1, keepdims=True), 3, axis=-1).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("change", "reason"), [(in_the_dark, "dark"), (without_colour, "no_colour")])
+def test_poor_picture_is_not_judged(
+    bundle: Bundle, engine: Engine, change: Callable[[Image], Image], reason: str
+) -> None:
+    """A dark or a grey face is `uncertain`, and so is the video, which keeps its score."""
+    verdicts, accumulator = run(bundle, engine, lambda index, rng: change(speaking(index, rng)))
     found = [(verdict.state, verdict.reason) for verdict in verdicts[8:]]
-    assert set(found) == {("uncertain", "dark")}
+    assert set(found) == {("uncertain", reason)}
     result = accumulator.result("x")
-    assert (result.state, result.reason) == ("uncertain", "dark")
+    assert (result.state, result.reason) == ("uncertain", reason)
     assert result.p_fake is not None
-    assert result.to_dict()["reason"] == "dark"
+    assert result.to_dict()["reason"] == reason
 
 
 def test_dark_stretch_does_not_count(bundle: Bundle, engine: Engine) -> None:
@@ -180,7 +187,7 @@ def test_dark_stretch_does_not_count(bundle: Bundle, engine: Engine) -> None:
 
     def flickering(index: int, rng: np.random.Generator) -> Image:
         image = speaking(index, rng)
-        return (image // 12).astype(np.uint8) if 40 <= index < 60 else image
+        return in_the_dark(image) if 40 <= index < 60 else image
 
     verdicts, accumulator = run(bundle, engine, flickering, samples=90)
     result = accumulator.result("x")

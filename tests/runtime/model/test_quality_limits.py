@@ -10,12 +10,13 @@ import pytest
 from runtime.messages import UncertainReason
 from runtime.model.quality_limits import QualityGate, QualityLimits, SampleQuality
 
-GOOD: dict[str, float] = {"height": 120, "roll": 3, "yaw": 8, "brightness": 110}
+GOOD: dict[str, float] = {"height": 120, "roll": 3, "yaw": 8, "brightness": 110, "chroma": 40}
 CASES: list[tuple[UncertainReason, str, float, float, float]] = [
     ("turned", "roll", -175, 47, 44),
     ("turned_away", "yaw", 75, -57, 50),
     ("too_small", "height", 20, 27, 30),
     ("dark", "brightness", 8, 21, 25),
+    ("no_colour", "chroma", 0, 3.2, 4),
 ]
 
 

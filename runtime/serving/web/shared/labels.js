@@ -29,6 +29,7 @@ export const REASON_LABELS = {
   turned_away: "face turned away",
   too_small: "face too small",
   dark: "face too dark",
+  no_colour: "face without colour",
 };
 
 export const STREAM_LABELS = {
