@@ -148,12 +148,11 @@ def refit_temporal(
     return temporal
 
 
-def fit_calibration(scores: Sequence[ClipScores], *, error: float = 0.1) -> Calibration:
+def fit_calibration(scores: Sequence[ClipScores]) -> Calibration:
     """Fit Platt scaling and thresholds on full windows, with equal weight of each video and each class.
 
     Args:
         scores: Scores of held-out clips.
-        error: Allowed false positive rate and false negative rate of the thresholds.
 
     Raises:
         CalibrationError: The scores cannot be calibrated.
@@ -162,7 +161,7 @@ def fit_calibration(scores: Sequence[ClipScores], *, error: float = 0.1) -> Cali
     if len(windows) == 0:
         raise CalibrationError("no clip is long enough for a window; calibrate on clips of video")
     fitted = fit_platt(windows.logit, windows.fake, video_weights(windows.videos))
-    return with_thresholds(fitted, windows.logit, windows.fake, error=error)
+    return with_thresholds(fitted, windows.logit, windows.fake)
 
 
 def _fit_both(

@@ -1,7 +1,7 @@
 """Platt scaling of logits to probabilities at equal priors, and thresholds by error rates.
 
 calibration = fit_platt(logits, fake)
-calibration = with_thresholds(calibration, logits, fake, error=0.1)
+calibration = with_thresholds(calibration, logits, fake)
 p_fake = calibration.p_fake(logit)
 """
 
@@ -76,33 +76,41 @@ def fit_platt(logits: ArrayLike, fake: ArrayLike, weight: ArrayLike | None = Non
 
 
 def with_thresholds(
-    calibration: Calibration, logits: ArrayLike, fake: ArrayLike, *, error: float = 0.1
+    calibration: Calibration,
+    logits: ArrayLike,
+    fake: ArrayLike,
+    *,
+    max_fpr: float = 0.05,
+    max_fnr: float = 0.1,
 ) -> Calibration:
     """Set the thresholds of the verdicts from held-out scores.
 
-    The verdict is `fake` from the threshold where the false positive rate is at most `error`, and never below
-    0.5. It is `real` up to the threshold where the false negative rate is at most `error`, and never above
-    0.5. It is `uncertain` in between: the weaker the model, the wider that range.
+    The verdict is `fake` from the threshold where the false positive rate is at most `max_fpr`, and never
+    below 0.5. It is `real` up to the threshold where the false negative rate is at most `max_fnr`, and never
+    above 0.5. It is `uncertain` in between: the weaker the model, the wider that range. A real person called
+    fake is the worse error, so fewer of them are allowed.
 
     Args:
         calibration: Calibration with scale and offset.
         logits: Uncalibrated logits `(N,)`, finite.
         fake: Labels `(N,)`, true for a fake.
-        error: Allowed false positive rate and false negative rate, 0..0.5.
+        max_fpr: Allowed false positive rate, 0..0.5.
+        max_fnr: Allowed false negative rate, 0..0.5.
 
     Returns:
         The calibration with `threshold_fake`, `threshold_real` and, given 100 real scores, `threshold_fpr1`.
 
     Raises:
         CalibrationError: A class is missing or a logit is not finite.
-        ValueError: `error` is out of its range.
+        ValueError: A rate is out of its range.
     """
-    if not 0 <= error <= 0.5:
-        raise ValueError(f"error must be within 0..0.5, not {error}")
+    for name, rate in (("max_fpr", max_fpr), ("max_fnr", max_fnr)):
+        if not 0 <= rate <= 0.5:
+            raise ValueError(f"{name} must be within 0..0.5, not {rate}")
     z, y, _ = _checked(logits, fake, None)
     p_fake = 0.5 * (1 + np.tanh(0.5 * (z + calibration.offset) / calibration.scale))
-    upper = max(0.5, threshold_at_fpr(p_fake[~y], error))
-    lower = min(0.5, 1.0 - threshold_at_fpr(1.0 - p_fake[y], error))
+    upper = max(0.5, threshold_at_fpr(p_fake[~y], max_fpr))
+    lower = min(0.5, 1.0 - threshold_at_fpr(1.0 - p_fake[y], max_fnr))
     fpr1 = threshold_at_fpr(p_fake[~y], 0.01) if (~y).sum() >= MIN_FOR_FPR1 else None
     return replace(calibration, threshold_fake=upper, threshold_real=lower, threshold_fpr1=fpr1)
 

@@ -99,7 +99,7 @@ def test_threshold_has_at_most_the_given_fpr() -> None:
 
 
 def test_thresholds_keep_their_error_rates_and_widen_for_a_weak_model() -> None:
-    """At most a tenth of each class gets the wrong verdict; a weak model is `uncertain` more often."""
+    """Few scores get the wrong verdict, real ones half as many; a weak model is `uncertain` more often."""
     widths = []
     for scale, overlap in ((1.0, 3.0), (1.0, 0.5)):
         rng = np.random.default_rng(0)
@@ -107,7 +107,8 @@ def test_thresholds_keep_their_error_rates_and_widen_for_a_weak_model() -> None:
         logits = rng.normal(0, 1, 4000) + np.where(fake, overlap, -overlap) * scale
         found = with_thresholds(fit_platt(logits, fake), logits, fake)
         p_fake = np.array([found.p_fake(float(z)) for z in logits])
-        assert np.mean(p_fake[~fake] >= found.threshold_fake) <= 0.1
+        # The score at the threshold may be rounded either way.
+        assert np.sum(p_fake[~fake] >= found.threshold_fake) <= 0.05 * 2000 + 1
         assert np.mean(p_fake[fake] <= found.threshold_real) <= 0.1
         assert found.threshold_real <= 0.5 <= found.threshold_fake
         assert found.threshold_fpr1 is not None
@@ -122,5 +123,5 @@ def test_no_threshold_at_one_percent_fpr_from_fewer_than_a_hundred_real_scores()
     fake = np.arange(198) % 2 == 1
     found = with_thresholds(Calibration(), logits, fake)
     assert found.threshold_fpr1 is None
-    with pytest.raises(ValueError, match="error"):
-        with_thresholds(Calibration(), logits, fake, error=0.7)
+    with pytest.raises(ValueError, match="max_fnr"):
+        with_thresholds(Calibration(), logits, fake, max_fnr=0.7)
