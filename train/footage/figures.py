@@ -63,6 +63,12 @@ class ScannedFootage:
         return np.array([math.nan if r.p_fake is None else r.p_fake for r in self.records], dtype=np.float64)
 
     @property
+    def called_fake(self) -> NDArray[np.bool_]:
+        """Whether the score reaches the threshold of `fake`, and the picture allows a decision, `(N,)`."""
+        judged = np.array([record.state == "scored" for record in self.records], dtype=np.bool_)
+        return judged & (self.p_fake >= self.calibration.threshold_fake)
+
+    @property
     def groups(self) -> list[str]:
         """Groups `(N,)`."""
         return [video.group for video in self.videos]
@@ -206,10 +212,10 @@ def _ratio(records: Sequence[VideoRecord], count: Callable[[VideoRecord], int]) 
 
 
 def _share_of_class(scored: ScannedFootage, fake: bool, config: BootstrapConfig) -> Estimate:
-    """Return the share of the real, or of the fake, videos at or above the threshold of `fake`."""
+    """Return the share of the real, or of the fake, videos that are called fake."""
     part = scored.select(lambda video, _: video.fake == fake)
-    above = part.p_fake >= part.calibration.threshold_fake
-    return bootstrap(mean_score, part.fake, above.astype(np.float64), part.groups, **asdict(config))
+    called = part.called_fake.astype(np.float64)
+    return bootstrap(mean_score, part.fake, called, part.groups, **asdict(config))
 
 
 def _alarms_per_hour(footage: ScannedFootage, config: BootstrapConfig) -> Estimate:

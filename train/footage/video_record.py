@@ -60,7 +60,7 @@ class VideoRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Result of scanning one video with one model.
 
     Args:
-        state: State of the scan; only `scored` has a score.
+        state: State of the scan; only `scored` and `uncertain` have a score.
         p_fake: Calibrated probability of a fake, 0..1.
         seconds: Analysed seconds.
         alarms: Number of times that a face entered the state `fake`, as `unmask monitor` would report it.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -36,6 +38,18 @@ def footage() -> ScannedFootage:
         recorded(None, state="unreadable", seconds=0.0, verdicts=0, luma=None, tone_angle=None),
     ]
     return ScannedFootage(videos=videos, records=records, calibration=Calibration(threshold_fake=0.6))
+
+
+def test_uncertain_video_is_not_called_fake() -> None:
+    """A video whose picture allows no decision counts with its score, but not as called fake."""
+    whole = footage()
+    records = [
+        msgspec.structs.replace(record, state="uncertain") if record.p_fake == 0.8 else record
+        for record in whole.records
+    ]
+    figures = measure_footage(replace(whole, records=records), CONFIG)["pooled"]
+    assert (figures["scored"], figures["fpr"].value, figures["tpr"].value) == (6, 0.0, 0.5)
+    assert figures["auc"].value == pytest.approx(6 / 8)
 
 
 def test_pooled_and_by_set() -> None:
