@@ -214,7 +214,7 @@ def own_niceness() -> int:
 
 
 def set_niceness(niceness: int) -> None:
-    """Give all threads of this process, an actor, a niceness, if its user may.
+    """Set the niceness of all threads of this process, an actor, if its user may.
 
     Ray starts its workers with 15: beside other work on the machine they hardly run.
 
