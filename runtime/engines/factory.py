@@ -21,12 +21,18 @@ if TYPE_CHECKING:
     from streams.faces.detector import Infer
 
 CHOICES = ("auto", "onnxruntime", "openvino", "tensorrt")
+CPU_ENGINES = ("onnxruntime", "openvino")
 
 _log = logging.getLogger(__name__)
 
 
 def open_engine(
-    bundle: Bundle, choice: str = "auto", *, threads: int | None = None, precision: Precision = "fp16"
+    bundle: Bundle,
+    choice: str = "auto",
+    *,
+    threads: int | None = None,
+    precision: Precision = "fp16",
+    gpu: bool = True,
 ) -> Engine:
     """Return the engine for a bundle; it loads inside a `with` block.
 
@@ -38,6 +44,7 @@ def open_engine(
         threads: Threads of onnxruntime and OpenVINO; None for the cores that this process may use, up to
             eight.
         precision: Precision of TensorRT, `fp16` or `fp32`.
+        gpu: Whether `auto` may use a GPU.
 
     Raises:
         EngineUnknown: There is no engine of this name.
@@ -61,19 +68,22 @@ def open_engine(
     on_cpu = OnnxRuntimeEngine(bundle, threads=threads)
     from runtime.engines.fallback import FallbackEngine
 
-    try:
-        on_gpu = TensorRTEngine(bundle, precision=precision)
-    except EngineUnavailable as no_gpu:
+    missing = "without a GPU"
+    if gpu:
         try:
-            int8 = OpenVinoEngine(bundle, threads=threads)
+            on_gpu = TensorRTEngine(bundle, precision=precision)
         except EngineUnavailable as error:
-            reason = f"no TensorRT, {no_gpu.reason}; no OpenVINO, {error.reason}"
-            _log.info("engine: %s (auto: %s)", on_cpu.describe(), reason)
-            return on_cpu
-        _log.info("engine: %s (auto: no TensorRT, %s)", int8.describe(), no_gpu.reason)
-        return FallbackEngine(int8, lambda: on_cpu)
-    _log.info("engine: %s (auto: a GPU and TensorRT are available)", on_gpu.describe())
-    return FallbackEngine(on_gpu, lambda: on_cpu)
+            missing = f"no TensorRT, {error.reason}"
+        else:
+            _log.info("engine: %s (auto: a GPU and TensorRT are available)", on_gpu.describe())
+            return FallbackEngine(on_gpu, lambda: on_cpu)
+    try:
+        int8 = OpenVinoEngine(bundle, threads=threads)
+    except EngineUnavailable as error:
+        _log.info("engine: %s (auto: %s; no OpenVINO, %s)", on_cpu.describe(), missing, error.reason)
+        return on_cpu
+    _log.info("engine: %s (auto: %s)", int8.describe(), missing)
+    return FallbackEngine(int8, lambda: on_cpu)
 
 
 def detector_infer(choice: str = "auto", *, threads: int | None = None) -> Infer:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from runtime.engines.factory import CPU_ENGINES
 from runtime.errors import ClusterLost
 from runtime.fleet.archive.pool import Ended, Event, Finished, Ready, Unusable
 from runtime.fleet.archive.worker import ScannedFile, ScanWorker, WorkerRefused, WorkerSetup
@@ -85,7 +86,7 @@ class ActorKind:
         """Return what such an actor needs."""
         if self.gpu:
             return replace(setup, threads=None)
-        return replace(setup, threads=1, engine="onnxruntime" if setup.engine == "auto" else setup.engine)
+        return replace(setup, threads=1, gpu=False)
 
 
 def count_actors(nodes: Sequence[Node], engine: str) -> dict[ActorKind, int]:
@@ -96,9 +97,9 @@ def count_actors(nodes: Sequence[Node], engine: str) -> dict[ActorKind, int]:
 
     Args:
         nodes: Machines of the cluster.
-        engine: `auto`, `onnxruntime` or `tensorrt`.
+        engine: As for `open_engine`.
     """
-    gpus = 0 if engine == "onnxruntime" else sum(min(node.gpus, node.cpus) for node in nodes)
+    gpus = 0 if engine in CPU_ENGINES else sum(min(node.gpus, node.cpus) for node in nodes)
     cpus = 0 if engine == "tensorrt" else sum(node.cpus for node in nodes) - gpus
     return {ActorKind(gpu=True): gpus, ActorKind(gpu=False): max(0, cpus)}
 

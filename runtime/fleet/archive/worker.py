@@ -27,7 +27,8 @@ class WorkerSetup:
         model: Directory of the bundle; None for the bundled model.
         digest: SHA-256 of the manifest of the bundle in the process that started the scan.
         version: Version of unmask there.
-        engine: `auto`, `onnxruntime` or `tensorrt`.
+        engine: As for `open_engine`.
+        gpu: Whether `auto` may use a GPU.
         threads: CPU threads of the engine; None for all cores.
         max_stills: Frames to keep of each video for the reports; None without reports.
         niceness: Niceness of the command.
@@ -38,6 +39,7 @@ class WorkerSetup:
     digest: str
     version: str
     engine: str
+    gpu: bool = True
     threads: int | None
     max_stills: int | None
     niceness: int = 0
@@ -93,7 +95,9 @@ class ScanWorker:
             bundle = load_bundle(setup.model)
             check_digest(bundle.digest, setup.digest)
             infer = detector_infer(setup.engine)
-            engine = self._stack.enter_context(open_engine(bundle, setup.engine, threads=setup.threads))
+            engine = self._stack.enter_context(
+                open_engine(bundle, setup.engine, threads=setup.threads, gpu=setup.gpu)
+            )
             batcher = self._stack.enter_context(Batcher(engine.features))
         except UnmaskError as error:
             raise WorkerRefused(str(error)) from error

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
+from runtime.engines.factory import CPU_ENGINES
 from runtime.errors import ClusterLost
 from runtime.fleet.archive.worker import WorkerRefused
 from runtime.fleet.cameras.exchange import Batch, Order
@@ -37,9 +38,7 @@ class Slot:
         """Return what a worker here needs."""
         if self.gpu:
             return replace(setup, threads=None)
-        return replace(
-            setup, threads=self.cpus, engine="onnxruntime" if setup.engine == "auto" else setup.engine
-        )
+        return replace(setup, threads=self.cpus, gpu=False)
 
 
 def find_slots(nodes: Sequence[Node], engine: str) -> list[Slot]:
@@ -51,7 +50,7 @@ def find_slots(nodes: Sequence[Node], engine: str) -> list[Slot]:
     """
     slots = []
     for node in nodes:
-        gpus = 0 if engine == "onnxruntime" else min(node.gpus, node.cpus)
+        gpus = 0 if engine in CPU_ENGINES else min(node.gpus, node.cpus)
         if gpus:
             slots += [Slot(node.id, index, node.cpus // gpus, gpu=True) for index in range(gpus)]
         elif node.cpus and engine != "tensorrt":

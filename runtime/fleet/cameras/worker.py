@@ -36,7 +36,8 @@ class FleetSetup:
         model: Directory of the bundle; None for the bundled model.
         digest: SHA-256 of the manifest of the bundle of the head.
         version: Version of unmask of the head.
-        engine: `auto`, `onnxruntime` or `tensorrt`.
+        engine: As for `open_engine`.
+        gpu: Whether `auto` may use a GPU.
         threads: CPU threads of the engine; None for all cores.
         cores_per_camera: Cores that a camera needs; None to measure it.
         thresholds: Thresholds in `hello`; a stream with others publishes its own.
@@ -48,6 +49,7 @@ class FleetSetup:
     digest: str
     version: str
     engine: str
+    gpu: bool = True
     threads: int | None
     cores_per_camera: float | None
     thresholds: Thresholds
@@ -76,7 +78,9 @@ class CameraWorker:
             bundle = load_bundle(setup.model)
             check_digest(bundle.digest, setup.digest)
             infer = detector_infer(setup.engine)
-            engine = self._stack.enter_context(open_engine(bundle, setup.engine, threads=setup.threads))
+            engine = self._stack.enter_context(
+                open_engine(bundle, setup.engine, threads=setup.threads, gpu=setup.gpu)
+            )
             batcher = self._stack.enter_context(Batcher(engine.features))
             self.cores_per_camera = setup.cores_per_camera or measure_cores_per_camera(
                 bundle, engine, batcher, infer

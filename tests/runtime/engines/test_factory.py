@@ -210,6 +210,21 @@ def test_auto_logs_its_choice(bundle: Bundle, caplog: pytest.LogCaptureFixture) 
     assert isinstance(engine, Engine)
 
 
+def test_auto_without_a_gpu_is_the_fastest_engine_of_the_cpu(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Workers of a cluster that have no GPU of their own use what `auto` uses on a machine without one."""
+
+    def found() -> NoReturn:
+        pytest.fail("TensorRT was tried")
+
+    with caplog.at_level(logging.INFO, logger="runtime.engines.factory"):
+        expected = open_engine(bundle, "auto", threads=1).describe()
+        monkeypatch.setattr("runtime.engines.tensorrt.engine.probe", found)
+        assert open_engine(bundle, "auto", threads=1, gpu=False).describe() == expected
+    assert "without a GPU" in caplog.messages[-1]
+
+
 def test_threads_must_be_positive(bundle: Bundle) -> None:
     """0 is refused instead of being taken for the default."""
     with pytest.raises(ValueError, match="at least 1"):
