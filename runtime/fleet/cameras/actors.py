@@ -46,7 +46,7 @@ def find_slots(nodes: Sequence[Node], engine: str) -> list[Slot]:
 
     Args:
         nodes: Its machines; those without a CPU have no place.
-        engine: `auto`, `onnxruntime` or `tensorrt`, for which a machine needs a GPU.
+        engine: As for `open_engine`; with `tensorrt` a machine needs a GPU.
     """
     slots = []
     for node in nodes:
