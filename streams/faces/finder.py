@@ -44,6 +44,7 @@ class DetectionSchedule:
 
     Args:
         every: Run the detector on every n-th frame; faces are followed by optical flow in between.
+        every_late: The same while frames are late, so that the analysis can catch up.
         small_side: Longer side in pixels of the detector's input while all faces are found.
         large_side: Longer side of the input while there is no face or one was missed, and in every
             `large_every`-th detection.
@@ -59,6 +60,7 @@ class DetectionSchedule:
     """
 
     every: int = 3
+    every_late: int = 8
     small_side: int = 320
     large_side: int = 640
     large_every: int = 8
@@ -69,6 +71,8 @@ class DetectionSchedule:
     def __post_init__(self) -> None:
         if min(self.every, self.small_side, self.large_every, self.min_face_height) < 1:
             raise ValueError(f"every value of a detection schedule must be positive: {self}")
+        if self.every_late < self.every:
+            raise ValueError(f"every_late of a detection schedule must be at least `every`: {self}")
         if not self.small_side <= self.large_side <= self.max_side:
             raise ValueError(f"the sides of a detection schedule must increase: {self}")
         if not self.max_reduction > 0:
@@ -108,7 +112,7 @@ class FaceFinder:
         self._tracker = tracker or Tracker()
         self._motion = FaceMotion()
         self._segment: int | None = None
-        self._until_detection = 0
+        self._since_detection: int | None = None
         self._detections = 0
 
     def find(self, frame: Frame) -> list[Face]:
@@ -125,22 +129,28 @@ class FaceFinder:
             self._segment = frame.segment
             self._motion.clear()
             self._tracker.clear()
-            self._until_detection = 0
+            self._since_detection = None
         known = len(self._tracker.tracks)
         self._follow(image)
         tracks = self._tracker.tracks
-        self._until_detection -= 1
         lost = len(tracks) < known or any(track.missed for track in tracks)
-        detected = self._until_detection <= 0 or lost or self._tracker.has_overlap
+        detected = self._is_due(late=frame.late) or lost or self._tracker.has_overlap
         if detected:
             self._tracker.confirm(self._detector.detect(image, self._long_side(image)))
-            self._until_detection = self._schedule.every
+            self._since_detection = 0
             self._detections += 1
         return [
             Face(id=track.id, box=box, score=track.score, detected=detected, roll=track.roll, yaw=track.yaw)
             for track in self._tracker.tracks
             if not track.missed and (box := _visible_part(track.box, image)) is not None
         ]
+
+    def _is_due(self, *, late: bool) -> bool:
+        """Count a frame, and return whether its turn to be searched for faces has come."""
+        if self._since_detection is None:
+            return True
+        self._since_detection += 1
+        return self._since_detection >= (self._schedule.every_late if late else self._schedule.every)
 
     def _long_side(self, image: ReducedFrame) -> int:
         """Return the longer side of the detector's input for the next detection."""

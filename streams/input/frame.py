@@ -44,6 +44,9 @@ class Frame:
     previous: av.VideoFrame | None = None
     """The frame decoded shortly before this one, of the same size and upright; None if there is none."""
 
+    late: bool = False
+    """Whether the analysis of a live source is behind: the frame has waited for it; see `FrameQueue.late`."""
+
     @property
     def pts_s(self) -> float:
         """Return the presentation time in seconds."""

@@ -25,6 +25,7 @@ It sets the slowest analysis that still gives verdicts. With 5 samples per secon
 shortest window of 5 samples is complete if a sample takes less than 0.4 s.
 """
 
+_LATE_S = 0.03  # a sample that waits less is not late
 _ROOM = 4  # for a finite source
 # The analysis of a frame on which the face detector runs may take longer than a sample interval; the next
 # frames take less.
@@ -50,6 +51,7 @@ class FrameQueue(Generic[T]):
         self._cause: BaseException | None = None
         self._dropped = 0
         self._behind = False
+        self._late = False
 
     def set_drops_late(self, drops_late: bool) -> None:
         """Set whether samples that have waited too long are dropped; otherwise `put` waits for room."""
@@ -61,6 +63,11 @@ class FrameQueue(Generic[T]):
     def dropped(self) -> int:
         """Return how many samples were dropped before they were taken."""
         return self._dropped
+
+    @property
+    def late(self) -> bool:
+        """Return whether the sample last taken, of a live source, had to wait for the analysis."""
+        return self._late
 
     @property
     def behind(self) -> bool:
@@ -100,7 +107,8 @@ class FrameQueue(Generic[T]):
             self._changed.wait_for(lambda: self._closed or self._samples, timeout_s)
             if self._samples:
                 self._drop_late()
-                _, sample = self._samples.popleft()
+                put_s, sample = self._samples.popleft()
+                self._late = self._drops_late and self._clock() - put_s > _LATE_S
                 self._changed.notify_all()
                 return sample
             if self._closed:

@@ -233,7 +233,8 @@ class Reader:
         if taken is None:
             return None
         frame, origin = taken
-        return replace(frame, segment=self._continuity.deliver(frame.pts_s, origin))
+        segment = self._continuity.deliver(frame.pts_s, origin)
+        return replace(frame, segment=segment, late=self._queue.late)
 
     def refuse(self) -> None:
         """Count the sample last taken as lost, because its consumer did not analyse it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -82,6 +83,19 @@ def test_a_moving_face_is_followed_between_detections(
     # Relative to the mean offset: the position of the detected box in the drawn head does not matter here.
     wander = np.linalg.norm(offsets - np.mean(offsets, axis=0), axis=1)
     assert wander.max() < 0.1 * 117, wander.round(1)
+
+
+def test_late_frames_are_searched_less_often(
+    detector: CountingDetector, scene: Callable[..., Rgb], make_frame: MakeFrame
+) -> None:
+    """Every eighth late frame is searched; the first frame, and one in which a face is lost, at once."""
+    finder = FaceFinder(detector)
+    searches = []
+    for index in range(19):
+        image = scene() if index == 18 else scene((300, 180))
+        finder.find(replace(make_frame(image, index), late=True))
+        searches.append(len(detector.sides))
+    assert searches == [1] * 8 + [2] * 8 + [3] * 2 + [4]
 
 
 def test_the_detector_input_size_follows_the_schedule(
@@ -238,7 +252,13 @@ def test_crossing_faces_are_never_swapped(
 
 @pytest.mark.parametrize(
     "values",
-    [{"every": 0}, {"small_side": 640, "large_side": 320}, {"large_every": 0}, {"min_face_height": 0}],
+    [
+        {"every": 0},
+        {"every_late": 2},
+        {"small_side": 640, "large_side": 320},
+        {"large_every": 0},
+        {"min_face_height": 0},
+    ],
 )
 def test_an_invalid_schedule_raises(values: dict[str, int]) -> None:
     """Values are checked at construction."""

@@ -60,6 +60,20 @@ def test_the_queue_is_behind_from_two_waiting_samples_until_the_consumer_waits()
     assert seen == [False, True, True, False, True, True, True, False, False, False]
 
 
+@pytest.mark.parametrize("live", [True, False])
+def test_a_sample_that_waited_is_late_if_its_source_is_live(live: bool) -> None:
+    """A finite source waits for its consumer; no sample of it is late."""
+    clock = Clock()
+    frame_queue: FrameQueue[int] = FrameQueue(drops_late=live, clock=clock)
+    seen = []
+    for waited_s in (0.0, 0.02, 0.1, 0.0):
+        frame_queue.put(0)
+        clock.now += waited_s
+        frame_queue.take(0)
+        seen.append(frame_queue.late)
+    assert seen == [False, False, live, False]
+
+
 def test_a_finite_source_waits_for_room() -> None:
     """`put` waits until there is room; none is lost, and `behind` is false."""
     frame_queue: FrameQueue[int] = FrameQueue(drops_late=False)
