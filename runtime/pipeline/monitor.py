@@ -17,13 +17,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
 
 import msgspec
 
 from runtime.config.sources import WatchedSource, unique_names
+from runtime.engines.cpu import Turns, usable_cores
 from runtime.errors import StreamNameTaken, StreamUnknown
 from runtime.messages import BroadcastMessage, HeartbeatMessage, Thresholds
 from runtime.model.bundle import Bundle
@@ -52,12 +53,14 @@ class AnalysisFactory:
         head: Engine for the head.
         batcher: Batcher of the crops of all streams.
         infer: Inference of the face detector.
+        turns: Turns of all streams; as many as there are cores by default.
     """
 
     bundle: Bundle
     head: Head
     batcher: Batcher
     infer: Infer
+    turns: Turns = field(default_factory=lambda: Turns(usable_cores()))
 
     def factory(self, source: WatchedSource) -> Callable[[], StreamAnalysis]:
         """Return a function that makes an analysis for a source."""
@@ -70,6 +73,7 @@ class AnalysisFactory:
                 features=self.batcher,
                 finder=FaceFinder(Detector(self.infer)),
                 verdict_hz=source.rate_hz,
+                turns=self.turns,
                 expiry_s=stall_timeout_s(bundle.sample_hz),
             )
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -172,6 +172,7 @@ class StreamAnalysis:
         finder: Face finder of this stream alone.
         verdict_hz: Verdicts per second of media time and face; None for one per frame.
         max_faces: Largest number of faces analysed in one frame; None for all. Further faces take turns.
+        turns: Entered while this thread computes; see `runtime.engines.cpu.Turns`.
         expiry_s: Age in seconds, from the start of a frame's analysis, above which its score is `stale`.
         clock: Monotonic clock in seconds.
         wall: Unix time in seconds, comparable with `Frame.captured`.
@@ -186,6 +187,7 @@ class StreamAnalysis:
         finder: Finder,
         verdict_hz: float | None = None,
         max_faces: int | None = 8,
+        turns: AbstractContextManager[object] | None = None,
         expiry_s: float = float("inf"),
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
@@ -197,6 +199,7 @@ class StreamAnalysis:
         self._head = head
         self._features = features
         self._announce = features.announce if isinstance(features, SharedFeatureExtractor) else nullcontext
+        self._turns = turns or nullcontext()
         self._finder = finder
         self._repeats = Repeats()
         self._repeated = False
@@ -246,13 +249,18 @@ class StreamAnalysis:
         Raises:
             EngineFailed: The engine failed; there is no verdict then.
         """
-        with self._announce():
-            observed = self.observe(frame)
+        with ExitStack() as request:
+            with self._turns:
+                # Not before: the batches of others would wait for a request that waits for its turn.
+                request.enter_context(self._announce())
+                observed = self.observe(frame)
             self._crops = {face.id: crop for face, crop in zip(observed.faces, observed.crops, strict=True)}
             started = self._clock()
             crops = observed.backbone_crops
             features = self._features.features(crops) if len(crops) else None
-        return self.score(observed, features, backbone_ms=1e3 * (self._clock() - started))
+        backbone_ms = 1e3 * (self._clock() - started)
+        with self._turns:
+            return self.score(observed, features, backbone_ms=backbone_ms)
 
     def observe(self, frame: Frame) -> ObservedFrame:
         """Find and crop the faces of the next frame.
