@@ -36,6 +36,9 @@ logger = logging.getLogger(__name__)
 PROBE_S = 20.0
 AUTH_MODE = "RAY_AUTH_MODE"
 NICENESS = "RAY_worker_niceness"
+# Ray's threads occupy all heaps of the C library. Without this limit the thread that decodes a file gets
+# another heap than that of the file before, and memory is not used again. Processes read it at their start.
+ARENAS, MAX_ARENAS = "MALLOC_ARENA_MAX", "2"
 CONNECT_S = 3.0
 WATCH_S = 1.0
 # Consecutive failures to reach the cluster after which it has stopped.
@@ -322,6 +325,7 @@ def _connect(ray: Any, found: str | None, given: str | None, cpus: int) -> str:
     if found is None:
         logger.info("starting Ray on this machine")
         os.environ.setdefault(NICENESS, str(own_niceness()))
+        os.environ.setdefault(ARENAS, MAX_ARENAS)
         options |= {
             "address": LOCAL,
             "num_cpus": cpus,
