@@ -49,7 +49,20 @@ def test_contacts_no_other_host(
     environment |= {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
     command = [str(face_video) if argument == "VIDEO" else argument for argument in arguments]
     outcome = subprocess.run(
-        [strace, "-f", "--seccomp-bpf", "-qq", "-e", WATCHED, "-o", trace, sys.executable, "-m", "unmask", *command],
+        [
+            strace,
+            "-f",
+            "--seccomp-bpf",
+            "-qq",
+            "-e",
+            WATCHED,
+            "-o",
+            trace,
+            sys.executable,
+            "-m",
+            "unmask",
+            *command,
+        ],
         cwd=ROOT,
         env=environment,
         capture_output=True,

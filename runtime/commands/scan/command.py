@@ -16,7 +16,7 @@ from runtime.fleet.archive.finished import FinishedFiles, read_finished
 from runtime.fleet.archive.pool import WorkerPool
 from runtime.fleet.archive.processes import ProcessPool
 from runtime.fleet.archive.scan import ArchiveEvents, ArchiveScan
-from runtime.fleet.archive.worker import WorkerSetup
+from runtime.fleet.archive.worker import ScanSetup
 from runtime.fleet.cluster import open_cluster, own_niceness
 from runtime.messages import Thresholds
 from runtime.model.bundle import Bundle, load_bundle
@@ -107,7 +107,7 @@ def _scan_with_workers(
     files: Sequence[Path], outcome: ScanOutcome, bundle: Bundle, options: ScanOptions
 ) -> None:
     """Scan the files with processes of this machine or actors of a cluster."""
-    setup = WorkerSetup(
+    setup = ScanSetup(
         folder=Path.cwd(),
         model=options.model,
         digest=bundle.digest,

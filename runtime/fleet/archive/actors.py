@@ -14,8 +14,9 @@ from typing import Any, Self
 from runtime.engines.factory import CPU_ENGINES
 from runtime.errors import ClusterLost
 from runtime.fleet.archive.pool import Ended, Event, Finished, Ready, Unusable
-from runtime.fleet.archive.worker import ScannedFile, ScanWorker, WorkerRefused, WorkerSetup
+from runtime.fleet.archive.worker import ScannedFile, ScanSetup, ScanWorker
 from runtime.fleet.cluster import Cluster, Node, own_host, set_niceness
+from runtime.fleet.loaded_model import WorkerRefused
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class ScanActor:
         setup: What the scan needs.
     """
 
-    def __init__(self, setup: WorkerSetup) -> None:
+    def __init__(self, setup: ScanSetup) -> None:
         set_niceness(setup.niceness)
         self._setup = setup
         self._worker: ScanWorker | None = None
@@ -82,7 +83,7 @@ class ActorKind:
 
     gpu: bool
 
-    def setup(self, setup: WorkerSetup) -> WorkerSetup:
+    def setup(self, setup: ScanSetup) -> ScanSetup:
         """Return what such an actor needs."""
         if self.gpu:
             return replace(setup, threads=None)
@@ -113,7 +114,7 @@ class ActorPool:
         files: Number of files, beyond which no actor is needed.
     """
 
-    def __init__(self, cluster: Cluster, setup: WorkerSetup, files: int) -> None:
+    def __init__(self, cluster: Cluster, setup: ScanSetup, files: int) -> None:
         self._cluster = cluster
         self._ray = cluster.ray
         self._setup = setup

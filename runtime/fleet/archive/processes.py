@@ -14,7 +14,8 @@ from typing import Self
 
 from runtime.child_process import begin_child
 from runtime.fleet.archive.pool import Ended, Event, Finished, Ready, Unusable
-from runtime.fleet.archive.worker import ScanWorker, WorkerRefused, WorkerSetup
+from runtime.fleet.archive.worker import ScanSetup, ScanWorker
+from runtime.fleet.loaded_model import WorkerRefused
 
 MAX_FAILED_STARTS = 3
 JOIN_S = 2.0
@@ -28,7 +29,7 @@ class ProcessPool:
         processes: Number of processes.
     """
 
-    def __init__(self, setup: WorkerSetup, processes: int) -> None:
+    def __init__(self, setup: ScanSetup, processes: int) -> None:
         self._setup = setup
         self._processes = processes
         # Spawned, not forked: threads of FFmpeg and onnxruntime do not survive a fork.
@@ -125,7 +126,7 @@ class _Worker:
 
 
 def _work(
-    lifeline: connection.Connection, pipe: connection.Connection, setup: WorkerSetup, number: int
+    lifeline: connection.Connection, pipe: connection.Connection, setup: ScanSetup, number: int
 ) -> None:
     """Scan the files that come through a pipe; the program of the process."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -10,10 +10,10 @@ from typing import Any, Literal, TypeAlias
 
 from runtime.engines.factory import CPU_ENGINES
 from runtime.errors import ClusterLost
-from runtime.fleet.archive.worker import WorkerRefused
 from runtime.fleet.cameras.exchange import Batch, Order
 from runtime.fleet.cameras.worker import CameraWorker, FleetSetup
 from runtime.fleet.cluster import Cluster, Node, own_host, set_niceness
+from runtime.fleet.loaded_model import WorkerRefused
 
 logger = logging.getLogger(__name__)
 

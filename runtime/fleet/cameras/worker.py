@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 from msgspec.structs import replace
 
-from runtime.engines.factory import detector_infer, open_engine
 from runtime.errors import UnmaskError
-from runtime.fleet.archive.worker import WorkerRefused, check_digest, check_version
 from runtime.fleet.cameras.exchange import BATCH_S, LEASE_S, Assignment, Batch, Order
 from runtime.fleet.cameras.measurement import measure_cores_per_camera
+from runtime.fleet.loaded_model import ModelSetup, WorkerRefused, load_model
 from runtime.messages import BroadcastMessage, HeartbeatMessage, StreamHealth, Thresholds, VerdictMessage
-from runtime.model.bundle import load_bundle
-from runtime.pipeline.batcher import Batcher
 from runtime.pipeline.monitor import AnalysisFactory, Monitor
 
 MAX_MESSAGES = 8192
@@ -28,32 +23,16 @@ CHECK_S = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class FleetSetup:
-    """Settings of every worker of a fleet; sent to other machines.
+class FleetSetup(ModelSetup):
+    """Settings of every worker of a fleet.
 
     Args:
-        folder: Working directory to which relative paths refer.
-        model: Directory of the bundle; None for the bundled model.
-        digest: SHA-256 of the manifest of the bundle of the head.
-        version: Version of unmask of the head.
-        engine: As for `open_engine`.
-        gpu: Whether `auto` may use a GPU.
-        threads: CPU threads of the engine; None for all cores.
         cores_per_camera: Cores that a camera needs; None to measure it.
         thresholds: Thresholds in `hello`; a stream with others publishes its own.
-        niceness: Niceness of the command.
     """
 
-    folder: Path
-    model: Path | None
-    digest: str
-    version: str
-    engine: str
-    gpu: bool = True
-    threads: int | None
     cores_per_camera: float | None
     thresholds: Thresholds
-    niceness: int = 0
 
 
 class CameraWorker:
@@ -68,27 +47,18 @@ class CameraWorker:
     """
 
     def __init__(self, setup: FleetSetup, *, clock: Callable[[], float] = time.monotonic) -> None:
-        with suppress(OSError):
-            os.chdir(setup.folder)
-        check_version(setup.version)
         self._setup = setup
         self._clock = clock
         self._stack = ExitStack()
+        model = load_model(setup, self._stack)
         try:
-            bundle = load_bundle(setup.model)
-            check_digest(bundle.digest, setup.digest)
-            infer = detector_infer(setup.engine)
-            engine = self._stack.enter_context(
-                open_engine(bundle, setup.engine, threads=setup.threads, gpu=setup.gpu)
-            )
-            batcher = self._stack.enter_context(Batcher(engine.features))
             self.cores_per_camera = setup.cores_per_camera or measure_cores_per_camera(
-                bundle, engine, batcher, infer
+                model.bundle, model.engine, model.batcher, model.infer
             )
         except UnmaskError as error:
             raise WorkerRefused(str(error)) from error
-        self._analyses = AnalysisFactory(bundle, engine, batcher, infer)
-        self.engine = engine.describe()
+        self._analyses = AnalysisFactory(model.bundle, model.engine, model.batcher, model.infer)
+        self.engine = model.engine.describe()
         # Guards the assignments and the messages.
         self._lock = threading.RLock()
         self._assigned: dict[str, Assignment] = {}
@@ -99,7 +69,9 @@ class CameraWorker:
         self._generation = 0
         self._asked_at = clock()
         self._closing = threading.Event()
-        self._monitor = self._stack.enter_context(Monitor(sample_hz=bundle.sample_hz, publish=self._publish))
+        self._monitor = self._stack.enter_context(
+            Monitor(sample_hz=model.bundle.sample_hz, publish=self._publish)
+        )
         self._watchdog = threading.Thread(target=self._watch_head, name="lease", daemon=True)
         self._watchdog.start()
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from runtime.config.sources import WatchedSource
-from runtime.fleet.archive.worker import WorkerRefused
 from runtime.fleet.cameras.exchange import LEASE_S, Assignment, Batch, Order, sendable
 from runtime.fleet.cameras.worker import CameraWorker, FleetSetup
+from runtime.fleet.loaded_model import WorkerRefused
 from runtime.messages import BroadcastMessage, StreamMessage, Thresholds, VerdictMessage
 from runtime.model.bundle import load_bundle
 from runtime.version import version
