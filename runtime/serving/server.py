@@ -62,6 +62,8 @@ SEND_BUFFER_BYTES = 32 * 1024
 OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 # Connections that wait in the kernel until they are accepted.
 LISTEN_BACKLOG = 128
+# Steps of the event loop from the acceptance of a connection until it is made.
+ACCEPT_STEPS = 3
 # Attempts to find a port that is free on every address of a host name.
 PORT_ATTEMPTS = 20
 # WebSocket clients that may be about to present a token in their first message; so few that others have room.
@@ -411,6 +413,13 @@ def _accept_errors(refusals: RefusalLog) -> Iterator[None]:
 
 
 async def _close(listener: WebSocketServer, connections: _Connections) -> None:
+    # A connection that has just been accepted is made first: asyncio's closed server would not know it, and
+    # Python 3.11 would leave its socket open. Proactor event loops cannot stop to accept without closing.
+    with suppress(NotImplementedError):
+        for listening in listener.sockets:
+            asyncio.get_running_loop().remove_reader(listening)
+    for _ in range(ACCEPT_STEPS):
+        await asyncio.sleep(0)
     listener.close()
     try:
         async with asyncio.timeout(CLOSE_TIMEOUT_S):

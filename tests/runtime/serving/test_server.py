@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import http.client
 import json
 import socket
 import threading
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from typing import Any
@@ -377,6 +379,23 @@ def test_any_free_port_is_the_same_on_all_addresses(monkeypatch: pytest.MonkeyPa
     with serve_in_thread(make_broadcaster(), host="two.test", port=0) as server:
         for address in ("127.0.0.1", "127.0.0.2"):
             socket.create_connection((address, server.port), timeout=TIMEOUT_S).close()
+
+
+@pytest.mark.parametrize("steps", range(5))
+def test_a_connection_during_the_shutdown_is_closed(steps: int) -> None:
+    """Wherever the shutdown interrupts its acceptance, no socket is left open, which would be a warning."""
+
+    async def scenario() -> None:
+        async with serve(make_broadcaster(), port=0) as server:
+            with socket.create_connection((server.host, server.port)):
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run(scenario)
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []
 
 
 def test_a_malformed_origin_is_an_error_at_the_start() -> None:
