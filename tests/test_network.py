@@ -14,7 +14,7 @@ from typing import NoReturn
 import pytest
 
 ROOT = Path(__file__).parent.parent
-WATCHED = "trace=connect,sendto,sendmsg,sendmmsg"
+STRACE_OPTIONS = ("-f", "--seccomp-bpf", "-qq", "-e", "trace=connect,sendto,sendmsg,sendmmsg", "-o")
 # Addresses of the loopback interface.
 LOOPBACK = re.compile(r'inet_addr\("127\.|inet_pton\(AF_INET6, "::1"')
 
@@ -49,20 +49,7 @@ def test_contacts_no_other_host(
     environment |= {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
     command = [str(face_video) if argument == "VIDEO" else argument for argument in arguments]
     outcome = subprocess.run(
-        [
-            strace,
-            "-f",
-            "--seccomp-bpf",
-            "-qq",
-            "-e",
-            WATCHED,
-            "-o",
-            trace,
-            sys.executable,
-            "-m",
-            "unmask",
-            *command,
-        ],
+        [strace, *STRACE_OPTIONS, trace, sys.executable, "-m", "unmask", *command],
         cwd=ROOT,
         env=environment,
         capture_output=True,
@@ -96,7 +83,7 @@ timm.create_model("resnet18", pretrained=False, num_classes=0)
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     environment |= {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     outcome = subprocess.run(
-        [strace, "-f", "--seccomp-bpf", "-qq", "-e", WATCHED, "-o", trace, sys.executable, "-c", script],
+        [strace, *STRACE_OPTIONS, trace, sys.executable, "-c", script],
         cwd=ROOT,
         env=environment,
         capture_output=True,

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from runtime.engines.cpu import Turns
+from tests.support.waiting import wait_for
 
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition that must come true."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+LIMIT_S = 10.0
 
 
 def test_turns_are_given_in_order_to_as_many_threads_as_allowed() -> None:
@@ -26,10 +21,13 @@ def test_turns_are_given_in_order_to_as_many_threads_as_allowed() -> None:
     leave = [threading.Event() for _ in range(6)]
     threads: list[threading.Thread] = []
 
+    def has_entered(count: int) -> bool:
+        return len(entered) >= count
+
     def work(number: int) -> None:
         with turns:
             entered.append(number)
-            assert leave[number].wait(10)
+            assert leave[number].wait(LIMIT_S)
 
     for number in range(6):
         threads.append(threading.Thread(target=work, args=(number,)))
@@ -38,11 +36,11 @@ def test_turns_are_given_in_order_to_as_many_threads_as_allowed() -> None:
         time.sleep(0.02)
     for number in range(6):
         expected = list(range(min(number + 2, 6)))
-        wait_until(lambda expected=expected: len(entered) >= len(expected))  # type: ignore[misc]
+        wait_for(partial(has_entered, len(expected)), LIMIT_S)
         assert entered == expected
         leave[number].set()
     for thread in threads:
-        thread.join(10)
+        thread.join(LIMIT_S)
     assert entered == list(range(6))
 
 
@@ -66,10 +64,10 @@ def test_a_turn_is_passed_on_and_cannot_be_overtaken() -> None:
     with turns:
         other = threading.Thread(target=enter)
         other.start()
-        wait_until(lambda: len(turns._waiting) == 1)
+        wait_for(lambda: len(turns._waiting) == 1, LIMIT_S)
     with turns:
         order.append("first")
-    other.join(10)
+    other.join(LIMIT_S)
     assert order == ["other", "first"]
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
@@ -30,8 +30,7 @@ from runtime.messages import BroadcastMessage, StreamMessage, Thresholds, Verdic
 from runtime.model.bundle import load_bundle
 from runtime.version import version
 from streams.input.source import parse_source
-
-T = TypeVar("T")
+from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[3]
 CAMERAS = 4
@@ -94,15 +93,6 @@ def process_of(title: str) -> int | None:
         except OSError:
             continue
     return None
-
-
-def wait_for(condition: Callable[[], T]) -> T:
-    """Return the first true value of a condition."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not (value := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return value
 
 
 def test_scan_with_a_killed_worker(
@@ -306,7 +296,7 @@ address = "demo"
     command = [sys.executable, "-m", "unmask", "fleet", str(file), "--address", nodes.address]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as fleet:
         try:
-            worker = wait_for(lambda: process_of("ray::CameraActor.exchange"))
+            worker = wait_for(lambda: process_of("ray::CameraActor.exchange"), PATIENCE_S)
             nodes.cluster.head_node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
             _, err = fleet.communicate(timeout=PATIENCE_S)
         finally:
@@ -314,7 +304,7 @@ address = "demo"
     assert fleet.returncode == 2, err
     assert err.splitlines()[-1] == f"unmask: {ClusterLost(nodes.address)}"
     assert "Traceback" not in err
-    wait_for(lambda: not Path(f"/proc/{worker}").exists())
+    wait_for(lambda: not Path(f"/proc/{worker}").exists(), PATIENCE_S)
 
 
 def test_no_cluster(small_bundle: Path, clip: Path) -> None:

@@ -26,6 +26,7 @@ from runtime.uploads.service import UploadService
 from tests.support.axe import serious_faults
 from tests.support.browser import Browser, Page
 from tests.support.nginx import missing_programs, nginx
+from tests.support.waiting import wait_for
 from tests.support.wire import make_broadcaster
 
 MAX_BYTES = 8 * 1024**2
@@ -149,9 +150,9 @@ def test_a_client_that_leaves_while_it_uploads(server: Server, folder: Path) -> 
     with socket.create_connection(("127.0.0.1", server.port), timeout=TIMEOUT_S) as client:
         head = "POST /scans/?name=cut.mp4 HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100000\r\n\r\n"
         client.sendall(head.encode() + bytes(5000))
-        wait_until(lambda: any(path.stat().st_size for path in folder.glob("*/*/cut.mp4")))
-    wait_until(lambda: not list(folder.glob("*/*/cut.mp4")))
-    wait_until(lambda: json.loads(request(server, "GET", "/scans/")[2])["active"] == 0)
+        wait_for(lambda: any(path.stat().st_size for path in folder.glob("*/*/cut.mp4")), TIMEOUT_S)
+    wait_for(lambda: not list(folder.glob("*/*/cut.mp4")), TIMEOUT_S)
+    wait_for(lambda: json.loads(request(server, "GET", "/scans/")[2])["active"] == 0, TIMEOUT_S)
 
 
 def test_the_right_to_send_is_needed(small_bundle: Path, tmp_path: Path) -> None:
@@ -166,14 +167,6 @@ def test_the_right_to_send_is_needed(small_bundle: Path, tmp_path: Path) -> None
                 assert request(server, "POST", "/scans/?name=a.mp4", b"x", **headers)[0] == status
                 assert request(server, "DELETE", "/scans/x", None, **headers)[0] == status
         assert list(tmp_path.rglob("*.mp4")) == []
-
-
-def wait_until(condition: Any) -> None:
-    """Wait until a condition holds."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def choose(page: Page, path: Path) -> None:
