@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import importlib
 import io
 import json
 import logging
@@ -164,7 +165,8 @@ def begin_search(address: str | None) -> None:
     """
     if address != LOCAL and find_spec("ray") is not None:
         wanted, mode = _wanted(address), os.environ.get(AUTH_MODE)
-        _begun[wanted, mode] = _start_probe(wanted, mode)
+        if (wanted, mode) not in _begun:
+            _begun[wanted, mode] = _start_probe(wanted, mode)
 
 
 @contextlib.contextmanager
@@ -182,9 +184,12 @@ def open_cluster(address: str | None, *, cpus: int | None = None) -> Iterator[Cl
     """
     if find_spec("ray") is None:
         raise ExtraMissing("a cluster", "ray", "fleet")
-    found = None if address == LOCAL else _find(_wanted(address), address)
-    # After the search, because Ray reads the mode of authentication when it is imported.
+    if address != LOCAL:
+        _check_address(_wanted(address), address)
+    begin_search(address)
+    # The import takes half a second, as does the search meanwhile.
     ray = _import_ray()
+    found = None if address == LOCAL else _find(_wanted(address), address)
     # Ray prints messages of the cluster to standard output, where the JSON lines are.
     with contextlib.redirect_stdout(_Discarded()):
         with _own_signal_handlers():
@@ -248,12 +253,21 @@ def _import_ray() -> Any:
     return ray
 
 
-def _find(wanted: str, given: str | None) -> str | None:
-    """Return the address of a cluster that answers and runs the same versions; None if there is none yet."""
+def _check_address(wanted: str, given: str | None) -> None:
     if "://" in wanted:
         raise ClusterUnreachable(given, "addresses of Ray's client are not supported")
     if wanted != "auto" and not _answers(wanted, CONNECT_S):
         raise ClusterUnreachable(wanted, "no Ray cluster answers")
+
+
+def _read_mode_again() -> None:
+    """Let Ray read its mode of authentication, which it does when it is imported, once more."""
+    # Private, like the functions of the search; Ray has no other way after its import.
+    importlib.import_module("ray._raylet").Config.initialize("")
+
+
+def _find(wanted: str, given: str | None) -> str | None:
+    """Return the address of a cluster that answers and runs the same versions; None if there is none yet."""
     found: list[str] | None = None
     reason: str | None = None
     for mode in (os.environ.get(AUTH_MODE), "token"):
@@ -264,8 +278,9 @@ def _find(wanted: str, given: str | None) -> str | None:
         if given is None and wanted == "auto":
             return None
         raise ClusterUnreachable(wanted, reason or "no Ray cluster answers")
-    if mode is not None:
+    if mode is not None and mode != os.environ.get(AUTH_MODE):
         os.environ[AUTH_MODE] = mode
+        _read_mode_again()
     address, *versions = found
     own = [metadata.version("ray"), platform.python_version()]
     if versions != own:
