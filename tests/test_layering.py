@@ -191,7 +191,7 @@ def test_pyav_is_loaded_before_opencv() -> None:
     """In the other order FFmpeg crashes when it opens a screen, in the X11 libraries that OpenCV contains."""
     script = """
 import sys
-import runtime.commands.monitor
+import runtime.commands.monitor.run
 names = list(sys.modules)
 assert names.index("av._core") < names.index("cv2"), "OpenCV was loaded first"
 """

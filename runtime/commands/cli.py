@@ -210,7 +210,7 @@ def monitor(
     """
     _handle_signals_while_loading()
     try:
-        from runtime.commands.monitor import run_monitor
+        from runtime.commands.monitor.run import run_monitor
         from runtime.commands.setup.arguments import given_settings
         from runtime.commands.setup.options import MonitorSetup
 
@@ -333,7 +333,7 @@ def fleet(
     """
     _handle_signals_while_loading()
     try:
-        from runtime.commands.fleet import run_fleet
+        from runtime.commands.monitor.fleet import run_fleet
 
         return run_fleet(file, address)
     except KeyboardInterrupt:

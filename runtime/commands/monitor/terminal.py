@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 
 # Loggers whose messages are shown from INFO on; all others are shown from WARNING on.
 INFO_LOGGERS = (
-    "runtime.commands.terminal",
+    "runtime.commands.monitor.terminal",
     "runtime.commands.console",
-    "runtime.commands.source_control",
+    "runtime.commands.monitor.source_control",
     "runtime.serving.certificate",
     "runtime.pipeline.stream_thread",
     "runtime.fleet",

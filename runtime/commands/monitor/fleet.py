@@ -7,11 +7,11 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-# Before any module that loads OpenCV; see `runtime.commands.monitor`.
+# Before any module that loads OpenCV; see `runtime.commands.monitor.run`.
 import av  # noqa: F401
 
 from runtime.client_messages import AddSource, RemoveSource, RenameSource
-from runtime.commands.monitor import (
+from runtime.commands.monitor.run import (
     Control,
     MonitorRun,
     Receivers,

@@ -22,11 +22,11 @@ from typing import Protocol
 # when it opens a screen.
 import av  # noqa: F401
 
+from runtime.commands.monitor.source_control import SourceControl
+from runtime.commands.monitor.terminal import Terminal
 from runtime.commands.options import UserError, complain
 from runtime.commands.setup.options import MonitorOptions, MonitorSetup
 from runtime.commands.setup.sources import check_sources
-from runtime.commands.source_control import SourceControl
-from runtime.commands.terminal import Terminal
 from runtime.config.model import ThresholdsConfig
 from runtime.engines.factory import detector_infer, open_engine
 from runtime.errors import ConfigInvalid

@@ -1,0 +1,1 @@
+"""The commands that watch live video: `unmask monitor` and `unmask fleet`."""
