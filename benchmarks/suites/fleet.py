@@ -19,10 +19,11 @@ from benchmarks.harness.errors import HelperFailed, SettingInvalid
 from benchmarks.helpers.server_thread import serve_in_thread
 from benchmarks.helpers.subscribers import Subscribers
 from runtime.config.sources import WatchedSource
-from runtime.fleet.cameras.actors import Answered, CameraActor, CameraActors, Slot, Started
+from runtime.fleet.cameras.actors import CameraActor, CameraActors
 from runtime.fleet.cameras.exchange import BATCH_S, Assignment, Batch, Order
 from runtime.fleet.cameras.head import FleetMonitor
 from runtime.fleet.cameras.worker import FleetSetup
+from runtime.fleet.cameras.workers import Answered, Slot, Started
 from runtime.fleet.cluster import Cluster, Node, open_cluster
 from runtime.messages import (
     BroadcastMessage,

@@ -58,6 +58,15 @@ def monitor(
     ] = None,
     model: Model = None,
     engine: Engine = "auto",
+    jobs: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Share the sources between N processes, for more cameras than one can watch; without "
+            "live frames and outputs that need them.",
+        ),
+    ] = 1,
     rate: Annotated[
         float | None,
         typer.Option(
@@ -210,7 +219,7 @@ def monitor(
     """
     _handle_signals_while_loading()
     try:
-        from runtime.commands.monitor.run import run_monitor
+        from runtime.commands.monitor.command import run_monitor
         from runtime.commands.setup.arguments import given_settings
         from runtime.commands.setup.options import MonitorSetup
 

@@ -242,6 +242,7 @@ class MonitorConfig(_Section, frozen=True, kw_only=True):
     Args:
         model: Directory of the bundle; None for the bundled model.
         engine: `auto`, `onnxruntime`, `openvino` or `tensorrt`.
+        jobs: Processes that watch the sources, for `unmask monitor`; with 1 the program itself does.
         rate: Verdicts per second and face; None for one per sample.
         thresholds: Thresholds of all streams without their own; None for the model's.
         duration: Time in seconds after which to stop; None to run until the sources end.
@@ -254,6 +255,7 @@ class MonitorConfig(_Section, frozen=True, kw_only=True):
 
     model: Path | None = None
     engine: Literal["auto", "onnxruntime", "openvino", "tensorrt"] = "auto"
+    jobs: PositiveCount = 1
     rate: Positive | None = None
     thresholds: ThresholdsConfig | None = None
     duration: Positive | None = None

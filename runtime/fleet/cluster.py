@@ -93,6 +93,8 @@ class Cluster:
         address: Address of the cluster.
     """
 
+    advice = "let another machine join the cluster"
+
     def __init__(self, ray: Any, address: str) -> None:
         self.ray = ray
         self.address = address

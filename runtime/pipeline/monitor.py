@@ -189,6 +189,11 @@ class Monitor:
         """Whether every source has failed and will not be tried again."""
         return all(stream.failed for stream in self._streams)
 
+    @property
+    def finished_streams(self) -> dict[str, bool]:
+        """Names of the sources that have ended or failed, each with whether it has failed."""
+        return {stream.source.name: stream.failed for stream in self._streams if stream.finished}
+
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until the monitor has finished.
 

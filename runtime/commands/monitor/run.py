@@ -1,4 +1,4 @@
-"""The command `unmask monitor`: engine, batcher, terminal, recording, server and monitor in nested contexts.
+"""One run of `unmask monitor` or `unmask fleet`: terminal, outputs, server and watching in nested contexts.
 
 A signal, the end of all sources, the end of `--duration` or an error ends the run; the contexts are then left
 in reverse order.
@@ -22,21 +22,16 @@ from typing import Protocol
 # when it opens a screen.
 import av  # noqa: F401
 
-from runtime.commands.monitor.source_control import SourceControl
 from runtime.commands.monitor.terminal import Terminal
 from runtime.commands.options import UserError, complain
 from runtime.commands.setup.options import MonitorOptions, MonitorSetup
-from runtime.commands.setup.sources import check_sources
 from runtime.config.model import ThresholdsConfig
-from runtime.engines.factory import detector_infer, open_engine
 from runtime.errors import ConfigInvalid
 from runtime.messages import BroadcastMessage, HelloMessage, Thresholds
-from runtime.model.bundle import Bundle, load_bundle
+from runtime.model.bundle import Bundle
 from runtime.outputs.group import OutputGroup
 from runtime.outputs.jsonl import STDOUT
 from runtime.outputs.standard_error import StandardError
-from runtime.pipeline.batcher import Batcher
-from runtime.pipeline.monitor import AnalysisFactory, Monitor
 from runtime.pipeline.stream_thread import FrameSink, ScoredFrame
 from runtime.serving.broadcaster import Broadcaster, Sink, new_session
 from runtime.serving.http.exchange import Route
@@ -165,54 +160,8 @@ def thresholds_of(options: MonitorOptions, bundle: Bundle) -> Thresholds:
     )
 
 
-def run_monitor(setup: MonitorSetup) -> int:
-    """Watch sources and serve the verdicts until a signal, the end of all sources or of the duration.
-
-    Args:
-        setup: Where the options come from; SIGHUP reads them again.
-
-    Returns:
-        Exit code: 2 if no source can be read, else 0.
-
-    Raises:
-        UnmaskError: The configuration, the model, the engine, the address or an output cannot be used.
-        UserError: A value cannot be used.
-    """
-    options = load_options(setup)
-    bundle = load_bundle(options.config.model)
-    infer = detector_infer(options.config.engine)
-    with (
-        StandardError() as output,
-        open_engine(bundle, options.config.engine) as engine,
-        Batcher(engine.features) as batcher,
-    ):
-        analyses = AnalysisFactory(bundle, engine, batcher, infer)
-        check_sources(options, bundle)
-        thresholds = thresholds_of(options, bundle)
-
-        def watch(receivers: Receivers) -> tuple[Watching, Control]:
-            monitor = Monitor(
-                sample_hz=bundle.sample_hz,
-                publish=receivers.publish,
-                on_change=receivers.on_change,
-                on_frame=receivers.on_frame,
-                keep=receivers.keep,
-            )
-            return monitor, SourceControl(monitor, options, analyses, thresholds)
-
-        run = RunSetup(
-            setup=setup,
-            options=options,
-            bundle=bundle,
-            thresholds=thresholds,
-            engine=engine.describe,
-            watch=watch,
-        )
-        return asyncio.run(MonitorRun(run, output).serve())
-
-
 class MonitorRun:
-    """One run of `monitor` or `fleet` on the event loop of the main thread.
+    """One run on the event loop of the main thread.
 
     Args:
         run: What it needs.

@@ -172,7 +172,7 @@ def _needing_restart(before: MonitorConfig, after: MonitorConfig) -> list[str]:
     """Return the keys that have changed but are only used at the start."""
     keys = [
         key
-        for key in ("model", "engine", "duration", "outputs", "evidence")
+        for key in ("model", "engine", "jobs", "duration", "outputs", "evidence")
         if getattr(before, key) != getattr(after, key)
     ]
     old: Mapping[str, Any] = msgspec.structs.asdict(before.server)

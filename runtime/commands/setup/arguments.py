@@ -16,6 +16,7 @@ from runtime.config.reading import Settings
 KEYS: Mapping[str, KeyPath] = {
     "model": ("model",),
     "engine": ("engine",),
+    "jobs": ("jobs",),
     "rate": ("rate",),
     "duration": ("duration",),
     "host": ("server", "host"),

@@ -1,48 +1,37 @@
-"""Workers of a fleet as Ray actors: one on each machine, or one for each of its GPUs."""
+"""Workers of a fleet as Ray actors: one for every two CPUs of a machine, or one for each of its GPUs."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from dataclasses import replace
+from typing import Any
 
 from runtime.engines.factory import CPU_ENGINES
 from runtime.errors import ClusterLost
-from runtime.fleet.cameras.exchange import Batch, Order
+from runtime.fleet.cameras.exchange import Order
 from runtime.fleet.cameras.worker import CameraWorker, FleetSetup
+from runtime.fleet.cameras.workers import Answer, Answered, Lost, Slot, Started
 from runtime.fleet.cluster import Cluster, Node, own_host, set_niceness
 from runtime.fleet.loaded_model import WorkerRefused
 
 logger = logging.getLogger(__name__)
 
+WORKER_CPUS = 2
 
-@dataclass(frozen=True)
-class Slot:
-    """Place of a worker.
 
-    Args:
-        node: Id of its machine in Ray.
-        index: Number on that machine, from 0.
-        cpus: CPUs that it may use.
-        gpu: Whether it has a GPU.
-    """
-
-    node: str
-    index: int
-    cpus: int
-    gpu: bool
-
-    def setup(self, setup: FleetSetup) -> FleetSetup:
-        """Return what a worker here needs."""
-        if self.gpu:
-            return replace(setup, threads=None)
-        return replace(setup, threads=self.cpus, gpu=False)
+def _setup_at(slot: Slot, setup: FleetSetup) -> FleetSetup:
+    """Return what a worker needs at a place."""
+    if slot.gpu:
+        return replace(setup, threads=None)
+    return replace(setup, threads=slot.cpus, gpu=False)
 
 
 def find_slots(nodes: Sequence[Node], engine: str) -> list[Slot]:
     """Return the places of workers on a cluster.
+
+    A machine without a GPU has one for every two CPUs: threads of one Python process use hardly more.
 
     Args:
         nodes: Its machines; those without a CPU have no place.
@@ -53,54 +42,12 @@ def find_slots(nodes: Sequence[Node], engine: str) -> list[Slot]:
         gpus = 0 if engine in CPU_ENGINES else min(node.gpus, node.cpus)
         if gpus:
             slots += [Slot(node.id, index, node.cpus // gpus, gpu=True) for index in range(gpus)]
-        elif node.cpus and engine != "tensorrt":
-            slots.append(Slot(node.id, 0, node.cpus, gpu=False))
+        elif engine != "tensorrt":
+            count = -(-node.cpus // WORKER_CPUS)
+            for index in range(count):
+                cpus = node.cpus // count + (index < node.cpus % count)
+                slots.append(Slot(node.id, index, cpus, gpu=False))
     return slots
-
-
-@dataclass(frozen=True)
-class Started:
-    """Worker that has loaded the model and measured its need, or cannot.
-
-    Args:
-        worker: Number of the worker.
-        host: Address of its machine.
-        engine: Description of its engine.
-        need: Cores that it needs for a camera.
-        refusal: Why it cannot watch cameras; None if it can.
-    """
-
-    worker: int
-    host: str
-    engine: str = ""
-    need: float = 1.0
-    refusal: str | None = None
-
-
-@dataclass(frozen=True)
-class Answered:
-    """Answer of a worker to an exchange."""
-
-    worker: int
-    batch: Batch
-
-
-@dataclass(frozen=True)
-class Lost:
-    """Worker without an answer.
-
-    Args:
-        worker: Number of the worker.
-        reason: Cause in one line.
-        cause: `dead` if its process has ended, `unavailable` if it may answer again, `error` if it failed.
-    """
-
-    worker: int
-    reason: str
-    cause: Literal["dead", "unavailable", "error"]
-
-
-Answer: TypeAlias = Started | Answered | Lost
 
 
 class CameraActor:
@@ -166,7 +113,7 @@ class CameraActors:
             max_restarts=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=slot.node, soft=False),
         )(self._kind)
-        handle = self._handles[self._number] = actor_class.remote(self._number, slot.setup(self._setup))
+        handle = self._handles[self._number] = actor_class.remote(self._number, _setup_at(slot, self._setup))
         self._calls[handle.start.remote()] = self._number
         return self._number
 

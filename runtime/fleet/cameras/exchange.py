@@ -8,7 +8,7 @@ worker.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from runtime.config.sources import WatchedSource
 from runtime.messages import BroadcastMessage, StreamHealth
@@ -79,6 +79,7 @@ class Batch:
         running: Epoch of each camera that it watches, or has not stopped yet.
         messages: Messages with the epochs of their cameras, in order.
         health: Counters of its cameras.
+        finished: Cameras that have ended or failed, each with whether it has failed.
         failure: Why it cannot go on; None if it can.
     """
 
@@ -87,4 +88,5 @@ class Batch:
     running: Mapping[str, int]
     messages: tuple[tuple[int, BroadcastMessage], ...] = ()
     health: tuple[StreamHealth, ...] = ()
+    finished: Mapping[str, bool] = field(default_factory=dict)
     failure: str | None = None

@@ -15,11 +15,12 @@ from typing import Self
 
 from runtime.config.sources import WatchedSource
 from runtime.errors import ClusterLost, NoWorkers
-from runtime.fleet.cameras.actors import Answer, Answered, CameraActors, Lost, Slot, Started, find_slots
+from runtime.fleet.cameras.actors import find_slots
 from runtime.fleet.cameras.assignments import Assignments
 from runtime.fleet.cameras.exchange import Assignment, Batch, Order, sendable
 from runtime.fleet.cameras.streams import StreamStates
-from runtime.fleet.cluster import Cluster, Node
+from runtime.fleet.cameras.workers import Answer, Answered, Lost, Machines, Slot, Started, Workers
+from runtime.fleet.cluster import Node
 from runtime.messages import HEARTBEAT_S, BroadcastMessage, HeartbeatMessage, Thresholds
 from streams.input.source import Source
 
@@ -44,8 +45,8 @@ class FleetMonitor:
     """Cameras of a fleet.
 
     Args:
-        cluster: The cluster.
-        actors: Its workers.
+        machines: Where the workers run.
+        workers: The workers.
         cameras: The cameras, in the order of the file.
         engine: `auto`, `onnxruntime` or `tensorrt`.
         thresholds: Thresholds of the cameras that have their own, by name.
@@ -57,8 +58,8 @@ class FleetMonitor:
 
     def __init__(
         self,
-        cluster: Cluster,
-        actors: CameraActors,
+        machines: Machines,
+        workers: Workers,
         cameras: Sequence[WatchedSource],
         *,
         engine: str,
@@ -73,17 +74,19 @@ class FleetMonitor:
         """Sources that receive senders on this machine; a fleet has none."""
         self.settled = self.finished = self.all_failed = False
         self.failure: BaseException | None = None
-        self._cluster = cluster
-        self._actors = actors
+        self._machines = machines
+        self._workers = workers
         self._engine = engine
         self._find_slots = slots
         self._publish = publish
         self._on_change = on_change
         self._clock = clock
+        # Cameras that have ended or failed, each with whether it has failed.
+        self._finished: dict[str, bool] = {}
         self._cameras = {camera.source.name: sendable(camera) for camera in cameras}
         self._assignments = Assignments(names)
         self._streams = StreamStates(names, thresholds)
-        self._workers = _Workers(clock)
+        self._places = _Places(clock)
         self._versions: dict[int, tuple[int, dict[str, int]]] = {}
         self._joined = False
         self._reported_waiting: tuple[int, int] | None = None
@@ -102,7 +105,7 @@ class FleetMonitor:
     def node_of(self, name: str) -> str | None:
         """Return the id of the machine that watches a camera; None if it waits."""
         worker = self._assignments.cameras[name].worker
-        slot = None if worker is None else self._workers.slots.get(worker)
+        slot = None if worker is None else self._places.slots.get(worker)
         return None if slot is None else slot.node
 
     async def __aenter__(self) -> Self:
@@ -123,7 +126,7 @@ class FleetMonitor:
         try:
             while not self._stopping.is_set():
                 self._start_workers()
-                answers = self._actors.answers(POLL_S)
+                answers = self._workers.answers(POLL_S)
                 if not answers:
                     self._stopping.wait(POLL_S / 5)
                 for answer in answers:
@@ -131,14 +134,18 @@ class FleetMonitor:
                 self._pass_time()
         except ClusterLost as lost:
             self._end(lost)
-        except Exception:  # noqa: BLE001  raised by the main thread
-            try:
-                self._cluster.check_now()
-            except ClusterLost as lost:
-                error = lost
-            self._end(error)
+        except Exception as error:  # noqa: BLE001  raised by the main thread
+            self._end(self._loss() or error)
         finally:
-            self._actors.close()
+            self._workers.close()
+
+    def _loss(self) -> ClusterLost | None:
+        """Return the error that the cluster has stopped, which is the cause of whatever else has failed."""
+        try:
+            self._machines.check_now()
+        except ClusterLost as lost:
+            return lost
+        return None
 
     def _end(self, error: BaseException) -> None:
         if not self._stopping.is_set():
@@ -150,7 +157,7 @@ class FleetMonitor:
         while not self._stopping.is_set():
             asked_at = self._clock()
             try:
-                self._nodes = self._cluster.nodes()
+                self._nodes = self._machines.nodes()
                 self._nodes_at = asked_at
             except Exception:
                 logger.debug("no list of machines", exc_info=True)
@@ -159,9 +166,9 @@ class FleetMonitor:
 
     def _start_workers(self) -> None:
         slots = self._find_slots(self._nodes, self._engine)
-        for slot in self._workers.missing(slots):
-            self._workers.started(self._actors.start(slot), slot)
-        for slot in self._workers.late():
+        for slot in self._places.missing(slots):
+            self._places.started(self._workers.start(slot), slot)
+        for slot in self._places.late():
             logger.warning(
                 "%s: no worker has started yet; do other jobs use its %d CPUs?", self._host(slot), slot.cpus
             )
@@ -181,20 +188,20 @@ class FleetMonitor:
                 self._handle_lost(answer)
 
     def _handle_started(self, started: Started) -> None:
-        slot = self._workers.slots[started.worker]
+        slot = self._places.slots[started.worker]
         if started.refusal is not None:
             self._refusals.append(f"{started.host}: {started.refusal}")
             logger.error("%s", self._refusals[-1])
-            self._workers.refused(started.worker)
-            self._actors.kill(started.worker)
-            if not self._workers.slots:
+            self._places.refused(started.worker)
+            self._workers.kill(started.worker)
+            if not self._places.slots:
                 raise NoWorkers(self._refusals)
             return
-        self._workers.ready(started.worker)
+        self._places.ready(started.worker)
         self._assignments.join(started.worker, cores=slot.cpus, need=started.need, now=self._clock())
         worker = self._assignments.workers[started.worker]
         logger.info(
-            "%s: worker %d with room for %d cameras (%d cores, %.2f for a camera), %s",
+            "%s: worker %d, up to %d sources (cores: %d, %.2f for each), %s",
             started.host,
             started.worker,
             worker.room,
@@ -212,14 +219,19 @@ class FleetMonitor:
             return
         for name in self._assignments.answered(worker, batch.running, self._clock()):
             self._publish_all(self._streams.recovered(name))
+        current = {
+            name
+            for name, epoch in batch.running.items()
+            if (camera := self._assignments.cameras[name]).worker == worker and camera.epoch == epoch
+        }
         for health in batch.health:
-            camera = self._assignments.cameras[health.stream]
-            if camera.worker == worker and batch.running.get(health.stream) == camera.epoch:
+            if health.stream in current:
                 self._streams.counted(health)
         for epoch, message in batch.messages:
             stream = getattr(message, "stream", "")
             if self._assignments.accepts(worker, stream, epoch):
                 self._publish_all(self._streams.received(message))
+        self._finished |= {name: failed for name, failed in batch.finished.items() if name in current}
         if batch.failure is not None:
             logger.error("worker %d: %s", worker, batch.failure)
             self._end_worker(worker, certain=False)
@@ -228,7 +240,7 @@ class FleetMonitor:
         self._ask(worker, generation=batch.generation, applied=batch.version)
 
     def _handle_lost(self, lost: Lost) -> None:
-        host = self._host(self._workers.slots[lost.worker])
+        host = self._host(self._places.slots[lost.worker])
         logger.debug("worker %d: %s", lost.worker, lost.reason)
         if lost.worker not in self._assignments.workers:
             logger.warning("%s: worker %d has ended while it started: %s", host, lost.worker, lost.reason)
@@ -251,21 +263,21 @@ class FleetMonitor:
         for worker in [worker for worker, due in self._ask_again.items() if due <= now]:
             del self._ask_again[worker]
             if worker in self._assignments.workers:
-                self._actors.ask(worker, None)
+                self._workers.ask(worker, None)
         for worker, since in tuple(self._dead.items()):
             if worker not in self._assignments.workers:
                 del self._dead[worker]
             elif self._nodes_at > since:
                 # A machine that is alive has seen its process end. On one that has gone, it may still run.
                 del self._dead[worker]
-                slot = self._workers.slots[worker]
+                slot = self._places.slots[worker]
                 if any(node.id == slot.node for node in self._nodes):
                     self._end_worker(worker, certain=True)
 
     def _end_worker(self, worker: int, *, certain: bool) -> None:
         """Remove a worker; its cameras stay with it for a while unless its process has certainly ended."""
-        self._actors.kill(worker)
-        self._workers.ended(worker)
+        self._workers.kill(worker)
+        self._places.ended(worker)
         self._versions.pop(worker, None)
         if worker in self._assignments.workers:
             self._say_offline(self._assignments.ended(worker, certain=certain), ENDED)
@@ -278,10 +290,10 @@ class FleetMonitor:
         self._say_offline(changes.offline, SILENT)
         for worker in changes.released:
             self._versions.pop(worker, None)
-            if worker in self._workers.slots:
+            if worker in self._places.slots:
                 logger.warning("worker %d does not answer; its cameras go to others", worker)
-                self._workers.ended(worker)
-                self._actors.kill(worker)
+                self._places.ended(worker)
+                self._workers.kill(worker)
         if changes.released:
             self._place()
         if self._joined and self._assignments.settled:
@@ -289,23 +301,23 @@ class FleetMonitor:
             self._say_offline(self._assignments.balance(), MOVING)
         if now - self._beat_at >= HEARTBEAT_S:
             self._beat_at = now
-            health = self._streams.health()
-            self._publish(HeartbeatMessage(uptime_s=now - self._started, streams=health))
-            ended = bool(health) and all(item.state == "ended" for item in health)
-            if ended and not self.finished:
-                self.finished = True
-                self._on_change()
+            self._publish(HeartbeatMessage(uptime_s=now - self._started, streams=self._streams.health()))
+        if not self.finished and self._cameras and len(self._finished) == len(self._cameras):
+            self.all_failed = all(self._finished.values())
+            self.finished = True
+            self._on_change()
 
     def _place(self) -> None:
         """Place waiting cameras; one line says how many still wait, if that has changed."""
         for name in self._assignments.place():
+            self._finished.pop(name, None)
             if self._assignments.cameras[name].epoch > 1:
                 self._streams.left(name)
         waiting = self._assignments.waiting
         if not waiting:
             self._reported_waiting = None
             return
-        if self._workers.starting:
+        if self._places.starting:
             return
         self._say_offline(waiting, WAITING)
         report = (len(waiting), self._assignments.room)
@@ -316,7 +328,7 @@ class FleetMonitor:
                 "%d of %d cameras wait: %s",
                 len(waiting),
                 len(self._cameras),
-                f"the cluster has room for {room}; let another machine join it" if room else "no worker runs",
+                f"the workers have room for {room}; {self._machines.advice}" if room else "no worker runs",
             )
 
     def _ask(self, worker: int, *, generation: int, applied: int) -> None:
@@ -335,7 +347,7 @@ class FleetMonitor:
                 for name, epoch in wanted.items()
             }
             order = Order(version=version, generation=generation, cameras=cameras)
-        self._actors.ask(worker, order)
+        self._workers.ask(worker, order)
 
     def _say_offline(self, names: Sequence[str], reason: str) -> None:
         for name in names:
@@ -351,7 +363,7 @@ class FleetMonitor:
             self._on_change()
 
 
-class _Workers:
+class _Places:
     """Which slot has a worker, and when it may get another one."""
 
     def __init__(self, clock: Callable[[], float]) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from runtime.engines.cpu import Turns, usable_cores
 from runtime.errors import UnmaskError
 from runtime.fleet.cameras.exchange import BATCH_S, LEASE_S, Assignment, Batch, Order
 from runtime.fleet.cameras.measurement import measure_cores_per_camera
@@ -57,7 +58,8 @@ class CameraWorker:
             )
         except UnmaskError as error:
             raise WorkerRefused(str(error)) from error
-        self._analyses = AnalysisFactory(model.bundle, model.engine, model.batcher, model.infer)
+        turns = Turns(setup.threads or usable_cores())
+        self._analyses = AnalysisFactory(model.bundle, model.engine, model.batcher, model.infer, turns)
         self.engine = model.engine.describe()
         # Guards the assignments and the messages.
         self._lock = threading.RLock()
@@ -95,6 +97,7 @@ class CameraWorker:
             # Others are appended meanwhile.
             messages = tuple(self._messages.popleft() for _ in range(len(self._messages)))
             health = self._health
+            finished = self._monitor.finished_streams
             failure = self._monitor.failure
             return Batch(
                 version=self._version,
@@ -102,6 +105,7 @@ class CameraWorker:
                 running=running,
                 messages=messages,
                 health=tuple(item for item in health if item.stream in self._assigned),
+                finished={name: failed for name, failed in finished.items() if name in self._assigned},
                 failure=None if failure is None else str(failure),
             )
 

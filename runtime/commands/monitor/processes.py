@@ -1,0 +1,78 @@
+"""The run of `unmask monitor --jobs N`: sources are watched by processes of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+
+from runtime.commands.monitor.run import Control, MonitorRun, Receivers, RunSetup, Watching, thresholds_of
+from runtime.commands.monitor.workers import WorkersControl, find_problems, own_thresholds, worker_setup
+from runtime.commands.options import UserError
+from runtime.commands.setup.options import MonitorOptions, MonitorSetup
+from runtime.commands.setup.sources import check_sources
+from runtime.engines.cpu import usable_cores
+from runtime.fleet.cameras.head import FleetMonitor
+from runtime.fleet.cameras.processes import CameraProcesses, ThisMachine
+from runtime.fleet.cameras.workers import Slot
+from runtime.model.bundle import Bundle
+from runtime.outputs.standard_error import StandardError
+
+
+def run_with_processes(setup: MonitorSetup, options: MonitorOptions, bundle: Bundle) -> int:
+    """Watch sources with as many processes as the option says, and serve the verdicts.
+
+    Args:
+        setup: Where the options come from; SIGHUP reads the tokens again.
+        options: The options.
+        bundle: The model.
+
+    Returns:
+        Exit code.
+
+    Raises:
+        UnmaskError: The configuration, the model, the engine, the address or an output cannot be used.
+        UserError: Several processes cannot do what is asked for; one line for each reason.
+    """
+    problems = find_problems(
+        options,
+        watches=lambda source: source.kind not in ("pipe", "push") and not source.listens,
+        source="a source that listens belongs to one process; leave out jobs",
+        option="needs the frames, which stay in the processes of jobs; leave one of them out",
+    )
+    if not options.sources:
+        problems.append(
+            "there is no source that the processes of jobs can watch; name one, or leave out jobs"
+        )
+    if problems:
+        raise UserError(*problems)
+    check_sources(options, bundle)
+    jobs = min(options.config.jobs, len(options.sources))
+    cores = max(1, usable_cores() // jobs)
+    # A worker has room for its equal share of the sources, so that none moves while the others start.
+    share = -(-len(options.sources) // jobs)
+    workers = worker_setup(options, bundle, threads=cores, cores_per_camera=cores / share)
+    slots = [Slot(ThisMachine.ID, index, cores, gpu=False) for index in range(jobs)]
+    thresholds = thresholds_of(options, bundle)
+
+    def watch(receivers: Receivers) -> tuple[Watching, Control]:
+        monitor = FleetMonitor(
+            ThisMachine(jobs * cores),
+            CameraProcesses(workers),
+            options.sources,
+            engine=options.config.engine,
+            thresholds=own_thresholds(options.sources, bundle, thresholds),
+            publish=receivers.publish,
+            on_change=receivers.on_change,
+            slots=lambda nodes, engine: slots,
+        )
+        return monitor, WorkersControl()
+
+    run = RunSetup(
+        setup=setup,
+        options=options,
+        bundle=bundle,
+        thresholds=thresholds,
+        engine=lambda: f"{jobs} processes ({options.config.engine})",
+        watch=watch,
+    )
+    with StandardError() as output:
+        return asyncio.run(MonitorRun(run, output).serve())

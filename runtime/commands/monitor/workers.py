@@ -1,0 +1,122 @@
+"""What the runs of `monitor` and `fleet` have in common whose sources are watched by other processes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from runtime.client_messages import AddSource, RemoveSource, RenameSource
+from runtime.commands.monitor.run import thresholds_of
+from runtime.commands.options import UserError
+from runtime.commands.setup.options import MonitorOptions, MonitorSetup
+from runtime.config.sources import WatchedSource
+from runtime.errors import ConfigInvalid
+from runtime.fleet.cameras.worker import FleetSetup
+from runtime.fleet.cluster import own_niceness
+from runtime.messages import Thresholds
+from runtime.model.bundle import Bundle
+from runtime.serving.server import Server
+from runtime.serving.session import ClientSession, Commands
+from runtime.version import version
+from streams.input.source import Source
+
+logger = logging.getLogger(__name__)
+
+
+def worker_setup(
+    options: MonitorOptions, bundle: Bundle, *, threads: int | None, cores_per_camera: float | None
+) -> FleetSetup:
+    """Return what each worker needs.
+
+    Args:
+        options: The options of the run.
+        bundle: The model.
+        threads: CPU threads of an engine; None for all cores.
+        cores_per_camera: Cores that a camera needs; None to measure it.
+    """
+    return FleetSetup(
+        folder=Path.cwd(),
+        model=options.config.model,
+        digest=bundle.digest,
+        version=version(),
+        engine=options.config.engine,
+        threads=threads,
+        cores_per_camera=cores_per_camera,
+        thresholds=thresholds_of(options, bundle),
+        niceness=own_niceness(),
+    )
+
+
+def find_problems(
+    options: MonitorOptions, *, watches: Callable[[Source], bool], source: str, option: str
+) -> list[str]:
+    """Return what other processes cannot do of what a configuration asks for, a line each.
+
+    Args:
+        options: The configuration.
+        watches: Whether they can watch a source.
+        source: Reason and advice for a source that they cannot watch.
+        option: Reason and advice for an option that needs the frames.
+    """
+    config = options.config
+    given = {
+        "evidence": config.evidence,
+        "outputs.annotate": config.outputs.annotate,
+        "server.scan_uploads": config.server.scan_uploads,
+    }
+    return [
+        *(f"{one.source.name}: {source}" for one in options.sources if not watches(one.source)),
+        *(f"{key}: {option}" for key, value in given.items() if value),
+    ]
+
+
+def own_thresholds(
+    sources: Sequence[WatchedSource], bundle: Bundle, common: Thresholds
+) -> dict[str, Thresholds]:
+    """Return the thresholds of the sources that have others than those of all.
+
+    Args:
+        sources: The sources.
+        bundle: The model.
+        common: Thresholds in `hello`.
+    """
+    own: dict[str, Thresholds] = {}
+    for source in sources:
+        thresholds = Thresholds(
+            real=bundle.calibration.threshold_real
+            if source.thresholds.real is None
+            else source.thresholds.real,
+            fake=bundle.calibration.threshold_fake
+            if source.thresholds.fake is None
+            else source.thresholds.fake,
+        )
+        if thresholds != common:
+            own[source.source.name] = thresholds
+    return own
+
+
+class WorkersControl:
+    """Changes of the sources: none while other processes watch them."""
+
+    @property
+    def commands(self) -> Commands:
+        """Handlers of the messages of clients, which are refused."""
+        return {AddSource: self._refuse, RemoveSource: self._refuse, RenameSource: self._refuse}
+
+    async def reload(self, setup: MonitorSetup, server: Server) -> None:
+        """Read the tokens again; the sources stay as they are."""
+        try:
+            options = setup.load("needed")
+        except (ConfigInvalid, UserError) as error:
+            logger.warning("%s; the configuration before it stays in use", error)
+            return
+        if server.gate is not None and (server.gate.tokens is None) == (options.security.tokens is None):
+            server.gate.tokens = options.security.tokens
+        logger.warning("tokens loaded again; restart unmask to use other changes of the file")
+
+    async def _refuse(self, message: object, session: ClientSession) -> None:
+        session.identity.require("control")
+        raise ConfigInvalid(
+            ["sources do not change in a fleet or with --jobs; change the configuration and restart unmask"]
+        )

@@ -1,0 +1,171 @@
+"""Tests of `unmask monitor --jobs`: cameras watched by processes of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import unmask
+from runtime.config.sources import WatchedSource
+from runtime.fleet.cameras.head import FleetMonitor
+from runtime.fleet.cameras.processes import CameraProcesses, ThisMachine
+from runtime.fleet.cameras.worker import FleetSetup
+from runtime.fleet.cameras.workers import Slot
+from runtime.messages import BroadcastMessage, StreamMessage, Thresholds, VerdictMessage
+from runtime.model.bundle import load_bundle
+from runtime.version import version
+from streams.input.source import parse_source
+from tests.support.waiting import wait_for
+
+ROOT = Path(__file__).parents[4]
+OFFLINE_LIMIT_S = 3.0
+LIVE_LIMIT_S = 15.0
+PATIENCE_S = 60.0
+CAMERAS = ("cam-0", "cam-1")
+
+
+def setup_of(bundle: Path, *, digest: str | None = None) -> FleetSetup:
+    return FleetSetup(
+        folder=Path.cwd(),
+        model=bundle,
+        digest=digest or load_bundle(bundle).digest,
+        version=version(),
+        engine="onnxruntime",
+        threads=1,
+        cores_per_camera=1.0,
+        thresholds=Thresholds(real=0.2, fake=0.8),
+    )
+
+
+class Watched:
+    """Two cameras, each watched by a process of its own, and their messages."""
+
+    def __init__(self, bundle: Path, source: str, *, digest: str | None = None) -> None:
+        self.messages: list[tuple[float, BroadcastMessage]] = []
+        self.fleet = FleetMonitor(
+            ThisMachine(2),
+            CameraProcesses(setup_of(bundle, digest=digest)),
+            [WatchedSource(source=parse_source(source, name=name)) for name in CAMERAS],
+            engine="onnxruntime",
+            thresholds={},
+            publish=lambda message: self.messages.append((time.monotonic(), message)),
+            slots=lambda nodes, engine: [Slot(ThisMachine.ID, index, 1, gpu=False) for index in range(2)],
+        )
+
+    def verdicts(self, stream: str, since: float = 0.0) -> list[VerdictMessage]:
+        """Return the scored verdicts of a stream."""
+        return [
+            message
+            for at, message in self.messages
+            if isinstance(message, VerdictMessage) and message.stream == stream and message.p_fake is not None
+            if at >= since
+        ]
+
+    async def until(self, condition: Callable[[], object], limit_s: float = PATIENCE_S) -> None:
+        """Wait for a condition while the fleet runs."""
+        deadline = time.monotonic() + limit_s
+        while not condition():
+            assert self.fleet.failure is None, self.fleet.failure
+            assert time.monotonic() < deadline, self.messages[-10:]
+            await asyncio.sleep(0.02)
+
+
+def test_a_process_that_is_killed(small_bundle: Path) -> None:
+    """Its camera is offline at once and live again in a new process; the other one is not interrupted."""
+    watched = Watched(small_bundle, "demo")
+
+    async def run() -> None:
+        async with watched.fleet:
+            await watched.until(lambda: all(watched.verdicts(name) for name in CAMERAS))
+            processes = [child for child in multiprocessing.active_children() if "camera" in child.name]
+            assert len(processes) == 2
+            killed_at = time.monotonic()
+            assert processes[0].pid is not None
+            os.kill(processes[0].pid, signal.SIGKILL)
+
+            def offline() -> list[tuple[float, str]]:
+                return [
+                    (at, message.stream)
+                    for at, message in watched.messages
+                    if isinstance(message, StreamMessage) and message.state == "offline" and at >= killed_at
+                ]
+
+            await watched.until(offline, OFFLINE_LIMIT_S)
+            at, lost = offline()[0]
+            await watched.until(lambda: watched.verdicts(lost, at), LIVE_LIMIT_S)
+            assert {stream for _, stream in offline()} == {lost}
+            (kept,) = set(CAMERAS) - {lost}
+            await watched.until(lambda: watched.verdicts(kept, at))
+
+    asyncio.run(run())
+    wait_for(lambda: not [child for child in multiprocessing.active_children() if "camera" in child.name], 5)
+
+
+def test_another_model(small_bundle: Path) -> None:
+    """Processes that cannot load the model of the command end the run with the reason."""
+    watched = Watched(small_bundle, "demo", digest="0" * 64)
+
+    async def run() -> None:
+        async with watched.fleet:
+            while watched.fleet.failure is None:
+                await asyncio.sleep(0.02)
+
+    asyncio.run(asyncio.wait_for(run(), PATIENCE_S))
+    assert "copy the same directory" in str(watched.fleet.failure)
+
+
+def test_videos_to_their_end(small_bundle: Path, face_video: Path, tmp_path: Path) -> None:
+    """Two videos and a file that is none are watched by two processes; the command ends with their end."""
+    (tmp_path / "text.mp4").write_text("no video")
+    arguments = [f"a={face_video}", f"b={face_video}", str(tmp_path / "text.mp4")]
+    command = [sys.executable, "-m", "unmask", "monitor", *arguments, "--jobs", "2"]
+    done = subprocess.run(
+        [*command, "--model", str(small_bundle), "--port", "0", "--jsonl", "-"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert done.returncode == 0, done.stderr
+    messages = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [message["seq"] for message in messages] == list(range(1, len(messages) + 1))
+    scored = {message["stream"] for message in messages if message.get("p_fake") is not None}
+    assert scored == {"a", "b"}
+    last = {message["stream"]: message["state"] for message in messages if message["type"] == "stream"}
+    assert last == {"a": "ended", "b": "ended", "text.mp4": "offline"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["browser"], "a source that listens belongs to one process; leave out jobs"),
+        (["-"], "a source that listens"),
+        (["demo", "--annotate", "out.mp4"], "outputs.annotate: needs the frames"),
+        (["demo", "--evidence", "evidence"], "evidence: needs the frames"),
+        (["--scan-uploads"], "server.scan_uploads"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else None,
+)
+def test_mistakes(
+    arguments: list[str],
+    words: str,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What processes cannot do is refused with one line and exit code 2."""
+    monkeypatch.chdir(tmp_path)
+    assert unmask.run(["monitor", *arguments, "--jobs", "2"]) == 2
+    errors = capfd.readouterr().err.splitlines()
+    assert len(errors) <= 2
+    assert words in errors[0]
