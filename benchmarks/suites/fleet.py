@@ -20,7 +20,7 @@ from benchmarks.helpers.server_thread import serve_in_thread
 from benchmarks.helpers.subscribers import Subscribers
 from runtime.config.sources import WatchedSource
 from runtime.fleet.cameras.actors import CameraActor, CameraActors
-from runtime.fleet.cameras.exchange import BATCH_S, Assignment, Batch, Order
+from runtime.fleet.cameras.exchange import BATCH_S, Assignment, Batch, Order, Question
 from runtime.fleet.cameras.head import FleetMonitor
 from runtime.fleet.cameras.worker import FleetSetup
 from runtime.fleet.cameras.workers import Answered, Slot, Started
@@ -68,8 +68,9 @@ class SimulatedActor(CameraActor):
         """Start at once."""
         return Started(self._worker_number, "simulated", "none", NEED_CORES)
 
-    def exchange(self, order: Order | None) -> Answered:
+    def exchange(self, question: Question) -> Answered:
         """Return the messages that are due since the last exchange."""
+        order = question.order
         if order is not None:
             self._new = set(order.cameras) - set(self._order.cameras)
             self._order = order

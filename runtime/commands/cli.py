@@ -63,8 +63,8 @@ def monitor(
         typer.Option(
             min=1,
             metavar="N",
-            help="Share the sources between N processes, for more cameras than one can watch; without "
-            "live frames and outputs that need them.",
+            help="Share the sources between N processes, for more cameras than one can watch. "
+            "See docs/operations.md.",
         ),
     ] = 1,
     rate: Annotated[

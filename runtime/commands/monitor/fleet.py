@@ -75,6 +75,7 @@ def run_fleet(file: Path, address: str | None) -> int:
                 engine=config.engine,
                 thresholds=own_thresholds(options.sources, bundle, thresholds),
                 publish=receivers.publish,
+                previews=receivers.previews,
                 on_change=receivers.on_change,
             )
             return monitor, WorkersControl()

@@ -61,6 +61,7 @@ def run_with_processes(setup: MonitorSetup, options: MonitorOptions, bundle: Bun
             engine=options.config.engine,
             thresholds=own_thresholds(options.sources, bundle, thresholds),
             publish=receivers.publish,
+            previews=receivers.previews,
             on_change=receivers.on_change,
             slots=lambda nodes, engine: slots,
         )

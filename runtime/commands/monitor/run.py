@@ -106,12 +106,14 @@ class Receivers:
         on_change: Called when a state of `Watching` has changed, from any thread.
         on_frame: Receives each scored frame.
         keep: Limits of the packets that scored frames refer to; None to keep none.
+        previews: Receives frames that other processes have encoded; `on_frame` offers it those of this one.
     """
 
     publish: Callable[[BroadcastMessage], object]
     on_change: Callable[[], None]
     on_frame: FrameSink
     keep: RingLimits | None
+    previews: PreviewPublisher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +210,7 @@ class MonitorRun:
                     on_change=lambda: self._wake(loop),
                     on_frame=on_frame,
                     keep=outputs.ring_limits,
+                    previews=previews,
                 )
             )
             server_config = options.config.server

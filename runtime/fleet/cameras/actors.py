@@ -10,7 +10,7 @@ from typing import Any
 
 from runtime.engines.factory import CPU_ENGINES
 from runtime.errors import ClusterLost
-from runtime.fleet.cameras.exchange import Order
+from runtime.fleet.cameras.exchange import Question
 from runtime.fleet.cameras.worker import CameraWorker, FleetSetup
 from runtime.fleet.cameras.workers import Answer, Answered, Lost, Slot, Started
 from runtime.fleet.cluster import Cluster, Node, own_host, set_niceness
@@ -73,10 +73,10 @@ class CameraActor:
             return Started(self._number, host, refusal=refusal.reason)
         return Started(self._number, host, self._worker.engine, self._worker.cores_per_camera)
 
-    def exchange(self, order: Order | None) -> Answered:
+    def exchange(self, question: Question) -> Answered:
         """Follow an order and return what has happened since the last exchange."""
         assert self._worker is not None
-        return Answered(self._number, self._worker.exchange(order))
+        return Answered(self._number, self._worker.exchange(question))
 
 
 class CameraActors:
@@ -117,9 +117,9 @@ class CameraActors:
         self._calls[handle.start.remote()] = self._number
         return self._number
 
-    def ask(self, worker: int, order: Order | None) -> None:
+    def ask(self, worker: int, question: Question) -> None:
         """Ask a worker for what has happened; `Answered` or `Lost` follows."""
-        self._calls[self._handles[worker].exchange.remote(order)] = worker
+        self._calls[self._handles[worker].exchange.remote(question)] = worker
 
     def kill(self, worker: int) -> None:
         """End a worker; nothing more comes from it.

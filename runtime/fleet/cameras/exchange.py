@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 
 from runtime.config.sources import WatchedSource
 from runtime.messages import BroadcastMessage, StreamHealth
+from runtime.serving.client_queue import EncodedPreview
+from runtime.serving.previews.demand import Formats
 
 BATCH_S = 0.1
 """Time in seconds for which a worker collects messages."""
@@ -70,6 +72,19 @@ class Order:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Question:
+    """Question of the head, which a worker answers with a `Batch`.
+
+    Args:
+        order: A new order; None to go on as before.
+        previews: Formats in which frames of its cameras are wanted, by name.
+    """
+
+    order: Order | None = None
+    previews: Mapping[str, Formats] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Batch:
     """Answer of a worker.
 
@@ -79,6 +94,7 @@ class Batch:
         running: Epoch of each camera that it watches, or has not stopped yet.
         messages: Messages with the epochs of their cameras, in order.
         health: Counters of its cameras.
+        previews: Encoded frames of its cameras.
         finished: Cameras that have ended or failed, each with whether it has failed.
         failure: Why it cannot go on; None if it can.
     """
@@ -88,5 +104,6 @@ class Batch:
     running: Mapping[str, int]
     messages: tuple[tuple[int, BroadcastMessage], ...] = ()
     health: tuple[StreamHealth, ...] = ()
+    previews: tuple[EncodedPreview, ...] = ()
     finished: Mapping[str, bool] = field(default_factory=dict)
     failure: str | None = None

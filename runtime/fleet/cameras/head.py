@@ -17,17 +17,21 @@ from runtime.config.sources import WatchedSource
 from runtime.errors import ClusterLost, NoWorkers
 from runtime.fleet.cameras.actors import find_slots
 from runtime.fleet.cameras.assignments import Assignments
-from runtime.fleet.cameras.exchange import Assignment, Batch, Order, sendable
+from runtime.fleet.cameras.exchange import Assignment, Batch, Order, Question, sendable
 from runtime.fleet.cameras.streams import StreamStates
 from runtime.fleet.cameras.workers import Answer, Answered, Lost, Machines, Slot, Started, Workers
 from runtime.fleet.cluster import Node
 from runtime.messages import HEARTBEAT_S, BroadcastMessage, HeartbeatMessage, Thresholds
+from runtime.serving.previews.demand import Formats
+from runtime.serving.previews.publisher import PreviewPublisher
 from streams.input.source import Source
 
 logger = logging.getLogger(__name__)
 
 POLL_S = 0.05
 NODES_S = 1.0
+# Time between looks at which frames the clients want.
+PREVIEWS_S = 0.2
 ASK_AGAIN_S = 0.3
 # Pause before a worker is started again on a machine on which one has just ended; doubled each time.
 FIRST_PAUSE_S = 0.5
@@ -51,6 +55,7 @@ class FleetMonitor:
         engine: `auto`, `onnxruntime` or `tensorrt`.
         thresholds: Thresholds of the cameras that have their own, by name.
         publish: Function that sends a message; called on one thread.
+        previews: Publisher of the frames of the workers; None to request none.
         on_change: Called from that thread when `settled`, `finished` or `failure` has changed.
         slots: Function that returns the places of workers.
         clock: Monotonic seconds.
@@ -65,6 +70,7 @@ class FleetMonitor:
         engine: str,
         thresholds: dict[str, Thresholds],
         publish: Callable[[BroadcastMessage], object],
+        previews: PreviewPublisher | None = None,
         on_change: Callable[[], None] = lambda: None,
         slots: Callable[[Sequence[Node], str], list[Slot]] = find_slots,
         clock: Callable[[], float] = time.monotonic,
@@ -79,6 +85,9 @@ class FleetMonitor:
         self._engine = engine
         self._find_slots = slots
         self._publish = publish
+        self._previews = previews
+        self._wanted: dict[str, Formats] = {}
+        self._wanted_at = clock()
         self._on_change = on_change
         self._clock = clock
         # Cameras that have ended or failed, each with whether it has failed.
@@ -231,6 +240,10 @@ class FleetMonitor:
             stream = getattr(message, "stream", "")
             if self._assignments.accepts(worker, stream, epoch):
                 self._publish_all(self._streams.received(message))
+        if self._previews is not None:
+            for preview in batch.previews:
+                if preview.stream in current:
+                    self._previews.receive(preview)
         self._finished |= {name: failed for name, failed in batch.finished.items() if name in current}
         if batch.failure is not None:
             logger.error("worker %d: %s", worker, batch.failure)
@@ -263,7 +276,7 @@ class FleetMonitor:
         for worker in [worker for worker, due in self._ask_again.items() if due <= now]:
             del self._ask_again[worker]
             if worker in self._assignments.workers:
-                self._workers.ask(worker, None)
+                self._workers.ask(worker, Question())
         for worker, since in tuple(self._dead.items()):
             if worker not in self._assignments.workers:
                 del self._dead[worker]
@@ -285,6 +298,8 @@ class FleetMonitor:
 
     def _pass_time(self) -> None:
         now = self._clock()
+        if self._previews is not None and now - self._wanted_at >= PREVIEWS_S:
+            self._wanted, self._wanted_at = self._previews.wanted(self._cameras), now
         self._follow_up(now)
         changes = self._assignments.tick(now)
         self._say_offline(changes.offline, SILENT)
@@ -347,7 +362,8 @@ class FleetMonitor:
                 for name, epoch in wanted.items()
             }
             order = Order(version=version, generation=generation, cameras=cameras)
-        self._workers.ask(worker, order)
+        previews = {name: self._wanted[name] for name in wanted if name in self._wanted}
+        self._workers.ask(worker, Question(order=order, previews=previews))
 
     def _say_offline(self, names: Sequence[str], reason: str) -> None:
         for name in names:

@@ -10,7 +10,7 @@ from multiprocessing import connection
 from multiprocessing.context import SpawnProcess
 
 from runtime.child_process import begin_child
-from runtime.fleet.cameras.exchange import Order
+from runtime.fleet.cameras.exchange import Question
 from runtime.fleet.cameras.worker import CameraWorker, FleetSetup
 from runtime.fleet.cameras.workers import Answer, Answered, Lost, Slot, Started
 from runtime.fleet.cluster import Node
@@ -78,11 +78,11 @@ class CameraProcesses:
         self._processes[self._number], self._pipes[self._number] = process, pipe
         return self._number
 
-    def ask(self, worker: int, order: Order | None) -> None:
+    def ask(self, worker: int, question: Question) -> None:
         """Ask a worker for what has happened; `Answered` or `Lost` follows."""
         # If it has just ended, `Lost` is the next answer, or was the last one.
         with suppress(OSError, KeyError):
-            self._pipes[worker].send(order)
+            self._pipes[worker].send(question)
 
     def kill(self, worker: int) -> None:
         """End a worker; nothing more comes from it."""
@@ -132,7 +132,7 @@ def _work(
     pipe.send(Started(number, ThisMachine.ID, worker.engine, worker.cores_per_camera))
     while True:
         try:
-            order: Order | None = pipe.recv()
+            question: Question = pipe.recv()
         except EOFError:
             return
-        pipe.send(Answered(number, worker.exchange(order, wait_s=BATCH_S)))
+        pipe.send(Answered(number, worker.exchange(question, wait_s=BATCH_S)))

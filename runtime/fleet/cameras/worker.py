@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -13,11 +13,14 @@ from msgspec.structs import replace
 
 from runtime.engines.cpu import Turns, usable_cores
 from runtime.errors import UnmaskError
-from runtime.fleet.cameras.exchange import BATCH_S, LEASE_S, Assignment, Batch, Order
+from runtime.fleet.cameras.exchange import BATCH_S, LEASE_S, Assignment, Batch, Order, Question
 from runtime.fleet.cameras.measurement import measure_cores_per_camera
 from runtime.fleet.loaded_model import ModelSetup, WorkerRefused, load_model
 from runtime.messages import BroadcastMessage, HeartbeatMessage, StreamHealth, Thresholds, VerdictMessage
 from runtime.pipeline.monitor import AnalysisFactory, Monitor
+from runtime.serving.client_queue import EncodedPreview
+from runtime.serving.previews.demand import Formats
+from runtime.serving.previews.encoder import PreviewEncoder
 
 MAX_MESSAGES = 8192
 CHECK_S = 0.1
@@ -67,27 +70,39 @@ class CameraWorker:
         self._stopping: list[tuple[str, int, threading.Thread]] = []
         self._messages: deque[tuple[int, BroadcastMessage]] = deque(maxlen=MAX_MESSAGES)
         self._health: tuple[StreamHealth, ...] = ()
+        # Newest encoded frame of each camera and width, and what the head wants of them.
+        self._previews: dict[tuple[str, int], EncodedPreview] = {}
+        self._wanted: Mapping[str, Formats] = {}
+        self._encoder = self._stack.enter_context(PreviewEncoder(self._keep_preview))
         self._version = 0
         self._generation = 0
         self._asked_at = clock()
         self._closing = threading.Event()
         self._monitor = self._stack.enter_context(
-            Monitor(sample_hz=model.bundle.sample_hz, publish=self._publish)
+            Monitor(
+                sample_hz=model.bundle.sample_hz,
+                publish=self._publish,
+                on_frame=lambda scored: self._encoder.offer(scored.stream, scored.frame),
+            )
         )
         self._watchdog = threading.Thread(target=self._watch_head, name="lease", daemon=True)
         self._watchdog.start()
 
-    def exchange(self, order: Order | None, *, wait_s: float = BATCH_S) -> Batch:
+    def exchange(self, question: Question, *, wait_s: float = BATCH_S) -> Batch:
         """Follow an order, collect messages for a short time and return them.
 
         Args:
-            order: The new order; None to go on as before.
+            question: The question.
             wait_s: Time in seconds for which messages are collected.
         """
         with self._lock:
             self._asked_at = self._clock()
+            order = question.order
             if order is not None and order.generation == self._generation:
                 self._follow(order)
+            if question.previews != self._wanted:
+                self._wanted = question.previews
+                self._encoder.want(lambda stream: question.previews.get(stream, {}))
         self._closing.wait(wait_s)
         with self._lock:
             self._asked_at = self._clock()
@@ -96,6 +111,7 @@ class CameraWorker:
             running |= {name: assignment.epoch for name, assignment in self._assigned.items()}
             # Others are appended meanwhile.
             messages = tuple(self._messages.popleft() for _ in range(len(self._messages)))
+            previews = tuple(self._previews.pop(key) for key in tuple(self._previews))
             health = self._health
             finished = self._monitor.finished_streams
             failure = self._monitor.failure
@@ -104,6 +120,7 @@ class CameraWorker:
                 generation=self._generation,
                 running=running,
                 messages=messages,
+                previews=tuple(preview for preview in previews if preview.stream in self._assigned),
                 health=tuple(item for item in health if item.stream in self._assigned),
                 finished={name: failed for name, failed in finished.items() if name in self._assigned},
                 failure=None if failure is None else str(failure),
@@ -156,6 +173,10 @@ class CameraWorker:
             message = replace(message, face=message.face + assignment.past_faces)
         self._messages.append((assignment.epoch, message))
 
+    def _keep_preview(self, preview: EncodedPreview) -> None:
+        with self._lock:
+            self._previews[preview.stream, preview.width] = preview
+
     def _watch_head(self) -> None:
         """Stop all cameras when the head has not asked for too long: it may give them to another worker."""
         while not self._closing.wait(CHECK_S):
@@ -166,3 +187,4 @@ class CameraWorker:
                     for name in tuple(self._assigned):
                         self._stop(name)
                     self._messages.clear()
+                    self._previews.clear()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
-from runtime.fleet.cameras.exchange import Batch, Order
+from runtime.fleet.cameras.exchange import Batch, Question
 from runtime.fleet.cluster import Node
 
 
@@ -103,7 +103,7 @@ class Workers(Protocol):
             slot: Its place.
         """
 
-    def ask(self, worker: int, order: Order | None) -> None:
+    def ask(self, worker: int, question: Question) -> None:
         """Ask a worker for what has happened; `Answered` or `Lost` follows."""
 
     def kill(self, worker: int) -> None:

@@ -9,8 +9,9 @@ No I/O, no clock: requests and the media times of frames are passed in.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from runtime.client_messages import PreviewRequest
 from runtime.pipeline.decision import VerdictRate
@@ -20,6 +21,9 @@ from runtime.pipeline.decision import VerdictRate
 WIDTHS = (160, 320, 640, 960)
 # Streams that one client may name; the oldest request is forgotten.
 MAX_REQUESTS = 256
+
+Formats: TypeAlias = Mapping[int, float]
+"""What is wanted of a stream: the highest rate in Hz for each width in pixels, one of `WIDTHS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +80,35 @@ class PreviewDemand:
         return self._rates[stream].due(pts_s)
 
 
+def formats_of(demands: Iterable[PreviewDemand], stream: str) -> Formats:
+    """Return the formats in which clients want a stream, each with the highest rate of them.
+
+    Args:
+        demands: Requests of the clients.
+        stream: Name of the stream.
+    """
+    formats: dict[int, float] = {}
+    for demand in demands:
+        wanted = demand.requested(stream)
+        if wanted is not None:
+            formats[wanted.width] = max(wanted.rate_hz, formats.get(wanted.width, 0.0))
+    return formats
+
+
 class EncodingSchedule:
-    """Selection of the frames that are encoded, and of their widths, for all clients together."""
+    """Selection of the frames that are encoded, and of their widths."""
 
     def __init__(self) -> None:
-        self._demands: Collection[PreviewDemand] = ()
+        self._formats: Callable[[str], Formats] = lambda stream: {}
         self._rates: dict[str, dict[int, VerdictRate]] = {}
 
-    def update(self, demands: Collection[PreviewDemand]) -> None:
-        """Take over the requests of all clients; call it after every change."""
-        self._demands = demands
+    def update(self, formats: Callable[[str], Formats]) -> None:
+        """Take over what is wanted of each stream; call it after every change.
+
+        Args:
+            formats: Returns what is wanted of a stream.
+        """
+        self._formats = formats
         self._rates.clear()
 
     def due(self, stream: str, pts_s: float) -> frozenset[int]:
@@ -95,16 +118,8 @@ class EncodingSchedule:
             stream: Name of the stream.
             pts_s: Media time of the frame in seconds. Call it for every frame, in order.
         """
-        if not self._demands:
-            return frozenset()
         rates = self._rates.get(stream)
         if rates is None:
-            rates = self._rates[stream] = self._max_rates(stream)
+            formats = self._formats(stream)
+            rates = self._rates[stream] = {width: VerdictRate(rate_hz) for width, rate_hz in formats.items()}
         return frozenset(width for width, rate in rates.items() if rate.due(pts_s))
-
-    def _max_rates(self, stream: str) -> dict[int, VerdictRate]:
-        formats = [wanted for demand in self._demands if (wanted := demand.requested(stream)) is not None]
-        return {
-            width: VerdictRate(max(wanted.rate_hz for wanted in formats if wanted.width == width))
-            for width in {wanted.width for wanted in formats}
-        }

@@ -7,6 +7,7 @@ import json
 import logging
 import threading
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import av
@@ -18,7 +19,13 @@ from websockets.asyncio.client import ClientConnection, connect
 from runtime.client_messages import PreviewRequest
 from runtime.messages import StreamMessage
 from runtime.serving.client_queue import EncodedPreview, PreviewQueue
-from runtime.serving.previews.demand import MAX_REQUESTS, EncodingSchedule, PreviewDemand, RequestedFormat
+from runtime.serving.previews.demand import (
+    MAX_REQUESTS,
+    EncodingSchedule,
+    PreviewDemand,
+    RequestedFormat,
+    formats_of,
+)
 from runtime.serving.previews.jpeg import JpegEncoder
 from runtime.serving.previews.publisher import PreviewPublisher
 from runtime.serving.server import serve
@@ -91,7 +98,7 @@ def test_frames_come_at_the_requested_rate(rate_hz: float, expected: int) -> Non
     """Of ten seconds at 8 Hz, the client gets the number that it asked for, and never more than there are."""
     demand, schedule = PreviewDemand(), EncodingSchedule()
     demand.request(PreviewRequest(rate_hz=rate_hz))
-    schedule.update([demand])
+    schedule.update(partial(formats_of, [demand]))
     encoded = [pts_s for pts_s in SAMPLES if schedule.due("cam", pts_s)]
     assert len(encoded) == pytest.approx(expected, abs=1)
     assert sum(demand.due("cam", 320, pts_s) for pts_s in encoded) == pytest.approx(expected, abs=1)
@@ -104,7 +111,7 @@ def test_the_fastest_client_of_each_width_decides() -> None:
     fast.request(PreviewRequest(rate_hz=8))
     large.request(PreviewRequest(stream="cam", width=960, rate_hz=4))
     schedule = EncodingSchedule()
-    schedule.update([slow, fast, large])
+    schedule.update(partial(formats_of, [slow, fast, large]))
     counts = {"slow": 0, "fast": 0, "large": 0, "encoded": 0}
     for pts_s in SAMPLES:
         for width in schedule.due("cam", pts_s):

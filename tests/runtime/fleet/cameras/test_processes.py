@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import unmask
+from runtime.client_messages import PreviewRequest
 from runtime.config.sources import WatchedSource
 from runtime.fleet.cameras.head import FleetMonitor
 from runtime.fleet.cameras.processes import CameraProcesses, ThisMachine
@@ -23,6 +24,8 @@ from runtime.fleet.cameras.worker import FleetSetup
 from runtime.fleet.cameras.workers import Slot
 from runtime.messages import BroadcastMessage, StreamMessage, Thresholds, VerdictMessage
 from runtime.model.bundle import load_bundle
+from runtime.serving.client_queue import EncodedPreview
+from runtime.serving.previews.publisher import PreviewPublisher
 from runtime.version import version
 from streams.input.source import parse_source
 from tests.support.waiting import wait_for
@@ -52,6 +55,7 @@ class Watched:
 
     def __init__(self, bundle: Path, source: str, *, digest: str | None = None) -> None:
         self.messages: list[tuple[float, BroadcastMessage]] = []
+        self.previews = PreviewPublisher()
         self.fleet = FleetMonitor(
             ThisMachine(2),
             CameraProcesses(setup_of(bundle, digest=digest)),
@@ -59,6 +63,7 @@ class Watched:
             engine="onnxruntime",
             thresholds={},
             publish=lambda message: self.messages.append((time.monotonic(), message)),
+            previews=self.previews,
             slots=lambda nodes, engine: [Slot(ThisMachine.ID, index, 1, gpu=False) for index in range(2)],
         )
 
@@ -109,6 +114,34 @@ def test_a_process_that_is_killed(small_bundle: Path) -> None:
 
     asyncio.run(run())
     wait_for(lambda: not [child for child in multiprocessing.active_children() if "camera" in child.name], 5)
+
+
+def test_frames_on_request(small_bundle: Path) -> None:
+    """A client receives frames of the stream that it asked for, until it asks no more."""
+    watched = Watched(small_bundle, "demo")
+    received: list[EncodedPreview] = []
+
+    async def run() -> None:
+        async with watched.fleet:
+            with watched.previews, watched.previews.connect(received.append) as requests:
+                await watched.until(lambda: all(watched.verdicts(name) for name in CAMERAS))
+                assert not received
+                requests.request(PreviewRequest(stream="cam-1", width=320, rate_hz=4))
+                await watched.until(lambda: len(received) >= 2)
+                requests.request(PreviewRequest(stream="cam-1", width=0))
+                # No frame comes any more once the workers know.
+                count = -1
+                while count != len(received):
+                    count = len(received)
+                    await asyncio.sleep(1.0)
+
+    asyncio.run(run())
+    assert {(preview.stream, preview.width) for preview in received} == {("cam-1", 320)}
+    times = [preview.pts_s for preview in received]
+    assert times == sorted(set(times))
+    scored = {verdict.pts_s for verdict in watched.verdicts("cam-1")}
+    assert set(times) & scored
+    assert watched.previews.encoded == len(received)
 
 
 def test_another_model(small_bundle: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runtime.config.sources import WatchedSource
-from runtime.fleet.cameras.exchange import LEASE_S, Assignment, Batch, Order, sendable
+from runtime.fleet.cameras.exchange import LEASE_S, Assignment, Batch, Order, Question, sendable
 from runtime.fleet.cameras.worker import CameraWorker, FleetSetup
 from runtime.fleet.loaded_model import WorkerRefused
 from runtime.messages import BroadcastMessage, StreamMessage, Thresholds, VerdictMessage
@@ -31,17 +31,17 @@ def setup_of(bundle: Path, *, digest: str | None = None) -> FleetSetup:
     )
 
 
-def order(number: int, generation: int, camera: WatchedSource | None, *, epoch: int = 1) -> Order:
+def order(number: int, generation: int, camera: WatchedSource | None, *, epoch: int = 1) -> Question:
     cameras = (
         {} if camera is None else {camera.source.name: Assignment(epoch=epoch, camera=camera, past_faces=100)}
     )
-    return Order(version=number, generation=generation, cameras=cameras)
+    return Question(order=Order(version=number, generation=generation, cameras=cameras))
 
 
 def ask_until_verdict(worker: CameraWorker) -> tuple[list[tuple[int, BroadcastMessage]], Batch]:
     messages: list[tuple[int, BroadcastMessage]] = []
     while not any(isinstance(message, VerdictMessage) for _, message in messages):
-        batch = worker.exchange(None)
+        batch = worker.exchange(Question())
         messages += batch.messages
     return messages, batch
 
@@ -52,7 +52,7 @@ def test_orders_and_lease(small_bundle: Path, face_video: Path) -> None:
     worker = CameraWorker(setup_of(small_bundle), clock=lambda: now)
     camera = sendable(WatchedSource(source=parse_source(str(face_video), name="cam")))
     try:
-        assert worker.exchange(None, wait_s=0.0).version == 0
+        assert worker.exchange(Question(), wait_s=0.0).version == 0
         batch = worker.exchange(order(1, 0, camera), wait_s=0.0)
         assert (batch.version, dict(batch.running)) == (1, {"cam": 1})
         messages, _ = ask_until_verdict(worker)
@@ -73,7 +73,7 @@ def test_orders_and_lease(small_bundle: Path, face_video: Path) -> None:
         batch = worker.exchange(order(2, 1, camera, epoch=3), wait_s=0.0)
         assert dict(batch.running) == {"cam": 3}
         worker.exchange(order(3, 1, None), wait_s=0.0)
-        while worker.exchange(None).running:
+        while worker.exchange(Question()).running:
             pass
         assert "analysis cam" not in {thread.name for thread in threading.enumerate()}
     finally:
@@ -91,4 +91,4 @@ def test_password_is_not_shown() -> None:
     camera = sendable(WatchedSource(source=parse_source("rtsp://ada:secret@10.0.0.7/cam", name="cam")))
     sent = pickle.loads(pickle.dumps(order(1, 0, camera)))
     assert "secret" not in repr(sent)
-    assert sent.cameras["cam"].camera.source.address.reveal() == "rtsp://ada:secret@10.0.0.7/cam"
+    assert sent.order.cameras["cam"].camera.source.address.reveal() == "rtsp://ada:secret@10.0.0.7/cam"
