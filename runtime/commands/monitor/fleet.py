@@ -55,6 +55,8 @@ def run_fleet(file: Path, address: str | None) -> int:
         "use `unmask monitor` on the machine of this source",
         option="not possible in a fleet; use `unmask monitor` for it",
     )
+    if options.config.server.scan_uploads:
+        problems.append("server.scan_uploads: not possible in a fleet; use `unmask monitor` for it")
     if not options.sources:
         problems.append("there is no source; add a table [[sources]] for each camera")
     if problems:

@@ -57,13 +57,12 @@ def find_problems(
         options: The configuration.
         watches: Whether they can watch a source.
         source: Reason and advice for a source that they cannot watch.
-        option: Reason and advice for an option that needs the frames.
+        option: Reason and advice for an option that needs the frames as they were received.
     """
     config = options.config
     given = {
         "evidence": config.evidence,
         "outputs.annotate": config.outputs.annotate,
-        "server.scan_uploads": config.server.scan_uploads,
     }
     return [
         *(f"{one.source.name}: {source}" for one in options.sources if not watches(one.source)),

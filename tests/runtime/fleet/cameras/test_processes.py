@@ -185,7 +185,7 @@ def test_videos_to_their_end(small_bundle: Path, face_video: Path, tmp_path: Pat
         (["-"], "a source that listens"),
         (["demo", "--annotate", "out.mp4"], "outputs.annotate: needs the frames"),
         (["demo", "--evidence", "evidence"], "evidence: needs the frames"),
-        (["--scan-uploads"], "server.scan_uploads"),
+        (["--scan-uploads"], "there is no source"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else None,
 )
