@@ -174,10 +174,12 @@ class FeatureSchedule:
     Args:
         every: Samples from one computed feature of a face to the next, at least 1.
         sample_hz: Nominal rate in samples per second of media time.
+        phase: Number of samples by which the choice is brought forward.
     """
 
-    def __init__(self, every: int, *, sample_hz: float) -> None:
+    def __init__(self, every: int, *, sample_hz: float, phase: int = 0) -> None:
         self._every = every
+        self._phase = phase
         self._spacing = Spacing(sample_hz)
         self._number = 0
         self._segment: int | None = None
@@ -199,7 +201,8 @@ class FeatureSchedule:
         known = self._seen if continues else frozenset()
         self._number += 1
         self._segment, self._time_s, self._seen = segment, time_s, frozenset(faces)
-        return tuple(face not in known or (self._number + face) % self._every == 0 for face in faces)
+        number = self._number + self._phase
+        return tuple(face not in known or (number + face) % self._every == 0 for face in faces)
 
 
 class AnalysedFaces:

@@ -13,10 +13,11 @@ takes longer. The stream ends with the file.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
@@ -54,6 +55,7 @@ class AnalysisFactory:
         batcher: Batcher of the crops of all streams.
         infer: Inference of the face detector.
         turns: Turns of all streams; as many as there are cores by default.
+        phases: Phase of each new analysis, so that their expensive samples are not the same ones.
     """
 
     bundle: Bundle
@@ -61,17 +63,20 @@ class AnalysisFactory:
     batcher: Batcher
     infer: Infer
     turns: Turns = field(default_factory=lambda: Turns(usable_cores()))
+    phases: Iterator[int] = field(default_factory=itertools.count)
 
     def factory(self, source: WatchedSource) -> Callable[[], StreamAnalysis]:
         """Return a function that makes an analysis for a source."""
         bundle = self._bundle_of(source)
 
         def new_analysis() -> StreamAnalysis:
+            phase = next(self.phases)
             return StreamAnalysis(
                 bundle,
                 head=self.head,
                 features=self.batcher,
-                finder=FaceFinder(Detector(self.infer)),
+                finder=FaceFinder(Detector(self.infer), phase=phase),
+                phase=phase,
                 verdict_hz=source.rate_hz,
                 turns=self.turns,
                 expiry_s=stall_timeout_s(bundle.sample_hz),

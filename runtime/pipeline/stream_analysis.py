@@ -173,6 +173,7 @@ class StreamAnalysis:
         verdict_hz: Verdicts per second of media time and face; None for one per frame.
         max_faces: Largest number of faces analysed in one frame; None for all. Further faces take turns.
         turns: Entered while this thread computes; see `runtime.engines.cpu.Turns`.
+        phase: Number of samples by which the choice of those that are measured is brought forward.
         expiry_s: Age in seconds, from the start of a frame's analysis, above which its score is `stale`.
         clock: Monotonic clock in seconds.
         wall: Unix time in seconds, comparable with `Frame.captured`.
@@ -188,6 +189,7 @@ class StreamAnalysis:
         verdict_hz: float | None = None,
         max_faces: int | None = 8,
         turns: AbstractContextManager[object] | None = None,
+        phase: int = 0,
         expiry_s: float = float("inf"),
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
@@ -207,7 +209,7 @@ class StreamAnalysis:
         self._clock = clock
         self._wall = wall
         self._faces = AnalysedFaces(bundle, max_faces=max_faces, expiry_s=expiry_s)
-        self._schedule = FeatureSchedule(bundle.feature_every, sample_hz=bundle.sample_hz)
+        self._schedule = FeatureSchedule(bundle.feature_every, sample_hz=bundle.sample_hz, phase=phase)
         self._verdict_rate = (
             VerdictRate(verdict_hz) if verdict_hz is not None and verdict_hz < bundle.sample_hz else None
         )

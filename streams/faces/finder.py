@@ -102,12 +102,20 @@ class FaceFinder:
         detector: Face detector.
         schedule: When to run the detector and at which input size.
         tracker: Assigns ids to detections.
+        phase: Number by which the detections, and the searches for smaller faces, are brought forward. With
+            a different one for each stream they do not fall on the same moment for all.
     """
 
     def __init__(
-        self, detector: Detector, *, schedule: DetectionSchedule | None = None, tracker: Tracker | None = None
+        self,
+        detector: Detector,
+        *,
+        schedule: DetectionSchedule | None = None,
+        tracker: Tracker | None = None,
+        phase: int = 0,
     ) -> None:
         self._detector = detector
+        self._phase = phase
         self._schedule = schedule or DetectionSchedule()
         self._tracker = tracker or Tracker()
         self._motion = FaceMotion()
@@ -137,7 +145,8 @@ class FaceFinder:
         detected = self._is_due(late=frame.late) or lost or self._tracker.has_overlap
         if detected:
             self._tracker.confirm(self._detector.detect(image, self._long_side(image)))
-            self._since_detection = 0
+            first = self._since_detection is None
+            self._since_detection = self._phase % self._schedule.every if first else 0
             self._detections += 1
         return [
             Face(id=track.id, box=box, score=track.score, detected=detected, roll=track.roll, yaw=track.yaw)
@@ -157,7 +166,8 @@ class FaceFinder:
         schedule, tracks = self._schedule, self._tracker.tracks
         frame_side = max(image.width, image.height)
         search_side = schedule.search_side(frame_side)
-        if any(track.missed for track in tracks) or self._detections % schedule.large_every == 0:
+        is_search = self._detections == 0 or (self._detections + self._phase) % schedule.large_every == 0
+        if is_search or any(track.missed for track in tracks):
             return search_side
         if not tracks:
             return schedule.large_side

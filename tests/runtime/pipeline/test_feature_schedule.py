@@ -34,6 +34,13 @@ def test_the_load_of_several_faces_is_even() -> None:
     assert [len(chosen(schedule, index, 1, 2, 3, 4)) for index in range(1, 9)] == [2] * 8
 
 
+def test_streams_take_turns() -> None:
+    """With another phase the other samples of a face are chosen, and the first one too."""
+    streams = [FeatureSchedule(2, sample_hz=HZ, phase=phase) for phase in range(2)]
+    due = [[index for index in range(8) if chosen(stream, index, 1)] for stream in streams]
+    assert due == [[0, 2, 4, 6], [0, 1, 3, 5, 7]]
+
+
 def test_a_sample_that_may_begin_a_window_is_chosen() -> None:
     """After a miss, in a new segment, and after a gap that is not bridged; not after one that is."""
     schedule = FeatureSchedule(100, sample_hz=HZ)

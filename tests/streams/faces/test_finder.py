@@ -98,6 +98,27 @@ def test_late_frames_are_searched_less_often(
     assert searches == [1] * 8 + [2] * 8 + [3] * 2 + [4]
 
 
+def test_streams_with_other_phases_are_searched_at_other_times(
+    detector: CountingDetector, scene: Callable[..., Rgb], make_frame: MakeFrame
+) -> None:
+    """Each detects at once and then as often as the others, in other frames; the large searches differ too."""
+    detected: list[list[int]] = []
+    large: list[list[int]] = []
+    for phase in range(3):
+        finder = FaceFinder(detector, schedule=DetectionSchedule(large_every=3), phase=phase)
+        detected.append([])
+        large.append([])
+        for index in range(20):
+            before = len(detector.sides)
+            finder.find(make_frame(scene((300, 180)), index))
+            if len(detector.sides) > before:
+                detected[-1].append(index)
+                if detector.sides[-1] == 640:
+                    large[-1].append(index)
+    assert detected == [list(range(0, 20, 3)), [0, *range(2, 20, 3)], [0, *range(1, 20, 3)]]
+    assert large == [[0, 9, 18], [0, 5, 14], [0, 1, 10, 19]]
+
+
 def test_the_detector_input_size_follows_the_schedule(
     detector: CountingDetector, scene: Callable[..., Rgb], make_frame: MakeFrame
 ) -> None:
