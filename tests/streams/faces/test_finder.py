@@ -101,7 +101,7 @@ def test_late_frames_are_searched_less_often(
 def test_streams_with_other_phases_are_searched_at_other_times(
     detector: CountingDetector, scene: Callable[..., Rgb], make_frame: MakeFrame
 ) -> None:
-    """Each detects at once and then as often as the others, in other frames; the large searches differ too."""
+    """Each detects at once and then as often as the others, in other frames; so are the large searches."""
     detected: list[list[int]] = []
     large: list[list[int]] = []
     for phase in range(3):
