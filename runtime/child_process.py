@@ -5,17 +5,46 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
+from multiprocessing.process import BaseProcess
+
+# They reach the whole process group of a terminal or a service; only the parent handles them.
+_OF_THE_GROUP = {signal.SIGINT, signal.SIGHUP} if hasattr(signal, "SIGHUP") else {signal.SIGINT}
+
+
+def start_child(process: BaseProcess) -> None:
+    """Start a process that gets no signal of its group until it calls `begin_child`.
+
+    Args:
+        process: The process, with the start method `spawn`.
+
+    Raises:
+        OSError: The system cannot start it.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        process.start()
+        return
+    # The child, and the process with which `multiprocessing` cleans up, inherit the mask.
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_GROUP)
+    try:
+        resource_tracker.ensure_running()
+        # It has unblocked one of them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_GROUP)
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 def begin_child(lifeline: connection.Connection) -> None:
-    """Let this process end when its parent closes its end of a pipe or is killed, and ignore Ctrl-C.
+    """Let this process end when its parent closes its end of a pipe or is killed; ignore Ctrl-C and SIGHUP.
 
     Args:
         lifeline: End of a pipe through which nothing is ever sent.
     """
-    # Ctrl-C reaches the whole process group; only the parent handles it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in _OF_THE_GROUP:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_THE_GROUP)
     threading.Thread(target=_exit_with_parent, args=(lifeline,), daemon=True).start()
 
 

@@ -187,11 +187,20 @@ assert watch.__module__ == "runtime.client"
     assert outcome.returncode == 0, outcome.stderr
 
 
-def test_pyav_is_loaded_before_opencv() -> None:
+@pytest.mark.parametrize(
+    "module",
+    [
+        "runtime.commands.monitor.command",
+        "runtime.commands.monitor.fleet",
+        "runtime.fleet.cameras.actors",
+        "runtime.fleet.cameras.processes",
+    ],
+)
+def test_pyav_is_loaded_before_opencv(module: str) -> None:
     """In the other order FFmpeg crashes when it opens a screen, in the X11 libraries that OpenCV contains."""
-    script = """
+    script = f"""
 import sys
-import runtime.commands.monitor.run
+import {module}
 names = list(sys.modules)
 assert names.index("av._core") < names.index("cv2"), "OpenCV was loaded first"
 """

@@ -18,7 +18,7 @@ from runtime.outputs.standard_error import StandardError
 
 
 def run_with_processes(setup: MonitorSetup, options: MonitorOptions, bundle: Bundle) -> int:
-    """Watch sources with as many processes as the option says, and serve the verdicts.
+    """Watch sources with several processes, at most one for each source, and serve the verdicts.
 
     Args:
         setup: Where the options come from; SIGHUP reads the tokens again.
@@ -47,16 +47,14 @@ def run_with_processes(setup: MonitorSetup, options: MonitorOptions, bundle: Bun
     check_sources(options, bundle)
     jobs = min(options.config.jobs, len(options.sources))
     cores = max(1, usable_cores() // jobs)
-    # A worker has room for its equal share of the sources, so that none moves while the others start.
-    share = -(-len(options.sources) // jobs)
-    workers = worker_setup(options, bundle, threads=cores, cores_per_camera=cores / share)
+    workers = worker_setup(options, bundle, threads=cores, cores_per_camera=None)
     slots = [Slot(ThisMachine.ID, index, cores, gpu=False) for index in range(jobs)]
     thresholds = thresholds_of(options, bundle)
 
     def watch(receivers: Receivers) -> tuple[Watching, Control]:
         monitor = FleetMonitor(
             ThisMachine(jobs * cores),
-            CameraProcesses(workers),
+            CameraProcesses(workers, sources=len(options.sources), jobs=jobs),
             options.sources,
             engine=options.config.engine,
             thresholds=own_thresholds(options.sources, bundle, thresholds),

@@ -1,4 +1,4 @@
-"""What the runs of `monitor` and `fleet` have in common whose sources are watched by other processes."""
+"""Setup, checks and control of sources, for `monitor --jobs` and `fleet`."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def worker_setup(
 def find_problems(
     options: MonitorOptions, *, watches: Callable[[Source], bool], source: str, option: str
 ) -> list[str]:
-    """Return what other processes cannot do of what a configuration asks for, a line each.
+    """Return the settings that workers cannot follow, a line each.
 
     Args:
         options: The configuration.
-        watches: Whether they can watch a source.
+        watches: Returns whether they can watch a source.
         source: Reason and advice for a source that they cannot watch.
         option: Reason and advice for an option that needs the frames as they were received.
     """

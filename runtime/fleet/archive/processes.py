@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from runtime.child_process import begin_child
+from runtime.child_process import begin_child, start_child
 from runtime.fleet.archive.pool import Ended, Event, Finished, Ready, Unusable
 from runtime.fleet.archive.worker import ScanSetup, ScanWorker
 from runtime.fleet.loaded_model import WorkerRefused
@@ -101,7 +101,7 @@ class ProcessPool:
             daemon=True,
             name=f"scan worker {number}",
         )
-        process.start()
+        start_child(process)
         child_end.close()
         return _Worker(process, pipe, failed_starts)
 

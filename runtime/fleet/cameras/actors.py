@@ -121,8 +121,8 @@ class CameraActors:
         """Ask a worker for what has happened; `Answered` or `Lost` follows."""
         self._calls[self._handles[worker].exchange.remote(question)] = worker
 
-    def kill(self, worker: int) -> None:
-        """End a worker; nothing more comes from it.
+    def kill(self, worker: int) -> bool:
+        """End a worker; nothing more comes from it. Return whether its process has ended: not known of Ray.
 
         Raises:
             ClusterLost: The cluster has stopped.
@@ -131,6 +131,7 @@ class CameraActors:
         self._cluster.check_now()
         self._calls = {call: number for call, number in self._calls.items() if number != worker}
         self._ray.kill(self._handles.pop(worker))
+        return False
 
     def answers(self, timeout_s: float) -> list[Answer]:
         """Return the answers that have come, after at most the timeout.

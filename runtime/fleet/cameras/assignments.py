@@ -23,12 +23,14 @@ class Camera:
         worker: Worker that it belongs to; None if it waits.
         epoch: Number of its assignment.
         moving: Whether its worker shall stop to watch it.
+        finished: Whether it has ended or failed, and is not to be watched again.
     """
 
     name: str
     worker: int | None = None
     epoch: int = 0
     moving: bool = False
+    finished: bool = False
 
 
 @dataclass
@@ -40,7 +42,7 @@ class Worker:
         need: Cores that it needs for a camera.
         answered: Time of its last answer in seconds.
         silent: Whether its cameras are reported as offline.
-        ended: Whether Ray has lost it, without a proof that its process has ended.
+        ended: Whether its end was reported, without a proof that its process has ended.
         cameras: Names of the cameras that belong to it.
     """
 
@@ -87,8 +89,8 @@ class Assignments:
 
     @property
     def waiting(self) -> list[str]:
-        """Names of the cameras that belong to no worker."""
-        return [camera.name for camera in self.cameras.values() if camera.worker is None]
+        """Names of the cameras that belong to no worker and have not finished."""
+        return [one.name for one in self.cameras.values() if one.worker is None and not one.finished]
 
     @property
     def room(self) -> int:
@@ -98,7 +100,7 @@ class Assignments:
     @property
     def settled(self) -> bool:
         """Whether no camera waits or moves."""
-        return all(camera.worker is not None and not camera.moving for camera in self.cameras.values())
+        return not self.waiting and not any(camera.moving for camera in self.cameras.values())
 
     def join(self, worker: int, *, cores: float, need: float, now: float) -> None:
         """Add a worker.
@@ -110,6 +112,11 @@ class Assignments:
             now: Time in seconds.
         """
         self.workers[worker] = Worker(cores=cores, need=need, answered=now)
+
+    def finish(self, name: str) -> None:
+        """Handle the end of a camera: it makes room for others, and is never placed again."""
+        self.cameras[name].finished = True
+        self._release(self.cameras[name])
 
     def answered(self, worker: int, running: Mapping[str, int], now: float) -> list[str]:
         """Handle an answer.

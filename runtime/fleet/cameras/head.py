@@ -30,8 +30,6 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 0.05
 NODES_S = 1.0
-# Time between looks at which frames the clients want.
-PREVIEWS_S = 0.2
 ASK_AGAIN_S = 0.3
 # Pause before a worker is started again on a machine on which one has just ended; doubled each time.
 FIRST_PAUSE_S = 0.5
@@ -87,7 +85,7 @@ class FleetMonitor:
         self._publish = publish
         self._previews = previews
         self._wanted: dict[str, Formats] = {}
-        self._wanted_at = clock()
+        self._changes = 0
         self._on_change = on_change
         self._clock = clock
         # Cameras that have ended or failed, each with whether it has failed.
@@ -179,7 +177,9 @@ class FleetMonitor:
             self._places.started(self._workers.start(slot), slot)
         for slot in self._places.late():
             logger.warning(
-                "%s: no worker has started yet; do other jobs use its %d CPUs?", self._host(slot), slot.cpus
+                "%s: no worker has started yet; do other programs use its %d CPUs?",
+                self._host(slot),
+                slot.cpus,
             )
         if self._nodes and not slots:
             raise NoWorkers(["no machine of the cluster has a CPU or GPU for the engine"])
@@ -191,7 +191,11 @@ class FleetMonitor:
         match answer:
             case Started():
                 self._handle_started(answer)
-            case Answered(worker, batch):
+            case Answered(worker, batch, records):
+                for record in records:
+                    log = logging.getLogger(record.name)
+                    if log.isEnabledFor(record.levelno):
+                        log.handle(record)
                 self._handle_batch(worker, batch)
             case Lost():
                 self._handle_lost(answer)
@@ -244,7 +248,10 @@ class FleetMonitor:
             for preview in batch.previews:
                 if preview.stream in current:
                     self._previews.receive(preview)
-        self._finished |= {name: failed for name, failed in batch.finished.items() if name in current}
+        for name, failed in batch.finished.items():
+            if name in current:
+                self._finished[name] = failed
+                self._assignments.finish(name)
         if batch.failure is not None:
             logger.error("worker %d: %s", worker, batch.failure)
             self._end_worker(worker, certain=False)
@@ -289,7 +296,7 @@ class FleetMonitor:
 
     def _end_worker(self, worker: int, *, certain: bool) -> None:
         """Remove a worker; its cameras stay with it for a while unless its process has certainly ended."""
-        self._workers.kill(worker)
+        certain = self._workers.kill(worker) or certain
         self._places.ended(worker)
         self._versions.pop(worker, None)
         if worker in self._assignments.workers:
@@ -298,8 +305,9 @@ class FleetMonitor:
 
     def _pass_time(self) -> None:
         now = self._clock()
-        if self._previews is not None and now - self._wanted_at >= PREVIEWS_S:
-            self._wanted, self._wanted_at = self._previews.wanted(self._cameras), now
+        if self._previews is not None and self._previews.changes != self._changes:
+            self._changes = self._previews.changes
+            self._wanted = self._previews.wanted(self._cameras)
         self._follow_up(now)
         changes = self._assignments.tick(now)
         self._say_offline(changes.offline, SILENT)
@@ -325,7 +333,6 @@ class FleetMonitor:
     def _place(self) -> None:
         """Place waiting cameras; one line says how many still wait, if that has changed."""
         for name in self._assignments.place():
-            self._finished.pop(name, None)
             if self._assignments.cameras[name].epoch > 1:
                 self._streams.left(name)
         waiting = self._assignments.waiting

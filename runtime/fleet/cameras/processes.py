@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import signal
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
+from logging.handlers import QueueHandler
 from multiprocessing import connection
 from multiprocessing.context import SpawnProcess
+from typing import cast
 
-from runtime.child_process import begin_child
+from runtime.child_process import begin_child, start_child
 from runtime.fleet.cameras.exchange import Question
 from runtime.fleet.cameras.worker import CameraWorker, FleetSetup
 from runtime.fleet.cameras.workers import Answer, Answered, Lost, Slot, Started
@@ -18,11 +23,13 @@ from runtime.fleet.loaded_model import WorkerRefused
 
 # Shorter than on a cluster, where each exchange costs more: verdicts wait for half of it on average.
 BATCH_S = 0.02
-JOIN_S = 2.0
+# Time that a killed process gets. One that hangs in the kernel must not keep the head from the others.
+JOIN_S = 0.2
+MAX_RECORDS = 1000
 
 
 class ThisMachine:
-    """The only machine of workers that are processes.
+    """This machine as the only node.
 
     Args:
         cores: CPU cores of all workers together.
@@ -42,40 +49,67 @@ class ThisMachine:
         """Do nothing: this machine is always there."""
 
 
+def share_of(sources: int, jobs: int, index: int) -> int:
+    """Return how many sources a process watches, so that all sources have a place and none is left over.
+
+    Args:
+        sources: Number of sources.
+        jobs: Number of processes, at most that of the sources.
+        index: Number of the process, from 0.
+    """
+    return sources // jobs + (index < sources % jobs)
+
+
 class CameraProcesses:
     """Processes that watch cameras. They end with this one.
 
     Args:
-        setup: What each worker needs.
+        setup: What each worker needs, but for the cores that a camera needs.
+        sources: Number of sources.
+        jobs: Number of processes, at most that of the sources.
     """
 
-    def __init__(self, setup: FleetSetup) -> None:
+    def __init__(self, setup: FleetSetup, *, sources: int, jobs: int) -> None:
         self._setup = setup
+        self._sources = sources
+        self._jobs = jobs
         # Spawned, not forked: threads of FFmpeg and onnxruntime do not survive a fork.
         self._context = multiprocessing.get_context("spawn")
         self._lifeline, self._parent_end = self._context.Pipe(duplex=False)
         self._processes: dict[int, SpawnProcess] = {}
         # Pipes of the processes that have not ended.
         self._pipes: dict[int, connection.Connection] = {}
+        self._not_started: list[Lost] = []
         self._number = 0
 
     def start(self, slot: Slot) -> int:
         """Start a worker, and return its number; `Started` or `Lost` follows.
 
         Args:
-            slot: Its place, which makes no difference here.
+            slot: Its place.
         """
         self._number += 1
-        pipe, child_end = self._context.Pipe()
-        process = self._context.Process(
-            target=_work,
-            args=(self._lifeline, child_end, self._setup, self._number),
-            daemon=True,
-            name=f"camera worker {self._number}",
-        )
-        process.start()
-        child_end.close()
-        self._processes[self._number], self._pipes[self._number] = process, pipe
+        share = share_of(self._sources, self._jobs, slot.index)
+        setup = replace(self._setup, cores_per_camera=slot.cpus / share)
+        try:
+            pipe, child_end = self._context.Pipe()
+            process = self._context.Process(
+                target=_work,
+                args=(self._lifeline, child_end, setup, self._number),
+                daemon=True,
+                name=f"camera worker {self._number}",
+            )
+            with child_end:
+                try:
+                    start_child(process)
+                except OSError:
+                    pipe.close()
+                    raise
+        except OSError as error:
+            # No memory, or too many processes or files.
+            self._not_started.append(Lost(self._number, str(error), "dead"))
+        else:
+            self._processes[self._number], self._pipes[self._number] = process, pipe
         return self._number
 
     def ask(self, worker: int, question: Question) -> None:
@@ -84,23 +118,28 @@ class CameraProcesses:
         with suppress(OSError, KeyError):
             self._pipes[worker].send(question)
 
-    def kill(self, worker: int) -> None:
-        """End a worker; nothing more comes from it."""
+    def kill(self, worker: int) -> bool:
+        """End a worker; nothing more comes from it. Return whether its process has ended for certain."""
         if worker in self._pipes:
             self._pipes.pop(worker).close()
-        process = self._processes.pop(worker)
-        process.terminate()
+        process = self._processes.pop(worker, None)
+        if process is None:
+            return True
+        process.kill()
         process.join(JOIN_S)
         if process.exitcode is None:
-            process.kill()
-            process.join()
+            return False
         process.close()
+        return True
 
     def answers(self, timeout_s: float) -> Sequence[Answer]:
         """Return the answers that have come, after at most the timeout."""
+        if self._not_started:
+            lost, self._not_started = self._not_started, []
+            return lost
         workers = {pipe: worker for worker, pipe in self._pipes.items()}
         ready = connection.wait(list(workers), timeout_s) if workers else []
-        return [self._receive(workers[pipe]) for pipe in ready if isinstance(pipe, connection.Connection)]
+        return [self._receive(workers[cast(connection.Connection, pipe)]) for pipe in ready]
 
     def close(self) -> None:
         """End all workers."""
@@ -118,12 +157,29 @@ class CameraProcesses:
         return answer
 
 
+class _Records(QueueHandler):
+    """Log records of a worker, which its parent shows."""
+
+    def __init__(self) -> None:
+        super().__init__(None)  # type: ignore[arg-type]
+        self._kept: deque[logging.LogRecord] = deque(maxlen=MAX_RECORDS)
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        self._kept.append(record)
+
+    def take(self) -> tuple[logging.LogRecord, ...]:
+        return tuple(self._kept.popleft() for _ in range(len(self._kept)))
+
+
 def _work(
     lifeline: connection.Connection, pipe: connection.Connection, setup: FleetSetup, number: int
 ) -> None:
     """Watch cameras as the head says; the program of the process."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     begin_child(lifeline)
+    records = _Records()
+    # The parent leaves out what it does not show.
+    logging.basicConfig(level=logging.INFO, handlers=[records])
     try:
         worker = CameraWorker(setup)
     except WorkerRefused as refusal:
@@ -135,4 +191,5 @@ def _work(
             question: Question = pipe.recv()
         except EOFError:
             return
-        pipe.send(Answered(number, worker.exchange(question, wait_s=BATCH_S)))
+        batch = worker.exchange(question, wait_s=BATCH_S)
+        pipe.send(Answered(number, batch, records.take()))

@@ -109,12 +109,13 @@ class CameraWorker:
             self._stopping = [entry for entry in self._stopping if entry[2].is_alive()]
             running = {name: epoch for name, epoch, _ in self._stopping}
             running |= {name: assignment.epoch for name, assignment in self._assigned.items()}
+            # Before the messages, so that those of a stream that has finished are among them.
+            finished = self._monitor.finished_streams
+            failure = self._monitor.failure
             # Others are appended meanwhile.
             messages = tuple(self._messages.popleft() for _ in range(len(self._messages)))
             previews = tuple(self._previews.pop(key) for key in tuple(self._previews))
             health = self._health
-            finished = self._monitor.finished_streams
-            failure = self._monitor.failure
             return Batch(
                 version=self._version,
                 generation=self._generation,

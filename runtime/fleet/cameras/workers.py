@@ -1,7 +1,8 @@
-"""Workers of the head: where they are, what they answer, and what it needs of whatever runs them."""
+"""Workers as the head sees them: their places and answers, and the interface of what runs them."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
@@ -48,10 +49,17 @@ class Started:
 
 @dataclass(frozen=True)
 class Answered:
-    """Answer of a worker to an exchange."""
+    """Answer of a worker to an exchange.
+
+    Args:
+        worker: Number of the worker.
+        batch: What has happened.
+        records: Log records of its process that nobody has shown yet.
+    """
 
     worker: int
     batch: Batch
+    records: tuple[logging.LogRecord, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,7 @@ class Machines(Protocol):
     """Machines on which workers run: a cluster, or this one alone."""
 
     advice: str
-    """What helps if there is no room for all cameras."""
+    """Advice if there is no room for all cameras."""
 
     def nodes(self) -> list[Node]:
         """Return the living machines.
@@ -106,8 +114,8 @@ class Workers(Protocol):
     def ask(self, worker: int, question: Question) -> None:
         """Ask a worker for what has happened; `Answered` or `Lost` follows."""
 
-    def kill(self, worker: int) -> None:
-        """End a worker; nothing more comes from it.
+    def kill(self, worker: int) -> bool:
+        """End a worker; nothing more comes from it. Return whether its process has ended for certain.
 
         Raises:
             ClusterLost: The cluster has stopped.

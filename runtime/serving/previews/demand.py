@@ -23,7 +23,7 @@ WIDTHS = (160, 320, 640, 960)
 MAX_REQUESTS = 256
 
 Formats: TypeAlias = Mapping[int, float]
-"""What is wanted of a stream: the highest rate in Hz for each width in pixels, one of `WIDTHS`."""
+"""Wanted widths of a stream in pixels, each one of `WIDTHS`, with the highest rate in Hz."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,8 @@ class PreviewPublisher:
     """
 
     def __init__(self, *, cpu_share: float = CPU_SHARE) -> None:
+        self.changes = 0
+        """Number of changes of clients or their requests so far."""
         self.received = 0
         """Number of JPEG images of other processes so far."""
         self._encoder = PreviewEncoder(self._distribute, cpu_share=cpu_share)
@@ -69,8 +71,8 @@ class PreviewPublisher:
         self._lock = threading.Lock()
         self._clients: set[PreviewRequests] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
-        # Not handled at once: many clients may send many requests between two frames.
-        self._outdated = False
+        # Changes are not handled at once: many clients may send many requests between two frames.
+        self._handled = 0
 
     def __enter__(self) -> Self:
         self._encoder.__enter__()
@@ -99,8 +101,8 @@ class PreviewPublisher:
             frame: The frame; it must not be changed afterwards.
         """
         with self._lock:
-            if self._outdated:
-                self._outdated = False
+            if self._handled != self.changes:
+                self._handled = self.changes
                 self._encoder.want(partial(formats_of, self._demands()))
         self._encoder.offer(stream, frame)
 
@@ -137,10 +139,10 @@ class PreviewPublisher:
             self.change(lambda: self._clients.remove(client))
 
     def change(self, change: Callable[[], None]) -> None:
-        """Change clients or their requests while no stream reads them; the next frame takes them over."""
+        """Change clients or their requests; the next frame takes them over."""
         with self._lock:
             change()
-            self._outdated = True
+            self.changes += 1
 
     def _demands(self) -> list[PreviewDemand]:
         return [client.demand for client in self._clients if client.demand]

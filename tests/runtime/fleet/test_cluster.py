@@ -326,6 +326,24 @@ def test_other_versions(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
 
+def test_ray_reads_its_mode_of_authentication_again() -> None:
+    """It does so after its import too, which the search for a cluster relies on; in a process of its own."""
+    script = """
+import os
+os.environ["RAY_AUTH_MODE"] = "disabled"
+from ray._raylet import get_authentication_mode
+from runtime.fleet.cluster import _read_mode_again
+before = get_authentication_mode()
+os.environ["RAY_AUTH_MODE"] = "token"
+_read_mode_again()
+print(before, get_authentication_mode())
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    before, after = done.stdout.split()
+    assert before != after
+
+
 def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names the extra."""
     monkeypatch.setattr("runtime.fleet.cluster.find_spec", lambda _: None)

@@ -6,6 +6,7 @@ import pytest
 
 from runtime.fleet.cameras.assignments import Assignments
 from runtime.fleet.cameras.exchange import OFFLINE_S, RELEASE_S
+from runtime.fleet.cameras.processes import share_of
 
 
 def fleet(cameras: int, *cores: float, need: float = 0.5) -> Assignments:
@@ -44,6 +45,34 @@ def test_more_cameras_than_room() -> None:
 def test_small_worker_takes_one_camera() -> None:
     """A camera that needs more than a whole worker is still watched."""
     assert counts(fleet(3, 1.0, need=1.5)) == [1]
+
+
+def test_a_camera_that_has_finished_is_not_watched_again() -> None:
+    """It waits for no other worker when its own ends, does not move and is not reported as offline."""
+    assignments = fleet(2, 1.0)
+    assignments.finish("cam-0")
+    assignments.join(1, cores=1.0, need=0.5, now=0.0)
+    assert assignments.balance() == []
+    assert assignments.tick(OFFLINE_S + 0.1).offline == ("cam-1",)
+    assert assignments.ended(0, certain=True) == ["cam-1"]
+    assert assignments.waiting == ["cam-1"]
+    assert not assignments.settled
+    assignments.answered(1, {}, OFFLINE_S + 0.2)
+    assert assignments.place() == ["cam-1"]
+    assert assignments.settled
+
+
+@pytest.mark.parametrize(("sources", "jobs"), [(1, 1), (4, 3), (7, 6), (10, 4), (12, 5)])
+def test_processes_that_share_the_sources(sources: int, jobs: int) -> None:
+    """In whichever order they start, the sources are spread evenly and none moves."""
+    assignments = Assignments([f"cam-{number}" for number in range(sources)])
+    for index in reversed(range(jobs)):
+        share = share_of(sources, jobs, index)
+        assignments.join(index, cores=2, need=2 / share, now=0.0)
+        assignments.place()
+        assert assignments.balance() == []
+    assert assignments.settled
+    assert max(counts(assignments)) - min(counts(assignments)) <= 1
 
 
 def test_silent_worker() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import multiprocessing
 import os
@@ -58,7 +59,7 @@ class Watched:
         self.previews = PreviewPublisher()
         self.fleet = FleetMonitor(
             ThisMachine(2),
-            CameraProcesses(setup_of(bundle, digest=digest)),
+            CameraProcesses(setup_of(bundle, digest=digest), sources=2, jobs=2),
             [WatchedSource(source=parse_source(source, name=name)) for name in CAMERAS],
             engine="onnxruntime",
             thresholds={},
@@ -85,35 +86,74 @@ class Watched:
             await asyncio.sleep(0.02)
 
 
-def test_a_process_that_is_killed(small_bundle: Path) -> None:
-    """Its camera is offline at once and live again in a new process; the other one is not interrupted."""
+def camera_processes() -> list[int]:
+    """Return the processes of the fleet of this process."""
+    return [child.pid for child in multiprocessing.active_children() if "camera" in child.name and child.pid]
+
+
+def test_a_process_that_is_killed_and_one_that_hangs(small_bundle: Path) -> None:
+    """The camera is soon offline, and live again in a new process; the other one is not interrupted."""
     watched = Watched(small_bundle, "demo")
+
+    def offline(since: float) -> list[str]:
+        return [
+            message.stream
+            for at, message in watched.messages
+            if isinstance(message, StreamMessage) and message.state == "offline" and at >= since
+        ]
 
     async def run() -> None:
         async with watched.fleet:
             await watched.until(lambda: all(watched.verdicts(name) for name in CAMERAS))
-            processes = [child for child in multiprocessing.active_children() if "camera" in child.name]
-            assert len(processes) == 2
-            killed_at = time.monotonic()
-            assert processes[0].pid is not None
-            os.kill(processes[0].pid, signal.SIGKILL)
-
-            def offline() -> list[tuple[float, str]]:
-                return [
-                    (at, message.stream)
-                    for at, message in watched.messages
-                    if isinstance(message, StreamMessage) and message.state == "offline" and at >= killed_at
-                ]
-
-            await watched.until(offline, OFFLINE_LIMIT_S)
-            at, lost = offline()[0]
-            await watched.until(lambda: watched.verdicts(lost, at), LIVE_LIMIT_S)
-            assert {stream for _, stream in offline()} == {lost}
-            (kept,) = set(CAMERAS) - {lost}
-            await watched.until(lambda: watched.verdicts(kept, at))
+            for number in (signal.SIGKILL, signal.SIGSTOP):
+                began = time.monotonic()
+                assert len(camera_processes()) == 2
+                os.kill(camera_processes()[0], number)
+                await watched.until(lambda since=began: offline(since), OFFLINE_LIMIT_S)  # type: ignore[misc]
+                lost, went = offline(began)[0], time.monotonic()
+                await watched.until(
+                    lambda name=lost, since=went: watched.verdicts(name, since),  # type: ignore[misc]
+                    LIVE_LIMIT_S,
+                )
+                assert set(offline(began)) == {lost}
 
     asyncio.run(run())
-    wait_for(lambda: not [child for child in multiprocessing.active_children() if "camera" in child.name], 5)
+    wait_for(lambda: not camera_processes(), 5)
+
+
+def children_of(process: int) -> list[int]:
+    """Return the workers of a process."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if folder.name.isdigit() and b"spawn_main" in (folder / "cmdline").read_bytes():
+                parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+                if int(parent) == process:
+                    found.append(int(folder.name))
+    return found
+
+
+def test_signals_of_the_group_and_the_end_of_the_program(small_bundle: Path, tmp_path: Path) -> None:
+    """SIGHUP is for the program alone, at any time; a worker ends with it even if it is killed."""
+    record = tmp_path / "out.jsonl"
+    command = [sys.executable, "-m", "unmask", "monitor", "a=demo", "b=demo", "--jobs", "2"]
+    command += ["--model", str(small_bundle), "--port", "0", "--jsonl", str(record)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, process_group=0) as program:
+        try:
+            workers = wait_for(lambda: found if len(found := children_of(program.pid)) == 2 else None, 60)
+            os.killpg(program.pid, signal.SIGHUP)
+            # The recording is opened again.
+            wait_for(lambda: record.exists() and record.read_text().count('"p_fake":0') > 8, 60)
+            os.killpg(program.pid, signal.SIGHUP)
+            time.sleep(0.3)
+            assert children_of(program.pid) == workers
+        finally:
+            program.kill()
+        assert program.stderr is not None
+        errors = program.stderr.read()
+    wait_for(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), 10)
+    assert "Traceback" not in errors
+    assert "has ended" not in errors
 
 
 def test_frames_on_request(small_bundle: Path) -> None:
