@@ -20,7 +20,7 @@ types:  ## Check types, tests included
 	$(BIN)/mypy
 
 test:  ## Run the tests with the coverage floor
-	$(BIN)/python -m pytest --cov --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --cov --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 soak:  ## Run four RTSP cameras for half an hour with a fault every minute
 	$(BIN)/unmask bench soak --minutes 30 --cameras 4
