@@ -82,4 +82,7 @@ def bottleneck(step: LoadStep, cores: int) -> str:
         return f"the CPU, of which other programs took {others:.2f} of {cores} cores ({parts})"
     if step.backbone_busy >= BUSY:
         return f"the backbone, which ran {step.backbone_busy:.0%} of the time ({parts})"
-    return f"something other than the CPU: {step.own_cores:.2f} of {cores} cores busy ({parts})"
+    return (
+        f"waiting, most likely for the interpreter, in which one thread runs at a time: "
+        f"{step.own_cores:.2f} of {cores} cores busy ({parts})"
+    )

@@ -100,6 +100,8 @@ class FleetMonitor:
         self._refusals: list[str] = []
         # Living machines, and the time at which they were asked for.
         self._nodes: list[Node] = []
+        # Addresses of all machines so far: messages about one come after it has gone, too.
+        self._hosts: dict[str, str] = {}
         self._nodes_at = clock()
         self._refresh_nodes = threading.Event()
         self._ask_again: dict[int, float] = {}
@@ -164,7 +166,9 @@ class FleetMonitor:
         while not self._stopping.is_set():
             asked_at = self._clock()
             try:
-                self._nodes = self._machines.nodes()
+                nodes = self._machines.nodes()
+                self._hosts |= {node.id: node.host for node in nodes}
+                self._nodes = nodes
                 self._nodes_at = asked_at
             except Exception:
                 logger.debug("no list of machines", exc_info=True)
@@ -185,7 +189,7 @@ class FleetMonitor:
             raise NoWorkers(["no machine of the cluster has a CPU or GPU for the engine"])
 
     def _host(self, slot: Slot) -> str:
-        return next((node.host for node in self._nodes if node.id == slot.node), slot.node)
+        return self._hosts.get(slot.node, slot.node)
 
     def _handle(self, answer: Answer) -> None:
         match answer:
