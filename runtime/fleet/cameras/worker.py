@@ -78,6 +78,7 @@ class CameraWorker:
         self._generation = 0
         self._asked_at = clock()
         self._closing = threading.Event()
+        self._news = threading.Event()
         self._monitor = self._stack.enter_context(
             Monitor(
                 sample_hz=model.bundle.sample_hz,
@@ -88,12 +89,13 @@ class CameraWorker:
         self._watchdog = threading.Thread(target=self._watch_head, name="lease", daemon=True)
         self._watchdog.start()
 
-    def exchange(self, question: Question, *, wait_s: float = BATCH_S) -> Batch:
+    def exchange(self, question: Question, *, wait_s: float = BATCH_S, idle_s: float = 0.0) -> Batch:
         """Follow an order, collect messages for a short time and return them.
 
         Args:
             question: The question.
             wait_s: Time in seconds for which messages are collected.
+            idle_s: Longest time in seconds before that to wait for a first message.
         """
         with self._lock:
             self._asked_at = self._clock()
@@ -103,6 +105,8 @@ class CameraWorker:
             if question.previews != self._wanted:
                 self._wanted = question.previews
                 self._encoder.want(lambda stream: question.previews.get(stream, {}))
+        self._news.wait(idle_s)
+        self._news.clear()
         self._closing.wait(wait_s)
         with self._lock:
             self._asked_at = self._clock()
@@ -130,6 +134,7 @@ class CameraWorker:
     def close(self) -> None:
         """Stop all cameras and release the engine."""
         self._closing.set()
+        self._news.set()
         self._watchdog.join()
         self._stack.close()
 
@@ -173,6 +178,7 @@ class CameraWorker:
         if assignment.past_faces and isinstance(message, VerdictMessage):
             message = replace(message, face=message.face + assignment.past_faces)
         self._messages.append((assignment.epoch, message))
+        self._news.set()
 
     def _keep_preview(self, preview: EncodedPreview) -> None:
         with self._lock:
