@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 # Before any module that loads OpenCV; see `runtime.commands.monitor.run`.
 import av  # noqa: F401
 
-from runtime.commands.monitor.run import (
-    Control,
-    MonitorRun,
-    Receivers,
-    RunSetup,
-    Watching,
-    load_options,
-    thresholds_of,
-)
-from runtime.commands.monitor.workers import WorkersControl, find_problems, own_thresholds, worker_setup
+from runtime.commands.monitor.run import load_options
+from runtime.commands.monitor.workers import find_problems, run_with_workers, worker_setup
 from runtime.commands.options import UserError
 from runtime.commands.setup.options import MonitorSetup
 from runtime.commands.setup.sources import check_sources
 from runtime.config.reading import Settings
 from runtime.fleet.cameras.actors import CameraActors
-from runtime.fleet.cameras.head import FleetMonitor
 from runtime.fleet.cluster import open_cluster
 from runtime.model.bundle import load_bundle
 from runtime.outputs.standard_error import StandardError
@@ -63,31 +53,17 @@ def run_fleet(file: Path, address: str | None) -> int:
         raise UserError(*(f"{file}: {problem}" for problem in problems))
     bundle = load_bundle(options.config.model)
     check_sources(options, bundle)
-    config, thresholds = options.config, thresholds_of(options, bundle)
+    config = options.config
     setup_of_workers = worker_setup(
         options, bundle, threads=None, cores_per_camera=config.fleet.cores_per_camera
     )
     with StandardError() as output, open_cluster(address or config.fleet.address) as cluster:
-
-        def watch(receivers: Receivers) -> tuple[Watching, Control]:
-            monitor = FleetMonitor(
-                cluster,
-                CameraActors(cluster, setup_of_workers),
-                options.sources,
-                engine=config.engine,
-                thresholds=own_thresholds(options.sources, bundle, thresholds),
-                publish=receivers.publish,
-                previews=receivers.previews,
-                on_change=receivers.on_change,
-            )
-            return monitor, WorkersControl()
-
-        run = RunSetup(
-            setup=setup,
-            options=options,
-            bundle=bundle,
-            thresholds=thresholds,
-            engine=lambda: f"workers on the Ray cluster {cluster.address} ({config.engine})",
-            watch=watch,
+        return run_with_workers(
+            setup,
+            options,
+            bundle,
+            output,
+            machines=cluster,
+            workers=CameraActors(cluster, setup_of_workers),
+            engine=f"workers on the Ray cluster {cluster.address} ({config.engine})",
         )
-        return asyncio.run(MonitorRun(run, output).serve())

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-
-from runtime.commands.monitor.run import Control, MonitorRun, Receivers, RunSetup, Watching, thresholds_of
-from runtime.commands.monitor.workers import WorkersControl, find_problems, own_thresholds, worker_setup
+from runtime.commands.monitor.workers import find_problems, run_with_workers, worker_setup
 from runtime.commands.options import UserError
 from runtime.commands.setup.options import MonitorOptions, MonitorSetup
 from runtime.commands.setup.sources import check_sources
 from runtime.engines.cpu import usable_cores
-from runtime.fleet.cameras.head import FleetMonitor
 from runtime.fleet.cameras.processes import CameraProcesses, ThisMachine
 from runtime.fleet.cameras.workers import Slot
 from runtime.model.bundle import Bundle
@@ -49,29 +45,14 @@ def run_with_processes(setup: MonitorSetup, options: MonitorOptions, bundle: Bun
     cores = max(1, usable_cores() // jobs)
     workers = worker_setup(options, bundle, threads=cores, cores_per_camera=None)
     slots = [Slot(ThisMachine.ID, index, cores, gpu=False) for index in range(jobs)]
-    thresholds = thresholds_of(options, bundle)
-
-    def watch(receivers: Receivers) -> tuple[Watching, Control]:
-        monitor = FleetMonitor(
-            ThisMachine(jobs * cores),
-            CameraProcesses(workers, sources=len(options.sources), jobs=jobs),
-            options.sources,
-            engine=options.config.engine,
-            thresholds=own_thresholds(options.sources, bundle, thresholds),
-            publish=receivers.publish,
-            previews=receivers.previews,
-            on_change=receivers.on_change,
+    with StandardError() as output:
+        return run_with_workers(
+            setup,
+            options,
+            bundle,
+            output,
+            machines=ThisMachine(jobs * cores),
+            workers=CameraProcesses(workers, sources=len(options.sources), jobs=jobs),
+            engine=f"{jobs} processes ({options.config.engine})",
             slots=lambda nodes, engine: slots,
         )
-        return monitor, WorkersControl()
-
-    run = RunSetup(
-        setup=setup,
-        options=options,
-        bundle=bundle,
-        thresholds=thresholds,
-        engine=lambda: f"{jobs} processes ({options.config.engine})",
-        watch=watch,
-    )
-    with StandardError() as output:
-        return asyncio.run(MonitorRun(run, output).serve())

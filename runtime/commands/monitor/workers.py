@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from runtime.client_messages import AddSource, RemoveSource, RenameSource
-from runtime.commands.monitor.run import thresholds_of
+from runtime.commands.monitor.run import Control, MonitorRun, Receivers, RunSetup, Watching, thresholds_of
 from runtime.commands.options import UserError
 from runtime.commands.setup.options import MonitorOptions, MonitorSetup
 from runtime.config.sources import WatchedSource
 from runtime.errors import ConfigInvalid
+from runtime.fleet.cameras.actors import find_slots
+from runtime.fleet.cameras.head import FleetMonitor
 from runtime.fleet.cameras.worker import FleetSetup
-from runtime.fleet.cluster import own_niceness
+from runtime.fleet.cameras.workers import Machines, Slot, Workers
+from runtime.fleet.cluster import Node, own_niceness
 from runtime.messages import Thresholds
 from runtime.model.bundle import Bundle
+from runtime.outputs.standard_error import StandardError
 from runtime.serving.server import Server
 from runtime.serving.session import ClientSession, Commands
 from runtime.version import version
@@ -70,6 +75,56 @@ def find_problems(
     ]
 
 
+def run_with_workers(
+    setup: MonitorSetup,
+    options: MonitorOptions,
+    bundle: Bundle,
+    output: StandardError,
+    *,
+    machines: Machines,
+    workers: Workers,
+    engine: str,
+    slots: Callable[[Sequence[Node], str], list[Slot]] = find_slots,
+) -> int:
+    """Let workers watch the sources and serve the verdicts until the end; return the exit code.
+
+    Args:
+        setup: Where the options come from; SIGHUP reads the tokens again.
+        options: The options.
+        bundle: The model.
+        output: Standard error.
+        machines: Where the workers run.
+        workers: The workers.
+        engine: Description of their engines.
+        slots: Function that returns the places of workers.
+    """
+    thresholds = thresholds_of(options, bundle)
+
+    def watch(receivers: Receivers) -> tuple[Watching, Control]:
+        monitor = FleetMonitor(
+            machines,
+            workers,
+            options.sources,
+            engine=options.config.engine,
+            thresholds=own_thresholds(options.sources, bundle, thresholds),
+            publish=receivers.publish,
+            previews=receivers.previews,
+            on_change=receivers.on_change,
+            slots=slots,
+        )
+        return monitor, WorkersControl()
+
+    run = RunSetup(
+        setup=setup,
+        options=options,
+        bundle=bundle,
+        thresholds=thresholds,
+        engine=lambda: engine,
+        watch=watch,
+    )
+    return asyncio.run(MonitorRun(run, output).serve())
+
+
 def own_thresholds(
     sources: Sequence[WatchedSource], bundle: Bundle, common: Thresholds
 ) -> dict[str, Thresholds]:
@@ -81,15 +136,10 @@ def own_thresholds(
         common: Thresholds in `hello`.
     """
     own: dict[str, Thresholds] = {}
+    model = bundle.calibration
     for source in sources:
-        thresholds = Thresholds(
-            real=bundle.calibration.threshold_real
-            if source.thresholds.real is None
-            else source.thresholds.real,
-            fake=bundle.calibration.threshold_fake
-            if source.thresholds.fake is None
-            else source.thresholds.fake,
-        )
+        real, fake = source.thresholds_or(model.threshold_real, model.threshold_fake)
+        thresholds = Thresholds(real=real, fake=fake)
         if thresholds != common:
             own[source.source.name] = thresholds
     return own

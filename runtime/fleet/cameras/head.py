@@ -100,9 +100,9 @@ class FleetMonitor:
         self._refusals: list[str] = []
         # Living machines, and the time at which they were asked for.
         self._nodes: list[Node] = []
+        self._nodes_at = clock()
         # Addresses of all machines so far: messages about one come after it has gone, too.
         self._hosts: dict[str, str] = {}
-        self._nodes_at = clock()
         self._refresh_nodes = threading.Event()
         self._ask_again: dict[int, float] = {}
         self._dead: dict[int, float] = {}

@@ -236,7 +236,7 @@ def test_mistakes(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What processes cannot do is refused with one line and exit code 2."""
+    """Sources and options that need a single process are refused with one line and exit code 2."""
     monkeypatch.chdir(tmp_path)
     assert unmask.run(["monitor", *arguments, "--jobs", "2"]) == 2
     errors = capfd.readouterr().err.splitlines()
