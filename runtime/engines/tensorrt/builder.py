@@ -260,7 +260,8 @@ def count_layers(inspection: str) -> dict[str, Any]:
         Empty if the text is not such JSON.
     """
     try:
-        layers = json.loads(inspection)["Layers"]
+        # TensorRT 8.6 separates the names of merged layers with a bare control character.
+        layers = json.loads(inspection, strict=False)["Layers"]
     except (ValueError, KeyError, TypeError):
         return {}
     detailed = [layer for layer in layers if isinstance(layer, dict)]

@@ -161,7 +161,7 @@ def test_target_names_gpu_and_architecture() -> None:
 
 
 def test_layers_are_counted() -> None:
-    """The inspector's output is counted with details, without details, and if it is empty."""
+    """The inspector's output is counted with details, without, with bare control characters, and if empty."""
     layers = [
         {"LayerType": "CaskConvolution", "Outputs": [{"Format/Datatype": "Half NHWC"}]},
         {"LayerType": "CaskConvolution", "Outputs": [{"Format/Datatype": "Half NHWC"}]},
@@ -175,4 +175,10 @@ def test_layers_are_counted() -> None:
         "formats": {"Half NHWC": 2, "Float": 1, "Row major, Float": 1},
     }
     assert count_layers(json.dumps({"Layers": ["conv1", "conv2"]}))["layers"] == 2
+    merged = json.dumps({"Layers": [{"LayerType": "CaskConvolution", "Metadata": "[conv]|[relu]"}]})
+    assert count_layers(merged.replace("|", "\x1e")) == {
+        "layers": 1,
+        "kinds": {"CaskConvolution": 1},
+        "formats": {},
+    }
     assert count_layers("") == {}
