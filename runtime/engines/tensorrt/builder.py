@@ -6,7 +6,7 @@ Version differences are detected by the members of the module, not by its versio
 determines the precision (`onnx_rewrite.py`): networks are strongly typed where TensorRT supports that.
 TensorRT 8.6 does not, so a flag allows its builder to use float16.
 
-Building takes a minute or more, once, on the GPU that will run the engine. TensorRT-RTX builds in seconds and
+Building takes minutes, once, on the GPU that will run the engine. TensorRT-RTX builds in seconds and
 without a GPU, and compiles the rest when the engine is loaded.
 
 Source:
