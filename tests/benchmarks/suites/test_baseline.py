@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
+from unittest.mock import Mock
 
 import pytest
 
@@ -15,10 +16,10 @@ from benchmarks.harness.errors import NothingMeasured, SettingInvalid, VideoTooS
 from benchmarks.suites.baseline import method_cost
 from benchmarks.suites.baseline import original_method as original
 from benchmarks.suites.baseline.benchmark import BaselineConfig, run_baseline
-from benchmarks.suites.baseline.method_cost import MethodCost
+from benchmarks.suites.baseline.method_cost import MethodBench, MethodCost
 from benchmarks.suites.baseline.original_method import OriginalNetwork, first_frames, whole_clip
 from runtime.engines.factory import open_engine
-from runtime.model.bundle import DEFAULT_BUNDLE
+from runtime.model.bundle import DEFAULT_BUNDLE, load_bundle
 from streams.input.source import parse_source
 from train.models.config import ORIGINAL
 
@@ -55,6 +56,22 @@ def test_cost_is_the_median_of_the_repetitions() -> None:
     assert method.total_s == [11.0, 22.0, 13.0]
     assert method.per_verdict_s == 13.0
     assert method.figures()["m: CPU a second of video"].value == 6.5
+
+
+@pytest.mark.parametrize(("whole", "faces", "network"), [(5.0, 2.0, 3.0), (2.0, 0.0, 2.0)])
+def test_network_is_charged_for_the_features_that_it_computes(
+    whole: float, faces: float, network: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Features of every second sample count half; both parts never exceed the cost of the whole."""
+    bundle = load_bundle(DEFAULT_BUNDLE)
+    assert bundle.feature_every == 2
+    bench = object.__new__(MethodBench)
+    bench.__dict__.update(_bundle=bundle, _repeats=1, _step=lambda _: None)
+    calls = iter([[4.0], [1.0]])
+    monkeypatch.setattr(MethodBench, "_cpu_s", lambda *_, **__: next(calls))
+    monkeypatch.setattr(MethodBench, "_analyse_video", lambda *_: whole)
+    cost = bench.unmask(engine=Mock(), infer=Mock())
+    assert (cost.faces_s, cost.network_s, cost.total_s) == ([faces], [network], [whole])
 
 
 @pytest.mark.usefixtures("small")
