@@ -187,6 +187,7 @@ def test_streams_are_named_in_their_order(run: Callable[..., Outcome], clip: Pat
     names = {message["stream"] for message in map(json.loads, outcome.out) if message["type"] == "stream"}
     assert names == {"first", "second", clip.name}
     mistake(run("monitor", clip, "--name", "first", "--name", "second"), "--name", "2 names for 1 sources")
+    mistake(run("monitor", clip, "--hwaccel", "gpu"), "--hwaccel", "must be one of", "cuda")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

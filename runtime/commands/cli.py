@@ -136,6 +136,14 @@ def monitor(
         ),
     ] = None,
     rtsp_transport: Annotated[Literal["tcp", "udp"], typer.Option(help="Transport of RTSP video.")] = "tcp",
+    hwaccel: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DEVICE",
+            help="Hardware to decode with, such as cuda; what it cannot decode, the CPU does.",
+            show_default="the CPU",
+        ),
+    ] = None,
     stun: Annotated[
         list[str] | None,
         typer.Option(

@@ -15,6 +15,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from streams.input.devices.hwaccel import check_hwaccel
+
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8765
 
@@ -61,11 +63,13 @@ class SourceConfig(_Section, frozen=True, kw_only=True):
         password_env: Environment variable that contains the password.
         password_file: File that contains the password.
         transport: Transport of RTSP video.
+        hwaccel: Hardware to decode with, by FFmpeg's name; None for the CPU.
         rate: Verdicts per second for each face; None for that of the whole program.
         thresholds: Thresholds of this stream; None for those of the whole program.
 
     Raises:
-        ValueError: The address is missing or given twice, the password too, or a password has no user.
+        ValueError: The address is missing or given twice, the password too, a password has no user, or the
+            hardware is unknown.
     """
 
     address: Text | None = None
@@ -76,12 +80,15 @@ class SourceConfig(_Section, frozen=True, kw_only=True):
     password_env: Text | None = None
     password_file: Path | None = None
     transport: Literal["tcp", "udp"] = "tcp"
+    hwaccel: Text | None = None
     rate: Positive | None = None
     thresholds: ThresholdsConfig | None = None
 
     def __post_init__(self) -> None:
         _one_of(self, ("address", "address_env", "address_file"), needed=True)
         _one_of(self, ("password_env", "password_file"))
+        if self.hwaccel is not None:
+            check_hwaccel(self.hwaccel)
         if self.user is None and (self.password_env or self.password_file):
             raise ValueError("a password needs a user; add the key user")
 

@@ -58,7 +58,7 @@ def make_source(config: SourceConfig) -> Source:
     password = find_secret(config.password_env, config.password_file)
     if config.user is not None:
         address = _with_user(address, config.user, password)
-    return parse_source(address, name=config.name, rtsp_transport=config.transport)
+    return parse_source(address, name=config.name, rtsp_transport=config.transport, hwaccel=config.hwaccel)
 
 
 def make_sources(config: MonitorConfig) -> tuple[list[WatchedSource], list[tuple[int, str]]]:

@@ -28,6 +28,7 @@ from streams.input.events import (
     Event,
     Failed,
     FastEnough,
+    NotAccelerated,
     TooSlow,
     WrongClock,
 )
@@ -131,6 +132,7 @@ class StreamThread:
     ) -> None:
         self.source = source
         self.settled = False
+        self._not_accelerated = ""
         """Whether the first attempt to open the source has succeeded or failed."""
         self.finished = False
         """Whether the thread has ended: the source ended or failed, or the engine failed."""
@@ -366,6 +368,11 @@ class StreamThread:
                 if self._state.state == "offline":
                     logger.info("%s: connected again", self.source.name)
                 self._send(self._state.connected)
+            case NotAccelerated(hwaccel=hwaccel, reason=reason):
+                # Logged once, not at every connection.
+                if reason != self._not_accelerated:
+                    self._not_accelerated = reason
+                    logger.warning("%s: decoded by the CPU, not by %s: %s", self.source.name, hwaccel, reason)
             case Disconnected(error=error):
                 # Logged once per outage, not once per attempt.
                 if self._state.state != "offline":

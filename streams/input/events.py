@@ -14,6 +14,7 @@ __all__ = [
     "Event",
     "Failed",
     "FastEnough",
+    "NotAccelerated",
     "TooSlow",
     "WrongClock",
 ]
@@ -35,6 +36,17 @@ class Connected:
     height: int
     fps: float | None
     """Frame rate that the source states; None if it states none."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotAccelerated:
+    """Decoding by the CPU of a source that is to be decoded by hardware; follows `Connected`."""
+
+    hwaccel: str
+    """The hardware, by FFmpeg's name."""
+
+    reason: str
+    """Why it does not decode, in a few words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,4 +93,14 @@ class Ended:
     """Regular end of a finite source; the last event."""
 
 
-Event = Connecting | Connected | Disconnected | Failed | TooSlow | FastEnough | WrongClock | Ended
+Event = (
+    Connecting
+    | Connected
+    | NotAccelerated
+    | Disconnected
+    | Failed
+    | TooSlow
+    | FastEnough
+    | WrongClock
+    | Ended
+)

@@ -37,6 +37,7 @@ from streams.input.events import (
     Event,
     Failed,
     FastEnough,
+    NotAccelerated,
     TooSlow,
     WrongClock,
 )
@@ -350,6 +351,8 @@ class Reader:
                     self._connections += 1
                     self._failures = 0
                     self._emit(Connected(decoded.image.width, decoded.image.height, capture.fps))
+                    if self.source.hwaccel and capture.not_accelerated:
+                        self._emit(NotAccelerated(self.source.hwaccel, capture.not_accelerated))
                 if capture.wrong_clock != wrong_clock:
                     wrong_clock = capture.wrong_clock
                     sampler.restart()

@@ -23,6 +23,7 @@ import av
 
 from streams.errors import SourceError, SourceInvalid, SourceMissing, SourceNotVideo, SourceUnauthorized
 from streams.input.address import Address, file_address, network_address, shown_text
+from streams.input.devices.hwaccel import check_hwaccel
 from streams.input.devices.screen import is_screen, parse_screen
 from streams.input.devices.webcam import WEBCAMS, Camera, camera_url, find_cameras
 from streams.input.files import VIDEO_SUFFIXES
@@ -75,6 +76,9 @@ class Source:
 
     listens: bool = False
     """Whether the source waits for a sender that connects to it; it listens again after the sender left."""
+
+    hwaccel: str | None = None
+    """Hardware to decode with, by FFmpeg's name; what it cannot decode, the CPU does. None for the CPU."""
 
     def __post_init__(self) -> None:
         # Made printable here once, because names appear in logs, messages, metric labels and pages.
@@ -130,6 +134,7 @@ def parse_source(
     name: str | None = None,
     rtsp_transport: Literal["tcp", "udp"] = "tcp",
     live: bool | None = None,
+    hwaccel: str | None = None,
     platform: str = sys.platform,
 ) -> Source:
     """Parse a source as a user types it.
@@ -142,6 +147,7 @@ def parse_source(
         rtsp_transport: Transport of the RTP packets. TCP loses none; UDP must be allowed by the network.
         live: Whether a URL is live; None to decide by its scheme, or by what a web server sends. Ignored for
             other kinds.
+        hwaccel: Hardware to decode with, by FFmpeg's name, such as `cuda`; None for the CPU.
         platform: Operating system as in `sys.platform`; selects the FFmpeg input of webcams.
 
     Returns:
@@ -151,15 +157,18 @@ def parse_source(
         SourceInvalid: The text does not name a source.
         SourceMissing: The file does not exist.
         SourceNotVideo: The path is a directory.
+        ValueError: The transport or the hardware is unknown.
     """
     if rtsp_transport not in ("tcp", "udp"):
         raise ValueError(f"rtsp_transport must be tcp or udp, not {rtsp_transport!r}")
+    if hwaccel is not None:
+        check_hwaccel(hwaccel)
     text = text.strip()
     named = None if _exists(text) else _NAMED.fullmatch(text)
     if named:
         text, name = named["source"].strip(), name or named["name"]
     try:
-        source = _parse(text, rtsp_transport, live, platform)
+        source = replace(_parse(text, rtsp_transport, live, platform), hwaccel=hwaccel)
         return source if name is None else replace(source, name=name)
     except SourceError as error:
         failure = error

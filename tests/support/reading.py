@@ -46,7 +46,7 @@ def reading(text: str | Path, **options: Any) -> Iterator[tuple[Reader, Events]]
     """Read a source at 8 Hz with short waits between attempts; options are those of `open_reader`."""
     events = Events()
     transport = options.pop("rtsp_transport", "tcp")
-    source = parse_source(str(text), rtsp_transport=transport)
+    source = parse_source(str(text), rtsp_transport=transport, hwaccel=options.pop("hwaccel", None))
     settings = {"sample_hz": 8.0, "backoff": SHORT_BACKOFF, **options}
     with open_reader(source, on_event=events, **settings) as reader:
         yield reader, events

@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 
 from runtime.commands.doctor.finding import Finding
+from streams.input.devices.hwaccel import find_hwaccels
 from streams.input.devices.screen import SCREENS
 from streams.input.devices.webcam import WEBCAMS, Camera, find_cameras
 from streams.input.source import format_available
@@ -48,6 +49,15 @@ def check_srt() -> Finding:
     return Finding(
         subject="srt", level="ok", text="FFmpeg has libsrt", advice="unmask monitor srt://HOST:PORT"
     )
+
+
+def check_hwaccels(found: Collection[str]) -> Finding:
+    """Report the hardware that decodes on this machine."""
+    if found:
+        text, advice = f"decodes: {', '.join(found)}", f"unmask monitor SOURCE --hwaccel {min(found)}"
+        return Finding(subject="hwaccel", level="ok", text=text, advice=advice)
+    text, advice = "no hardware that FFmpeg can decode with", "not needed: the CPU decodes"
+    return Finding(subject="hwaccel", level="optional", text=text, advice=advice)
 
 
 def check_cameras(platform: str, cameras: Sequence[Camera]) -> Iterator[Finding]:
@@ -117,5 +127,6 @@ def input_findings() -> Iterator[Finding]:
     """Run all checks of this file."""
     yield check_decoders(av.codecs_available)
     yield check_srt()
+    yield check_hwaccels(find_hwaccels())
     yield from check_cameras(sys.platform, find_cameras())
     yield from check_screens(sys.platform, os.environ)

@@ -12,6 +12,7 @@ import typer
 from runtime.commands.options import UserError
 from runtime.config.lines import KeyPath
 from runtime.config.reading import Settings
+from streams.input.devices.hwaccel import check_hwaccel
 
 KEYS: Mapping[str, KeyPath] = {
     "model": ("model",),
@@ -47,7 +48,7 @@ KEYS: Mapping[str, KeyPath] = {
 }
 """Key of each option, by the name of its parameter."""
 
-OTHERS = frozenset({"sources", "name", "rtsp_transport", "config"})
+OTHERS = frozenset({"sources", "name", "rtsp_transport", "hwaccel", "config"})
 """Parameters that are no key of their own."""
 
 
@@ -58,7 +59,7 @@ def given_settings(context: typer.Context) -> Settings:
         context: Context of the command.
 
     Raises:
-        UserError: There are more names than sources.
+        UserError: There are more names than sources, or the hardware is unknown.
     """
     values: dict[str, Any] = {}
     places: dict[KeyPath, str] = {}
@@ -88,9 +89,17 @@ def _sources(context: typer.Context) -> list[dict[str, str]]:
     texts, names = context.params["sources"] or [], context.params["name"] or []
     if len(names) > len(texts):
         raise UserError(f"--name: {len(names)} names for {len(texts)} sources; give one for each source")
+    device = context.params["hwaccel"]
+    if device is not None:
+        try:
+            check_hwaccel(device)
+        except ValueError as error:
+            raise UserError(f"--{error}") from None
     sources = []
     for text, name in zip_longest(texts, names):
         source = {"address": text, "transport": context.params["rtsp_transport"]}
+        if device is not None:
+            source["hwaccel"] = device
         sources.append(source if name is None else {**source, "name": name})
     return sources
 

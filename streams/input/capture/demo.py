@@ -32,6 +32,7 @@ class DemoCapture:
         self.corrupt = 0
         self.skipped = 0
         self.wrong_clock: str | None = None
+        self.not_accelerated: str | None = None
 
     def close(self) -> None:
         """Do nothing; the demo has no connection."""

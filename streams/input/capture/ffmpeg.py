@@ -11,6 +11,7 @@ from typing import cast
 
 import av
 import av.logging
+from av.codec.hwaccel import HWAccel
 from av.packet import Packet
 from av.stream import Discard, Disposition
 
@@ -22,6 +23,7 @@ from streams.input.capture.interface import DecodedFrame, Timeouts
 from streams.input.capture.keyframes import TimedPacket, VideoPacket, join_keyframes
 from streams.input.capture.media_time import ClockCheck, PresentationTimes
 from streams.input.clips.packet_ring import PacketRing
+from streams.input.devices.hwaccel import hwaccel_problem
 from streams.input.pushed.standard_input import StandardInput
 from streams.input.source import LISTEN_S, Source, device_url, format_available
 
@@ -92,6 +94,7 @@ class FFmpegCapture:
         self.corrupt = 0
         self.skipped = 0
         self.wrong_clock: str | None = None
+        self.not_accelerated = None if source.hwaccel is None else hwaccel_problem(source.hwaccel)
         self._container = self._open(timeouts.read_s)
         self.delivery = self._delivery()
         if self.delivery.segmented and not self.delivery.finite:
@@ -110,6 +113,8 @@ class FFmpegCapture:
         self._untimed = self.delivery.real_time and self._container.format.name in _UNTIMED_FORMATS
         self._time_base = _ARRIVAL_TIME_BASE if self._untimed else self._stream.time_base or Fraction(1, 1000)
         self._set_threads()
+        if source.hwaccel and not self.not_accelerated and not self._stream.codec_context.is_hwaccel:
+            self.not_accelerated = f"it does not decode {self._stream.codec_context.name}"
         self._begin_ring()
         rate = self._stream.average_rate or self._stream.guessed_rate
         low, high = _PLAUSIBLE_FPS
@@ -185,6 +190,8 @@ class FFmpegCapture:
                 # Also for the frames that FFmpeg decodes to find out what the source contains.
                 options={**source.options, **_LIMITS},
                 metadata_errors="replace",
+                # The CPU decodes what the hardware cannot.
+                hwaccel=HWAccel(source.hwaccel) if source.hwaccel and not self.not_accelerated else None,
                 timeout=None if source.kind in ("file", "pipe") else (open_s, read_s),
             )
         except (av.FFmpegError, OSError) as raised:

@@ -76,6 +76,9 @@ class Capture(Protocol):
     wrong_clock: str | None
     """Why arrival times are used in place of the source's time stamps; None if they are not."""
 
+    not_accelerated: str | None
+    """Why the CPU decodes a source that hardware is to decode; None otherwise."""
+
     def frames(self) -> Iterator[DecodedFrame]:
         """Decode every frame until the source ends or is stopped; raises SourceError."""
 

@@ -50,6 +50,7 @@ class PushedCapture:
         self.corrupt = 0
         self.skipped = 0
         self.wrong_clock: str | None = None
+        self.not_accelerated: str | None = "video over WebRTC is decoded by the CPU"
         deadline_s = clock() + _WAIT_S
         self._sender: int | None = None
         while self._sender is None and not stop.is_set():

@@ -11,7 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from runtime.commands.doctor.inputs import check_cameras, check_decoders, check_screens, check_srt
+from runtime.commands.doctor.inputs import (
+    check_cameras,
+    check_decoders,
+    check_hwaccels,
+    check_screens,
+    check_srt,
+)
 from runtime.commands.doctor.machine import check_cpu, check_gpu, check_model, check_port
 from runtime.engines.tensorrt.driver import Gpu
 from streams.input.devices.webcam import Camera
@@ -37,7 +43,7 @@ def test_the_command_reports_every_subject() -> None:
     subjects = {finding["subject"].partition(" ")[0] for finding in findings}
     assert subjects == {
         *("python", "cpu", "gpu", "engine", "model", "port", "clients", "cache", "extra"),
-        *("ffmpeg", "srt", "camera", "screen"),
+        *("ffmpeg", "srt", "hwaccel", "camera", "screen"),
     }
     assert all(finding["advice"] and finding["text"] for finding in findings)
     (in_use,) = [finding for finding in findings if finding["subject"] == "port"]
@@ -83,6 +89,12 @@ def test_decoders() -> None:
     """A missing decoder is a problem; PyAV's wheel has all, but not libsrt."""
     assert check_decoders({"h264", "hevc", "mjpeg", "vp8", "vp9"}).text.endswith("lacks av1")
     assert check_srt().text == "FFmpeg is built without libsrt"
+
+
+def test_hardware_decoders() -> None:
+    """What can decode is shown with the option to type; having none is no problem."""
+    assert check_hwaccels(["cuda"]).advice == "unmask monitor SOURCE --hwaccel cuda"
+    assert check_hwaccels([]).level == "optional"
 
 
 def test_cameras(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ address = "rtsp://10.0.0.7/cam"
 user = "ada"
 password_env = "DOOR_PASSWORD"
 transport = "udp"
+hwaccel = "cuda"
 thresholds.real = 0.2
 
 [[sources]]
@@ -70,7 +71,7 @@ def test_a_complete_file(tmp_path: Path) -> None:
     config = make_config(read_settings(write(tmp_path, COMPLETE)))
     assert (config.engine, config.rate, config.thresholds) == ("onnxruntime", 4.0, ThresholdsConfig(fake=0.7))
     door, demo = config.sources
-    assert (door.name, door.transport, door.user) == ("door", "udp", "ada")
+    assert (door.name, door.transport, door.hwaccel, door.user) == ("door", "udp", "cuda", "ada")
     assert door.password_env == "DOOR_PASSWORD"
     assert door.thresholds == ThresholdsConfig(real=0.2)
     assert demo == SourceConfig(address="demo", rate=2.5)
@@ -110,6 +111,10 @@ def test_an_empty_file_is_the_default(tmp_path: Path) -> None:
         (
             "[[sources]]\naddress = 'demo'\ntransport = 'tpc'",
             "3: sources[0].transport: expected one of tcp, udp",
+        ),
+        (
+            "[[sources]]\naddress = 'demo'\nhwaccel = 'gpu'",
+            "1: sources[0]: hwaccel must be one of ",
         ),
         (
             "[[sources]]\naddress = 'demo'\npassword = 'x'",
