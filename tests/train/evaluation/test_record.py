@@ -21,9 +21,9 @@ from train.evaluation.evaluate import EvaluationConfig, evaluate
 from train.evaluation.record import record
 from train.scoring.bootstrap import BootstrapConfig
 
-CLOSE = 0.005 if int8_is_exact() else 0.01
+CLOSE = 0.005 if int8_is_exact() else 0.015
 """Tolerance of stated metrics, which were measured in int8 arithmetic on one CPU. Another CPU rounds
-differently; float32 moves the equal error rate of single crops by 0.005 and the other metrics by less."""
+differently; float32 moves the equal error rate of 2,000 crops by 0.010, the AUC of 24 videos by 0.009."""
 FEW = BootstrapConfig(replicates=20)
 GROUPS = {"0", "2", "3", "4"}
 
@@ -100,4 +100,8 @@ def test_bundled_model_reaches_its_stated_metrics(
         for figure in ("auc", "accuracy_at_half", "equal_error_rate"):
             value = stated[figure]["value"] if isinstance(stated[figure], dict) else stated[figure]
             measured = level[figure]["value"] if isinstance(level[figure], dict) else level[figure]
-            assert measured == pytest.approx(value, abs=CLOSE), (name, figure)
+            allowed = CLOSE
+            if figure == "accuracy_at_half" and not int8_is_exact():
+                # Of 24 videos, one scores above one half in only one of the two.
+                allowed = max(allowed, 1.01 / stated["videos"])
+            assert measured == pytest.approx(value, abs=allowed), (name, figure)
