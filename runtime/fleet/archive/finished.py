@@ -11,7 +11,8 @@ from typing import IO, Any
 
 from runtime.errors import ResumeFailed
 
-CHUNK_BYTES = 1 << 20
+BEGINNING = b'{"file": "'
+"""Beginning of every line of a scan."""
 
 
 @dataclass
@@ -57,13 +58,14 @@ def read_finished(path: Path) -> FinishedFiles:
         with path.open("r+b") as file:
             whole = 0
             for number, line in enumerate(file, start=1):
-                if not line.endswith(b"\n") and not finished.add(line):
+                ended = line.endswith(b"\n")
+                if line.strip() and not finished.add(line):
+                    if ended or line[: len(BEGINNING)] != BEGINNING[: len(line)]:
+                        raise ResumeFailed(path, f"line {number} is not a line of `unmask scan --json`")
                     file.truncate(whole)
                     break
-                if line.endswith(b"\n") and line.strip() and not finished.add(line):
-                    raise ResumeFailed(path, f"line {number} is not a line of `unmask scan --json`")
                 whole += len(line)
-                if not line.endswith(b"\n"):
+                if not ended:
                     file.seek(0, os.SEEK_END)
                     file.write(b"\n")
     except FileNotFoundError:

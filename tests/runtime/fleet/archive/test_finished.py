@@ -26,6 +26,15 @@ def test_last_line_that_was_cut_off(tmp_path: Path) -> None:
     assert path.read_text() == line("a.mp4") + line("b.mp4", "unreadable")
 
 
+@pytest.mark.parametrize("length", [1, 8, 20])
+def test_only_line_that_was_cut_off(length: int, tmp_path: Path) -> None:
+    """A scan that was killed in its first line begins again, wherever the line was cut."""
+    path = tmp_path / "out.jsonl"
+    path.write_text(line("a.mp4")[:length])
+    assert read_finished(path).files == set()
+    assert path.read_text() == ""
+
+
 def test_last_line_without_a_line_break(tmp_path: Path) -> None:
     """A whole line gets its line break."""
     path = tmp_path / "out.jsonl"
@@ -39,7 +48,9 @@ def test_new_file(tmp_path: Path) -> None:
     assert read_finished(tmp_path / "new.jsonl").files == set()
 
 
-@pytest.mark.parametrize("content", ["not JSON\n", '{"type": "hello"}\n', "[]\n"])
+@pytest.mark.parametrize(
+    "content", ["not JSON\n", '{"type": "hello"}\n', "[]\n", "not JSON", '{"port": 8765}', "[]"]
+)
 def test_other_files(content: str, tmp_path: Path) -> None:
     """Something else is left as it is, with one line."""
     path = tmp_path / "other.txt"
