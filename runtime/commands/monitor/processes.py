@@ -31,12 +31,13 @@ def run_with_processes(setup: MonitorSetup, options: MonitorOptions, bundle: Bun
     problems = find_problems(
         options,
         watches=lambda source: source.kind not in ("pipe", "push") and not source.listens,
-        source="a source that listens belongs to one process; leave out jobs",
-        option="needs the frames, which stay in the processes of jobs; leave one of them out",
+        source="only one process can read standard input, browser, whip: and addresses that listen; "
+        "leave out --jobs",
+        option="needs the frames, which stay in the processes of --jobs; leave one of them out",
     )
     if not options.sources:
         problems.append(
-            "there is no source that the processes of jobs can watch; name one, or leave out jobs"
+            "there is no source that the processes of --jobs can watch; name one, or leave out --jobs"
         )
     if problems:
         raise UserError(*problems)

@@ -12,7 +12,7 @@ from runtime.commands.monitor.run import Control, MonitorRun, Receivers, RunSetu
 from runtime.commands.options import UserError
 from runtime.commands.setup.options import MonitorOptions, MonitorSetup
 from runtime.config.sources import WatchedSource
-from runtime.errors import ConfigInvalid
+from runtime.errors import ConfigInvalid, UnmaskError
 from runtime.fleet.cameras.actors import find_slots
 from runtime.fleet.cameras.head import FleetMonitor
 from runtime.fleet.cameras.worker import FleetSetup
@@ -157,8 +157,11 @@ class WorkersControl:
         """Read the tokens again; the sources stay as they are."""
         try:
             options = setup.load("needed")
-        except (ConfigInvalid, UserError) as error:
+        except (UnmaskError, UserError) as error:
             logger.warning("%s; the configuration before it stays in use", error)
+            return
+        except Exception:
+            logger.exception("internal error; the configuration before it stays in use")
             return
         if server.gate is not None and (server.gate.tokens is None) == (options.security.tokens is None):
             server.gate.tokens = options.security.tokens

@@ -271,11 +271,11 @@ class FleetMonitor:
             self._end_worker(lost.worker, certain=True)
         elif lost.cause == "unavailable":
             # The connection has failed, or the process has ended and Ray does not know it yet.
-            self._say_offline(self._assignments.silenced(lost.worker), SILENT)
+            self._set_offline(self._assignments.silenced(lost.worker), SILENT)
             self._ask_again[lost.worker] = self._clock() + ASK_AGAIN_S
         elif lost.cause == "dead":
             logger.warning("%s: worker %d has ended", host, lost.worker)
-            self._say_offline(self._assignments.ended(lost.worker, certain=False), ENDED)
+            self._set_offline(self._assignments.ended(lost.worker, certain=False), ENDED)
             self._dead[lost.worker] = self._clock()
             self._refresh_nodes.set()
         else:
@@ -304,7 +304,7 @@ class FleetMonitor:
         self._places.ended(worker)
         self._versions.pop(worker, None)
         if worker in self._assignments.workers:
-            self._say_offline(self._assignments.ended(worker, certain=certain), ENDED)
+            self._set_offline(self._assignments.ended(worker, certain=certain), ENDED)
             self._place()
 
     def _pass_time(self) -> None:
@@ -314,18 +314,18 @@ class FleetMonitor:
             self._wanted = self._previews.wanted(self._cameras)
         self._follow_up(now)
         changes = self._assignments.tick(now)
-        self._say_offline(changes.offline, SILENT)
+        self._set_offline(changes.offline, SILENT)
         for worker in changes.released:
             self._versions.pop(worker, None)
             if worker in self._places.slots:
-                logger.warning("worker %d does not answer; its cameras go to others", worker)
+                logger.warning("worker %d does not answer; its cameras wait for another", worker)
                 self._places.ended(worker)
                 self._workers.kill(worker)
         if changes.released:
             self._place()
         if self._joined and self._assignments.settled:
             self._joined = False
-            self._say_offline(self._assignments.balance(), MOVING)
+            self._set_offline(self._assignments.balance(), MOVING)
         if now - self._beat_at >= HEARTBEAT_S:
             self._beat_at = now
             self._publish(HeartbeatMessage(uptime_s=now - self._started, streams=self._streams.health()))
@@ -345,7 +345,7 @@ class FleetMonitor:
             return
         if self._places.starting:
             return
-        self._say_offline(waiting, WAITING)
+        self._set_offline(waiting, WAITING)
         report = (len(waiting), self._assignments.room)
         if report != self._reported_waiting:
             self._reported_waiting = report
@@ -376,7 +376,7 @@ class FleetMonitor:
         previews = {name: self._wanted[name] for name in wanted if name in self._wanted}
         self._workers.ask(worker, Question(order=order, previews=previews))
 
-    def _say_offline(self, names: Sequence[str], reason: str) -> None:
+    def _set_offline(self, names: Sequence[str], reason: str) -> None:
         for name in names:
             self._publish_all(self._streams.offline(name, reason))
 

@@ -13,12 +13,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 import unmask
 from runtime.client_messages import PreviewRequest
+from runtime.commands.monitor.workers import WorkersControl
 from runtime.config.sources import WatchedSource
+from runtime.errors import TokenFileInvalid
 from runtime.fleet.cameras.head import FleetMonitor
 from runtime.fleet.cameras.processes import CameraProcesses, ThisMachine
 from runtime.fleet.cameras.worker import FleetSetup
@@ -221,11 +224,11 @@ def test_videos_to_their_end(small_bundle: Path, face_video: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["browser"], "a source that listens belongs to one process; leave out jobs"),
-        (["-"], "a source that listens"),
+        (["browser"], "only one process can read standard input, browser, whip: and"),
+        (["-"], "only one process can read standard input"),
         (["demo", "--annotate", "out.mp4"], "outputs.annotate: needs the frames"),
         (["demo", "--evidence", "evidence"], "evidence: needs the frames"),
-        (["--scan-uploads"], "there is no source"),
+        (["--scan-uploads"], "there is no source that the processes of --jobs"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else None,
 )
@@ -242,3 +245,19 @@ def test_mistakes(
     errors = capfd.readouterr().err.splitlines()
     assert len(errors) <= 2
     assert words in errors[0]
+
+
+def test_a_wrong_file_is_logged_on_sighup(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """Whatever is wrong with the configuration or its files, the cameras go on."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text("short\n")
+    setup = Mock()
+    server = Mock()
+    for error in (TokenFileInvalid(tokens, 1, "a token needs 16 characters"), ValueError("x")):
+        setup.load.side_effect = error
+        asyncio.run(WorkersControl().reload(setup, server))
+    wrong, internal = (record.getMessage() for record in caplog.records)
+    assert wrong.startswith(f"{tokens}:1: ")
+    assert "stays in use" in wrong
+    assert "internal error" in internal
+    assert not server.mock_calls
