@@ -188,6 +188,8 @@ def test_streams_are_named_in_their_order(run: Callable[..., Outcome], clip: Pat
     assert names == {"first", "second", clip.name}
     mistake(run("monitor", clip, "--name", "first", "--name", "second"), "--name", "2 names for 1 sources")
     mistake(run("monitor", clip, "--hwaccel", "gpu"), "--hwaccel", "must be one of", "cuda")
+    for option, value in (("--hwaccel", "cuda"), ("--rtsp-transport", "udp")):
+        mistake(run("monitor", option, value), option, "there is none")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

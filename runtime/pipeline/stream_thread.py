@@ -132,12 +132,12 @@ class StreamThread:
     ) -> None:
         self.source = source
         self.settled = False
-        self._not_accelerated = ""
         """Whether the first attempt to open the source has succeeded or failed."""
         self.finished = False
         """Whether the thread has ended: the source ended or failed, or the engine failed."""
         self.failed = False
         """Whether the stream could not be read or analysed, and will not be tried again."""
+        self._not_accelerated = ""
         self.engine_failure: BaseException | None = None
         """Error of the engine that all streams share."""
         self.thread = threading.Thread(target=self._run, name=f"analysis {source.name}", daemon=True)

@@ -59,14 +59,13 @@ def given_settings(context: typer.Context) -> Settings:
         context: Context of the command.
 
     Raises:
-        UserError: There are more names than sources, or the hardware is unknown.
+        UserError: There are more names than sources, the hardware is unknown, or an option applies to sources
+            of the command line and there is none.
     """
     values: dict[str, Any] = {}
     places: dict[KeyPath, str] = {}
     for parameter, path in KEYS.items():
-        # Compared by name, because typer does not export the enumeration.
-        source = context.get_parameter_source(parameter)
-        if source is None or source.name == "DEFAULT":
+        if not _is_given(context, parameter):
             continue
         value = context.params[parameter]
         table = values
@@ -89,6 +88,14 @@ def _sources(context: typer.Context) -> list[dict[str, str]]:
     texts, names = context.params["sources"] or [], context.params["name"] or []
     if len(names) > len(texts):
         raise UserError(f"--name: {len(names)} names for {len(texts)} sources; give one for each source")
+    if not texts:
+        for parameter, key in (("rtsp_transport", "transport"), ("hwaccel", "hwaccel")):
+            if _is_given(context, parameter):
+                option = f"--{parameter.replace('_', '-')}"
+                raise UserError(
+                    f"{option} applies to sources of the command line, and there is none; in a configuration "
+                    f"write {key} below a source"
+                )
     device = context.params["hwaccel"]
     if device is not None:
         try:
@@ -102,6 +109,13 @@ def _sources(context: typer.Context) -> list[dict[str, str]]:
             source["hwaccel"] = device
         sources.append(source if name is None else {**source, "name": name})
     return sources
+
+
+def _is_given(context: typer.Context, parameter: str) -> bool:
+    """Return whether the user has given an option."""
+    source = context.get_parameter_source(parameter)
+    # Compared by name, because typer does not export the enumeration.
+    return source is not None and source.name != "DEFAULT"
 
 
 def _plain(value: Any) -> Any:

@@ -12,6 +12,7 @@ __all__ = ["check_hwaccel", "find_hwaccels", "hwaccel_problem"]
 
 # A device that decodes any of them is usable; a stream of another format is decoded by the CPU.
 _FORMATS = ("h264", "hevc", "mjpeg")
+_MISSING = "this machine has no such device, or not its driver"
 
 
 def check_hwaccel(device: str) -> None:
@@ -41,8 +42,9 @@ def hwaccel_problem(device: str) -> str | None:
             HWAccel(device, allow_software_fallback=False).create(Codec(name, "r"))
         except NotImplementedError:
             reason = reason or "FFmpeg has no decoder for it"
-        except (av.FFmpegError, OSError, ValueError) as error:
-            reason = f"it cannot be opened: {error.strerror if isinstance(error, OSError) else error}"
+        # Whatever is missing, FFmpeg reports EPERM, as for a lack of permission.
+        except (av.FFmpegError, OSError, ValueError):
+            reason = _MISSING
         else:
             return None
     return reason
