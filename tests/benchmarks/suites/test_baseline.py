@@ -67,8 +67,7 @@ def test_network_is_charged_for_the_features_that_it_computes(
     assert bundle.feature_every == 2
     bench = object.__new__(MethodBench)
     bench.__dict__.update(_bundle=bundle, _repeats=1, _step=lambda _: None)
-    calls = iter([[4.0], [1.0]])
-    monkeypatch.setattr(MethodBench, "_cpu_s", lambda *_, **__: next(calls))
+    monkeypatch.setattr(MethodBench, "_cpu_s", lambda *_, **__: [6.0])
     monkeypatch.setattr(MethodBench, "_analyse_video", lambda *_: whole)
     cost = bench.unmask(engine=Mock(), infer=Mock())
     assert (cost.faces_s, cost.network_s, cost.total_s) == ([faces], [network], [whole])
