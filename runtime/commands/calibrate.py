@@ -70,10 +70,15 @@ def run_calibrate(options: CalibrateOptions) -> int:
 
     Raises:
         UnmaskError: The configuration, the model or the engine cannot be used.
-        UserError: There is no source of that name.
+        UserError: There is no source of that name, or it needs a server.
         SourceError: The address is wrong.
     """
     source, config = _find_source(options)
+    if source.source.kind == "push":
+        raise UserError(
+            f"{source.source.name}: browsers and WHIP senders connect to the server of `unmask monitor`, and "
+            "`unmask calibrate` runs none; connect this camera here, or give its network address"
+        )
     bundle = load_bundle(options.model or config.model)
     engine_name = options.engine or config.engine
     scores = _Scores()

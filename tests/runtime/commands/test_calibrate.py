@@ -14,6 +14,7 @@ from runtime.commands.options import UserError
 from runtime.errors import EngineUnknown
 from runtime.model import camera_calibration
 from runtime.model.bundle import Bundle
+from unmask import run
 
 CONFIG = """
 [[sources]]
@@ -49,6 +50,22 @@ def test_too_short_a_stretch_is_an_error(capfd: pytest.CaptureFixture[str]) -> N
     assert re.fullmatch(
         r"unmask: demo: a face was scored for \d\.\d s only, 10 s are needed; .*\n", printed.err
     )
+
+
+@pytest.mark.parametrize("source", ["browser", "whip:studio"])
+def test_a_sender_has_no_server(source: str, tmp_path: Path) -> None:
+    """Sources that only a server receives are refused at once, also those of a configuration."""
+    config = tmp_path / "unmask.toml"
+    config.write_text(f'[[sources]]\nname = "desk"\naddress = "{source}"\n')
+    for asked in (options(source), options("desk", config=config)):
+        with pytest.raises(UserError, match=r"`unmask calibrate` runs none; connect this camera here"):
+            run_calibrate(asked)
+
+
+def test_a_stretch_that_must_fail_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
+    """Less than the shortest stretch with a face is not watched at all."""
+    assert run(["calibrate", "demo", "--seconds", f"{camera_calibration.MIN_FACE_S - 1:g}"]) == 2
+    assert f"than or equal to {camera_calibration.MIN_FACE_S:g}" in capfd.readouterr().err
 
 
 def test_the_engine_of_the_configuration_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
