@@ -107,13 +107,14 @@ def _scan_with_workers(
     files: Sequence[Path], outcome: ScanOutcome, bundle: Bundle, options: ScanOptions
 ) -> None:
     """Scan the files with processes of this machine or actors of a cluster."""
+    processes = min(options.jobs, max(1, len(files)))
     setup = ScanSetup(
         folder=Path.cwd(),
         model=options.model,
         digest=bundle.digest,
         version=version(),
         engine=options.engine,
-        threads=max(1, usable_cores() // options.jobs),
+        threads=max(1, usable_cores() // processes),
         max_stills=stills_per_video(len(files)) if options.reports else None,
         niceness=own_niceness(),
     )
@@ -130,7 +131,7 @@ def _scan_with_workers(
     with ExitStack() as stack:
         pool: WorkerPool
         if options.ray is None:
-            pool = stack.enter_context(ProcessPool(setup, min(options.jobs, max(1, len(files)))))
+            pool = stack.enter_context(ProcessPool(setup, processes))
         else:
             cluster = stack.enter_context(open_cluster(options.ray or None))
             pool = stack.enter_context(ActorPool(cluster, setup, len(files)))

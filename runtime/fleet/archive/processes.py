@@ -35,11 +35,12 @@ class ProcessPool:
         # Spawned, not forked: threads of FFmpeg and onnxruntime do not survive a fork.
         self._context = multiprocessing.get_context("spawn")
         self._workers: dict[int, _Worker] = {}
+        self._not_started: list[Unusable] = []
         self._lifeline, self._parent_end = self._context.Pipe(duplex=False)
 
     def __enter__(self) -> Self:
         for number in range(self._processes):
-            self._workers[number] = self._start(number)
+            self._start(number)
         return self
 
     def __exit__(
@@ -53,8 +54,8 @@ class ProcessPool:
 
     @property
     def workers(self) -> int:
-        """Number of processes that scan, wait or start."""
-        return len(self._workers)
+        """Number of processes that scan, wait or start, or whose failure to start is the next event."""
+        return len(self._workers) + len(self._not_started)
 
     def assign(self, worker: int, path: Path) -> None:
         """Let a worker that waits scan a file."""
@@ -68,6 +69,9 @@ class ProcessPool:
 
     def events(self, timeout_s: float) -> Sequence[Event]:
         """Return what has happened, after at most the timeout."""
+        if self._not_started:
+            unusable, self._not_started = self._not_started, []
+            return unusable
         pipes = {worker.pipe: number for number, worker in self._workers.items()}
         ready = connection.wait(list(pipes), timeout_s)
         return [self._receive(pipes[pipe]) for pipe in ready if isinstance(pipe, connection.Connection)]
@@ -90,20 +94,35 @@ class ProcessPool:
         if failed_starts >= MAX_FAILED_STARTS:
             del self._workers[number]
             return Unusable(number, f"a worker process has ended {failed_starts} times while it started")
-        self._workers[number] = self._start(number, failed_starts)
+        del self._workers[number]
+        self._start(number, failed_starts)
         return Ended(number)
 
-    def _start(self, number: int, failed_starts: int = 0) -> _Worker:
-        pipe, child_end = self._context.Pipe()
-        process = self._context.Process(
-            target=_work,
-            args=(self._lifeline, child_end, self._setup, number),
-            daemon=True,
-            name=f"scan worker {number}",
-        )
-        start_child(process)
-        child_end.close()
-        return _Worker(process, pipe, failed_starts)
+    def _start(self, number: int, failed_starts: int = 0) -> None:
+        try:
+            pipe, child_end = self._context.Pipe()
+            process = self._context.Process(
+                target=_work,
+                args=(self._lifeline, child_end, self._setup, number),
+                daemon=True,
+                name=f"scan worker {number}",
+            )
+            with child_end:
+                try:
+                    start_child(process)
+                except OSError:
+                    pipe.close()
+                    raise
+        except OSError as error:
+            # No memory, or too many processes or files.
+            reason = (error.strerror or str(error)).lower()
+            self._not_started.append(
+                Unusable(
+                    number, f"a worker process cannot start: {reason}; give a smaller number with --jobs"
+                )
+            )
+        else:
+            self._workers[number] = _Worker(process, pipe, failed_starts)
 
 
 class _Worker:

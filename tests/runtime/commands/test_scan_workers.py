@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 
+from runtime.child_process import start_child
 from runtime.commands.options import UserError
 from runtime.commands.scan.arguments import with_ray_value
 from runtime.commands.scan.command import run_scan
 from runtime.commands.scan.outcome import ScanOptions, ScanOutcome
 from runtime.errors import NoWorkers
+from runtime.fleet.archive.processes import ProcessPool
+from runtime.fleet.archive.worker import ScanSetup
 
 
 def lines(path: Path) -> list[dict[str, object]]:
@@ -66,6 +71,65 @@ def test_processes_and_resume(
     assert capsys.readouterr().out == ""
     assert lines(resumed) == whole
     assert worker_processes() == []
+
+
+def test_workers_that_cannot_start(
+    small_bundle: Path,
+    clip: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The others scan everything, and one line says what to do; without any other it is the error."""
+    files = [tmp_path / f"{number}.mp4" for number in range(3)]
+    for file in files:
+        file.symlink_to(clip)
+    allowed = 1
+
+    def start(process: BaseProcess) -> None:
+        nonlocal allowed
+        if allowed == 0:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        allowed -= 1
+        start_child(process)
+
+    monkeypatch.setattr("runtime.fleet.archive.processes.start_child", start)
+    options = ScanOptions(paths=files, as_json=True, model=small_bundle, jobs=3)
+    assert run_scan(options) == 0
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["state"] for line in out.splitlines()] == ["no_face"] * 3
+    reason = "a worker process cannot start: too many open files; give a smaller number with --jobs"
+    assert err.count(reason) == 1
+    with pytest.raises(NoWorkers, match=reason):
+        run_scan(options)
+    assert worker_processes() == []
+
+
+@pytest.mark.parametrize(("files", "jobs", "threads"), [(1, 8, 8), (2, 8, 4), (3, 2, 4)])
+def test_cores_are_shared_by_the_processes_that_start(
+    files: int,
+    jobs: int,
+    threads: int,
+    small_bundle: Path,
+    clip: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With fewer files than jobs no core is left out."""
+    for number in range(files):
+        (tmp_path / f"{number}.mp4").symlink_to(clip)
+    started: list[tuple[int | None, int]] = []
+
+    class Pool(ProcessPool):
+        def __init__(self, setup: ScanSetup, processes: int) -> None:
+            started.append((setup.threads, processes))
+            raise NoWorkers(["only the setup is looked at"])
+
+    monkeypatch.setattr("runtime.commands.scan.command.ProcessPool", Pool)
+    monkeypatch.setattr("runtime.commands.scan.command.usable_cores", lambda: 8)
+    with pytest.raises(NoWorkers):
+        run_scan(ScanOptions(paths=[tmp_path], model=small_bundle, jobs=jobs))
+    assert started == [(threads, min(files, jobs))]
 
 
 def worker_processes() -> list[int]:
