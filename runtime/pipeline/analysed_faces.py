@@ -90,11 +90,11 @@ class AnalysedFace:
             pts_s: Media time of the window's last sample in seconds.
             logit: Logit of the window.
         """
-        judged = self.reason is None
-        self._logits.append((pts_s, logit, judged))
+        allowed = self.reason is None
+        self._logits.append((pts_s, logit, allowed))
         while pts_s - self._logits[0][0] > AVERAGED_S:
             self._logits.popleft()
-        mean = fmean(value for _, value, counts in self._logits if counts or not judged)
+        mean = fmean(value for _, value, counts in self._logits if counts or not allowed)
         covered_s = pts_s - self._logits[0][0] + 1 / self._sample_hz
         even_odds = -self.decision.calibration.offset
         return even_odds + min(1.0, covered_s / self._window_s) * (mean - even_odds)
