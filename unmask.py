@@ -81,6 +81,8 @@ def run(arguments: list[str]) -> int:
     except _USAGE_ERROR as error:
         command = getattr(getattr(error, "ctx", None), "command_path", "unmask")
         reason = error.format_message().rstrip(".")  # type: ignore[attr-defined]
+        if not reason:
+            return 2  # a group without a command, whose help is already shown
         return complain(f"{reason}; see `{command} --help`")
     except UserError as mistake:
         for line in mistake.args:

@@ -9,7 +9,7 @@ import typer
 
 from runtime.commands.options import Engine, Model, whole_numbers
 
-app = typer.Typer(help="Measure latency, capacity and compute cost on this machine.")
+app = typer.Typer(help="Measure latency, capacity and compute cost on this machine.", no_args_is_help=True)
 
 Repeats = Annotated[int, typer.Option(min=1, help="Number of repetitions, to estimate the noise.")]
 JsonOut = Annotated[

@@ -135,6 +135,15 @@ def test_without_arguments_commands_are_listed(run: Callable[..., Outcome]) -> N
         assert command in text
 
 
+@pytest.mark.parametrize("group", ["train", "bench", "events", "config"])
+def test_a_group_without_a_command_shows_its_help(run: Callable[..., Outcome], group: str) -> None:
+    """The help is all that is printed; a script sees the mistake by the exit code."""
+    outcome = run(group)
+    assert outcome.code == 2
+    assert f"Usage: unmask {group}" in "".join(outcome.out)
+    assert outcome.err == []
+
+
 def test_version(run: Callable[..., Outcome]) -> None:
     """`--version` prints the version of the package."""
     outcome = run("--version")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from train.fitting.config import FitConfig
     from train.models.config import ModelConfig
 
-app = typer.Typer(help="Train a model on your own data, and measure it.")
+app = typer.Typer(help="Train a model on your own data, and measure it.", no_args_is_help=True)
 
 Layout = Literal["auto", "folder", "manifest", "ffpp", "celeb-df", "dfdc"]
 Sets = Annotated[list[Path], typer.Argument(metavar="DATA", help="Sets of prepared clips or crops.")]
