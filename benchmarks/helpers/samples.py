@@ -1,15 +1,31 @@
-"""Due samples of a video file, as fast as they are taken."""
+"""Check of a video file, and its due samples, as fast as they are taken."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 from streams.errors import EndOfStream
+from streams.input.capture.factory import open_capture
+from streams.input.capture.interface import Timeouts
 from streams.input.frame import Frame
 from streams.input.reader import open_reader
 from streams.input.source import Source
 
 TIMEOUT_S = 10.0
+
+
+def check_video(source: Source) -> None:
+    """Raise an error unless a file contains a video; other sources are not opened.
+
+    Args:
+        source: The source.
+
+    Raises:
+        SourceError: The file cannot be read or contains no video.
+    """
+    if source.kind == "file":
+        open_capture(source, timeouts=Timeouts(), stop=threading.Event()).close()
 
 
 def file_samples(source: Source, sample_hz: float) -> Iterator[Frame]:

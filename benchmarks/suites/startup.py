@@ -22,6 +22,7 @@ from typing import Any
 
 from benchmarks.harness.benchmark_record import Figure, Output, OutputConfig, new_record, new_table, quantity
 from benchmarks.harness.errors import NothingMeasured
+from benchmarks.helpers.samples import check_video
 from runtime.engines.cache import CACHE_VARIABLE
 from runtime.engines.factory import open_engine
 from runtime.model.bundle import load_bundle
@@ -62,11 +63,11 @@ def run_startup(config: StartupConfig) -> int:
 
     Raises:
         BenchmarkError: There was no verdict, or a record cannot be written or read.
-        SourceError: The source is not valid.
+        SourceError: The source is not valid, or its file contains no video.
         UnmaskError: The model or the engine cannot be used.
     """
     output = Output("startup", config)
-    parse_source(config.source)
+    check_video(parse_source(config.source))
     bundle = load_bundle(config.model)
     # Fills the user's cache.
     with open_engine(bundle, config.engine) as engine:
@@ -117,8 +118,8 @@ def _start(config: StartupConfig, environment: Mapping[str, str]) -> dict[str, f
                 found["CPU until then"] = _cpu_s(process.pid)
                 return found
             if elapsed_s > TIMEOUT_S:
-                break
-    raise NothingMeasured(config.source, f"no face was scored within {TIMEOUT_S:g} s")
+                raise NothingMeasured(config.source, f"no face was scored within {TIMEOUT_S:g} s")
+    raise NothingMeasured(config.source, "it ended before a face was scored")
 
 
 def _stages(message: Mapping[str, Any]) -> Iterator[str]:

@@ -19,6 +19,7 @@ from benchmarks.harness.benchmark_record import Figure, Output, OutputConfig, ne
 from benchmarks.harness.errors import NothingMeasured, RecordNotWritten, SettingInvalid
 from benchmarks.helpers.cameras import Cameras
 from benchmarks.helpers.fresh_process import in_process
+from benchmarks.helpers.samples import check_video
 from benchmarks.suites.scale.load_curve import CurvePoint, LoadCurve, LoadSetup, measure_load
 from benchmarks.suites.scale.plot import write_plot
 from benchmarks.suites.throughput.load_step import MIN_ANALYSED
@@ -78,7 +79,7 @@ def run_scale(config: ScaleConfig) -> int:
     Raises:
         BenchmarkError: An option is impossible, no point had a verdict, or a file cannot be written or read.
         ExtraMissing: `svg` is given, and matplotlib is not installed.
-        SourceError: The source is not valid.
+        SourceError: The file does not exist or contains no video.
         UnmaskError: The model or the engine cannot be used.
     """
     output = Output("scale", config)
@@ -126,8 +127,10 @@ def run_scale(config: ScaleConfig) -> int:
 
 
 def _check(config: ScaleConfig) -> None:
-    if parse_source(config.video).kind != "file":
+    source = parse_source(config.video)
+    if source.kind != "file":
         raise SettingInvalid("VIDEO", config.video, "is not a file; only a file can be sent at other sizes")
+    check_video(source)
     for option, values, least in (
         ("--cameras", config.cameras, 1),
         ("--heights", config.heights, 1),

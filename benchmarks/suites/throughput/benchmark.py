@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks.harness.benchmark_record import Figure, Output, OutputConfig, new_record, new_table
 from benchmarks.harness.errors import NothingMeasured, SettingInvalid
 from benchmarks.helpers.cameras import Cameras
+from benchmarks.helpers.samples import check_video
 from benchmarks.suites.throughput.monitored_load import MonitoredLoad
 from benchmarks.suites.throughput.stream_capacity import SourceOf, find_capacity
 from runtime.engines.factory import detector_infer, open_engine
@@ -69,7 +70,7 @@ def run_throughput(config: ThroughputConfig) -> int:
 
     Raises:
         BenchmarkError: An option is impossible, no stream had a face, or a record cannot be written or read.
-        SourceError: The source is not valid.
+        SourceError: The source is not valid, or its file contains no video.
         UnmaskError: The model or the engine cannot be used.
     """
     output = Output("throughput", config)
@@ -81,6 +82,7 @@ def run_throughput(config: ThroughputConfig) -> int:
     if config.heights and source.kind != "file":
         heights = ",".join(map(str, config.heights))
         raise SettingInvalid("--heights", heights, "only a file can be streamed at other sizes; leave it out")
+    check_video(source)
     infer = detector_infer(config.engine)
     table = new_table("source", ("streams", "verdicts/s each", "p50 ms", "p90 ms", "p99 ms", "cores", "MiB"))
     figures: dict[str, Figure] = {}

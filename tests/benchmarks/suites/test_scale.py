@@ -21,6 +21,7 @@ from benchmarks.suites.scale.plot import write_plot
 from benchmarks.suites.throughput.load_step import LoadStep
 from runtime.errors import ExtraMissing
 from runtime.model.bundle import DEFAULT_BUNDLE
+from streams.errors import SourceNotVideo
 from streams.input.reader import open_reader
 
 
@@ -153,3 +154,11 @@ def test_plot_without_matplotlib_is_refused_first(face_video: Path, monkeypatch:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ExtraMissing, match=r"matplotlib.*unmask\[bench\]"):
         run_scale(ScaleConfig(video=str(face_video), svg=Path("scale.svg"), model=DEFAULT_BUNDLE))
+
+
+def test_a_file_that_is_no_video_is_refused_before_the_first_camera(tmp_path: Path) -> None:
+    """The error names the file, not the number of cameras."""
+    path = tmp_path / "text.mp4"
+    path.write_text("not a video")
+    with pytest.raises(SourceNotVideo, match=r"text\.mp4"):
+        run_scale(ScaleConfig(video=str(path), model=DEFAULT_BUNDLE))

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.harness.errors import NothingMeasured
 from benchmarks.suites.startup import STAGES, StartupConfig, run_startup
 from runtime.model.bundle import DEFAULT_BUNDLE
-from streams.errors import SourceError
+from streams.errors import SourceError, SourceNotVideo
 
 
 def test_stages_follow_each_other(
@@ -28,9 +28,13 @@ def test_stages_follow_each_other(
     assert "a score needs 4 samples" in capsys.readouterr().out
 
 
-def test_a_source_without_a_face(clip: Path) -> None:
+def test_a_source_without_a_face(clip: Path, tmp_path: Path) -> None:
     """A video that ends without a verdict is an error, and so is a source that is none."""
-    with pytest.raises(NothingMeasured, match="no face was scored"):
+    with pytest.raises(NothingMeasured, match="it ended before a face was scored"):
         run_startup(StartupConfig(source=str(clip), repeats=1, model=DEFAULT_BUNDLE))
+    text = tmp_path / "text.mp4"
+    text.write_text("not a video")
+    with pytest.raises(SourceNotVideo):
+        run_startup(StartupConfig(source=str(text), model=DEFAULT_BUNDLE))
     with pytest.raises(SourceError):
         run_startup(StartupConfig(source="rtsp://", model=DEFAULT_BUNDLE))

@@ -14,6 +14,7 @@ from benchmarks.suites.throughput.benchmark import ThroughputConfig, run_through
 from benchmarks.suites.throughput.load_step import LoadStep, bottleneck
 from runtime.errors import RateTooHigh
 from runtime.model.bundle import DEFAULT_BUNDLE
+from streams.errors import SourceNotVideo
 from streams.input.events import Connected, Event
 from streams.input.reader import open_reader
 
@@ -124,6 +125,8 @@ def test_a_file_that_is_no_video(tmp_path: Path) -> None:
     path.write_text("not a video")
     with pytest.raises(HelperFailed, match=r"no\.mp4"), Cameras(path):
         pass
+    with pytest.raises(SourceNotVideo, match=r"no\.mp4"):
+        run_throughput(ThroughputConfig(source=str(path), model=DEFAULT_BUNDLE))
 
 
 def test_a_video_without_a_face(clip: Path) -> None:
