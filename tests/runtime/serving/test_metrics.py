@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -146,3 +148,23 @@ def test_a_removed_stream_leaves_no_series() -> None:
         broadcaster.publish(verdict(stream=f"cam {number}"))
         broadcaster.publish(StreamMessage(stream=f"cam {number}", state="removed"))
     assert len(scrape(metrics)) == before
+
+
+def test_metrics_and_causes_are_documented() -> None:
+    """The page on operations names every metric of the program, and every cause of a refused connection."""
+    metrics = Metrics()
+    metrics.watch(make_broadcaster())
+    with PreviewPublisher() as previews:
+        metrics.watch_previews(previews)
+        text = metrics.expose()[0].decode()
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    page = (Path(__file__).parents[3] / "docs/operations.md").read_text(encoding="utf-8")
+    names = {
+        f"{name}_total" if family.type == "counter" else name
+        for name, family in families.items()
+        if name.startswith("unmask_")
+    }
+    assert {name for name in names if f"`{name}`" not in page and f"`{name}{{" not in page} == set()
+    causes = families["unmask_connections_refused"].documentation.partition(": ")[2].rstrip(".").split(", ")
+    assert {cause for cause in causes if f"`{cause}`" not in page} == set()
+    assert "request" in causes
