@@ -1,8 +1,8 @@
-"""Limits of picture quality beyond which a face has no verdict, and the state of one face against them.
+"""Limits of image quality beyond which a face has no verdict, and the state of one face against them.
 
     gate = QualityGate(QualityLimits(), samples=8)
     gate.add(SampleQuality(height=120, roll=3, yaw=8, brightness=104, chroma=40))
-    gate.reason  # None: the face can be judged
+    gate.reason  # None: a decision is allowed
 
 No I/O and no clock. The limits are those of `docs/decisions/picture-quality.md`.
 """
@@ -62,7 +62,7 @@ class QualityLimits:
     def __post_init__(self) -> None:
         limits = self.max_roll, self.max_yaw, self.min_height, self.min_brightness, self.min_chroma
         if not min(limits) > 0:
-            raise ValueError(f"every limit of the picture quality must be positive: {self}")
+            raise ValueError(f"every limit of the image quality must be positive: {self}")
         if not 0 <= self.hysteresis < 1:
             raise ValueError(f"hysteresis must be within 0..1, not {self.hysteresis}")
 
@@ -87,7 +87,7 @@ class QualityLimits:
 
 
 class QualityGate:
-    """Picture quality of one face: the median of its newest samples against the limits.
+    """Image quality of one face: the median of its newest samples against the limits.
 
     Args:
         limits: The limits.

@@ -64,7 +64,7 @@ class AnalysedFace:
         return "no_motion" if self.window.still else None
 
     def measure_quality(self, crop: NDArray[np.uint8]) -> None:
-        """Measure the picture quality of the newest sample.
+        """Measure the image quality of the newest sample.
 
         Args:
             crop: RGB uint8 `(S, S, 3)`.

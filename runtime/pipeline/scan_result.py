@@ -101,7 +101,7 @@ class ScanResult:
 @dataclass
 class _FaceHistory:
     logits: list[float] = field(default_factory=list)
-    # Those of windows whose picture quality does not allow a decision.
+    # Those of windows whose image quality does not allow a decision.
     doubtful: list[float] = field(default_factory=list)
     reasons: Counter[UncertainReason] = field(default_factory=Counter)
     samples: int = 0
@@ -182,7 +182,7 @@ class ScanAccumulator:
         faces = [
             FaceLogits(
                 face=face_id,
-                # The score of a face that cannot be judged is that of all its windows.
+                # The score of a face without a window that allows a decision is that of all its windows.
                 logits=history.logits if history.reason is None else history.logits + history.doubtful,
                 samples=history.samples,
             )
@@ -190,12 +190,12 @@ class ScanAccumulator:
         ]
         calibration = self._bundle.calibration
         counted = counting_faces(faces)
-        judged = [face for face in counted if self._faces[face.face].reason is None]
-        # A face that can be judged decides; a video without one is uncertain.
-        p_fake = video_p_fake(judged or counted, calibration)
-        counting = {face.face for face in judged or counted}
+        decidable = [face for face in counted if self._faces[face.face].reason is None]
+        # A face whose quality allows a decision decides; a video without one is uncertain.
+        p_fake = video_p_fake(decidable or counted, calibration)
+        counting = {face.face for face in decidable or counted}
         reason = None
-        if counted and not judged:
+        if counted and not decidable:
             reason = self._faces[max(counted, key=lambda face: face.samples).face].reason
         return ScanResult(
             file=file,

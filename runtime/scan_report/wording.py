@@ -38,7 +38,7 @@ REASONS = {
     "too_small": "the face is too small",
     "turned_away": "the face is turned away from the camera",
     "dark": "the face is too dark",
-    "no_colour": "the picture has no colour",
+    "no_colour": "the image has no colour",
 }
 
 

@@ -1,4 +1,4 @@
-"""Picture quality of a face crop: sharpness, noise, brightness and contrast, without a reference.
+"""Image quality of a face crop: sharpness, noise, brightness and contrast, without a reference.
 
     quality = measure_quality(crop)
     print(quality.sharpness, quality.brightness)
@@ -30,7 +30,7 @@ _NOISE_KERNEL = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaceQuality:
-    """Picture quality of one face crop.
+    """Image quality of one face crop.
 
     Args:
         sharpness: Share of the variation between neighbouring pixels that a blur removes, 0..1; 0 for a

@@ -169,7 +169,7 @@ def without_colour(image: Image) -> Image:
 
 
 @pytest.mark.parametrize(("change", "reason"), [(in_the_dark, "dark"), (without_colour, "no_colour")])
-def test_poor_picture_is_not_judged(
+def test_poor_image_gets_no_decision(
     bundle: Bundle, engine: Engine, change: Callable[[Image], Image], reason: str
 ) -> None:
     """A dark or a grey face is `uncertain`, and so is the video, which keeps its score."""
@@ -192,8 +192,8 @@ def test_dark_stretch_does_not_count(bundle: Bundle, engine: Engine) -> None:
     verdicts, accumulator = run(bundle, engine, flickering, samples=90)
     result = accumulator.result("x")
     assert (result.state, result.reason) == ("scored", None)
-    judged = sum(
+    decided = sum(
         verdict.state in ("real", "fake", "uncertain") and not verdict.reason for verdict in verdicts
     )
-    assert result.faces[0].windows == judged
+    assert result.faces[0].windows == decided
     assert verdicts[-1].reason is None

@@ -396,7 +396,7 @@ def test_the_dashboard_is_accessible_and_fits_the_page(
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
-def test_why_a_face_is_not_judged(pages: ExitStack, browser: Browser, wall: Wall) -> None:
+def test_why_a_face_has_no_decision(pages: ExitStack, browser: Browser, wall: Wall) -> None:
     """Every reason is shown in words, not by its name in the messages."""
     page = show(pages, browser, wall)
     reasons = get_args(UncertainReason)

@@ -85,7 +85,7 @@ def reliability_chart(models: Mapping[str, ScannedFootage]) -> bytes:
 
 
 def risk_coverage_chart(footage: ScannedFootage, title: str) -> bytes:
-    """Draw the error of the judged windows by their share, a curve for each measure of the picture.
+    """Draw the error of the windows that are kept by their share, a curve for each measure.
 
     Args:
         footage: Videos with their records.
@@ -97,7 +97,7 @@ def risk_coverage_chart(footage: ScannedFootage, title: str) -> bytes:
         curve = risk_coverage(footage, order)
         if len(curve.coverage):
             axes.plot(curve.coverage, curve.risk, label=order)
-    axes.set(xlabel="share of the windows judged", ylabel="balanced error at 0.5", title=title)
+    axes.set(xlabel="share of the windows kept", ylabel="balanced error at 0.5", title=title)
     axes.set(xlim=(0, 1), ylim=(0, None))
     if axes.lines:
         axes.legend(loc="upper left", fontsize="small", title="given up first: low")

@@ -64,9 +64,9 @@ class ScannedFootage:
 
     @property
     def called_fake(self) -> NDArray[np.bool_]:
-        """Whether the score reaches the threshold of `fake`, and the picture allows a decision, `(N,)`."""
-        judged = np.array([record.state == "scored" for record in self.records], dtype=np.bool_)
-        return judged & (self.p_fake >= self.calibration.threshold_fake)
+        """Whether the score reaches the threshold of `fake`, and the image allows a decision, `(N,)`."""
+        decided = np.array([record.state == "scored" for record in self.records], dtype=np.bool_)
+        return decided & (self.p_fake >= self.calibration.threshold_fake)
 
     @property
     def groups(self) -> list[str]:

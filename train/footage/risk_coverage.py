@@ -1,4 +1,4 @@
-"""Risk and coverage: how many verdicts would be wrong if only the windows of good pictures were judged.
+"""Risk and coverage: how many verdicts would be wrong if only the best windows were kept.
 
     curve = risk_coverage(footage, "brightness")
     curve.coverage, curve.risk
@@ -36,10 +36,10 @@ ORDERS: Mapping[str, Callable[[WindowRecord], float]] = MappingProxyType(
 
 @dataclass(frozen=True, kw_only=True)
 class RiskCoverage:
-    """Risk of the judged windows by their share.
+    """Risk of the windows that are kept, by their share.
 
     Args:
-        coverage: Share of the windows that is judged, `(N,)`, falling from 1.
+        coverage: Share of the windows that is kept, `(N,)`, falling from 1.
         risk: Balanced error of these windows at even odds, `(N,)`, 0..1: the mean of the share of the real
             windows called fake and of the fake ones called real.
     """
@@ -70,9 +70,9 @@ def risk_coverage(footage: ScannedFootage, order: str) -> RiskCoverage:
     ]
     values, weights, fake, wrong = np.array(sorted(rows, reverse=True), np.float64).reshape(-1, 4).T
     of_class = weights * np.stack([1 - fake, fake])
-    judged, errors = of_class.cumsum(1), (of_class * wrong).cumsum(1)
-    coverage = judged.sum(0) / max(weights.sum(), 1e-9)
+    weight, errors = of_class.cumsum(1), (of_class * wrong).cumsum(1)
+    coverage = weight.sum(0) / max(weights.sum(), 1e-9)
     last_of_value = np.append(values[1:] != values[:-1], True)[: len(values)]
-    kept = last_of_value & (judged.min(0) > 0) & (coverage >= MIN_COVERAGE)
-    risk = (errors[:, kept] / judged[:, kept]).mean(0)
+    kept = last_of_value & (weight.min(0) > 0) & (coverage >= MIN_COVERAGE)
+    risk = (errors[:, kept] / weight[:, kept]).mean(0)
     return RiskCoverage(coverage=coverage[kept][::-1], risk=risk[::-1])

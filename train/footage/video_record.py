@@ -1,4 +1,4 @@
-"""Record of one scanned video: score, alarms, appearance of its face, picture quality of its windows."""
+"""Record of one scanned video: score, alarms, appearance of its face, image quality of its windows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from train.footage.appearance import Appearance, measure_appearance
 
 # The appearance of a face is measured in every n-th of its samples.
 APPEARANCE_EVERY = 8
-# Every n-th verdict on a face is kept with its picture quality: two a second at 8 Hz.
+# Every n-th verdict on a face is kept with its image quality: two a second at 8 Hz.
 WINDOW_EVERY = 4
 # Samples over which the quality of a window is the median: two seconds at 8 Hz.
 QUALITY_SAMPLES = 16
@@ -72,7 +72,7 @@ class VideoRecord(msgspec.Struct, frozen=True, kw_only=True):
         luma: Median luma of the face with the highest score, 0..255; None without a face.
         tone_angle: Median individual typology angle of that face in degrees; None in coloured light.
         error: Why the file cannot be read.
-        windows: Some of the verdicts that are not `warming`, with their picture quality.
+        windows: Some of the verdicts that are not `warming`, with their image quality.
     """
 
     state: str

@@ -1,4 +1,4 @@
-"""Tests of the limits of picture quality."""
+"""Tests of the limits of image quality."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def test_video_with_a_face_is_scored(scanner: Scanner, bundle: Bundle, face_vide
     ("changes", "state", "reason"),
     [({"shrink": 5}, "uncertain", "too_small"), ({"upside_down": True}, "turned", None)],
 )
-def test_face_that_cannot_be_judged(
+def test_face_without_a_decision(
     scanner: Scanner,
     make_face_video: Callable[..., Path],
     tmp_path: Path,

@@ -1,4 +1,4 @@
-"""Tests of the measures of picture quality, on one face made worse in known steps."""
+"""Tests of the measures of image quality, on one face made worse in known steps."""
 
 from __future__ import annotations
 

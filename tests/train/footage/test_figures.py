@@ -41,7 +41,7 @@ def footage() -> ScannedFootage:
 
 
 def test_uncertain_video_is_not_called_fake() -> None:
-    """A video whose picture allows no decision counts with its score, but not as called fake."""
+    """A video whose image allows no decision counts with its score, but not as called fake."""
     whole = footage()
     records = [
         msgspec.structs.replace(record, state="uncertain") if record.p_fake == 0.8 else record

@@ -13,7 +13,7 @@ from train.footage.video_record import WindowRecord
 
 
 def window(p_fake: float, **measures: float) -> WindowRecord:
-    """Return a window of a good picture, with some measures changed."""
+    """Return a window of good quality, with some measures changed."""
     values = {"face_height": 120.0, "sharpness": 0.5, "noise": 1.0, "brightness": 120.0, "contrast": 40.0}
     return WindowRecord(
         p_fake=p_fake, reason=None, **{**values, "blockiness": 1.0, "yaw": 5.0, "roll": 0.0, **measures}
@@ -43,14 +43,14 @@ def test_small_faces_are_given_up_first() -> None:
 
 
 def test_windows_of_equal_value_are_given_up_together() -> None:
-    """A measure that is the same everywhere has one point: everything is judged."""
+    """A measure that is the same everywhere has one point: everything is kept."""
     found = risk_coverage(footage((False, [window(0.7), window(0.1)]), (True, [window(0.9)])), "brightness")
     assert (found.coverage.tolist(), found.risk.tolist()) == ([1], [0.25])
 
 
 @pytest.mark.parametrize("order", sorted(ORDERS))
 def test_worse_pictures_are_given_up_first(order: str) -> None:
-    """Every order ends at the window with the better picture or the clearer score."""
+    """Every order ends at the window of better quality or the clearer score."""
     poor = {"face_height": 10.0, "sharpness": 0.1, "brightness": 9.0, "blockiness": 2.0, "yaw": 70.0}
     found = risk_coverage(
         footage((False, [window(0.6, **poor), window(0.1)]), (True, [window(0.45, **poor), window(0.95)])),
