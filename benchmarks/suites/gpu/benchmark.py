@@ -111,11 +111,13 @@ def run_gpu(config: GpuConfig) -> int:
     timings = {precision: timing for precision, (_, timing) in workers.items()}
     series = [*tensorrt_series(timings), *torch_series]
     cost = compute_cost_of(bundle.backbone)
+    # Samples between two crops have verdicts too.
+    crop_hz = bundle.sample_hz / bundle.feature_every
     notes = [f"TensorRT {p} did not run: {t['failed']}" for p, t in timings.items() if "failed" in t]
     record = new_record(
         "gpu",
         settings={"batches": list(config.batches), "seconds": config.seconds, "compile": config.compiled},
-        figures=figures_of(series, limits, copies),
+        figures=figures_of(series, limits, copies, crop_hz),
         warmup=WARMUP,
         bundle=bundle,
         engine="; ".join(str(t["engine"]) for t in timings.values() if "engine" in t) or "torch alone",
@@ -123,10 +125,10 @@ def run_gpu(config: GpuConfig) -> int:
         gpu={**asdict(gpu), "architecture": gpu.architecture, "torch": torch_version},
         backbone={"flop_per_crop": cost.flop_per_item},
         tensorrt={p: {k: v for k, v in t.items() if not k.startswith("ms")} for p, t in timings.items()},
-        faces_at_10_hz={one.name: faces_sustained(one) for one in series if one.head},
+        faces={one.name: faces_sustained(one, crop_hz) for one in series if one.head},
         parity=parity,
     )
-    output.finish(record, latency_table(series, cost, limits, config.batches), faces_table(series))
+    output.finish(record, latency_table(series, cost, limits, config.batches), faces_table(series, crop_hz))
     return 2 if parity_failure else 0
 
 
