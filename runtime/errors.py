@@ -79,13 +79,13 @@ class PathError(UnmaskError):
 class BundleError(PathError):
     """A model bundle cannot be used; `path` is that of the bundle, or of the file in it."""
 
-    advice = "export it again with `unmask export`, or leave out --model to use the bundled one"
+    advice = "export it again with `unmask export`, or leave the model out to use the bundled one"
 
 
 class BundleMissing(BundleError, FileNotFoundError):
     """The bundle, or a file listed in its manifest, does not exist."""
 
-    advice = "give the directory that `unmask export` wrote, or leave out --model to use the bundled one"
+    advice = "give the directory that `unmask export` wrote, or leave the model out to use the bundled one"
 
 
 class BundleInvalid(BundleError, ValueError):

@@ -9,8 +9,8 @@ from pathlib import Path
 import typer
 
 from runtime.commands.options import UserError, complain
-from runtime.commands.setup.options import MonitorSetup
-from runtime.commands.setup.sources import check_source
+from runtime.commands.setup.options import MonitorOptions, MonitorSetup
+from runtime.commands.setup.sources import check_source, load_model
 from runtime.config.model import MonitorConfig, ThresholdsConfig
 from runtime.config.reading import Settings
 from runtime.config.sources import WatchedSource
@@ -73,13 +73,14 @@ def run_calibrate(options: CalibrateOptions) -> int:
         UserError: There is no source of that name, or it needs a server.
         SourceError: The address is wrong.
     """
-    source, config = _find_source(options)
+    source, loaded = _find_source(options)
+    config = MonitorConfig() if loaded is None else loaded.config
     if source.source.kind == "push":
         raise UserError(
             f"{source.source.name}: browsers and WHIP senders connect to the server of `unmask monitor`, and "
             "`unmask calibrate` runs none; connect this camera here, or give its network address"
         )
-    bundle = load_bundle(options.model or config.model)
+    bundle = load_bundle(options.model) if loaded is None or options.model else load_model(loaded)
     engine_name = options.engine or config.engine
     scores = _Scores()
     with (
@@ -105,17 +106,17 @@ def run_calibrate(options: CalibrateOptions) -> int:
     return 0
 
 
-def _find_source(options: CalibrateOptions) -> tuple[WatchedSource, MonitorConfig]:
-    """Return the source without thresholds of its own, and its configuration."""
+def _find_source(options: CalibrateOptions) -> tuple[WatchedSource, MonitorOptions | None]:
+    """Return the source without thresholds of its own, and the options of the file that it is in."""
     if options.config is None:
-        return WatchedSource(source=parse_source(options.source)), MonitorConfig()
+        return WatchedSource(source=parse_source(options.source)), None
     try:
         loaded = MonitorSetup(file=options.config, given=Settings(values={})).load("skip")
     except ConfigInvalid as error:
         raise UserError(*error.problems) from None
     for source in loaded.sources:
         if source.source.name == options.source:
-            return replace(source, thresholds=ThresholdsConfig(), rate_hz=None), loaded.config
+            return replace(source, thresholds=ThresholdsConfig(), rate_hz=None), loaded
     names = ", ".join(source.source.name for source in loaded.sources)
     raise UserError(
         f"{options.config}: there is no source named {options.source!r}; it has {names or 'none'}"

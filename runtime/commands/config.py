@@ -23,16 +23,15 @@ def check(file: Annotated[Path, typer.Argument(metavar="FILE", help="TOML file."
     """
     from runtime.commands.options import UserError
     from runtime.commands.setup.options import MonitorSetup
-    from runtime.commands.setup.sources import check_sources
+    from runtime.commands.setup.sources import check_sources, load_model
     from runtime.config.reading import Settings
     from runtime.errors import ConfigInvalid
-    from runtime.model.bundle import load_bundle
 
     try:
         options = MonitorSetup(file=file, given=Settings(values={})).load("skip")
+        check_sources(options, load_model(options))
     except ConfigInvalid as error:
         raise UserError(*error.problems) from None
-    check_sources(options, load_bundle(options.config.model))
     names = ", ".join(source.source.name for source in options.sources)
-    typer.echo(f"{file}: right; sources: {names or 'none'}")
+    typer.echo(f"{file}: valid; sources: {names or 'none'}")
     return 0

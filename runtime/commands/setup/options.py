@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from runtime.commands.options import UserError
+from runtime.commands.setup.arguments import KEYS
 from runtime.commands.setup.outputs import make_outputs
 from runtime.commands.setup.places import Places
+from runtime.commands.setup.problems import Problems
 from runtime.commands.setup.security import TokenFile, make_security
+from runtime.config.lines import KeyPath
 from runtime.config.model import MonitorConfig
 from runtime.config.reading import Settings, make_config, merge, read_settings
 from runtime.config.sources import WatchedSource, make_sources
@@ -24,17 +27,18 @@ from runtime.outputs.options import OutputOptions
 from runtime.serving.server import Security
 
 NEEDS = (
-    ("--jsonl-max-mb", ("outputs", "jsonl", "max_mb"), "--jsonl", ("outputs", "jsonl", "path")),
-    (
-        "--webhook-secret-file",
-        ("outputs", "webhook", "secret_file"),
-        "--webhook",
-        ("outputs", "webhook", "url"),
-    ),
-    ("--mqtt-password-file", ("outputs", "mqtt", "password_file"), "--mqtt", ("outputs", "mqtt", "url")),
-    ("--evidence-control", ("evidence", "control"), "--evidence", ("evidence", "folder")),
+    ("key", "cert"),
+    ("proxy_address", "proxy_header"),
+    ("jsonl_max_mb", "jsonl"),
+    ("jsonl_keep", "jsonl"),
+    ("jsonl_keep", "jsonl_max_mb"),
+    ("webhook_secret_file", "webhook"),
+    ("mqtt_password_file", "mqtt"),
+    ("evidence_control", "evidence"),
+    ("evidence_max_gb", "evidence"),
+    ("evidence_days", "evidence"),
 )
-"""Options without an effect unless another one is given too."""
+"""Options without an effect unless another one is given too, by the names of their parameters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +86,7 @@ class MonitorSetup:
     given: Settings
 
     def load(self, token_file: TokenFile) -> MonitorOptions:
-        """Read the files and return the options.
+        """Read the files and return the options; the mistakes of independent settings are reported together.
 
         Args:
             token_file: What to do about a token file that does not exist: `create` it and print its token,
@@ -97,16 +101,24 @@ class MonitorSetup:
         settings = merge(read, self.given)
         _check_needs(self.given.values, settings.values)
         config, places = make_config(settings), Places(settings)
-        sources, left_out = _make_sources(config, places, from_file=len(read.values.get("sources", ())))
+        problems = Problems()
+        with problems.noted():
+            sources, left_out = _make_sources(config, places, from_file=len(read.values.get("sources", ())))
         if not config.sources and not config.server.scan_uploads and self.file is None:
             raise UserError("missing argument 'SOURCE...'; see `unmask monitor --help`")
-        outputs = make_outputs(config, places)
-        if outputs.annotate is not None and len(config.sources) != 1:
-            raise VideoNotWritten(outputs.annotate, "there are several sources; watch one of them")
+        with problems.noted():
+            outputs = make_outputs(config, places)
+        with problems.noted():
+            _check_annotate(config)
+        with problems.noted():
+            # No token file is created for a run that cannot begin.
+            token_file = "skip" if problems and token_file == "create" else token_file
+            security = make_security(config.server, places, token_file)
+        problems.raise_all()
         return MonitorOptions(
             config=config,
             sources=tuple(sources),
-            security=make_security(config.server, places, token_file),
+            security=security,
             outputs=outputs,
             left_out=tuple(left_out),
             places=places,
@@ -131,16 +143,34 @@ def _make_sources(
     return sources, left_out
 
 
+def _check_annotate(config: MonitorConfig) -> None:
+    path = config.outputs.annotate
+    if path is not None and len(config.sources) != 1:
+        raise VideoNotWritten(path, "there are several sources; watch one of them")
+
+
 def _check_needs(given: Mapping[str, Any], merged: Mapping[str, Any]) -> None:
-    for option, path, needed, needed_path in NEEDS:
-        if _has(given, path) and not _has(merged, needed_path):
-            raise UserError(f"{option} has no effect without {needed}; give both")
+    missing = {
+        option: needed
+        for option, needed in reversed(NEEDS)
+        if _has(given, KEYS[option]) and not _has(merged, KEYS[needed])
+    }
+    if missing:
+        lines = [
+            f"{_option(option)} has no effect without {_option(needed)}; give both"
+            for option, needed in reversed(missing.items())
+        ]
+        raise UserError(*lines)
 
 
-def _has(values: Mapping[str, Any], path: tuple[str, ...]) -> bool:
+def _option(parameter: str) -> str:
+    return f"--{parameter.replace('_', '-')}"
+
+
+def _has(values: Mapping[str, Any], path: KeyPath) -> bool:
+    """Return whether a setting is given, itself or by the name of a file or an environment variable."""
+    *tables, last = path
     table: Any = values
-    for key in path:
-        if not isinstance(table, Mapping) or key not in table:
-            return False
-        table = table[key]
-    return True
+    for key in tables:
+        table = table.get(key) if isinstance(table, Mapping) else None
+    return isinstance(table, Mapping) and any(key in table for key in (last, f"{last}_env", f"{last}_file"))

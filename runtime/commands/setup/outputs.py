@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from runtime.commands.setup.places import Places
+from runtime.commands.setup.problems import Problems
 from runtime.config.model import EvidenceConfig, JsonlConfig, MonitorConfig, MqttConfig, WebhookConfig
 from runtime.config.secrets import find_secret
 from runtime.outputs.evidence.events import EventLimits
@@ -22,14 +23,25 @@ def make_outputs(config: MonitorConfig, places: Places) -> OutputOptions:
 
     Raises:
         UserError: A value cannot be used; the message names its place and contains no secret.
+        ConfigInvalid: Several values cannot be used.
     """
     outputs = config.outputs
+    problems = Problems()
+    with problems.noted():
+        rotation = None if outputs.jsonl is None else _rotation(outputs.jsonl, places)
+    with problems.noted():
+        webhook = None if outputs.webhook is None else _webhook(outputs.webhook, places)
+    with problems.noted():
+        mqtt = None if outputs.mqtt is None else _mqtt(outputs.mqtt, places)
+    with problems.noted():
+        evidence = None if config.evidence is None else _evidence(config.evidence, places)
+    problems.raise_all()
     return OutputOptions(
         jsonl=None if outputs.jsonl is None else outputs.jsonl.path,
-        rotation=None if outputs.jsonl is None else _rotation(outputs.jsonl, places),
-        webhook=None if outputs.webhook is None else _webhook(outputs.webhook, places),
-        mqtt=None if outputs.mqtt is None else _mqtt(outputs.mqtt, places),
-        evidence=None if config.evidence is None else _evidence(config.evidence, places),
+        rotation=rotation,
+        webhook=webhook,
+        mqtt=mqtt,
+        evidence=evidence,
         annotate=outputs.annotate,
     )
 

@@ -1,4 +1,4 @@
-"""Sources checked against the model, which limits their rate and shares its thresholds with them."""
+"""The model of a configuration, and the sources checked against it: it limits their rate and thresholds."""
 
 from __future__ import annotations
 
@@ -6,10 +6,30 @@ from collections.abc import Callable
 from functools import partial
 
 from runtime.commands.setup.options import MonitorOptions
+from runtime.commands.setup.problems import Problems
 from runtime.config.sources import WatchedSource
-from runtime.errors import ConfigInvalid, RateTooHigh
-from runtime.model.bundle import Bundle
+from runtime.errors import BundleError, ConfigInvalid, RateTooHigh
+from runtime.model.bundle import Bundle, load_bundle
 from runtime.serving.whip.endpoint import require_webrtc
+
+
+def load_model(options: MonitorOptions) -> Bundle:
+    """Load the model that the options name.
+
+    Args:
+        options: The options.
+
+    Raises:
+        ConfigInvalid: The model that a file names cannot be used; the message has file, line and key.
+        BundleError: The bundled model, or that of the command line, cannot be used.
+    """
+    try:
+        return load_bundle(options.config.model)
+    except BundleError as error:
+        place = options.places.of("model")
+        if options.config.model is None or place.startswith("-"):
+            raise
+        raise ConfigInvalid([f"{place}: {error}"]) from error
 
 
 def check_sources(options: MonitorOptions, bundle: Bundle) -> None:
@@ -17,9 +37,13 @@ def check_sources(options: MonitorOptions, bundle: Bundle) -> None:
 
     Raises:
         RateTooHigh, ConfigInvalid, ExtraMissing: As `check_source` does.
+        ConfigInvalid: Several sources do not suit it.
     """
+    problems = Problems()
     for source in options.sources:
-        check_source(source, bundle, partial(options.place, source))
+        with problems.noted():
+            check_source(source, bundle, partial(options.place, source))
+    problems.raise_all()
 
 
 def check_source(source: WatchedSource, bundle: Bundle, place: Callable[[str], str] | None = None) -> None:

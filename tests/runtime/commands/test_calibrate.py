@@ -11,7 +11,7 @@ import pytest
 
 from runtime.commands.calibrate import CalibrateOptions, run_calibrate
 from runtime.commands.options import UserError
-from runtime.errors import EngineUnknown
+from runtime.errors import ConfigInvalid, EngineUnknown
 from runtime.model import camera_calibration
 from runtime.model.bundle import Bundle
 from unmask import run
@@ -78,6 +78,14 @@ def test_the_engine_of_the_configuration_is_used(tmp_path: Path, monkeypatch: py
     config = tmp_path / "unmask.toml"
     config.write_text(f'engine = "tensorrt"\n{CONFIG}')
     with pytest.raises(EngineUnknown, match="tensorrt"):
+        run_calibrate(options("desk", config=config))
+
+
+def test_the_model_of_the_configuration_has_its_place(tmp_path: Path) -> None:
+    """A model that cannot be used is named with file, line and key."""
+    config = tmp_path / "unmask.toml"
+    config.write_text(f'model = "none"\n{CONFIG}')
+    with pytest.raises(ConfigInvalid, match=r"unmask\.toml:1: model: none: no such directory"):
         run_calibrate(options("desk", config=config))
 
 

@@ -169,7 +169,7 @@ def outcome(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, 
     return call
 
 
-def test_a_right_file_is_confirmed(
+def test_a_valid_file_is_confirmed(
     tmp_path: Path, outcome: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The names of the streams are shown; nothing is created and nothing secret is shown."""
@@ -179,7 +179,7 @@ def test_a_right_file_is_confirmed(
         '[[sources]]\naddress = "rtsp://10.0.0.7/live/k3y"\nuser = "ada"\npassword_env = "CAMERA_PASSWORD"\n'
     )
     path.write_text(f'[server]\nhost = "0.0.0.0"\ntoken_file = "{tmp_path}/tokens"\n{camera}{camera}')
-    assert outcome("config", "check", path) == (0, f"{path}: right; sources: 10.0.0.7, 10.0.0.7-2\n", "")
+    assert outcome("config", "check", path) == (0, f"{path}: valid; sources: 10.0.0.7, 10.0.0.7-2\n", "")
     assert not (tmp_path / "tokens").exists()
 
 
@@ -227,7 +227,11 @@ def test_every_mistake_is_one_line(
             '[[sources]]\naddress = "demo"\nthresholds = { real = 0.9 }',
             ":3: sources[0].thresholds: real 0.9 is above fake 0.",
         ),
-        ('model = "none"', "none: "),
+        (
+            'rate = 2\nmodel = "none"',
+            ":2: model: none: no such directory; give the directory that `unmask export` wrote, or leave the "
+            "model out to use the bundled one",
+        ),
         ('engine = "cuda"', ":1: engine: expected one of auto, onnxruntime, openvino, tensorrt"),
         ('[server]\nstun = ["x"]', ":2: server.stun: expected stun:HOST:PORT"),
         ('[outputs]\nmqtt = "mqtt://x"', ":2: outputs.mqtt: expected a table with keys of url, "),
@@ -249,6 +253,58 @@ def test_values_that_cannot_be_used(
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 1
     assert reason in err
+
+
+def test_independent_mistakes_are_reported_together(
+    tmp_path: Path, outcome: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of server, outputs, sources and evidence has its line, and no token file is created meanwhile."""
+    monkeypatch.chdir(tmp_path)
+    Path("unmask.toml").write_text(
+        '[server]\nhost = "0.0.0.0"\nbase_path = "x"\nproxy_addresses = ["proxy"]\ncert = "no.pem"\n'
+        'allow_origin = ["nonsense"]\n'
+        '[outputs]\nwebhook = { url = "nowhere" }\nmqtt = { url = "broker" }\n'
+        '[[sources]]\naddress = "no/such/file.mp4"\n'
+    )
+    for command in (("config", "check"), ("monitor", "--config")):
+        code, out, err = outcome(*command, "unmask.toml")
+        assert (code, out) == (2, "")
+        assert [line.split(": ")[1:3] for line in err.splitlines()] == [
+            ["unmask.toml:11", "sources[0].address"],
+            ["unmask.toml:8", "outputs.webhook.url"],
+            ["unmask.toml:9", "outputs.mqtt.url"],
+            ["unmask.toml:6", "server.allow_origin"],
+            ["unmask.toml:3", "server.base_path"],
+            ["unmask.toml:4", "server.proxy_addresses"],
+            [
+                "no.pem",
+                "no such file or directory; give a PEM certificate chain with --cert and its key, "
+                "without a passphrase, with --key",
+            ],
+            ["unmask.toml:2", "server.host 0.0.0.0"],
+        ]
+    Path("unmask.toml").write_text(
+        '[server]\ntoken_file = "tokens"\nbase_path = "x"\n[[sources]]\naddress = "demo"\n'
+    )
+    assert outcome("monitor", "--config", "unmask.toml")[0] == 2
+    assert not Path("tokens").exists()
+
+
+def test_each_source_that_does_not_suit_the_model_is_reported(
+    tmp_path: Path, outcome: Callable[..., tuple[int, str, str]]
+) -> None:
+    """One line for each, and one for a rate of all."""
+    path = tmp_path / "unmask.toml"
+    demo = '[[sources]]\naddress = "demo"\n'
+    path.write_text(f"{demo}rate = 20\n{demo}thresholds = {{ real = 0.9 }}\n")
+    _, _, err = outcome("config", "check", path)
+    assert [line.split(": ")[1:3] for line in err.splitlines()] == [
+        [f"{path}:3", "sources[0].rate"],
+        [f"{path}:6", "sources[1].thresholds"],
+    ]
+    path.write_text(f"rate = 20\n{demo}{demo}")
+    _, _, err = outcome("config", "check", path)
+    assert len(err.splitlines()) == 1
 
 
 def test_others_need_a_token(outcome: Callable[..., tuple[int, str, str]]) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from runtime.commands.options import UserError
 from runtime.commands.setup.arguments import KEYS
-from runtime.commands.setup.options import MonitorSetup
+from runtime.commands.setup.options import NEEDS, MonitorSetup
 from runtime.config.reading import Settings
 from runtime.errors import ConfigInvalid
 from runtime.outputs.options import OutputOptions
@@ -93,6 +93,53 @@ def test_a_mistake_names_its_option(
         make_outputs(**changes)
     assert option in str(caught.value)
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "needed"),
+    [
+        (["--jsonl-keep", "3"], "--jsonl"),
+        (["--jsonl-max-mb", "3"], "--jsonl"),
+        (["--jsonl", "x", "--jsonl-keep", "3"], "--jsonl-max-mb"),
+        (["--evidence-days", "3"], "--evidence"),
+        (["--evidence-max-gb", "3"], "--evidence"),
+        (["--evidence-control", "0.5"], "--evidence"),
+        (["--webhook-secret-file", "x"], "--webhook"),
+        (["--mqtt-password-file", "x"], "--mqtt"),
+        (["--key", "x"], "--cert"),
+        (["--proxy-address", "10.0.0.1"], "--proxy-header"),
+    ],
+)
+def test_an_option_that_needs_another(
+    options: list[str], needed: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The line names both options, not the keys of a file."""
+    assert run(["monitor", "demo", *options]) == 2
+    assert capfd.readouterr().err == f"unmask: {options[-2]} has no effect without {needed}; give both\n"
+
+
+def test_every_option_of_an_output_needs_the_output() -> None:
+    """An option that is added to an output is added to those that need it."""
+    outputs = {KEYS[name][:-1]: name for name in ("jsonl", "webhook", "mqtt", "evidence")}
+    expected = {
+        (name, outputs[path[:-1]])
+        for name, path in KEYS.items()
+        if path[:-1] in outputs and name != outputs[path[:-1]]
+    }
+    assert len(expected) >= 7
+    assert expected <= set(NEEDS)
+
+
+def test_an_address_from_the_environment_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The option that needs an output has an effect, whichever way the file names the output."""
+    monkeypatch.setenv("HOOK", "https://example.org/x")
+    file, secret = tmp_path / "unmask.toml", tmp_path / "secret"
+    file.write_text('[outputs.webhook]\nurl_env = "HOOK"\n')
+    secret.write_text("0123456789abcdef")
+    given = Settings(values={"outputs": {"webhook": {"secret_file": str(secret)}}})
+    webhook = MonitorSetup(file=file, given=given).load("skip").outputs.webhook
+    assert webhook is not None
+    assert webhook.secret == b"0123456789abcdef"
 
 
 @pytest.mark.parametrize(
