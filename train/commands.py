@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from runtime.commands.options import Engine, UserError
+from runtime.commands.options import Engine, UserError, whole_numbers
 
 if TYPE_CHECKING:
     from train.fitting.config import FitConfig
@@ -124,12 +126,13 @@ def fit(
     ] = None,
 ) -> int:
     """Train a model on prepared clips and write a checkpoint."""
-    # Imported before the options are read, so that a machine without torch is reported first.
-    from train.fitting.run import fit as run_fit
-
+    _require_torch()
     model_config, run = _configs(
         config, seed=seed, devices=devices, nodes=nodes, sizes=sizes, crops=crops, val_groups=val_groups
     )
+    _check_inputs(data, init=init, teacher=teacher)
+    from train.fitting.run import fit as run_fit
+
     if sizes is not None:
         model_config = replace(model_config, input_size=run.sampling.sizes[-1])
     run_fit(data, out, model_config=model_config, config=run, init=init, teacher=teacher)
@@ -157,9 +160,13 @@ def temporal(
         raise UserError("--name is for an exported model; the name of a checkpoint is that of its directory")
     if name == "":
         raise UserError("--name is empty; give the model a name or leave --name out")
-
-    # Imported first, so that a base installation reports torch as missing.
-    import train.models.checkpoint  # noqa: F401
+    _require_torch()
+    if not any((model / file).is_file() for file in (MANIFEST_FILE, "config.json")):
+        reason = "contains no model" if model.is_dir() else "no such directory"
+        raise UserError(
+            f"{model}: {reason}; give a checkpoint of `unmask train fit`, or a model of `unmask export`"
+        )
+    _check_inputs(data)
     from train.fitting.calibrate import refit_temporal
 
     refit_temporal(model, data, val_groups=_names(val_groups or ""), seed=seed or 0, name=name)
@@ -188,9 +195,11 @@ def teacher(
     seed: RunSeed = None,
 ) -> int:
     """Train a teacher: a network of another architecture, for `unmask train fit --teacher`."""
+    _require_torch()
+    model_config, run = _configs(config, seed=seed, sizes=sizes, crops=crops, val_groups=val_groups)
+    _check_inputs(data, init=init)
     from train.fitting.run import fit_teacher
 
-    model_config, run = _configs(config, seed=seed, sizes=sizes, crops=crops, val_groups=val_groups)
     fit_teacher(data, out, backbone, crop_margin=model_config.crop_margin, config=run, init=init)
     _report_written(out)
     return 0
@@ -203,6 +212,23 @@ def _report_written(out: Path) -> None:
     rank_zero_only(typer.echo)(f"written to {out}")
 
 
+def _require_torch() -> None:
+    """Report a missing torch before anything else, without the seconds that its import takes."""
+    if find_spec("torch") is None:
+        raise ModuleNotFoundError("no module named 'torch'", name="torch")
+
+
+def _check_inputs(data: Sequence[Path], **options: Path | None) -> None:
+    """Raise an error about a path that does not exist, before the seconds that the imports take."""
+    from train.data.clip_set import index_of
+
+    for folder in data:
+        index_of(folder)
+    for name, path in options.items():
+        if path is not None and not path.exists():
+            raise UserError(f"--{name} {path}: no such file or directory; check the path")
+
+
 def _configs(config: Path | None, **options: int | str | None) -> tuple[ModelConfig, FitConfig]:
     """Return the settings of a run: the defaults or a file's, changed by the options that are not None."""
     from train.fitting.config import FitConfig, read_run
@@ -212,10 +238,7 @@ def _configs(config: Path | None, **options: int | str | None) -> tuple[ModelCon
     changes: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     stages: dict[str, Any] = {}
     for name in changes.keys() & {"sizes", "crops"}:
-        try:
-            stages[name] = tuple(map(int, changes.pop(name).split(",")))
-        except ValueError as error:
-            raise UserError(f"--{name}: {error}; give numbers with commas between") from error
+        stages[name] = tuple(whole_numbers(f"--{name}", changes.pop(name)))
     if "val_groups" in changes:
         changes["val_groups"] = _names(changes["val_groups"])
     return model_config, replace(run, sampling=replace(run.sampling, **stages), **changes)

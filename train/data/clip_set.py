@@ -128,6 +128,23 @@ def is_clip_set(folder: Path) -> bool:
     return any((folder / index).is_file() for index in MARGINS)
 
 
+def index_of(folder: Path) -> Path:
+    """Return the path of the index of a set, which is not read.
+
+    Args:
+        folder: Folder with `clips.csv` or `labels.csv`.
+
+    Raises:
+        ClipSetError: The folder does not exist or contains no index.
+    """
+    if not folder.is_dir():
+        raise ClipSetError(folder, "not a folder" if folder.exists() else "no such folder", "check the path")
+    name = next((name for name in MARGINS if (folder / name).is_file()), None)
+    if name is None:
+        raise ClipSetError(folder, f"contains no {' or '.join(MARGINS)}")
+    return folder / name
+
+
 def read_clip_set(folder: Path) -> ClipSet:
     """Read the index of a set.
 
@@ -140,10 +157,8 @@ def read_clip_set(folder: Path) -> ClipSet:
     Raises:
         ClipSetError: The index is missing, lacks a column or has an invalid value.
     """
-    index = next((name for name in MARGINS if (folder / name).is_file()), None)
-    if index is None:
-        raise ClipSetError(folder, f"contains no {' or '.join(MARGINS)}")
-    path, margin = folder / index, MARGINS[index]
+    path = index_of(folder)
+    margin = MARGINS[path.name]
     notes: tuple[str, ...] = ()
     has_residuals = False
     about = folder / "prepared.json"
@@ -156,7 +171,7 @@ def read_clip_set(folder: Path) -> ClipSet:
             raise ClipSetError(about, f"was not written by `prepare` ({type(error).__name__})") from error
     elif "dfdc" in folder.resolve().name.lower():
         notes = (DFDC_NOTE,)
-    single_crops = index == "labels.csv"
+    single_crops = path.name == "labels.csv"
     try:
         with path.open(newline="", encoding="utf-8") as file:
             entries = tuple(_entry(row, margin, single_crops=single_crops) for row in csv.DictReader(file))

@@ -17,6 +17,7 @@ import torch
 from rich.console import Console
 
 import train.fitting.backbone
+import unmask
 from tests.train.tiny_run import TINY_MODEL, TINY_RUN
 from train.fitting.backbone import learning_rate_schedule
 from train.fitting.config import FitConfig
@@ -115,3 +116,45 @@ def test_two_processes_train_one_model(clips: Path, tmp_path: Path, launcher: st
     # The only held-out group is fitted on or reported once.
     reported = sum(done.stderr.count(text) for text in ("no temporal classifier", "is not calibrated"))
     assert reported <= 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["fit", ".", "--sizes", "a"], "--sizes a: give whole numbers from 1 on, separated by commas"),
+        (["teacher", ".", "--crops", "9,"], "--crops 9,: give whole numbers from 1 on, separated by commas"),
+        (["fit", "nosuch"], "nosuch: no such folder; check the path"),
+        (["fit", "."], ".: contains no clips.csv or labels.csv; copy or prepare the set again"),
+        (["fit", "set", "--init", "nosuch"], "--init nosuch: no such file or directory; check the path"),
+        (
+            ["fit", "set", "--teacher", "nosuch"],
+            "--teacher nosuch: no such file or directory; check the path",
+        ),
+        (
+            ["temporal", "nosuch", "set"],
+            "nosuch: no such directory; give a checkpoint of `unmask train fit`, or a model of "
+            "`unmask export`",
+        ),
+        (
+            ["temporal", "set", "set"],
+            "set: contains no model; give a checkpoint of `unmask train fit`, or a model of `unmask export`",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_mistakes_are_reported_before_the_imports(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    arguments: list[str],
+    reason: str,
+) -> None:
+    """Modules that need torch take ten seconds to import, and Fabric prints what it uses."""
+    monkeypatch.chdir(tmp_path)
+    Path("set").mkdir()
+    Path("set", "clips.csv").touch()
+    for name in ("train.fitting.run", "train.fitting.calibrate"):
+        monkeypatch.setitem(sys.modules, name, None)
+    out = [] if arguments[0] == "temporal" else ["--out", "run"]
+    assert unmask.run(["train", *arguments, *out]) == 2
+    assert capfd.readouterr() == ("", f"unmask: {reason}\n")
