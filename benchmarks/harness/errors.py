@@ -148,14 +148,16 @@ class HelperFailed(BenchmarkError, RuntimeError):
     """Helper process that did not start, or failed.
 
     Args:
-        role: `cameras` or `subscribers`.
+        role: What it runs, such as `cameras` or `subscribers`.
         reason: What happened, without a full stop.
+        advice: What to do.
     """
 
-    def __init__(self, role: str, reason: str) -> None:
-        super().__init__(role, reason)
+    def __init__(self, role: str, reason: str, advice: str = "try fewer of them") -> None:
+        super().__init__(role, reason, advice)
         self.role = role
         self.reason = reason
+        self.advice = advice
 
     def __str__(self) -> str:
-        return f"the benchmark's {self.role} failed ({self.reason}); try fewer of them"
+        return f"the benchmark's {self.role} failed ({self.reason}); {self.advice}"

@@ -99,7 +99,7 @@ class Cameras:
             raise
         if not isinstance(answer, Footage):
             self._end()
-            raise HelperFailed("cameras", str(answer))
+            raise HelperFailed("cameras", str(answer), "give another video")
         self.footage = answer
         return self
 

@@ -234,7 +234,7 @@ def measure_head(cluster: Cluster, cameras: int, config: FleetBenchConfig) -> He
             deadline = time.monotonic() + START_S
             while any(stream.state != "live" for stream in broadcaster.snapshot().streams):
                 if time.monotonic() > deadline or monitor.failure is not None:
-                    raise HelperFailed("the simulated cameras", str(monitor.failure or "they did not start"))
+                    raise HelperFailed("simulated cameras", str(monitor.failure or "they did not start"))
                 await asyncio.sleep(0.1)
             await asyncio.sleep(WARMUP_S)
             with CpuLoad() as load:

@@ -88,7 +88,7 @@ def run_soak(config: SoakConfig) -> int:
     """
     output = Output("soak", config)
     if problem := missing_requirement():
-        raise HelperFailed("cameras", f"no gst-rtsp-server: {problem}; see CONTRIBUTING.md")
+        raise HelperFailed("cameras", f"no gst-rtsp-server: {problem}", "see CONTRIBUTING.md")
     soak = Soak(config)
     with tempfile.TemporaryDirectory(prefix="unmask-soak-") as folder:
         soak.run(Path(folder))
@@ -185,7 +185,9 @@ class Soak:
         deadline = time.monotonic() + WARMUP_S
         while not all(log.times(camera.name) for camera in cameras):
             if time.monotonic() > deadline or not monitor.running:
-                raise HelperFailed("monitor", "not every camera had a score within two minutes")
+                raise HelperFailed(
+                    "monitor", "not every camera had a score within two minutes", "stop other programs"
+                )
             time.sleep(0.2)
         console = Console(highlight=False, markup=False, soft_wrap=True)
         started = time.monotonic()

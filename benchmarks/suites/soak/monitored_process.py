@@ -74,7 +74,8 @@ class MonitoredProcess:
             time.sleep(0.1)
         self._process.kill()
         self._process.wait()
-        raise HelperFailed("monitor", self.log.read_text(errors="replace").strip()[-500:])
+        reason = self.log.read_text(errors="replace").strip()[-500:]
+        raise HelperFailed("monitor", reason, "start `unmask monitor` alone to see why")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -123,7 +123,7 @@ def test_a_file_that_is_no_video(tmp_path: Path) -> None:
     """A file that is no video is an error at once."""
     path = tmp_path / "no.mp4"
     path.write_text("not a video")
-    with pytest.raises(HelperFailed, match=r"no\.mp4"), Cameras(path):
+    with pytest.raises(HelperFailed, match=r"no\.mp4.*; give another video"), Cameras(path):
         pass
     with pytest.raises(SourceNotVideo, match=r"no\.mp4"):
         run_throughput(ThroughputConfig(source=str(path), model=DEFAULT_BUNDLE))
