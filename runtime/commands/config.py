@@ -23,13 +23,24 @@ def check(file: Annotated[Path, typer.Argument(metavar="FILE", help="TOML file."
     """
     from runtime.commands.options import UserError
     from runtime.commands.setup.options import MonitorSetup
+    from runtime.commands.setup.problems import Problems
     from runtime.commands.setup.sources import check_sources, load_model
     from runtime.config.reading import Settings
     from runtime.errors import ConfigInvalid
 
     try:
         options = MonitorSetup(file=file, given=Settings(values={})).load("skip")
-        check_sources(options, load_model(options))
+        problems = Problems()
+        if options.config.jobs > 1:
+            # Only here, because it loads what the processes need.
+            from runtime.commands.monitor.processes import find_jobs_problems
+
+            with problems.noted():
+                if lines := find_jobs_problems(options):
+                    raise UserError(*lines)
+        with problems.noted():
+            check_sources(options, load_model(options))
+        problems.raise_all()
     except ConfigInvalid as error:
         raise UserError(*error.problems) from None
     names = ", ".join(source.source.name for source in options.sources)

@@ -18,9 +18,9 @@ from runtime.commands.monitor.run import (
 )
 from runtime.commands.monitor.source_control import SourceControl
 from runtime.commands.setup.options import MonitorOptions, MonitorSetup
-from runtime.commands.setup.sources import check_sources
+from runtime.commands.setup.sources import check_sources, load_model
 from runtime.engines.factory import detector_infer, open_engine
-from runtime.model.bundle import Bundle, load_bundle
+from runtime.model.bundle import Bundle
 from runtime.outputs.standard_error import StandardError
 from runtime.pipeline.batcher import Batcher
 from runtime.pipeline.monitor import AnalysisFactory, Monitor
@@ -40,7 +40,7 @@ def run_monitor(setup: MonitorSetup) -> int:
         UserError: A value cannot be used.
     """
     options = load_options(setup)
-    bundle = load_bundle(options.config.model)
+    bundle = load_model(options)
     if options.config.jobs > 1:
         from runtime.commands.monitor.processes import run_with_processes
 

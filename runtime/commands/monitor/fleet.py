@@ -11,11 +11,10 @@ from runtime.commands.monitor.run import load_options
 from runtime.commands.monitor.workers import find_problems, run_with_workers, worker_setup
 from runtime.commands.options import UserError
 from runtime.commands.setup.options import MonitorSetup
-from runtime.commands.setup.sources import check_sources
+from runtime.commands.setup.sources import check_sources, load_model
 from runtime.config.reading import Settings
 from runtime.fleet.cameras.actors import CameraActors
 from runtime.fleet.cluster import open_cluster
-from runtime.model.bundle import load_bundle
 from runtime.outputs.standard_error import StandardError
 
 KINDS = ("rtsp", "url", "file", "demo")
@@ -51,7 +50,7 @@ def run_fleet(file: Path, address: str | None) -> int:
         problems.append("there is no source; add a table [[sources]] for each camera")
     if problems:
         raise UserError(*(f"{file}: {problem}" for problem in problems))
-    bundle = load_bundle(options.config.model)
+    bundle = load_model(options)
     check_sources(options, bundle)
     config = options.config
     setup_of_workers = worker_setup(

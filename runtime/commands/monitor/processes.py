@@ -13,6 +13,26 @@ from runtime.model.bundle import Bundle
 from runtime.outputs.standard_error import StandardError
 
 
+def find_jobs_problems(options: MonitorOptions) -> list[str]:
+    """Return what several processes cannot do, a line each.
+
+    Args:
+        options: The options.
+    """
+    problems = find_problems(
+        options,
+        watches=lambda source: source.kind not in ("pipe", "push") and not source.listens,
+        source="only one process can read standard input, browser, whip: and addresses that listen; "
+        "leave out --jobs",
+        option="needs the frames, which stay in the processes of --jobs; leave one of them out",
+    )
+    if not options.sources:
+        problems.append(
+            "there is no source that the processes of --jobs can watch; name one, or leave out --jobs"
+        )
+    return problems
+
+
 def run_with_processes(setup: MonitorSetup, options: MonitorOptions, bundle: Bundle) -> int:
     """Watch sources with several processes, at most one for each source, and serve the verdicts.
 
@@ -28,18 +48,7 @@ def run_with_processes(setup: MonitorSetup, options: MonitorOptions, bundle: Bun
         UnmaskError: The configuration, the model, the engine, the address or an output cannot be used.
         UserError: Several processes cannot do what is asked for; one line for each reason.
     """
-    problems = find_problems(
-        options,
-        watches=lambda source: source.kind not in ("pipe", "push") and not source.listens,
-        source="only one process can read standard input, browser, whip: and addresses that listen; "
-        "leave out --jobs",
-        option="needs the frames, which stay in the processes of --jobs; leave one of them out",
-    )
-    if not options.sources:
-        problems.append(
-            "there is no source that the processes of --jobs can watch; name one, or leave out --jobs"
-        )
-    if problems:
+    if problems := find_jobs_problems(options):
         raise UserError(*problems)
     check_sources(options, bundle)
     jobs = min(options.config.jobs, len(options.sources))

@@ -307,6 +307,24 @@ def test_each_source_that_does_not_suit_the_model_is_reported(
     assert len(err.splitlines()) == 1
 
 
+def test_what_several_processes_cannot_do(
+    tmp_path: Path, outcome: Callable[..., tuple[int, str, str]]
+) -> None:
+    """`config check` refuses what `monitor` refuses, with the same lines."""
+    path = tmp_path / "unmask.toml"
+    path.write_text(
+        f'jobs = 2\n[[sources]]\naddress = "browser"\n[evidence]\nfolder = "{tmp_path}/evidence"\n'
+    )
+    checked = outcome("config", "check", path)
+    assert checked == outcome("monitor", "--config", path, "--port", 0)
+    assert checked[:2] == (2, "")
+    assert [line.split(": ")[1] for line in checked[2].splitlines()] == ["browser", "evidence"]
+    path.write_text(f'jobs = 2\nmodel = "none"\n{DEMO.format("a")}')
+    code, _, err = outcome("monitor", "--config", path)
+    assert code == 2
+    assert f"{path}:2: model: none: no such directory" in err
+
+
 def test_others_need_a_token(outcome: Callable[..., tuple[int, str, str]]) -> None:
     """An address that others can reach needs a token, unless the user accepts everyone."""
     code, _, err = outcome("monitor", "demo", "--host", "0.0.0.0", "--port", 0)
