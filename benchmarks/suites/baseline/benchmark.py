@@ -28,6 +28,7 @@ from rich.table import Table
 
 from benchmarks.harness.benchmark_record import Output, OutputConfig, new_record, new_table
 from benchmarks.harness.errors import SettingInvalid
+from benchmarks.helpers.samples import check_video
 from benchmarks.suites.baseline.method_cost import MethodBench, MethodCost
 from runtime.engines.factory import detector_infer, open_engine
 from runtime.model.bundle import load_bundle
@@ -74,6 +75,7 @@ def run_baseline(config: BaselineConfig) -> int:
     source = parse_source(config.video)
     if source.kind != "file":
         raise SettingInvalid("VIDEO", config.video, "is not a file; the original method has no other input")
+    check_video(source)
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     bundle = load_bundle(config.model)
     infer = detector_infer(config.engine)

@@ -20,6 +20,7 @@ from benchmarks.suites.baseline.method_cost import MethodBench, MethodCost
 from benchmarks.suites.baseline.original_method import OriginalNetwork, first_frames, whole_clip
 from runtime.engines.factory import open_engine
 from runtime.model.bundle import DEFAULT_BUNDLE, load_bundle
+from streams.errors import SourceNotVideo
 from streams.input.source import parse_source
 from train.models.config import ORIGINAL
 
@@ -139,6 +140,14 @@ def test_a_video_without_a_face(clip: Path) -> None:
     """The error is raised before the original method runs, which takes minutes."""
     with pytest.raises(NothingMeasured, match="no face"):
         run_baseline(BaselineConfig(video=str(clip), model=DEFAULT_BUNDLE))
+
+
+def test_a_file_that_is_no_video_is_refused(tmp_path: Path) -> None:
+    """The error is that of every command."""
+    path = tmp_path / "text.txt"
+    path.write_text("no video\n")
+    with pytest.raises(SourceNotVideo):
+        run_baseline(BaselineConfig(video=str(path), model=DEFAULT_BUNDLE))
 
 
 def test_live_sources_are_refused() -> None:
