@@ -218,15 +218,18 @@ def _require_torch() -> None:
         raise ModuleNotFoundError("no module named 'torch'", name="torch")
 
 
-def _check_inputs(data: Sequence[Path], **options: Path | None) -> None:
+def _check_inputs(data: Sequence[Path], *, init: Path | None = None, teacher: Path | None = None) -> None:
     """Raise an error about a path that does not exist, before the seconds that the imports take."""
     from train.data.clip_set import index_of
 
     for folder in data:
         index_of(folder)
-    for name, path in options.items():
+    for option, path, advice in (
+        ("--init", init, "check the path"),
+        ("--teacher", teacher, "give the directory that `unmask train teacher` wrote"),
+    ):
         if path is not None and not path.exists():
-            raise UserError(f"--{name} {path}: no such file or directory; check the path")
+            raise UserError(f"{option} {path}: no such file or directory; {advice}")
 
 
 def _configs(config: Path | None, **options: int | str | None) -> tuple[ModelConfig, FitConfig]:

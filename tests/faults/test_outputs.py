@@ -152,7 +152,8 @@ class Command:
             try:
                 with urllib.request.urlopen(f"http://{self.address}{path}", timeout=TIMEOUT_S) as response:
                     return str(response.read().decode())
-            except urllib.error.URLError:
+            # A server that starts on a busy machine may close a connection before it reads the request.
+            except (urllib.error.URLError, ConnectionError):
                 assert self.process.poll() is None, f"it ended with exit code {self.process.returncode}"
                 assert time.monotonic() < deadline
                 time.sleep(0.05)

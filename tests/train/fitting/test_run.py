@@ -128,7 +128,8 @@ def test_two_processes_train_one_model(clips: Path, tmp_path: Path, launcher: st
         (["fit", "set", "--init", "nosuch"], "--init nosuch: no such file or directory; check the path"),
         (
             ["fit", "set", "--teacher", "nosuch"],
-            "--teacher nosuch: no such file or directory; check the path",
+            "--teacher nosuch: no such file or directory; "
+            "give the directory that `unmask train teacher` wrote",
         ),
         (
             ["temporal", "nosuch", "set"],
