@@ -11,13 +11,12 @@ import av
 
 from runtime.commands.doctor.finding import Finding
 from streams.input.devices.hwaccel import find_hwaccels
-from streams.input.devices.screen import SCREENS
+from streams.input.devices.screen import SCREENS, X_SOCKETS
 from streams.input.devices.webcam import WEBCAMS, Camera, find_cameras
 from streams.input.source import format_available
 
 DECODERS = ("h264", "hevc", "mjpeg", "vp8", "vp9", "av1")
 FORMATS = ("rtsp", "mpegts", "flv", "hls", "mov")
-X_SOCKETS = Path("/tmp/.X11-unix")
 
 
 def check_decoders(available: Collection[str]) -> Finding:

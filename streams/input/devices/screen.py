@@ -7,11 +7,12 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 
 from streams.errors import SourceInvalid, SourceMissing
 
-__all__ = ["FORM", "SCREENS", "Grab", "Region", "is_screen", "parse_screen"]
+__all__ = ["FORM", "SCREENS", "X_SOCKETS", "Grab", "Region", "is_screen", "parse_screen"]
 
 FORM = "screen, screen:DISPLAY or screen:DISPLAY+X,Y,WIDTHxHEIGHT"
 
@@ -19,6 +20,9 @@ SCREENS: Mapping[str, str] = MappingProxyType(
     {"linux": "x11grab", "darwin": "avfoundation", "win32": "gdigrab"}
 )
 """FFmpeg's input format by operating system."""
+
+X_SOCKETS = Path("/tmp/.X11-unix")
+"""Folder of the sockets of local X servers, `X` and the number of the display."""
 
 # Twice the sample rate of the bundled model: copying a large screen more often costs CPU time.
 _FPS = "16"

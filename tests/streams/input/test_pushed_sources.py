@@ -112,6 +112,22 @@ def test_a_screen_that_goes_away_is_tried_again(
         screen.kill()
 
 
+def test_another_server_of_the_same_number_is_another_screen(skip_or_fail: Callable[[str], None]) -> None:
+    """A session that starts again at once is a lost connection, not a still image."""
+    if program := missing_program():
+        skip_or_fail(f"{program} is not installed (Debian: apt install xvfb ffmpeg)")
+    screen = Display(size="640x360")
+    try:
+        with reading(f"screen:{screen.number}") as (reader, events):
+            take(reader)
+            screen.kill()
+            screen = Display(screen.number)
+            assert "gone away" in str(events.wait_for(Disconnected).error)
+            events.wait_for(Connected)
+    finally:
+        screen.kill()
+
+
 def test_a_display_that_does_not_exist_is_missing() -> None:
     """It is a mistake at the first attempt."""
     error = failure_of("screen:4711")
