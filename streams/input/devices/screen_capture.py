@@ -17,7 +17,7 @@ from streams.input.source import device_url
 
 __all__ = ["ScreenCapture"]
 
-_CHECK_S = 0.5
+_CHECK_S, _CHECK_TIMEOUT_S = 0.5, 2.0
 _REMEMBERED = 64  # frames; more than FFmpeg's pool of buffers shared with an X server
 _STRIDE = 4093  # a prime, so that the compared bytes are spread over the whole frame
 _LOCAL_DISPLAY = re.compile(r"(?:unix)?:(?P<number>\d+)")
@@ -70,7 +70,10 @@ class ScreenCapture(FFmpegCapture):
             raise gone
         options = {"video_size": "2x2", "framerate": "1000", "fpsprobesize": "0"}
         try:
-            av.open(device_url(self._source), format="x11grab", options=options).close()
+            # With a time limit: FFmpeg opens a server that ends meanwhile for ever.
+            av.open(
+                device_url(self._source), format="x11grab", options=options, timeout=_CHECK_TIMEOUT_S
+            ).close()
             return
         except (av.FFmpegError, OSError):
             pass
