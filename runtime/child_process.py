@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 from multiprocessing import connection, resource_tracker
+from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 # They reach the whole process group of a terminal or a service; only the parent handles them.
 _OF_THE_GROUP = {signal.SIGINT, signal.SIGHUP} if hasattr(signal, "SIGHUP") else {signal.SIGINT}
@@ -33,6 +36,36 @@ def start_child(process: BaseProcess) -> None:
         process.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
+def start_connected(
+    context: SpawnContext,
+    work: Callable[..., None],
+    lifeline: connection.Connection,
+    *arguments: Any,
+    name: str,
+) -> tuple[SpawnProcess, connection.Connection]:
+    """Start a process as `start_child` does, and return it with this end of a pipe to it.
+
+    Args:
+        context: Context with the start method `spawn`.
+        work: Function that the process calls with its lifeline, its end of the pipe, and the arguments.
+        lifeline: See `begin_child`.
+        arguments: Further arguments of the function.
+        name: Name of the process.
+
+    Raises:
+        OSError: The system cannot start it: there is no memory, or there are too many processes or files.
+    """
+    pipe, child_end = context.Pipe()
+    process = context.Process(target=work, args=(lifeline, child_end, *arguments), daemon=True, name=name)
+    with child_end:
+        try:
+            start_child(process)
+        except OSError:
+            pipe.close()
+            raise
+    return process, pipe
 
 
 def begin_child(lifeline: connection.Connection) -> None:

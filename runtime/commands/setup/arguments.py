@@ -72,7 +72,7 @@ def given_settings(context: typer.Context) -> Settings:
         for key in path[:-1]:
             table = table.setdefault(str(key), {})
         table[str(path[-1])] = _plain(value)
-        option = f"--{parameter.replace('_', '-')}"
+        option = option_of(parameter)
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         places[path] = f"{option} {value:g}" if is_number else option
     sources = _sources(context)
@@ -84,6 +84,11 @@ def given_settings(context: typer.Context) -> Settings:
     return Settings(values=values, places=places, origin="the command line")
 
 
+def option_of(parameter: str) -> str:
+    """Return the option of a parameter, such as `--token-file`."""
+    return f"--{parameter.replace('_', '-')}"
+
+
 def _sources(context: typer.Context) -> list[dict[str, str]]:
     texts, names = context.params["sources"] or [], context.params["name"] or []
     if len(names) > len(texts):
@@ -91,10 +96,9 @@ def _sources(context: typer.Context) -> list[dict[str, str]]:
     if not texts:
         for parameter, key in (("rtsp_transport", "transport"), ("hwaccel", "hwaccel")):
             if _is_given(context, parameter):
-                option = f"--{parameter.replace('_', '-')}"
                 raise UserError(
-                    f"{option} applies to sources of the command line, and there is none; in a configuration "
-                    f"write {key} below a source"
+                    f"{option_of(parameter)} applies to sources of the command line, and there is none; "
+                    f"in a configuration write {key} below a source"
                 )
     device = context.params["hwaccel"]
     if device is not None:

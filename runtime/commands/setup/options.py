@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.commands.options import UserError
-from runtime.commands.setup.arguments import KEYS
+from runtime.commands.setup.arguments import KEYS, option_of
 from runtime.commands.setup.outputs import make_outputs
 from runtime.commands.setup.places import Places
 from runtime.commands.setup.problems import Problems
@@ -157,14 +157,10 @@ def _check_needs(given: Mapping[str, Any], merged: Mapping[str, Any]) -> None:
     }
     if missing:
         lines = [
-            f"{_option(option)} has no effect without {_option(needed)}; give both"
+            f"{option_of(option)} has no effect without {option_of(needed)}; give both"
             for option, needed in reversed(missing.items())
         ]
         raise UserError(*lines)
-
-
-def _option(parameter: str) -> str:
-    return f"--{parameter.replace('_', '-')}"
 
 
 def _has(values: Mapping[str, Any], path: KeyPath) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from runtime.child_process import begin_child, start_child
+from runtime.child_process import begin_child, start_connected
 from runtime.fleet.archive.pool import Ended, Event, Finished, Ready, Unusable
 from runtime.fleet.archive.worker import ScanSetup, ScanWorker
 from runtime.fleet.loaded_model import WorkerRefused
@@ -100,21 +100,10 @@ class ProcessPool:
 
     def _start(self, number: int, failed_starts: int = 0) -> None:
         try:
-            pipe, child_end = self._context.Pipe()
-            process = self._context.Process(
-                target=_work,
-                args=(self._lifeline, child_end, self._setup, number),
-                daemon=True,
-                name=f"scan worker {number}",
+            process, pipe = start_connected(
+                self._context, _work, self._lifeline, self._setup, number, name=f"scan worker {number}"
             )
-            with child_end:
-                try:
-                    start_child(process)
-                except OSError:
-                    pipe.close()
-                    raise
         except OSError as error:
-            # No memory, or too many processes or files.
             reason = (error.strerror or str(error)).lower()
             self._not_started.append(
                 Unusable(

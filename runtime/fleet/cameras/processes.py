@@ -14,7 +14,7 @@ from multiprocessing import connection
 from multiprocessing.context import SpawnProcess
 from typing import cast
 
-from runtime.child_process import begin_child, start_child
+from runtime.child_process import begin_child, start_connected
 from runtime.fleet.cameras.exchange import Question
 from runtime.fleet.cameras.worker import CameraWorker, FleetSetup
 from runtime.fleet.cameras.workers import Answer, Answered, Lost, Slot, Started
@@ -94,21 +94,15 @@ class CameraProcesses:
         share = share_of(self._sources, self._jobs, slot.index)
         setup = replace(self._setup, cores_per_camera=slot.cpus / share)
         try:
-            pipe, child_end = self._context.Pipe()
-            process = self._context.Process(
-                target=_work,
-                args=(self._lifeline, child_end, setup, self._number),
-                daemon=True,
+            process, pipe = start_connected(
+                self._context,
+                _work,
+                self._lifeline,
+                setup,
+                self._number,
                 name=f"camera worker {self._number}",
             )
-            with child_end:
-                try:
-                    start_child(process)
-                except OSError:
-                    pipe.close()
-                    raise
         except OSError as error:
-            # No memory, or too many processes or files.
             self._not_started.append(Lost(self._number, str(error), "dead"))
         else:
             self._processes[self._number], self._pipes[self._number] = process, pipe

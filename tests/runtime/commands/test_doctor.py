@@ -92,7 +92,7 @@ def test_decoders() -> None:
 
 
 def test_hardware_decoders() -> None:
-    """What can decode is shown with the option to type; having none is no problem."""
+    """The devices are shown with the option to type; without any, the finding is no problem."""
     assert check_hwaccels(["cuda"]).advice == "unmask monitor SOURCE --hwaccel cuda"
     assert check_hwaccels([]).level == "optional"
 

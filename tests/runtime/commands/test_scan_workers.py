@@ -93,7 +93,7 @@ def test_workers_that_cannot_start(
         allowed -= 1
         start_child(process)
 
-    monkeypatch.setattr("runtime.fleet.archive.processes.start_child", start)
+    monkeypatch.setattr("runtime.child_process.start_child", start)
     options = ScanOptions(paths=files, as_json=True, model=small_bundle, jobs=3)
     assert run_scan(options) == 0
     out, err = capsys.readouterr()
