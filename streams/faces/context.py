@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from streams.faces.crop import Box, crop_face, square
-from streams.features.temporal_residuals import MARGIN, SIZE, FaceContext
+from streams.features.face_regions import MARGIN
+from streams.features.temporal_residuals import SIZE, FaceContext
 from streams.input.frame import Frame
 
 

@@ -10,12 +10,12 @@ import pytest
 from numpy.typing import NDArray
 from skimage.data import astronaut
 
+from streams.features.face_regions import REGIONS
 from streams.features.temporal_residuals import (
     COMPARISONS,
     LAG,
     MEASURES,
     NUM_RESIDUALS,
-    REGIONS,
     SIZE,
     FaceContext,
     ResidualMeter,
