@@ -21,7 +21,7 @@ from runtime.model.calibration import Calibration
 from runtime.model.temporal_classifier import TEMPORAL_FILE, TemporalClassifier
 from streams.text import printable
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 """The only format version that is written and read."""
 MANIFEST_FILE = "manifest.json"
 BACKBONE_FILE = "backbone.onnx"
@@ -145,7 +145,6 @@ class _Sampling(msgspec.Struct, frozen=True, kw_only=True):
     sample_hz: float
     window: int
     min_frames: int
-    # Added within format 4: a manifest without it means the same as before.
     feature_every: int = 1
 
 

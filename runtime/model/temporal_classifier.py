@@ -4,7 +4,8 @@
     logit = network_logit + classifier.logits(residuals)[0]
 
 The network's features are of single crops; temporal residuals (`streams.features.temporal_residuals`) measure
-what changes in time. The features of a window are three quantiles over time of each residual.
+what changes in time. The features of a window are three quantiles over time of each ratio, and the coupling
+of the changes of face and surroundings (`streams.features.change_coupling`).
 """
 
 from __future__ import annotations
@@ -18,17 +19,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.files import write_atomically
-from streams.features.temporal_residuals import COMPARISONS, LAG, NUM_RESIDUALS
+from streams.features.change_coupling import NUM_COUPLING, coupling_features
+from streams.features.temporal_residuals import COMPARISONS, LAG, NUM_RATIOS
 
 TEMPORAL_FILE = "temporal.json"
 MIN_SAMPLES = LAG + 1
 """Smallest number of samples of which two can be compared."""
 
 QUANTILES = (0.25, 0.5, 0.75)
-NUM_FEATURES = len(QUANTILES) * NUM_RESIDUALS
+NUM_FEATURES = len(QUANTILES) * NUM_RATIOS + NUM_COUPLING
 """Number of features of a window."""
+NUM_STANDARDISED = NUM_RATIOS + NUM_COUPLING
+"""Number of values that are standardised: the ratios of each sample and the coupling of each window."""
 MAX_DEVIATION = 3.0
-"""Limit to which standardised residuals are clipped, because larger ones did not occur in training."""
+"""Limit to which standardised values are clipped, because larger ones did not occur in training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +40,8 @@ class TemporalClassifier:
     """Standardisation and weights of the logistic regression.
 
     Args:
-        centre: Mean of each residual in training, `NUM_RESIDUALS` values.
-        scale: Standard deviation of each residual in training, `NUM_RESIDUALS` values above 0.
+        centre: Means in training of each ratio and of each coupling feature, `NUM_STANDARDISED` values.
+        scale: Their standard deviations, `NUM_STANDARDISED` values above 0.
         weights: Weights of `temporal_features`, `NUM_FEATURES` values.
         bias: Added to the weighted sum.
         max_logit: Limit that the logit approaches on either side, above 0.
@@ -56,7 +60,11 @@ class TemporalClassifier:
     window: int
 
     def __post_init__(self) -> None:
-        for name, length in (("centre", NUM_RESIDUALS), ("scale", NUM_RESIDUALS), ("weights", NUM_FEATURES)):
+        for name, length in (
+            ("centre", NUM_STANDARDISED),
+            ("scale", NUM_STANDARDISED),
+            ("weights", NUM_FEATURES),
+        ):
             if len(getattr(self, name)) != length:
                 raise ValueError(f"{name} must have {length} values, not {len(getattr(self, name))}")
         if not np.isfinite((*self.centre, *self.scale, *self.weights, self.bias, self.max_logit)).all():
@@ -87,26 +95,52 @@ class TemporalClassifier:
         return np.asarray(reduction * self.max_logit * np.tanh(score / self.max_logit), np.float32)
 
 
+def window_coupling(windows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the coupling features of windows.
+
+    Args:
+        windows: Residuals, float32 `(N, T, NUM_RESIDUALS)`.
+
+    Returns:
+        `(N, NUM_COUPLING)`; NaN for windows with too few frames. See `coupling_features`.
+    """
+    return coupling_features(np.nansum(windows[..., NUM_RATIOS:], axis=1, dtype=np.float64))
+
+
 def temporal_features(
     windows: NDArray[np.float32], centre: NDArray[np.floating], scale: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """Return the quantiles over time of standardised residuals.
+    """Return the features of windows.
 
     Args:
         windows: Residuals, float32 `(N, T, NUM_RESIDUALS)`, T at least `MIN_SAMPLES`. NaN is ignored.
-        centre: `(NUM_RESIDUALS,)`, subtracted from the residuals.
-        scale: `(NUM_RESIDUALS,)`, divides them.
+        centre: `(NUM_STANDARDISED,)`, subtracted from the ratios and from the coupling features.
+        scale: `(NUM_STANDARDISED,)`, divides them.
 
     Returns:
-        `(N, NUM_FEATURES)`: for each comparison the quantiles, for each quantile the residuals of that
-        comparison. 0, the mean in training, for a residual that a window does not contain.
+        `(N, NUM_FEATURES)`: for each comparison the quantiles, for each quantile the standardised ratios of
+        that comparison; then the standardised coupling features. 0, the mean in training, for what a window
+        does not contain.
     """
-    standardised = np.clip((windows - centre) / scale, -MAX_DEVIATION, MAX_DEVIATION)
-    half = NUM_RESIDUALS // len(COMPARISONS)
-    standardised[:, :LAG, half:] = np.nan
-    quantiles = _quantiles(standardised)
+    ratios = _standardised(windows[..., :NUM_RATIOS], centre[:NUM_RATIOS], scale[:NUM_RATIOS])
+    half = NUM_RATIOS // len(COMPARISONS)
+    ratios[:, :LAG, half:] = np.nan
+    quantiles = _quantiles(ratios)
     parts = [quantiles[..., :half], quantiles[..., half:]]
-    return np.concatenate([part.reshape(len(windows), NUM_FEATURES // 2) for part in parts], axis=1)
+    coupling = _standardised(window_coupling(windows), centre[NUM_RATIOS:], scale[NUM_RATIOS:])
+    return np.concatenate(
+        [
+            *(part.reshape(len(windows), len(QUANTILES) * half) for part in parts),
+            np.nan_to_num(coupling, nan=0.0),
+        ],
+        axis=1,
+    )
+
+
+def _standardised(
+    values: NDArray[np.floating], centre: NDArray[np.floating], scale: NDArray[np.floating]
+) -> NDArray[np.floating]:
+    return np.asarray(np.clip((values - centre) / scale, -MAX_DEVIATION, MAX_DEVIATION))
 
 
 def _quantiles(values: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from streams.faces.crop import Box, crop_face, square
+from streams.faces.crop import Box, crop_face, crop_luma, square
+from streams.features import change_coupling
 from streams.features.face_regions import MARGIN
 from streams.features.temporal_residuals import SIZE, FaceContext
 from streams.input.frame import Frame
 
 
 def cut_context(frame: Frame, box: Box) -> FaceContext:
-    """Cut a face with its surroundings from a sample and from the frame before it.
+    """Cut a face with its surroundings from a sample and from the frames before it.
 
     Args:
         frame: The sample.
@@ -21,7 +22,11 @@ def cut_context(frame: Frame, box: Box) -> FaceContext:
     x, y, side = square(box, MARGIN)
     return FaceContext(
         current=crop_face(frame.image, box, size=SIZE, margin=MARGIN),
-        previous=None if frame.previous is None else crop_face(frame.previous, box, size=SIZE, margin=MARGIN),
+        previous=crop_face(frame.earlier[-1], box, size=SIZE, margin=MARGIN) if frame.earlier else None,
+        history=tuple(
+            crop_luma(image, box, size=change_coupling.SIZE, margin=MARGIN)
+            for image in (*frame.earlier, frame.image)
+        ),
         visible=(
             max(0.0, -x / side),
             max(0.0, -y / side),

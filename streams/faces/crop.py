@@ -66,6 +66,27 @@ def crop_face(
     return _round(np.asarray(converted, np.float32), out)
 
 
+def crop_luma(image: av.VideoFrame, box: Box, *, size: int, margin: float) -> NDArray[np.uint8]:
+    """Crop one face from the luma of a decoded frame, with the geometry of `crop_face`.
+
+    Args:
+        image: Decoded frame of any size and any pixel format that swscale reads.
+        box: Face box in pixels of the frame; may extend or lie outside it.
+        size: Side of the crop in pixels.
+        margin: Side of the square divided by the height of the box.
+
+    Returns:
+        Grey uint8 (size, size); in the range of the frame.
+
+    Raises:
+        ValueError: The box is empty or not finite.
+    """
+    x, y, side = square(box, margin)
+    if image.format.name not in (*PLANAR, "nv12", "nv21") or image.planes[0].line_size < 0:
+        image = image.reformat(format="gray8", threads=1)
+    return np.asarray(np.rint(_scale(_plane(image, 0), x, y, side, side, size)), np.uint8)
+
+
 def crop_array(
     rgb: NDArray[np.uint8], box: Box, *, size: int, margin: float, out: NDArray[np.uint8] | None = None
 ) -> NDArray[np.uint8]:

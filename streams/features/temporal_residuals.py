@@ -12,7 +12,8 @@ therefore compared:
    of the ratio of the two is returned: 0 where the face changes as its surroundings do.
 
 A sample is compared with the frame decoded just before it, in which a face has hardly moved, and with the
-sample two before it (`COMPARISONS`).
+sample two before it (`COMPARISONS`). Beside these ratios, the residuals contain the sums from which the
+coupling of the changes of face and surroundings follows; see `streams.features.change_coupling`.
 
     meter = ResidualMeter()
     residuals = meter.measure(cut_context(frame, face.box))      # float32 (NUM_RESIDUALS,)
@@ -32,6 +33,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from streams.features.change_coupling import NUM_SUMS, CouplingMeter
 from streams.features.face_regions import (
     COLUMNS,
     GRID,
@@ -56,9 +58,12 @@ coarse    absolute difference of the cell means, in grey levels
 warp      mean absolute deviation of the flow from the cell means, in pixels
 colour    difference of the cell means without its grey part, in grey levels
 """
-NUM_RESIDUALS = len(COMPARISONS) * len(MEASURES) * len(REGIONS)
+NUM_RATIOS = len(COMPARISONS) * len(MEASURES) * len(REGIONS)
+"""Number of ratios of a sample."""
+NUM_RESIDUALS = NUM_RATIOS + NUM_SUMS
+"""Number of values of a sample: the ratios, then the sums of its steps."""
 
-VERSION = 2
+VERSION = 3
 """Number of this definition. Stored residuals of another one cannot be used."""
 
 SIZE = 180
@@ -87,22 +92,24 @@ def every_nth(residuals: Residuals, every: int) -> Residuals:
     for first in range(1, every):
         thinned[first::every] = np.nan
     if LAG % every:
-        thinned[:, NUM_RESIDUALS // len(COMPARISONS) :] = np.nan
+        thinned[:, NUM_RATIOS // len(COMPARISONS) : NUM_RATIOS] = np.nan
     return thinned
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaceContext:
-    """A face with its surroundings, in a sample and in the frame before it.
+    """A face with its surroundings, in a sample and in the frames before it.
 
     Args:
         current: Crop of the sample, RGB uint8 `(SIZE, SIZE, 3)`, centred on the face box.
         previous: The same part of the frame before it; None if there is none to compare with.
-        visible: Part of the crop that is inside the frame: left, top, right and bottom as shares of its side.
+        history: The same part of the frames before it and of the sample, oldest first, for `CouplingMeter`.
+        visible: Part of the crops that is inside the frame.
     """
 
     current: NDArray[np.uint8]
     previous: NDArray[np.uint8] | None = None
+    history: tuple[NDArray[np.uint8], ...] = ()
     visible: Visible = WHOLE
 
 
@@ -117,6 +124,7 @@ class ResidualMeter:
 
     def __init__(self) -> None:
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        self._coupling = CouplingMeter()
         self._samples: deque[_Crop | None] = deque(maxlen=LAG)
         cell = SIZE // GRID
         height, width = (cell * (cells.stop - cells.start) for cells in (ROWS, COLUMNS))
@@ -129,15 +137,20 @@ class ResidualMeter:
             context: The sample.
 
         Returns:
-            float32 `(NUM_RESIDUALS,)`, natural logarithms of ratios, ordered by comparison, then measure,
-            then region. NaN where there is nothing to compare with, where two frames are the same, and where
-            too little of a region or of the surroundings is inside the frame.
+            float32 `(NUM_RESIDUALS,)`: natural logarithms of ratios, ordered by comparison, then measure,
+            then region, and the sums of `CouplingMeter.measure`. NaN where there is nothing to compare with,
+            where two frames are the same, and where too little of a region or of the surroundings is inside
+            the frame.
         """
         current = _prepared(context.current, context.visible)
         frame = None if context.previous is None else _prepared(context.previous, context.visible)
-        sample = self._samples[0] if len(self._samples) == LAG else None
+        followed = len(self._samples) == LAG
+        sample = self._samples[0] if followed else None
         self._samples.append(current)
-        return np.concatenate([self._compare(earlier, current) for earlier in (frame, sample)])
+        ratios = [self._compare(earlier, current) for earlier in (frame, sample)]
+        # Earlier frames may show another scene, unless the face has been followed since.
+        sums = self._coupling.measure(context.history if followed else (), context.visible)
+        return np.concatenate([*ratios, sums])
 
     def skip(self) -> Residuals:
         """Pass over a sample that is not measured, and with which no later one is compared.
@@ -155,7 +168,7 @@ class ResidualMeter:
     def _compare(self, earlier: _Crop | None, current: _Crop) -> Residuals:
         """Return the residuals of one comparison, float32 (measures * regions,)."""
         if earlier is None or np.array_equal(earlier.grey, current.grey):
-            return np.full(NUM_RESIDUALS // len(COMPARISONS), np.nan, np.float32)
+            return np.full(NUM_RATIOS // len(COMPARISONS), np.nan, np.float32)
         flow = self._flow.calc(earlier.grey, current.grey, None)  # type: ignore[call-overload]
         warped = cv2.remap(  # type: ignore[call-overload]
             current.rgb, self._pixels + flow, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE

@@ -1,4 +1,4 @@
-"""One due sample of a source: a decoded frame with its times, its segment and the frame before it."""
+"""One due sample of a source: a decoded frame with its times, its segment and the frames before it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ MIN_GAP_S, MAX_GAP_S = 0.025, 0.07
 """Shortest and longest time between a sample and the frame before it: from 15 frames a second on there is
 one. Above 40, it is not the last frame but an earlier one, so that the change is not too small to measure.
 """
+HISTORY_S = 0.26
+"""Time before a sample in seconds from which frames are kept: two intervals between samples at 8 Hz."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +43,9 @@ class Frame:
     segment: int
     """Number of the run of samples that may share a window; see `streams.input.continuity`."""
 
-    previous: av.VideoFrame | None = None
-    """The frame decoded shortly before this one, of the same size and upright; None if there is none."""
+    earlier: tuple[av.VideoFrame, ...] = ()
+    """Frames decoded in the last `HISTORY_S`, oldest first, of the same size and upright: from one to the
+    next, and from the last one to this frame, are `MIN_GAP_S` to `MAX_GAP_S`."""
 
     late: bool = False
     """Whether the analysis of a live source is behind: the frame has waited for it; see `FrameQueue.late`."""
@@ -65,40 +68,46 @@ class Frame:
 
 
 class PrecedingFrames:
-    """The newest decoded frames of a connection, as few as needed."""
+    """The decoded frames of the last `HISTORY_S` of a connection, upright."""
 
     def __init__(self) -> None:
         self._frames: deque[tuple[float, av.VideoFrame]] = deque()
 
-    def before(self, image: av.VideoFrame, time_s: float) -> av.VideoFrame | None:
-        """Return the newest frame that is at least `MIN_GAP_S` older than a decoded frame.
+    def before(self, image: av.VideoFrame, time_s: float) -> tuple[av.VideoFrame, ...]:
+        """Return the frames before a decoded frame; see `Frame.earlier`.
 
         Args:
-            image: The decoded frame.
+            image: The decoded frame, upright.
             time_s: Its media time in seconds.
 
         Returns:
-            The earlier frame; None if there is none, or if it is too old, or of another size or rotation.
+            Frames from the last `HISTORY_S`, oldest first; none before a longer gap or a change of the size.
         """
+        chain: deque[av.VideoFrame] = deque()
+        later_s = time_s
         for earlier_s, earlier in reversed(self._frames):
-            gap_s = time_s - earlier_s
-            if gap_s >= MIN_GAP_S:
-                return earlier if gap_s <= MAX_GAP_S and _shape(earlier) == _shape(image) else None
-        return None
+            gap_s = later_s - earlier_s
+            if gap_s < MIN_GAP_S:
+                continue
+            if gap_s > MAX_GAP_S or time_s - earlier_s > HISTORY_S or _shape(earlier) != _shape(image):
+                break
+            chain.appendleft(earlier)
+            later_s = earlier_s
+        return tuple(chain)
 
     def add(self, image: av.VideoFrame, time_s: float) -> None:
         """Add a decoded frame; frames that no later one can need are dropped.
 
         Args:
-            image: The decoded frame.
+            image: The decoded frame, upright.
             time_s: Its media time in seconds.
         """
         if self._frames and time_s <= self._frames[-1][0]:
             self._frames.clear()
         self._frames.append((time_s, image))
-        while len(self._frames) > 1 and time_s - self._frames[1][0] >= MIN_GAP_S:
+        while time_s - self._frames[0][0] > HISTORY_S:
             self._frames.popleft()
 
 
-def _shape(image: av.VideoFrame) -> tuple[int, int, str, int]:
-    return image.width, image.height, image.format.name, image.rotation % 360
+def _shape(image: av.VideoFrame) -> tuple[int, int, str]:
+    return image.width, image.height, image.format.name

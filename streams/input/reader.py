@@ -394,8 +394,9 @@ class Reader:
                 skipped=capture.skipped,
                 corrupt=capture.corrupt,
             )
-        previous = preceding.before(decoded.image, time_s) if chosen else None
-        preceding.add(decoded.image, time_s)
+        upright = rotation.turn(decoded.image)
+        earlier = preceding.before(upright, time_s) if chosen else ()
+        preceding.add(upright, time_s)
         if not chosen:
             return
         origin = Origin(
@@ -406,22 +407,22 @@ class Reader:
             height=decoded.image.height,
             rotation=decoded.image.rotation % 360,
         )
-        self._queue.put((self._frame(decoded, previous, rotation), origin))
+        self._queue.put((self._frame(decoded, upright, earlier), origin))
 
     def _frame(
-        self, decoded: DecodedFrame, previous: av.VideoFrame | None, rotation: UprightRotation
+        self, decoded: DecodedFrame, upright: av.VideoFrame, earlier: tuple[av.VideoFrame, ...]
     ) -> Frame:
         captured = None
         if decoded.captured_s is not None:
             # Converted by way of the monotonic clock: a correction of the wall clock is not latency.
             captured = self._wall() - (self._clock() - decoded.captured_s)
         return Frame(
-            image=rotation.turn(decoded.image),
+            image=upright,
             pts=decoded.pts,
             time_base=decoded.time_base,
             captured=captured,
             decode_ms=decoded.decode_ms,
             connection=self._connections,
             segment=0,  # set when the frame is taken
-            previous=None if previous is None else rotation.turn(previous),
+            earlier=earlier,
         )

@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.model.temporal_classifier import NUM_FEATURES, TemporalClassifier
-from streams.features.temporal_residuals import NUM_RESIDUALS, SIZE, FaceContext, ResidualMeter
+from runtime.model.temporal_classifier import NUM_FEATURES, NUM_STANDARDISED, TemporalClassifier
+from streams.features.change_coupling import NUM_SUMS
+from streams.features.temporal_residuals import NUM_RATIOS, SIZE, FaceContext, ResidualMeter
 
 
 def uniform_temporal_classifier(
@@ -15,13 +16,22 @@ def uniform_temporal_classifier(
 ) -> TemporalClassifier:
     """Return a classifier whose weights are all the same."""
     return TemporalClassifier(
-        centre=(centre,) * NUM_RESIDUALS,
-        scale=(scale,) * NUM_RESIDUALS,
+        centre=(centre,) * NUM_STANDARDISED,
+        scale=(scale,) * NUM_STANDARDISED,
         weights=(weight,) * NUM_FEATURES,
         bias=bias,
         max_logit=9.0,
         window=window,
     )
+
+
+def random_windows(count: int, samples: int, seed: int = 1) -> NDArray[np.float32]:
+    """Return random residuals of windows, float32 (count, samples, NUM_RESIDUALS): sums of possible steps."""
+    rng = np.random.default_rng(seed)
+    ratios = rng.normal(0, 1, (count, samples, NUM_RATIOS))
+    sums = rng.uniform(0.2, 2, (count, samples, NUM_SUMS))
+    sums[..., -1] = 5
+    return np.concatenate([ratios, sums], axis=-1).astype(np.float32)
 
 
 def context_of(crop: NDArray[np.uint8]) -> FaceContext:

@@ -16,7 +16,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
 from runtime.model.calibration import Calibration
-from runtime.model.temporal_classifier import TemporalClassifier, temporal_features
+from runtime.model.temporal_classifier import TemporalClassifier, temporal_features, window_coupling
+from streams.features.temporal_residuals import NUM_RATIOS
 from train.fitting.platt_scaling import CalibrationError, fit_platt
 from train.fitting.temporal_examples import Examples, TemporalClassifierError
 from train.scoring.clip_scores import ClipScores
@@ -68,11 +69,9 @@ def fit_temporal_classifier(
 def _fit(examples: Examples, window: int) -> TemporalClassifier:
     """Fit a classifier without scaling its logits by their confidence on unseen clips."""
     windows = examples.windows
-    # A residual that no clip contains has the mean 0, and a constant feature.
-    count = np.maximum(np.count_nonzero(~np.isnan(windows), axis=(0, 1)), 1)
-    centre = np.nansum(windows, axis=(0, 1), dtype=np.float64) / count
-    variance = np.nansum((windows - centre) ** 2, axis=(0, 1)) / count
-    scale = np.maximum(np.sqrt(variance), MIN_SPREAD)
+    ratios = windows[..., :NUM_RATIOS].reshape(-1, NUM_RATIOS)
+    moments = [_moments(values) for values in (ratios, window_coupling(windows))]
+    centre, scale = (np.concatenate(values) for values in zip(*moments, strict=True))
     features = temporal_features(windows, centre, scale)
     mean, spread = features.mean(0), np.maximum(features.std(0), MIN_SPREAD)
     regression = LogisticRegression(C=INVERSE_PENALTY, max_iter=2000)
@@ -86,6 +85,14 @@ def _fit(examples: Examples, window: int) -> TemporalClassifier:
         max_logit=UNLIMITED,
         window=window,
     )
+
+
+def _moments(values: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and standard deviation of each column without NaN; 0 and `MIN_SPREAD` if all are NaN."""
+    count = np.maximum(np.count_nonzero(~np.isnan(values), axis=0), 1)
+    mean = np.nansum(values, axis=0, dtype=np.float64) / count
+    variance = np.nansum((values - mean) ** 2, axis=0) / count
+    return mean, np.maximum(np.sqrt(variance), MIN_SPREAD)
 
 
 def _weights(examples: Examples) -> NDArray[np.float64]:

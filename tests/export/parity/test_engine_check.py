@@ -28,9 +28,9 @@ from runtime.engines.tensorrt.prepared import write_prepared
 from runtime.errors import EngineUnavailable
 from runtime.model.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
 from runtime.model.calibration import Calibration
-from streams.features.temporal_residuals import NUM_RESIDUALS
 from tests.support import fake_gpu
 from tests.support.small_bundle import write_small_bundle
+from tests.support.temporal import random_windows
 
 
 @pytest.fixture(scope="module")
@@ -304,7 +304,7 @@ def test_temporal_logits_decide_which_verdicts_flip() -> None:
 def test_temporal_logits_are_in_the_order_of_the_windows() -> None:
     """Windows of `min_frames` of every clip come first, then longer ones."""
     bundle = load_bundle(DEFAULT_BUNDLE)
-    residuals = np.random.default_rng(0).normal(0, 0.3, (2, 5, NUM_RESIDUALS)).astype(np.float32)
+    residuals = random_windows(2, 5)
     found = temporal_logits(bundle, residuals)
     assert found is not None
     assert bundle.temporal is not None

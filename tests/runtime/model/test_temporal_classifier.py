@@ -14,35 +14,35 @@ from runtime.model.temporal_classifier import (
     MAX_DEVIATION,
     MIN_SAMPLES,
     NUM_FEATURES,
+    NUM_STANDARDISED,
     QUANTILES,
     TemporalClassifier,
     read_temporal_classifier,
     temporal_features,
+    window_coupling,
     write_temporal_classifier,
 )
-from streams.features.temporal_residuals import LAG, NUM_RESIDUALS
+from streams.features.change_coupling import NUM_COUPLING
+from streams.features.temporal_residuals import LAG, NUM_RATIOS
+from tests.support.temporal import random_windows as windows
 
 RNG = np.random.default_rng(0)
 CLASSIFIER = TemporalClassifier(
-    centre=tuple(RNG.normal(0, 1, NUM_RESIDUALS).tolist()),
-    scale=tuple(RNG.uniform(0.5, 2, NUM_RESIDUALS).tolist()),
+    centre=tuple(RNG.normal(0, 1, NUM_STANDARDISED).tolist()),
+    scale=tuple(RNG.uniform(0.5, 2, NUM_STANDARDISED).tolist()),
     weights=tuple(RNG.normal(0, 0.1, NUM_FEATURES).tolist()),
     bias=0.3,
     max_logit=5.0,
     window=16,
 )
-HALF = NUM_RESIDUALS // 2
+HALF = NUM_RATIOS // 2
 
 
-def windows(count: int, samples: int, seed: int = 1) -> np.ndarray:
-    return np.random.default_rng(seed).normal(0, 1, (count, samples, NUM_RESIDUALS)).astype(np.float32)
-
-
-def test_the_logit_is_the_weighted_sum_of_quantiles() -> None:
-    """The logit equals the definition, written out residual by residual."""
+def test_the_logit_is_the_weighted_sum_of_quantiles_and_coupling() -> None:
+    """The logit equals the definition, written out value by value."""
     window = windows(1, 16)
     expected = CLASSIFIER.bias
-    for number, residuals in enumerate((range(HALF), range(HALF, NUM_RESIDUALS))):
+    for number, residuals in enumerate((range(HALF), range(HALF, NUM_RATIOS))):
         for q, quantile in enumerate(QUANTILES):
             for i in residuals:
                 level = np.clip(
@@ -52,6 +52,9 @@ def test_the_logit_is_the_weighted_sum_of_quantiles() -> None:
                 )
                 at = number * len(QUANTILES) * HALF + q * HALF + i % HALF
                 expected += CLASSIFIER.weights[at] * np.quantile(level, quantile)
+    for i, value in enumerate(window_coupling(window)[0], NUM_RATIOS):
+        level = np.clip((value - CLASSIFIER.centre[i]) / CLASSIFIER.scale[i], -MAX_DEVIATION, MAX_DEVIATION)
+        expected += CLASSIFIER.weights[NUM_FEATURES - NUM_COUPLING + i - NUM_RATIOS] * level
     held = CLASSIFIER.max_logit * np.tanh(expected / CLASSIFIER.max_logit)
     assert CLASSIFIER.logits(window)[0] == pytest.approx(held, abs=1e-4)
 
@@ -70,18 +73,21 @@ def test_comparisons_with_samples_before_the_window_are_ignored() -> None:
     """They may hold any value, NaN included."""
     window = windows(3, 8)
     cut = window.copy()
-    cut[:, :LAG, HALF:] = np.nan
+    cut[:, :LAG, HALF:NUM_RATIOS] = np.nan
     np.testing.assert_array_equal(CLASSIFIER.logits(window), CLASSIFIER.logits(cut))
     assert np.isfinite(CLASSIFIER.logits(cut)).all()
 
 
 def test_missing_residuals_are_left_out() -> None:
     """NaN does not count in a quantile; a residual that is always NaN counts as the mean in training."""
-    centre, scale = np.zeros(NUM_RESIDUALS), np.ones(NUM_RESIDUALS)
+    centre, scale = np.zeros(NUM_STANDARDISED), np.ones(NUM_STANDARDISED)
     window = windows(1, 16)
     window[0, 3:, 5] = np.nan
     window[0, :, 7] = np.nan
-    features = temporal_features(window, centre, scale)[0].reshape(2, len(QUANTILES), HALF)[0]
+    window[0, :, NUM_RATIOS:] = np.nan
+    quantiles, coupling = np.split(temporal_features(window, centre, scale)[0], [NUM_FEATURES - NUM_COUPLING])
+    assert (coupling == 0).all()
+    features = quantiles.reshape(2, len(QUANTILES), HALF)[0]
     assert features[:, 5] == pytest.approx(np.quantile(window[0, :3, 5], QUANTILES), abs=1e-6)
     assert features[:, 7] == pytest.approx(np.zeros(3))
 
@@ -96,9 +102,9 @@ def test_short_windows_have_smaller_logits() -> None:
 
 
 def test_extreme_residuals_are_clipped() -> None:
-    """A standardised residual is limited to `MAX_DEVIATION`."""
-    extreme = np.full((1, 16, NUM_RESIDUALS), 1e9, np.float32)
-    features = temporal_features(extreme, np.asarray(CLASSIFIER.centre), np.asarray(CLASSIFIER.scale))
+    """A standardised value is limited to `MAX_DEVIATION`."""
+    centre, scale = np.full(NUM_STANDARDISED, -1e9), np.ones(NUM_STANDARDISED)
+    features = temporal_features(windows(1, 16), centre, scale)
     assert features.shape == (1, NUM_FEATURES)
     assert (features == MAX_DEVIATION).all()
 
@@ -117,7 +123,7 @@ def test_reading_returns_what_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"scale": [0.0] * NUM_RESIDUALS}, "scale must be above 0"),
+        ({"scale": [0.0] * NUM_STANDARDISED}, "scale must be above 0"),
         ({"weights": [1.0]}, f"weights must have {NUM_FEATURES} values"),
         ({"bias": float("nan")}, "JSON is malformed"),
         ({"max_logit": 0}, "max_logit must be above 0"),

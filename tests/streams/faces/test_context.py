@@ -1,4 +1,4 @@
-"""A face with its surroundings, cut from a sample and from the frame before it."""
+"""A face with its surroundings, cut from a sample and from the frames before it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import pytest
 
 from streams.faces.context import cut_context
 from streams.faces.crop import Box
+from streams.features import change_coupling
 from streams.features.temporal_residuals import SIZE
 from streams.input.frame import Frame
 
 
-def frame(value: int, previous: int | None = None) -> Frame:
+def frame(value: int, *earlier: int) -> Frame:
     def image(grey: int) -> av.VideoFrame:
         return av.VideoFrame.from_ndarray(np.full((300, 400, 3), grey, np.uint8), format="rgb24")
 
@@ -26,18 +27,23 @@ def frame(value: int, previous: int | None = None) -> Frame:
         decode_ms=0.0,
         connection=1,
         segment=1,
-        previous=None if previous is None else image(previous),
+        earlier=tuple(image(grey) for grey in earlier),
     )
 
 
-def test_the_same_square_is_cut_from_both_frames() -> None:
-    """Both crops have the fixed size; without an earlier frame there is one."""
-    context = cut_context(frame(200, 100), (180, 120, 40, 50))
+def test_the_same_square_is_cut_from_all_frames() -> None:
+    """All crops have their fixed size; without earlier frames there is one of each kind."""
+    context = cut_context(frame(200, 50, 100), (180, 120, 40, 50))
     assert context.current.shape == (SIZE, SIZE, 3)
     assert (context.current == 200).all()
     assert context.previous is not None
     assert (context.previous == 100).all()
-    assert cut_context(frame(200), (180, 120, 40, 50)).previous is None
+    assert [image.shape for image in context.history] == [(change_coupling.SIZE, change_coupling.SIZE)] * 3
+    # Luma in the limited range of video.
+    assert [int(image.mean()) for image in context.history] == [50, 100, 200]
+    alone = cut_context(frame(200), (180, 120, 40, 50))
+    assert alone.previous is None
+    assert len(alone.history) == 1
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,13 @@ import pytest
 from numpy.typing import NDArray
 from skimage.data import astronaut
 
+from streams.features import change_coupling
 from streams.features.face_regions import REGIONS
 from streams.features.temporal_residuals import (
     COMPARISONS,
     LAG,
     MEASURES,
-    NUM_RESIDUALS,
+    NUM_RATIOS,
     SIZE,
     FaceContext,
     ResidualMeter,
@@ -51,7 +52,7 @@ def measured(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         FaceContext(current=crop, previous=earlier)
         for crop, earlier in zip(crops, [None, *crops[:-1]], strict=True)
     ]
-    residuals = np.stack([meter.measure(context) for context in contexts])
+    residuals = np.stack([meter.measure(context)[:NUM_RATIOS] for context in contexts])
     return residuals.reshape(-1, len(COMPARISONS), len(MEASURES), len(REGIONS))
 
 
@@ -79,9 +80,9 @@ def test_what_cannot_be_compared_is_nan() -> None:
     """The first samples, a missing frame and repeated frames give NaN; `clear` starts again."""
     crops = moving_face(5)
     meter = ResidualMeter()
-    half = NUM_RESIDUALS // 2
+    half = NUM_RATIOS // 2
     for _ in range(2):
-        residuals = [meter.measure(FaceContext(current=crop)) for crop in crops]
+        residuals = [meter.measure(FaceContext(current=crop))[:NUM_RATIOS] for crop in crops]
         assert np.isnan(residuals[:LAG]).all()
         assert np.isnan(residuals[LAG][:half]).all()
         assert np.isfinite(residuals[LAG][half:]).all()
@@ -94,8 +95,9 @@ def test_what_cannot_be_compared_is_nan() -> None:
 def test_samples_that_are_not_measured(every: int) -> None:
     """Measuring every n-th sample gives the residuals of `every_nth`, with the same distance in time."""
     crops = moving_face(8)
+    history = tuple(cv2.resize(crop[..., 1], (change_coupling.SIZE,) * 2) for crop in crops)
     contexts = [
-        FaceContext(current=crop, previous=earlier)
+        FaceContext(current=crop, previous=earlier, history=history)
         for crop, earlier in zip(crops, [None, *crops[:-1]], strict=True)
     ]
     whole, thinned = ResidualMeter(), ResidualMeter()
@@ -109,6 +111,17 @@ def test_samples_that_are_not_measured(every: int) -> None:
     assert np.isfinite(every_nth(residuals, every)[6]).any()
 
 
+def test_earlier_frames_count_once_the_face_has_been_followed() -> None:
+    """Before that, they may show another scene."""
+    history = tuple(cv2.resize(crop[..., 1], (change_coupling.SIZE,) * 2) for crop in moving_face(5))
+    meter = ResidualMeter()
+    context = FaceContext(current=moving_face(1)[0], history=history)
+    steps = [meter.measure(context)[-1] for _ in range(LAG + 1)]
+    np.testing.assert_array_equal(steps, [np.nan] * LAG + [3])
+    meter.clear()
+    assert np.isnan(meter.measure(context)[-1])
+
+
 def test_parts_outside_the_frame_are_left_out() -> None:
     """Replicated edges count neither for the face nor for its surroundings."""
     crops = moving_face(2)
@@ -116,13 +129,14 @@ def test_parts_outside_the_frame_are_left_out() -> None:
     cut = crops.copy()
     cut[:, 3 * SIZE // 4 :] = 0
     visible = replace(whole, current=cut[1], previous=cut[0], visible=(0.0, 0.0, 1.0, 0.75))
-    half = NUM_RESIDUALS // 2
+    half = NUM_RATIOS // 2
     reference, inside = (ResidualMeter().measure(context)[:half] for context in (whole, visible))
     assert np.isfinite(inside).all()
     assert np.abs(inside - reference).mean() < 0.5
     # Of a face that fills the frame there are no surroundings to compare with.
     assert np.isnan(ResidualMeter().measure(replace(whole, visible=(0.3, 0.25, 0.7, 0.75)))).all()
     # A region outside the frame alone is NaN.
-    table = ResidualMeter().measure(replace(whole, visible=(0.0, 0.0, 1.0, 0.55))).reshape(2, 4, 5)[0]
+    below = replace(whole, visible=(0.0, 0.0, 1.0, 0.55))
+    table = ResidualMeter().measure(below)[:NUM_RATIOS].reshape(2, 4, 5)[0]
     assert np.isnan(table[:, REGIONS.index("mouth")]).all()
     assert np.isfinite(table[:, REGIONS.index("eyes")]).all()
