@@ -34,6 +34,7 @@ LAYERS = {
         "errors",
         "data",
         "face_swap",
+        "self_blend",
         "sampling",
         "models",
         "scoring",

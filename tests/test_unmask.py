@@ -106,6 +106,7 @@ def busy_port() -> Iterator[int]:
         "train temporal",
         "train teacher",
         "train swap",
+        "train self-blend",
         "export",
         "bench",
         "bench latency",

@@ -33,6 +33,15 @@ Crops = Annotated[
 ValGroups = Annotated[
     str | None, typer.Option(help="Validation groups of sets without a split.", show_default=False)
 ]
+Manifests = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="MANIFEST", help="CSV files of videos: path,label,group,split.", show_default=False
+    ),
+]
+VideoFolder = Annotated[
+    Path, typer.Option(metavar="DIR", help="Directory of the videos; an interrupted run is resumed.")
+]
 RunSeed = Annotated[int | None, typer.Option(min=0, help="Random seed.", show_default="0")]
 
 
@@ -313,15 +322,8 @@ def evaluate(
 
 @app.command()
 def swap(
-    manifests: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="MANIFEST", help="CSV files of videos: path,label,group,split.", show_default=False
-        ),
-    ],
-    out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Directory of the videos; an interrupted run is resumed.")
-    ],
+    manifests: Manifests,
+    out: VideoFolder,
     split: Annotated[
         Literal["train", "val", "test", "all"],
         typer.Option(help="Split to use; with all, each has generators of its own."),
@@ -354,6 +356,34 @@ def swap(
         seed=seed,
     )
     made = make_swaps(manifests, out, config, split=split)
+    typer.echo(f"{made.manifest}: {made.forged} forged videos and their originals, {made.skipped} skipped")
+    return 0
+
+
+@app.command("self-blend")
+def self_blend(
+    manifests: Manifests,
+    out: VideoFolder,
+    versions: Annotated[
+        int, typer.Option(min=1, help="Forged videos of each real one, each perturbed in another way.")
+    ] = 1,
+    split: Annotated[Literal["train", "val", "test", "all"], typer.Option(help="Split to use.")] = "train",
+    seconds: Annotated[float, typer.Option(min=1, help="Duration taken from each video.")] = 6.0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Number of processes.", show_default="one per core")
+    ] = None,
+) -> int:
+    """Make self-blended videos of real ones, for training, beside their re-encoded originals.
+
+    In every frame the face is blended with a perturbed copy of itself, so that it trembles and flickers.
+    """
+    from runtime.engines.cpu import usable_cores
+    from train.self_blend.config import SelfBlendConfig
+    from train.self_blend.run import make_self_blends
+
+    config = SelfBlendConfig(versions=versions, seconds=seconds, workers=workers or usable_cores(), seed=seed)
+    made = make_self_blends(manifests, out, config, split=split)
     typer.echo(f"{made.manifest}: {made.forged} forged videos and their originals, {made.skipped} skipped")
     return 0
 

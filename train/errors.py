@@ -8,7 +8,7 @@ TrainError
  │   ├─ CheckpointError           a checkpoint cannot be read
  │   ├─ InitialWeightsError       weights cannot be loaded into the backbone
  │   ├─ TeacherError              a teacher cannot be built or read
- │   └─ SwapError                 face swaps cannot be made
+ │   └─ ForgeryError              forged videos cannot be made
  ├─ ConfigInvalid              settings are out of range or contradict each other
  ├─ SplitLeak                  a group has videos in more than one split
  ├─ PrepareError               a data set cannot be prepared or resumed

@@ -71,6 +71,7 @@ def film() -> Film:
         face: bool = True,
         brightness: float = 1.0,
         size: tuple[int, int] = (256, 192),
+        still: bool = False,
     ) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with av.open(str(path), "w") as container:
@@ -78,7 +79,8 @@ def film() -> Film:
             stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
             stream.options = {"crf": "20", "preset": "ultrafast", "threads": "1"}
             for index in range(frames):
-                scene = portrait_scene(index, face=face, brightness=brightness, width=size[0], height=size[1])
+                shift = 0 if still else index
+                scene = portrait_scene(shift, face=face, brightness=brightness, width=size[0], height=size[1])
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(scene, format="rgb24")))
             container.mux(stream.encode())
         return path

@@ -9,10 +9,7 @@ An interrupted run is resumed by the next one. After a complete run, the next on
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -39,7 +36,7 @@ from train.data.layouts import Layout, VideoSet, find_videos
 from train.data.shards import PreparedWriter, PrepareError, label
 from train.data.splits import Split
 from train.data.videos import Video
-from train.data.worker_pool import worker_pool
+from train.data.worker_pool import ordered_results
 
 __all__ = ["ClipSpec", "PrepareError", "Prepared", "prepare"]
 
@@ -186,34 +183,15 @@ def _run(
 
 def _outcomes(videos: Sequence[Video], spec: ClipSpec, workers: int) -> Iterator[tuple[Video, Outcome]]:
     """Process videos in parallel and yield them in order, so that shards are reproducible."""
-    left = deque(videos)
-    while left:
-        with worker_pool(min(workers, len(left)), _begin, (spec,)) as pool:
-            running: deque[tuple[Video, Future[Outcome]]] = deque()
-            try:
-                while left or running:
-                    while left and len(running) < 2 * workers:
-                        running.append((left[0], pool.submit(_cut, left[0].path)))
-                        left.popleft()
-                    video, future = running[0]
-                    outcome = future.result()
-                    running.popleft()
-                    yield video, outcome
-            except BrokenProcessPool:
-                # One of the running videos crashed its process. Which one is unknown, so they run one by one.
-                suspects = [video for video, _ in running]
-            else:
-                return
-        for video in suspects:
-            yield video, _alone(video.path, spec)
-
-
-def _alone(path: Path, spec: ClipSpec) -> Outcome:
-    with worker_pool(1, _begin, (spec,)) as pool:
-        try:
-            return pool.submit(_cut, path).result()
-        except BrokenProcessPool:
-            return Outcome(reason="reading it crashed the process", retry=True)
+    outcomes = ordered_results(
+        _cut,
+        [video.path for video in videos],
+        workers=workers,
+        crashed=Outcome(reason="reading it crashed the process", retry=True),
+        begin=_begin,
+        args=(spec,),
+    )
+    return zip(videos, outcomes, strict=True)
 
 
 _worker: tuple[ClipSpec, Detector] | None = None

@@ -2,18 +2,25 @@
 
 with worker_pool(4, begin, (spec,)) as pool:
     pool.submit(work, path)
+for result in ordered_results(work, paths, workers=4, crashed=None, begin=begin, args=(spec,)):
+    ...
 """
 
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import connection
-from typing import Any
+from typing import Any, TypeVar
 
 from runtime.child_process import begin_child
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @contextmanager
@@ -40,6 +47,51 @@ def worker_pool(
         parent_end.close()
         pool.shutdown(cancel_futures=True)
         lifeline.close()
+
+
+def ordered_results(
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    *,
+    workers: int,
+    crashed: Result,
+    begin: Callable[..., object] | None = None,
+    args: tuple[Any, ...] = (),
+) -> Iterator[Result]:
+    """Process items in parallel and yield their results in the order of the items.
+
+    Args:
+        work: Called with each item in a worker process.
+        items: The items.
+        workers: Maximum number of processes.
+        crashed: Result of an item that crashes its process.
+        begin: Called in each process before its first item; None for nothing.
+        args: Arguments of `begin`.
+    """
+    left = deque(items)
+    while left:
+        with worker_pool(min(workers, len(left)), begin, args) as pool:
+            running: deque[tuple[Item, Future[Result]]] = deque()
+            try:
+                while left or running:
+                    while left and len(running) < 2 * workers:
+                        running.append((left[0], pool.submit(work, left[0])))
+                        left.popleft()
+                    result = running[0][1].result()
+                    running.popleft()
+                    yield result
+            except BrokenProcessPool:
+                # One of the running items crashed its process. Which one is unknown, so they run one by one.
+                suspects = [item for item, _ in running]
+            else:
+                return
+        for item in suspects:
+            with worker_pool(1, begin, args) as pool:
+                try:
+                    result = pool.submit(work, item).result()
+                except BrokenProcessPool:
+                    result = crashed
+            yield result
 
 
 def _begin(

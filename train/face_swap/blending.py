@@ -1,4 +1,4 @@
-"""Pasting of a drawn face into a frame: colours, soft mask and the warp back, as face-swap software does."""
+"""Pasting of a face into a frame: colours, soft masks and the warp back, as face-swap software does."""
 
 from __future__ import annotations
 
@@ -37,6 +37,21 @@ def paste_face(rgb: Image, face: AlignedFace, drawn: Image, design: GeneratorDes
     if design.sharpen:
         blurred = cv2.GaussianBlur(patch, (0, 0), SHARPEN_SIGMA * size)
         patch = np.asarray(cv2.addWeighted(patch, 1 + design.sharpen, blurred, -design.sharpen, 0), np.uint8)
+    blend_patch(rgb, face, patch, mask)
+
+
+def blend_patch(
+    rgb: Image, face: AlignedFace, patch: Image | NDArray[np.float32], weight: NDArray[np.float32]
+) -> None:
+    """Warp an aligned patch back into its frame, in place.
+
+    Args:
+        rgb: The frame, changed by this function.
+        face: Position of the face.
+        patch: RGB `(size, size, 3)`, uint8 or float32 grey levels.
+        weight: Weight of the patch, `(size, size)` in 0..1; the rest is the frame's.
+    """
+    size = len(patch)
     matrix = face.matrix(size)
     corners = matrix @ np.array([[0, size, 0, size], [0, 0, size, size], [1, 1, 1, 1]])
     height, width = rgb.shape[:2]
@@ -47,9 +62,11 @@ def paste_face(rgb: Image, face: AlignedFace, drawn: Image, design: GeneratorDes
     matrix[:, 2] -= left, top
     extent = (int(right - left), int(bottom - top))
     warped = cv2.warpAffine(patch, matrix, extent, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    weight = cv2.warpAffine(mask, matrix, extent, flags=cv2.INTER_LINEAR)[..., None]
+    share = cv2.warpAffine(weight, matrix, extent, flags=cv2.INTER_LINEAR)[..., None]
     region = rgb[top:bottom, left:right]
-    region[:] = np.rint(region + weight * (warped.astype(np.float32) - region)).astype(np.uint8)
+    # The cubic kernel overshoots the range of a float32 patch.
+    mixed = np.clip(np.rint(region + share * (warped.astype(np.float32) - region)), 0, 255)
+    region[:] = mixed.astype(np.uint8)
 
 
 @lru_cache(maxsize=128)
@@ -62,13 +79,26 @@ def face_mask(size: int, turn: float, scale: float, softness: float) -> NDArray[
         scale: Size of the ellipse relative to the whole face.
         softness: Width of the soft edge inside the ellipse, relative to it.
     """
+    turn = float(np.clip(turn, -0.2, 0.2))
+    centre = (CENTRE[0] + TURN_SHIFT * turn, CENTRE[1])
+    radii = (scale * (RADII[0] - TURN_SHRINK * abs(turn)), scale * RADII[1])
+    return ellipse_mask(size, centre, radii, softness)
+
+
+def ellipse_mask(
+    size: int, centre: tuple[float, float], radii: tuple[float, float], softness: float
+) -> NDArray[np.float32]:
+    """Return a soft ellipse, float32 `(size, size)` in 0..1.
+
+    Args:
+        size: Side of the aligned square in pixels.
+        centre: x and y in shares of the side.
+        radii: Halves of its width and height in shares of the side.
+        softness: Width of the soft edge inside the ellipse, relative to it.
+    """
     steps = (np.arange(size) + 0.5) / size
     right, down = np.meshgrid(steps, steps)
-    turn = float(np.clip(turn, -0.2, 0.2))
-    radius = np.hypot(
-        (right - CENTRE[0] - TURN_SHIFT * turn) / (scale * (RADII[0] - TURN_SHRINK * abs(turn))),
-        (down - CENTRE[1]) / (scale * RADII[1]),
-    )
+    radius = np.hypot((right - centre[0]) / radii[0], (down - centre[1]) / radii[1])
     weight = np.clip((1 - radius) / softness, 0, 1)
     return np.asarray(weight**2 * (3 - 2 * weight), np.float32)
 

@@ -47,7 +47,7 @@ def plan_generators(videos: Sequence[Video], config: SwapConfig) -> list[Generat
     """
     plans: list[GeneratorPlan] = []
     for split in ("train", "val", "test"):
-        own = sorted((v for v in videos if v.split == split), key=lambda video: _key(video, config.seed))
+        own = sorted((v for v in videos if v.split == split), key=lambda video: video_key(video, config.seed))
         # No generator for each design if there are too few videos for all.
         count = max(1, min(len(config.designs), len(own) // min(4, config.videos)))
         for number, design in enumerate(config.designs[:count]):
@@ -100,5 +100,6 @@ def choose_decoder(
     return others[int(pick * len(others))] if swap and others else len(sources)
 
 
-def _key(video: Video, seed: int) -> bytes:
+def video_key(video: Video, seed: int) -> bytes:
+    """Return a hash of a seed and a video, which is the same wherever the data set lies."""
     return hashlib.sha256(f"{seed}:{video.data_set}:{video.path.name}:{video.group}".encode()).digest()

@@ -8,17 +8,13 @@ An interrupted run is resumed by the next one: generators and videos that are co
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 from typing import Literal
 
-import av
 import cv2
 import numpy as np
 import torch
@@ -28,44 +24,35 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from runtime.engines.factory import detector_infer
-from runtime.errors import PathError
 from runtime.files import atomic_path, write_atomically
 from streams.faces.detector import Detector
-from train.data.layouts import find_videos
-from train.data.splits import Split, SplitLeak, check_no_leak
+from train.data.splits import Split
 from train.data.videos import Video
-from train.errors import TrainError
 from train.face_swap.alignment import AlignedFace, FaceAligner, Image
 from train.face_swap.autoencoder import Autoencoder
 from train.face_swap.blending import paste_face
 from train.face_swap.config import SwapConfig
 from train.face_swap.fitting import draw, fit_generator
+from train.face_swap.forged_set import (
+    ForgedPair,
+    ForgedSet,
+    ForgeryError,
+    VideoSkipped,
+    check_faces,
+    file_name,
+    finish,
+    open_folder,
+    real_videos,
+    unreadable_is_skipped,
+)
 from train.face_swap.plan import GeneratorPlan, choose_decoder, choose_sources, plan_generators
-from train.face_swap.videos import VideoWriter, read_frames, video_rate
+from train.face_swap.videos import read_frames, video_rate
 
-MANIFEST_FILE, SETTINGS_FILE, SKIPPED_FILE = "videos.csv", "settings.json", "skipped.csv"
-COLUMNS = ("path", "label", "group", "split", "method", "target", "source", "set")
+GENERATOR_FOLDER = "generators"
 MAX_FACES = 150
 """Maximum number of faces of each video that a generator is fitted to."""
-
-
-class SwapError(PathError, TrainError):
-    """Face swaps that cannot be made."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Swaps:
-    """Result of a run.
-
-    Args:
-        manifest: The manifest of the written videos.
-        forged: Number of forged videos; there are as many originals.
-        skipped: Number of videos that were left out.
-    """
-
-    manifest: Path
-    forged: int
-    skipped: int
+MIN_FACE_SHARE = 0.8
+"""Minimum share of a video's frames with a face."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +79,7 @@ def make_swaps(
     *,
     split: Literal[Split, "all"] = "train",
     console: Console | None = None,
-) -> Swaps:
+) -> ForgedSet:
     """Fit generators to the real faces of manifests and write forged videos beside their originals.
 
     Args:
@@ -107,27 +94,25 @@ def make_swaps(
 
     Raises:
         LayoutError: A manifest cannot be read.
-        SwapError: There are too few videos or faces, or the folder has other settings.
+        ForgeryError: There are too few videos or faces, or the folder has other settings.
     """
     console = console or Console(stderr=True)
-    plans = plan_generators(_real_videos(manifests, split), config)
+    plans = plan_generators(real_videos(manifests, split), config)
     if not plans:
-        raise SwapError(manifests[0], f"has no two real people in split {split}", "give more real videos")
-    _check_settings(out, config, plans)
+        raise ForgeryError(manifests[0], f"has no two real people in split {split}", "give more real videos")
+    # The number of threads does not change what is made.
+    settings = {name: value for name, value in asdict(config).items() if name != "threads"}
+    open_folder(out, settings, {plan.name: plan.videos for plan in plans}, folders=[GENERATOR_FOLDER])
     torch.set_num_threads(config.threads)
     cv2.setNumThreads(config.threads)
     detector = Detector(detector_infer("onnxruntime", threads=config.threads))
     rows: list[dict[str, str]] = []
-    skipped: list[dict[str, str]] = []
+    skipped: dict[Path, str] = {}
     for plan in plans:
         made = _GeneratorRun(plan, out, config, detector, console)
         rows += made.run()
-        skipped += made.skipped
-    if not rows:
-        raise SwapError(out, "no video has a usable face", f"see {SKIPPED_FILE} or give other videos")
-    write_atomically(out / SKIPPED_FILE, _csv(("path", "reason"), skipped))
-    write_atomically(out / MANIFEST_FILE, _csv(COLUMNS, rows))
-    return Swaps(manifest=out / MANIFEST_FILE, forged=len(rows) // 2, skipped=len(skipped))
+        skipped |= made.skipped
+    return finish(out, rows, skipped)
 
 
 class _GeneratorRun:
@@ -138,16 +123,21 @@ class _GeneratorRun:
     ) -> None:
         self._plan, self._out, self._config = plan, out, config
         self._detector, self._console = detector, console
-        self.skipped: list[dict[str, str]] = []
+        self.skipped: dict[Path, str] = {}
 
     def run(self) -> list[dict[str, str]]:
         """Make what is missing and return the rows of the manifest."""
-        record = self._out / "generators" / f"{self._plan.name}.json"
+        record = self._out / GENERATOR_FOLDER / f"{self._plan.name}.json"
         if record.exists():
             stored = json.loads(record.read_text(encoding="utf-8"))
-            self.skipped = stored["skipped"]
+            self.skipped = {Path(video["path"]): video["reason"] for video in stored["skipped"]}
             return list(stored["rows"])
-        aligned = [found for video in self._plan.videos if (found := self._aligned(video)) is not None]
+        aligned = []
+        for video in self._plan.videos:
+            try:
+                aligned.append(self._aligned(video))
+            except VideoSkipped as reason:
+                self.skipped[video.path] = str(reason)
         groups = [found.video.group for found in aligned]
         rows: list[dict[str, str]] = []
         if len(set(groups)) > 1:
@@ -159,28 +149,22 @@ class _GeneratorRun:
                 decoder = choose_decoder(number, groups, sources, self._config.swap_share, random)
                 source = aligned[sources[decoder]].video if decoder < len(sources) else None
                 rows += self._forged(model, found, decoder, source)
-        content = json.dumps({"rows": rows, "skipped": self.skipped}, indent=1)
+        skipped = [{"path": str(path), "reason": reason} for path, reason in self.skipped.items()]
+        content = json.dumps({"rows": rows, "skipped": skipped}, indent=1)
         write_atomically(record, content)
         return rows
 
-    def _aligned(self, video: Video) -> AlignedVideo | None:
-        """Find the faces of a video; None, and a line for the skipped ones, if there are too few."""
+    def _aligned(self, video: Video) -> AlignedVideo:
+        """Find the faces of a video; raise `VideoSkipped` if there are too few."""
         aligner, faces, patches, total = FaceAligner(self._detector), {}, [], 0
-        try:
+        with unreadable_is_skipped():
             rate = video_rate(video.path)
             for number, rgb in self._frames(video.path, rate):
                 total += 1
                 if (face := aligner.align(rgb)) is not None:
                     faces[number] = face
                     patches.append(face.cut(rgb, self._plan.design.size))
-        except (av.FFmpegError, OSError, IndexError) as error:
-            reason = "it has no video" if isinstance(error, IndexError) else str(error)
-            self.skipped.append({"path": str(video.path), "reason": reason})
-            return None
-        if len(faces) < max(self._config.min_faces, 0.8 * total):
-            reason = f"a face in {len(faces)} of {total} frames only"
-            self.skipped.append({"path": str(video.path), "reason": reason})
-            return None
+        check_faces(len(faces), total, min_faces=self._config.min_faces, min_share=MIN_FACE_SHARE)
         step = -(-len(patches) // MAX_FACES)
         return AlignedVideo(video=video, rate=rate, faces=faces, patches=np.stack(patches[::step]))
 
@@ -189,14 +173,16 @@ class _GeneratorRun:
 
     def _generator(self, aligned: Sequence[AlignedVideo], sources: Sequence[int]) -> Autoencoder:
         """Load the generator, or fit and store it."""
-        path = self._out / "generators" / f"{self._plan.name}.safetensors"
+        path = self._out / GENERATOR_FOLDER / f"{self._plan.name}.safetensors"
         design = self._plan.design
         if path.exists():
             model = Autoencoder(design, len(sources) + 1)
             try:
                 model.load_state_dict(load_file(path))
             except (SafetensorError, RuntimeError) as error:
-                raise SwapError(path, "is not a generator of this run", "delete it and run again") from error
+                raise ForgeryError(
+                    path, "is not a generator of this run", "delete it and run again"
+                ) from error
             return model.eval()
         steps = count(1)
 
@@ -230,65 +216,17 @@ class _GeneratorRun:
     ) -> list[dict[str, str]]:
         """Write a forged video and its original, unless both exist; return their rows."""
         video = found.video
-        name = f"{self._plan.name}_{video.name}_{zlib.crc32(str(video.path).encode()):08x}"
-        original, forged = (self._out / "videos" / f"{name}_{kind}.mp4" for kind in ("real", "fake"))
-        if not (original.exists() and forged.exists()):
-            with (
-                atomic_path(original) as first,
-                atomic_path(forged) as second,
-                VideoWriter(first, found.rate, self._config.crf) as real,
-                VideoWriter(second, found.rate, self._config.crf) as fake,
-            ):
+        pair = ForgedPair(
+            name=f"{self._plan.name}_{file_name(video)}",
+            video=video,
+            method=f"{'reconstruction' if source is None else 'swap'}-{self._plan.design.name}",
+            source="" if source is None else source.group,
+            data_set="swaps",
+        )
+        if not pair.exists(self._out):
+            with pair.writers(self._out, found.rate, self._config.crf) as (real, fake):
                 for number, rgb in self._frames(video.path, found.rate):
                     real.write(number, rgb)
                     fake.write(number, self._changed(rgb, found.faces.get(number), model, decoder))
-            self._console.print(f"{name}: written")
-        common = {"group": video.group, "split": self._plan.split, "target": name, "set": "swaps"}
-        method = f"{'reconstruction' if source is None else 'swap'}-{self._plan.design.name}"
-        return [
-            {**common, "path": f"videos/{original.name}", "label": "real", "method": "", "source": ""},
-            {
-                **common,
-                "path": f"videos/{forged.name}",
-                "label": "fake",
-                "method": method,
-                "source": "" if source is None else source.group,
-            },
-        ]
-
-
-def _real_videos(manifests: Sequence[Path], split: Literal[Split, "all"]) -> list[Video]:
-    videos = [video for path in manifests for video in find_videos(path, layout="manifest").videos]
-    try:
-        check_no_leak([v.group for v in videos], [v.split or "unused" for v in videos])
-    except SplitLeak as leak:
-        raise SwapError(
-            manifests[0], "together with the other manifests, its split leaks", str(leak)
-        ) from None
-    return [v for v in videos if not v.fake and split in ("all", v.split)]
-
-
-def _check_settings(out: Path, config: SwapConfig, plans: Sequence[GeneratorPlan]) -> None:
-    """Store the settings of a new folder; refuse one with others."""
-    # The number of threads does not change what is made.
-    settings = {name: value for name, value in asdict(config).items() if name != "threads"}
-    videos = {plan.name: [str(video.path) for video in plan.videos] for plan in plans}
-    content = json.dumps({"settings": settings, "videos": videos}, indent=1)
-    path = out / SETTINGS_FILE
-    try:
-        for folder in ("generators", "videos"):
-            (out / folder).mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            write_atomically(path, content)
-        elif path.read_text(encoding="utf-8") != content:
-            raise SwapError(out, "was begun with other settings or videos", "delete it or name another")
-    except OSError as error:
-        raise SwapError(out, str(error.strerror).lower(), "name a folder that can be written") from error
-
-
-def _csv(columns: Sequence[str], rows: Sequence[dict[str, str]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+            self._console.print(f"{pair.name}: written")
+        return pair.rows()

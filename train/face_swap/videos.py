@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import chain, dropwhile, islice, takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -66,6 +67,44 @@ def read_frames(path: Path, rate: int, *, seconds: float, max_side: int) -> Iter
             if size != (image.width, image.height):
                 rgb = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
             yield number, rgb
+
+
+def read_part(
+    path: Path, rate: int, *, start_s: float, seconds: float, max_side: int
+) -> Iterator[tuple[int, Image]]:
+    """Yield the frames of a part of a video as `read_frames` does, numbered from 0.
+
+    Args:
+        path: The video.
+        rate: Frames per second.
+        start_s: Seconds left out at the start; none if less than half of the part is left after it.
+        seconds: Duration of the part.
+        max_side: Longer frames are scaled down to this.
+
+    Raises:
+        av.FFmpegError: The file cannot be read.
+        IndexError: The file has no video.
+    """
+
+    def frames(end_s: float) -> Iterator[tuple[int, Image]]:
+        return read_frames(path, rate, seconds=end_s, max_side=max_side)
+
+    first, half = round(start_s * rate), round(seconds * rate / 2)
+    part = frames(seconds)
+    if first:
+        # Counted in frames, so that the part has as many of them as one from the start.
+        late: Iterator[tuple[int, Image]] = dropwhile(
+            lambda frame: frame[0] < first, frames(start_s + seconds + 1)
+        )
+        late = takewhile(lambda frame: frame[0] < first + seconds * rate, late)
+        # Half of the part is kept in memory, because the duration in the file's header may be wrong.
+        head = list(islice(late, half))
+        if len(head) == half:
+            part = chain(head, late)
+    start: int | None = None
+    for number, rgb in part:
+        start = number if start is None else start
+        yield number - start, rgb
 
 
 class VideoWriter:

@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 from train.commands import app
 from train.data.layouts import LayoutError, find_videos
 from train.face_swap.config import GeneratorDesign, SwapConfig
-from train.face_swap.run import SwapError, make_swaps
+from train.face_swap.forged_set import ForgeryError
+from train.face_swap.run import make_swaps
 
 Film = Callable[..., Path]
 CONFIG = SwapConfig(
@@ -141,23 +142,23 @@ def test_each_split_has_its_own_generator(tmp_path: Path, manifest: Path) -> Non
 
 def test_mistakes(tmp_path: Path, made: Path, manifest: Path) -> None:
     """Other settings, too few people, a missing manifest and a useless folder are one line each."""
-    with pytest.raises(SwapError, match="begun with other settings or videos; delete it"):
+    with pytest.raises(ForgeryError, match="begun with other settings or videos; delete it"):
         make_swaps([manifest], made, replace(CONFIG, seed=1), console=QUIET)
-    with pytest.raises(SwapError, match="no two real people in split test; give more"):
+    with pytest.raises(ForgeryError, match="no two real people in split test; give more"):
         make_swaps([manifest], tmp_path / "out", CONFIG, split="test", console=QUIET)
     with pytest.raises(LayoutError, match="no such file"):
         make_swaps([tmp_path / "none.csv"], tmp_path / "out", CONFIG, console=QUIET)
     (tmp_path / "file").touch()
-    with pytest.raises(SwapError, match="name a folder that can be written"):
+    with pytest.raises(ForgeryError, match="name a folder that can be written"):
         make_swaps([manifest], tmp_path / "file", CONFIG, console=QUIET)
     other = tmp_path / "other.csv"
     other.write_text(f"path,label,group,split\n{manifest.parent / 'a.mp4'},real,one,val\n")
-    with pytest.raises(SwapError, match="split leaks; group 'one' is in train and in val"):
+    with pytest.raises(ForgeryError, match="split leaks; group 'one' is in train and in val"):
         make_swaps([manifest, other], tmp_path / "out", CONFIG, console=QUIET)
     walls = tmp_path / "walls.csv"
     wall = manifest.parent / "wall.mp4"
     walls.write_text(f"path,label,group,split\n{wall},real,a,train\n{wall},real,b,train\n{wall},real,c,val\n")
-    with pytest.raises(SwapError, match="no video has a usable face"):
+    with pytest.raises(ForgeryError, match="no video has a usable face"):
         make_swaps([walls], tmp_path / "walls", CONFIG, console=QUIET)
 
 
