@@ -35,6 +35,12 @@ FAKE_MARGIN = 1.5  # side of the square that becomes a fake, divided by the heig
 VARIANTS = 10
 VARIANT_S = 0.2  # duration of the blend from one variant of the fake to the next
 VARIANT_SEED = 11
+SOFTNESS = 0.15  # width of the edge of the fake, relative to the face
+TREMBLE = 0.3  # largest deviation of the blend's weight in a single frame
+
+# Errors of a camera's codec: blotches of a few pixels, whose strength varies from frame to frame.
+BLOTCH, BLOTCH_MAPS = 4, 16
+MIN_ERROR, MAX_ERROR = 0.4, 4.0  # standard deviation in grey levels
 
 REAL_COLOUR, FAKE_COLOUR = (46, 160, 67), (218, 54, 51)
 
@@ -55,20 +61,31 @@ def demo_frames(*, fps: int = 25, width: int = 1280, height: int = 720) -> Itera
     portrait = _portrait(height)
     left, top, side = _face_square(portrait)
     real = portrait[top : top + side, left : left + side]
-    fakes = [self_blend(real, np.random.default_rng(VARIANT_SEED + n))[0] for n in range(VARIANTS)]
-    card = portrait.copy()
+    fakes = [
+        self_blend(real, np.random.default_rng(VARIANT_SEED + n))[0].astype(np.float32)
+        for n in range(VARIANTS)
+    ]
+    drawn = _drawn_part(side)
+    clean = portrait.astype(np.float32)
+    errors = _coding_errors(portrait.shape[0])
     background = _background(width, height)
     for pts in count():
         t = pts / fps
         frame = background.copy()
-        face = card[top : top + side, left : left + side]
+        # As its movements, the errors of the real face are repeated with the fake.
+        repeated_s = t % CYCLE_S - (FAKE_START_S if _is_fake(t) else 0)
+        rng = np.random.default_rng((VARIANT_SEED, round(repeated_s * fps)))
+        strength = math.exp(rng.uniform(math.log(MIN_ERROR), math.log(MAX_ERROR)))
+        card = np.asarray(cv2.scaleAdd(errors[rng.integers(BLOTCH_MAPS)], strength, clean), np.float32)
         if _is_fake(t):
             number, weight = divmod(t / VARIANT_S, 1)
+            # As face-swap software, which draws each frame by itself.
+            weight += TREMBLE * rng.uniform(-1, 1)
             current, following = fakes[int(number) % VARIANTS], fakes[(int(number) + 1) % VARIANTS]
-            cv2.addWeighted(current, 1 - weight, following, weight, 0, dst=face)
-        else:
-            face[...] = real
-        if _draw(frame, card, _placement(t, card.shape[0], width, height)):
+            face = card[top : top + side, left : left + side]
+            face += drawn * (current + np.float32(weight) * (following - current) - face)
+        shown = np.asarray(cv2.convertScaleAbs(card), np.uint8)
+        if _draw(frame, shown, _placement(t, card.shape[0], width, height)):
             _label(frame, "SYNTHETIC FAKE" if _is_fake(t) else "REAL FACE", _is_fake(t))
         yield pts, frame
 
@@ -126,6 +143,22 @@ def _face_square(portrait: Rgb) -> tuple[int, int, int]:
     side = FAKE_MARGIN * FACE[3]
     left, top = FACE[0] - SHOWN[0] + FACE[2] / 2 - side / 2, FACE[1] - SHOWN[1] + FACE[3] / 2 - side / 2
     return round(left * zoom), round(top * zoom), round(side * zoom)
+
+
+def _drawn_part(side: int) -> NDArray[np.float32]:
+    """Return the weight of the fake in the square around the face, an ellipse, float32 (side, side, 1)."""
+    steps = ((np.arange(side) + 0.5) / side * 2 - 1) * FAKE_MARGIN
+    right, down = np.meshgrid(steps, steps)
+    radius = np.hypot(right / FACE[2] * FACE[3], down)
+    return np.clip((1 - radius) / SOFTNESS, 0, 1).astype(np.float32)[..., None]
+
+
+def _coding_errors(side: int) -> list[cv2.typing.MatLike]:
+    """Return maps of grey blotches with a standard deviation of about 1, float32 (side, side, 3)."""
+    rng = np.random.default_rng(VARIANT_SEED)
+    cells = side // BLOTCH
+    maps = (rng.normal(0, 1.6, (cells, cells)).astype(np.float32) for _ in range(BLOTCH_MAPS))
+    return [cv2.merge([cv2.resize(each, (side, side))] * 3) for each in maps]
 
 
 def _background(width: int, height: int) -> Rgb:
