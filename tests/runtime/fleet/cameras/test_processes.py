@@ -184,7 +184,8 @@ def test_frames_on_request(small_bundle: Path) -> None:
     assert times == sorted(set(times))
     scored = {verdict.pts_s for verdict in watched.verdicts("cam-1")}
     assert set(times) & scored
-    assert watched.previews.encoded == len(received)
+    # A frame that was on its way when the request ended is counted, but not sent.
+    assert watched.previews.encoded - len(received) in (0, 1)
 
 
 def test_another_model(small_bundle: Path) -> None:
