@@ -27,17 +27,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.features.face_regions import (
-    COLUMNS,
-    GRID,
-    REGIONS,
-    ROWS,
-    Visible,
-    cell_means,
-    enlarged,
-    region_weights,
-    used_part,
-)
+from streams.features.face_regions import REGIONS, Visible, cell_means, enlarged, region_weights, used_part
+from streams.features.motion_compensation import MotionCompensation
 
 MEASURES = ("fine", "coarse")
 """Measures per cell, in grey levels: mean absolute difference after the cell means are subtracted; absolute
@@ -54,13 +45,13 @@ NUM_SUMS = len(MEASURES) * _PER_MEASURE + 1
 """Number of sums of a sample."""
 MIN_STEPS = 4
 """Smallest number of steps in a window from which features are computed."""
-LEAST_VARIANCE = 0.02
+VARIANCE_FLOOR = 0.02
 """Added to the variance of the ring's steps, which is not measured exactly."""
 SLOPE_LIMITS = -0.5, 2.5
 QUIET_RING, LIVELY_RING = 0.25, 0.6
 """Standard deviations of the ring's steps up to which a slope says nothing, and from which it counts in
 full."""
-LEAST_DEVIATION = 0.05
+DEVIATION_FLOOR = 0.05
 """Added to standard deviations before the logarithm."""
 
 NUM_COUPLING = len(MEASURES) * (4 * len(REGIONS) + 2)
@@ -71,10 +62,7 @@ class CouplingMeter:
     """Measures the steps of one face."""
 
     def __init__(self) -> None:
-        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-        cell = SIZE // GRID
-        height, width = (cell * (cells.stop - cells.start) for cells in (ROWS, COLUMNS))
-        self._pixels = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
+        self._motion = MotionCompensation(SIZE, cv2.DISOPTICAL_FLOW_PRESET_FAST)
 
     def measure(self, images: Sequence[NDArray[np.uint8]], visible: Visible) -> NDArray[np.float32]:
         """Sum up the steps of a sample.
@@ -110,11 +98,7 @@ class CouplingMeter:
         for level, earlier, later in zip(levels, images, images[1:], strict=False):
             if np.array_equal(earlier, later):
                 continue
-            flow = self._flow.calc(earlier, later, None)  # type: ignore[call-overload]
-            warped = cv2.remap(  # type: ignore[call-overload]
-                later, self._pixels + flow, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-            )
-            difference = cv2.subtract(warped, earlier, dtype=cv2.CV_32F)
+            difference = self._motion.difference(earlier, later, self._motion.flow(earlier, later))
             coarse = cell_means(difference)
             fine = cell_means(cv2.absdiff(difference, enlarged(coarse, difference.shape)))
             measures = np.stack([fine.ravel(), np.abs(coarse).ravel()])
@@ -143,7 +127,7 @@ def coupling_features(sums: NDArray[np.floating]) -> NDArray[np.float64]:
     means = values[:, :-1].reshape(len(values), len(MEASURES), _PER_MEASURE) / np.maximum(steps, 1)
     count = len(REGIONS)
     product, square, ring = means[..., :count], means[..., count : 2 * count], means[..., -1:]
-    slope = np.clip(product / (ring + LEAST_VARIANCE), *SLOPE_LIMITS)
+    slope = np.clip(product / (ring + VARIANCE_FLOOR), *SLOPE_LIMITS)
     deviation = np.sqrt(ring)
     weight = np.clip((deviation - QUIET_RING) / (LIVELY_RING - QUIET_RING), 0, 1)
     rest = np.sqrt(np.maximum(square - 2 * slope * product + slope**2 * ring, 0))
@@ -152,9 +136,9 @@ def coupling_features(sums: NDArray[np.floating]) -> NDArray[np.float64]:
         [
             slope,
             weight * (slope - 1),
-            np.log(rest + LEAST_DEVIATION),
+            np.log(rest + DEVIATION_FLOOR),
             correlation,
-            np.log(deviation + LEAST_DEVIATION),
+            np.log(deviation + DEVIATION_FLOOR),
             weight,
         ],
         axis=-1,

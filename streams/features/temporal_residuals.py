@@ -34,17 +34,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streams.features.change_coupling import NUM_SUMS, CouplingMeter
-from streams.features.face_regions import (
-    COLUMNS,
-    GRID,
-    REGIONS,
-    ROWS,
-    Visible,
-    cell_means,
-    enlarged,
-    region_weights,
-    used_part,
-)
+from streams.features.face_regions import REGIONS, Visible, cell_means, enlarged, region_weights, used_part
+from streams.features.motion_compensation import MotionCompensation
 
 COMPARISONS = ("frame", "samples")
 """Images that a sample is compared with: the frame decoded before it, and the sample `LAG` before it."""
@@ -123,12 +114,9 @@ class ResidualMeter:
     """Temporal residuals of one face; samples are passed in the order of time."""
 
     def __init__(self) -> None:
-        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        self._motion = MotionCompensation(SIZE, cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         self._coupling = CouplingMeter()
         self._samples: deque[_Crop | None] = deque(maxlen=LAG)
-        cell = SIZE // GRID
-        height, width = (cell * (cells.stop - cells.start) for cells in (ROWS, COLUMNS))
-        self._pixels = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
 
     def measure(self, context: FaceContext) -> Residuals:
         """Compare a sample with what came before it.
@@ -169,11 +157,8 @@ class ResidualMeter:
         """Return the residuals of one comparison, float32 (measures * regions,)."""
         if earlier is None or np.array_equal(earlier.grey, current.grey):
             return np.full(NUM_RATIOS // len(COMPARISONS), np.nan, np.float32)
-        flow = self._flow.calc(earlier.grey, current.grey, None)  # type: ignore[call-overload]
-        warped = cv2.remap(  # type: ignore[call-overload]
-            current.rgb, self._pixels + flow, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
-        difference = cv2.subtract(warped, earlier.rgb, dtype=cv2.CV_32F)
+        flow = self._motion.flow(earlier.grey, current.grey)
+        difference = self._motion.difference(earlier.rgb, current.rgb, flow)
         cell_difference, cell_flow = cell_means(difference), cell_means(flow)
         measures = np.stack(
             [

@@ -43,7 +43,7 @@ def test_a_part_begins_later_if_enough_is_left(tmp_path: Path, film: Callable[..
 
 
 def test_the_same_frames_give_the_same_file(tmp_path: Path) -> None:
-    """What lies in memory that was never written does not change a file."""
+    """Uninitialised memory does not change a file."""
     contents = []
     for byte in (0, 85):
         path = tmp_path / f"{byte}.mp4"
