@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from rich.console import Console
 from typer.testing import CliRunner
 
+from tests.support.forged_videos import decoded, rows_of
 from train.commands import app
 from train.data.layouts import LayoutError, find_videos
 from train.face_swap.config import GeneratorDesign, SwapConfig
@@ -67,18 +65,6 @@ def made(tmp_path_factory: pytest.TempPathFactory, manifest: Path) -> Path:
     return out
 
 
-def rows_of(path: Path) -> list[dict[str, str]]:
-    """Read a CSV file."""
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def decoded(path: Path) -> NDArray[np.uint8]:
-    """Return all frames of a video, RGB."""
-    with av.open(str(path)) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
-
-
 def test_pairs_of_the_same_person(made: Path) -> None:
     """Each forged video has an original of the same length, group and target, and the face of another."""
     rows = rows_of(made / "videos.csv")
@@ -89,7 +75,7 @@ def test_pairs_of_the_same_person(made: Path) -> None:
         assert fake["method"] == "swap-transposed-32"
         first, second = decoded(made / real["path"]), decoded(made / fake["path"])
         assert first.shape == second.shape == (15, 192, 256, 3)
-        difference = np.abs(first.astype(int) - second).mean(axis=(0, 3))
+        difference = np.abs(first - second).mean(axis=(0, 3))
         # The face is in the left and middle of the frame; its right part stays as it was.
         assert difference[60:110, 70:120].mean() > 4
         assert difference[:, 230:].mean() < 1

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from rich.console import Console
 from typer.testing import CliRunner
 
+from tests.support.forged_videos import decoded, rows_of
 from train.commands import app
 from train.data.layouts import LayoutError, find_videos
 from train.errors import ConfigInvalid
@@ -57,19 +55,6 @@ def made(tmp_path_factory: pytest.TempPathFactory, manifest: Path) -> Path:
     found = make_self_blends([manifest], out, CONFIG, console=QUIET)
     assert (found.manifest, found.forged, found.skipped) == (out / "videos.csv", 4, 2)
     return out
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    """Read a CSV file."""
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def decoded(path: Path) -> NDArray[np.int64]:
-    """Return all frames of a video, RGB."""
-    with av.open(str(path)) as container:
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    return np.stack(frames).astype(np.int64)
 
 
 def test_pairs(made: Path, manifest: Path) -> None:
