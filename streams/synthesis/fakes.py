@@ -31,7 +31,9 @@ Region = Literal["face", "lower", "upper", "mouth", "brows"]
 _GRID = 5
 """Control points per side of the elastic warp; coarse, so that it moves cheeks and not pores."""
 
-# Region -> centre (x, y) and radii (x, y) as shares of the side of a crop that is as high as the face.
+_MARGIN = 1.02
+"""Side, in heights of the face, of the crops that the lengths of this module are drawn for."""
+# Region -> centre (x, y) and radii (x, y) as shares of the side of such a crop.
 _REGIONS: dict[Region, tuple[float, float, float, float]] = {
     "face": (0.50, 0.52, 0.34, 0.42),
     "lower": (0.50, 0.72, 0.28, 0.22),
@@ -116,6 +118,7 @@ def sample_fake_parameters(
     strength: float = 1.0,
     region: Region | None = None,
     outside: bool | None = None,
+    margin: float = _MARGIN,
 ) -> FakeParameters:
     """Draw the parameters of a synthetic fake.
 
@@ -126,12 +129,21 @@ def sample_fake_parameters(
         region: Blended region; if None it is drawn, mostly the whole face and never one of
             `EXPRESSION_REGIONS`.
         outside: Whether the surroundings are changed instead of the copy; drawn if None.
+        margin: Side of the crop as a multiple of the height of the face.
 
     Raises:
-        ValueError: `strength` is not positive.
+        ValueError: `strength` or `margin` is not positive.
     """
-    if strength <= 0:
-        raise ValueError(f"strength must be positive, not {strength}")
+    if strength <= 0 or margin <= 0:
+        raise ValueError(f"strength and margin must be positive, not {strength} and {margin}")
+    parameters = _sample(rng, strength, region, outside)
+    return parameters if margin == _MARGIN else _scaled(parameters, _MARGIN / margin)
+
+
+def _sample(
+    rng: np.random.Generator, strength: float, region: Region | None, outside: bool | None
+) -> FakeParameters:
+    """Draw the parameters for a crop of the margin `_MARGIN`."""
     if region is None:
         drawn: tuple[Region, ...] = ("face", "face", "face", "lower", "upper")
         region = drawn[int(rng.integers(5))]
@@ -167,6 +179,19 @@ def sample_fake_parameters(
     )
 
 
+def _scaled(parameters: FakeParameters, scale: float) -> FakeParameters:
+    """Return the parameters for a crop in which the face is `scale` times as high."""
+    (x, y), (across, down), (right, below) = parameters.centre, parameters.radii, parameters.shift
+    return replace(
+        parameters,
+        centre=(0.5 + scale * (x - 0.5), 0.5 + scale * (y - 0.5)),
+        radii=(scale * across, scale * down),
+        shift=(scale * right, scale * below),
+        warp=np.float32(scale) * parameters.warp,
+        colour_scale=scale * parameters.colour_scale,
+    )
+
+
 def _detail(rng: np.random.Generator, strength: float) -> float:
     kind = rng.random()
     if kind < 0.55:
@@ -184,8 +209,8 @@ def make_fake(face: Image, parameters: FakeParameters, *, donor: Image | None = 
     """Make a synthetic fake: blend a changed copy of the face, or of another one, into it.
 
     Args:
-        face: RGB uint8 (H, W, 3), a square crop centred on the face with a side of about its height.
-        parameters: Parameters from `sample_fake_parameters`.
+        face: RGB uint8 (H, W, 3), a square crop centred on the face.
+        parameters: Parameters from `sample_fake_parameters`, for the margin of the crop.
         donor: RGB uint8 of the same shape: the face to blend in after its colours are matched to `face`;
             the face itself if None.
 
@@ -216,9 +241,11 @@ def make_fake(face: Image, parameters: FakeParameters, *, donor: Image | None = 
     return np.clip(blended + 0.5, 0, 255).astype(np.uint8), mask
 
 
-def self_blend(face: Image, rng: np.random.Generator, *, strength: float = 1.0) -> tuple[Image, Mask]:
+def self_blend(
+    face: Image, rng: np.random.Generator, *, strength: float = 1.0, margin: float = _MARGIN
+) -> tuple[Image, Mask]:
     """Blend a face with a changed copy of itself; parameters are drawn from `rng`, see `make_fake`."""
-    return make_fake(face, sample_fake_parameters(rng, strength=strength))
+    return make_fake(face, sample_fake_parameters(rng, strength=strength, margin=margin))
 
 
 def blend_mask(height: int, width: int, parameters: FakeParameters) -> Mask:

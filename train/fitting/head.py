@@ -134,24 +134,29 @@ def _clips(
     pools: Sequence[Pool], window: int, config: FitConfig, rng: np.random.Generator
 ) -> Iterator[tuple[Clip, bool]]:
     """Return every clip that is long enough, and pseudo clips, each with its label."""
-    stills: list[tuple[Clip, bool]] = []
+    stills: list[tuple[Clip, bool, float]] = []
     for pool in pools:
         for clip, fake in pool.clips():
             if len(clip) >= window:
                 start = int(rng.integers(len(clip) - window + 1))
                 yield clip[start : start + window], fake
             if len(clip) == 1 or not fake:
-                stills.append((clip, fake))
+                stills.append((clip, fake, pool.margin))
     for _ in range(config.pseudo_clips):
-        clip, fake = stills[int(rng.integers(len(stills)))]
+        clip, fake, margin = stills[int(rng.integers(len(stills)))]
         frame = clip[int(rng.integers(len(clip)))]
         synthetic = not fake and rng.random() < config.sampling.synthetic_share[1]
         strength = config.sampling.strength[1] if synthetic else None
-        yield pseudo_clip(frame, window, rng, strength=strength), fake or synthetic
+        yield pseudo_clip(frame, window, rng, margin=margin, strength=strength), fake or synthetic
 
 
 def pseudo_clip(
-    face: NDArray[np.uint8], frames: int, rng: np.random.Generator, *, strength: float | None = None
+    face: NDArray[np.uint8],
+    frames: int,
+    rng: np.random.Generator,
+    *,
+    margin: float,
+    strength: float | None = None,
 ) -> Clip:
     """Return a clip made of a single crop: smooth motion, and noise and compression of each frame.
 
@@ -159,6 +164,7 @@ def pseudo_clip(
         face: The crop, RGB uint8 `(H, H, 3)`.
         frames: Number of frames.
         rng: Random generator.
+        margin: Side of the crop as a multiple of the face box height.
         strength: Strength of the synthetic fake, which varies from frame to frame; None for a real clip.
 
     Returns:
@@ -166,7 +172,7 @@ def pseudo_clip(
     """
     side = face.shape[0]
     path = _smooth(frames, rng) * np.array([0.02 * side, 0.02 * side, 0.03, 1.5])
-    fake = None if strength is None else sample_fake_parameters(rng, strength=strength)
+    fake = None if strength is None else sample_fake_parameters(rng, strength=strength, margin=margin)
     noise, quality = rng.uniform(0, 2), int(rng.integers(60, 96))
     clip = []
     for x, y, scale, degrees in path:

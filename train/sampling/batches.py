@@ -148,7 +148,7 @@ def draw_batch(
         if pool.fake and rng.random() >= share:
             real, fake, original = pool.dataset_pair(rng)
             known[index + 1] = original is not None and original.region is not None
-            pair = _dataset_pair(real, fake, original, augmentation, rng)
+            pair = _dataset_pair(real, fake, original, augmentation, rng, pool.margin)
         else:
             pair = _synthetic_pair(pool, strength, augmentation, rng)
         crops[index], crops[index + 1] = augmentation.adjust(pair[0]), augmentation.adjust(pair[1])
@@ -161,16 +161,18 @@ def _synthetic_pair(
     pool: Pool, strength: float, augmentation: Augmentation, rng: np.random.Generator
 ) -> Pair:
     """Draw a real frame and fake it as a face swap, as a reenactment, or by blending it with itself."""
-    real = pool.real_frame(rng)
+    real, margin = pool.real_frame(rng), pool.margin
     kind = rng.random()
     if kind < SWAP_SHARE:
         donor = _most_similar(real, [pool.real_frame(rng) for _ in range(DONORS)])
-        fake, region = make_fake(real, sample_fake_parameters(rng, strength=strength), donor=donor)
+        parameters = sample_fake_parameters(rng, strength=strength, margin=margin)
+        fake, region = make_fake(real, parameters, donor=donor)
     elif kind < SWAP_SHARE + REENACTMENT_SHARE:
         part = EXPRESSION_REGIONS[int(rng.integers(len(EXPRESSION_REGIONS)))]
-        fake, region = make_fake(real, sample_fake_parameters(rng, strength=strength, region=part))
+        parameters = sample_fake_parameters(rng, strength=strength, region=part, margin=margin)
+        fake, region = make_fake(real, parameters)
     else:
-        fake, region = self_blend(real, rng, strength=strength)
+        fake, region = self_blend(real, rng, strength=strength, margin=margin)
     return augmentation.warp(real), augmentation.warp(fake), augmentation.warp_region(region)
 
 
@@ -191,6 +193,7 @@ def _dataset_pair(
     original: OriginalFrame | None,
     augmentation: Augmentation,
     rng: np.random.Generator,
+    margin: float,
 ) -> Pair:
     """Align a dataset fake and its original; for some pairs, blend only a part of the fake into it."""
     if original is None or original.region is None or original.transform is None:
@@ -208,7 +211,7 @@ def _dataset_pair(
         real, fake = augmentation.warp(real), augmentation.warp(fake, onto_real)
         region = augmentation.warp_region(region, onto_real)
     if rng.random() < PARTIAL_SHARE:
-        mask = blend_mask(augmentation.size, augmentation.size, sample_fake_parameters(rng))
+        mask = blend_mask(augmentation.size, augmentation.size, sample_fake_parameters(rng, margin=margin))
         if (mask * region).mean() >= MIN_REGION_SHARE:
             blended = real + mask[..., None] * (fake.astype(np.float32) - real)
             fake, region = np.clip(blended + 0.5, 0, 255).astype(np.uint8), mask * region

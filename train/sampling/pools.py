@@ -34,11 +34,13 @@ class Pool:
 
     Attributes:
         name: Name of the data set.
+        margin: Side of the crops as a multiple of the face box height.
         real: Group -> its real clips.
         fake: Method -> its fake clips, each with its group.
     """
 
     name: str
+    margin: float
     real: dict[str, tuple[Clip, ...]]
     fake: dict[str, tuple[tuple[str, Clip], ...]]
 
@@ -129,6 +131,7 @@ def read_pool(folder: Path, val_groups: Sequence[str], margin: float, *, validat
             real.setdefault(clip.group, []).append(frames)
     return Pool(
         folder.name,
+        margin,
         {group: tuple(clips) for group, clips in real.items()},
         {method: tuple(clips) for method, clips in fake.items()},
     )

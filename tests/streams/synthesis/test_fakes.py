@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from streams.synthesis.fakes import EXPRESSION_REGIONS, Region, make_fake, sample_fake_parameters, self_blend
+from streams.synthesis.fakes import (
+    EXPRESSION_REGIONS,
+    Region,
+    blend_mask,
+    make_fake,
+    sample_fake_parameters,
+    self_blend,
+)
 
 FACE = np.ascontiguousarray(astronaut()[60:204, 150:294])  # type: ignore[no-untyped-call]
 RAMP = np.tile(np.linspace(0, 255, 144).astype(np.uint8)[:, None, None], (1, 144, 3))
@@ -24,6 +32,18 @@ def test_only_the_masked_region_changes() -> None:
         assert mask.max() > 0.3
         assert np.array_equal(fake[mask == 0], FACE[mask == 0])
         assert not np.array_equal(fake[mask > 0.3], FACE[mask > 0.3])
+
+
+def test_a_wider_crop_has_the_same_fake_in_its_middle() -> None:
+    """The blended region keeps its place in the face, whatever the margin of the crop."""
+    for seed in range(8):
+        narrow, wide = (
+            blend_mask(192, 192, sample_fake_parameters(np.random.default_rng(seed), margin=margin))
+            for margin in (1.02, 2.04)
+        )
+        middle = np.asarray(cv2.resize(wide[48:144, 48:144], (192, 192)))
+        assert np.abs(middle - narrow).mean() < 0.05 * narrow.mean()
+        assert wide.sum() == pytest.approx(wide[48:144, 48:144].sum(), rel=0.02)
 
 
 @pytest.mark.parametrize("region", EXPRESSION_REGIONS)

@@ -29,7 +29,7 @@ def test_half_of_a_batch_is_real(clips: Path) -> None:
 def test_a_fake_without_an_original_has_no_known_region(clips: Path) -> None:
     """It is paired with any real crop, and its region is marked as unknown."""
     pool = read_pool(clips, (), 1.02)
-    orphan = Pool(pool.name, {"elsewhere": pool.real["a"]}, pool.fake)
+    orphan = Pool(pool.name, pool.margin, {"elsewhere": pool.real["a"]}, pool.fake)
     _, labels, regions, known = draw_batch(
         [orphan], 16, 48, np.random.default_rng(0), strength=1.0, synthetic_share=0.0
     )
@@ -54,7 +54,7 @@ def test_a_face_swap_takes_a_donor_of_the_same_pose() -> None:
     """Half of the faces are bright on the left, half on the right; donors are bright on the same side."""
     ramp = np.tile(np.linspace(40, 210, 192).astype(np.uint8)[None, :, None], (192, 1, 3))
     faces = (ramp, np.ascontiguousarray(ramp[:, ::-1]))
-    pool = Pool("ramps", {str(n): (faces[n % 2][None],) for n in range(20)}, {})
+    pool = Pool("ramps", 1.02, {str(n): (faces[n % 2][None],) for n in range(20)}, {})
     drawn = draw_batch([pool], 400, 64, np.random.default_rng(0), strength=0.05, synthetic_share=1.0)
     crops = drawn[0].float().mean(-1)
     sides = crops[..., 40:].mean((1, 2)) - crops[..., :24].mean((1, 2))
