@@ -56,13 +56,17 @@ DEVIATION_FLOOR = 0.05
 
 NUM_COUPLING = len(MEASURES) * (4 * len(REGIONS) + 2)
 """Number of features of a window."""
+COARSE_RING = NUM_COUPLING - 2
+"""Index of the feature that says how much the ring's coarse measure varies."""
 
 
 class CouplingMeter:
     """Measures the steps of one face."""
 
     def __init__(self) -> None:
-        self._motion = MotionCompensation(SIZE, cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        self._motion = MotionCompensation(
+            SIZE, cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        )
 
     def measure(self, images: Sequence[NDArray[np.uint8]], visible: Visible) -> NDArray[np.float32]:
         """Sum up the steps of a sample.

@@ -14,11 +14,11 @@ class MotionCompensation:
 
     Args:
         size: Side of the crops in pixels, a multiple of `GRID`.
-        preset: Preset of OpenCV's DIS optical flow.
+        flow: OpenCV's DIS optical flow, with its settings.
     """
 
-    def __init__(self, size: int, preset: int) -> None:
-        self._flow = cv2.DISOpticalFlow.create(preset)
+    def __init__(self, size: int, flow: cv2.DISOpticalFlow) -> None:
+        self._flow = flow
         cell = size // GRID
         height, width = (cell * (cells.stop - cells.start) for cells in (ROWS, COLUMNS))
         self._pixels = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
