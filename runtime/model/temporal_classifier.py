@@ -4,8 +4,10 @@
     logit = network_logit + classifier.logits(residuals)[0]
 
 The network's features are of single crops; temporal residuals (`streams.features.temporal_residuals`) measure
-what changes in time. The features of a window are three quantiles over time of each ratio, and the coupling
-of the changes of face and surroundings (`streams.features.change_coupling`).
+what changes in time. The measures of a window are three quantiles over time of each ratio, and the coupling
+of the changes of face and surroundings (`streams.features.change_coupling`). Its features are these measures,
+and their products with how much the surroundings change: a coarse codec makes all of an image jump, and says
+with the same measures something else than a sharp, steady one.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.files import write_atomically
-from streams.features.change_coupling import NUM_COUPLING, coupling_features
+from streams.features.change_coupling import COARSE_RING, NUM_COUPLING, coupling_features
 from streams.features.temporal_residuals import COMPARISONS, LAG, NUM_RATIOS
 
 TEMPORAL_FILE = "temporal.json"
@@ -27,8 +29,10 @@ MIN_SAMPLES = LAG + 1
 """Smallest number of samples of which two can be compared."""
 
 QUANTILES = (0.25, 0.5, 0.75)
-NUM_FEATURES = len(QUANTILES) * NUM_RATIOS + NUM_COUPLING
-"""Number of features of a window."""
+NUM_MEASURES = len(QUANTILES) * NUM_RATIOS + NUM_COUPLING
+"""Number of measures of a window."""
+NUM_FEATURES = 2 * NUM_MEASURES
+"""Number of features of a window: the measures, and their products with the change of the surroundings."""
 NUM_STANDARDISED = NUM_RATIOS + NUM_COUPLING
 """Number of values that are standardised: the ratios of each sample and the coupling of each window."""
 MAX_DEVIATION = 3.0
@@ -118,9 +122,10 @@ def temporal_features(
         scale: `(NUM_STANDARDISED,)`, divides them.
 
     Returns:
-        `(N, NUM_FEATURES)`: for each comparison the quantiles, for each quantile the standardised ratios of
-        that comparison; then the standardised coupling features. 0, the mean in training, for what a window
-        does not contain.
+        `(N, NUM_FEATURES)`. First the measures: for each comparison the quantiles, for each quantile the
+        standardised ratios of that comparison; then the standardised coupling features. 0, the mean in
+        training, for what a window does not contain. Then the product of each measure with the coupling
+        feature `COARSE_RING`.
     """
     ratios = _standardised(windows[..., :NUM_RATIOS], centre[:NUM_RATIOS], scale[:NUM_RATIOS])
     half = NUM_RATIOS // len(COMPARISONS)
@@ -128,13 +133,10 @@ def temporal_features(
     quantiles = _quantiles(ratios)
     parts = [quantiles[..., :half], quantiles[..., half:]]
     coupling = _standardised(window_coupling(windows), centre[NUM_RATIOS:], scale[NUM_RATIOS:])
-    return np.concatenate(
-        [
-            *(part.reshape(len(windows), len(QUANTILES) * half) for part in parts),
-            np.nan_to_num(coupling, nan=0.0),
-        ],
-        axis=1,
-    )
+    coupling = np.nan_to_num(coupling, nan=0.0)
+    flat = [part.reshape(len(windows), len(QUANTILES) * half) for part in parts]
+    measures = np.concatenate([*flat, coupling], axis=1)
+    return np.concatenate([measures, measures * coupling[:, COARSE_RING, None]], axis=1)
 
 
 def _standardised(

@@ -14,6 +14,7 @@ from runtime.model.temporal_classifier import (
     MAX_DEVIATION,
     MIN_SAMPLES,
     NUM_FEATURES,
+    NUM_MEASURES,
     NUM_STANDARDISED,
     QUANTILES,
     TemporalClassifier,
@@ -22,7 +23,7 @@ from runtime.model.temporal_classifier import (
     window_coupling,
     write_temporal_classifier,
 )
-from streams.features.change_coupling import NUM_COUPLING
+from streams.features.change_coupling import COARSE_RING, NUM_COUPLING
 from streams.features.temporal_residuals import LAG, NUM_RATIOS
 from tests.support.temporal import random_windows as windows
 
@@ -38,10 +39,10 @@ CLASSIFIER = TemporalClassifier(
 HALF = NUM_RATIOS // 2
 
 
-def test_the_logit_is_the_weighted_sum_of_quantiles_and_coupling() -> None:
+def test_the_logit_is_the_weighted_sum_of_measures_and_products() -> None:
     """The logit equals the definition, written out value by value."""
     window = windows(1, 16)
-    expected = CLASSIFIER.bias
+    measures = np.zeros(NUM_MEASURES)
     for number, residuals in enumerate((range(HALF), range(HALF, NUM_RATIOS))):
         for q, quantile in enumerate(QUANTILES):
             for i in residuals:
@@ -51,10 +52,13 @@ def test_the_logit_is_the_weighted_sum_of_quantiles_and_coupling() -> None:
                     MAX_DEVIATION,
                 )
                 at = number * len(QUANTILES) * HALF + q * HALF + i % HALF
-                expected += CLASSIFIER.weights[at] * np.quantile(level, quantile)
+                measures[at] = np.quantile(level, quantile)
     for i, value in enumerate(window_coupling(window)[0], NUM_RATIOS):
         level = np.clip((value - CLASSIFIER.centre[i]) / CLASSIFIER.scale[i], -MAX_DEVIATION, MAX_DEVIATION)
-        expected += CLASSIFIER.weights[NUM_FEATURES - NUM_COUPLING + i - NUM_RATIOS] * level
+        measures[NUM_MEASURES - NUM_COUPLING + i - NUM_RATIOS] = level
+    ring = measures[NUM_MEASURES - NUM_COUPLING + COARSE_RING]
+    weights = np.asarray(CLASSIFIER.weights)
+    expected = CLASSIFIER.bias + weights[:NUM_MEASURES] @ measures + ring * weights[NUM_MEASURES:] @ measures
     held = CLASSIFIER.max_logit * np.tanh(expected / CLASSIFIER.max_logit)
     assert CLASSIFIER.logits(window)[0] == pytest.approx(held, abs=1e-4)
 
@@ -85,7 +89,9 @@ def test_missing_residuals_are_left_out() -> None:
     window[0, 3:, 5] = np.nan
     window[0, :, 7] = np.nan
     window[0, :, NUM_RATIOS:] = np.nan
-    quantiles, coupling = np.split(temporal_features(window, centre, scale)[0], [NUM_FEATURES - NUM_COUPLING])
+    measures, products = np.split(temporal_features(window, centre, scale)[0], 2)
+    assert (products == 0).all()
+    quantiles, coupling = np.split(measures, [NUM_MEASURES - NUM_COUPLING])
     assert (coupling == 0).all()
     features = quantiles.reshape(2, len(QUANTILES), HALF)[0]
     assert features[:, 5] == pytest.approx(np.quantile(window[0, :3, 5], QUANTILES), abs=1e-6)
@@ -102,11 +108,12 @@ def test_short_windows_have_smaller_logits() -> None:
 
 
 def test_extreme_residuals_are_clipped() -> None:
-    """A standardised value is limited to `MAX_DEVIATION`."""
+    """A standardised value is limited to `MAX_DEVIATION`, a product to its square."""
     centre, scale = np.full(NUM_STANDARDISED, -1e9), np.ones(NUM_STANDARDISED)
     features = temporal_features(windows(1, 16), centre, scale)
     assert features.shape == (1, NUM_FEATURES)
-    assert (features == MAX_DEVIATION).all()
+    assert (features[:, :NUM_MEASURES] == MAX_DEVIATION).all()
+    assert (features[:, NUM_MEASURES:] == MAX_DEVIATION**2).all()
 
 
 def test_an_empty_batch_has_no_logits() -> None:
