@@ -16,6 +16,17 @@ from streams.faces.colour import PLANAR, REPACKED, rgb_from_yuv, source_colorspa
 
 Box = tuple[float, float, float, float]
 """(x, y, width, height) in pixels of the full frame; x and y are the top left corner."""
+_PACKED_LUMA = {
+    "rgb24": (3, cv2.COLOR_RGB2GRAY),
+    "bgr24": (3, cv2.COLOR_BGR2GRAY),
+    "rgb0": (4, cv2.COLOR_RGBA2GRAY),
+    "rgba": (4, cv2.COLOR_RGBA2GRAY),
+    "bgr0": (4, cv2.COLOR_BGRA2GRAY),
+    "bgra": (4, cv2.COLOR_BGRA2GRAY),
+    "yuyv422": (2, cv2.COLOR_YUV2GRAY_YUY2),
+    "uyvy422": (2, cv2.COLOR_YUV2GRAY_UYVY),
+}
+"""Packed format -> bytes of a pixel, and OpenCV's conversion to luma; other formats are converted whole."""
 
 
 def crop_face(
@@ -84,9 +95,15 @@ def crop_luma(image: av.VideoFrame, box: Box, *, size: int, margin: float) -> ND
         ValueError: The box is empty or not finite.
     """
     x, y, side = square(box, margin)
-    if image.format.name not in (*PLANAR, "nv12", "nv21") or image.planes[0].line_size < 0:
-        image = image.reformat(format="gray8", threads=1)
-    plane = _plane(image, 0)
+    packed = _PACKED_LUMA.get(image.format.name)
+    if image.planes[0].line_size < 0 or not (packed or image.format.name in (*PLANAR, "nv12", "nv21")):
+        image, packed = image.reformat(format="gray8", threads=1), None
+    if packed:
+        channels, conversion = packed
+        region = _cut(_plane(image, 0, channels), x - 1, y - 1, side + 2, side + 2)
+        plane, x, y = np.asarray(cv2.cvtColor(region, conversion), np.uint8), 1, 1
+    else:
+        plane = _plane(image, 0)
     if side <= size:
         return np.asarray(np.rint(_scale(plane, x, y, side, side, size)), np.uint8)
     region = _halved(_cut(plane, x, y, side, side), size)

@@ -39,7 +39,6 @@ def test_the_same_square_is_cut_from_all_frames() -> None:
     assert context.previous is not None
     assert (context.previous == 100).all()
     assert [image.shape for image in context.history] == [(change_coupling.SIZE, change_coupling.SIZE)] * 3
-    # Luma in the limited range of video.
     assert [int(image.mean()) for image in context.history] == [50, 100, 200]
     alone = cut_context(frame(200), (180, 120, 40, 50))
     assert alone.previous is None

@@ -12,7 +12,7 @@ from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 
 from streams.faces.colour import PLANAR
-from streams.faces.crop import Box, crop_array, crop_face, square
+from streams.faces.crop import Box, crop_array, crop_face, crop_luma, square
 
 SIZE = 112
 MARGIN = 1.3
@@ -173,3 +173,26 @@ def test_out_receives_the_crop(format_name: str) -> None:
     assert np.shares_memory(returned, batch)
     assert np.array_equal(batch[1], crop_face(image, BOXES[0], size=SIZE, margin=MARGIN))
     assert not batch[0].any()
+
+
+@pytest.mark.parametrize("box", BOXES)
+@pytest.mark.parametrize("name", ["yuv420p", "nv12", "yuyv422", "uyvy422"])
+def test_luma_has_the_geometry_of_the_face(name: str, box: Box) -> None:
+    """It is the crop of the frame's luma, up to the faster scaling."""
+    image = av.VideoFrame.from_ndarray(smooth_image(320, 240), format="rgb24").reformat(format=name)
+    plane = np.asarray(image.reformat(format="yuv444p").to_ndarray()[0], np.uint8)
+    grey = np.repeat(plane[..., None], 3, axis=2)
+    expected = crop_array(grey, box, size=SIZE, margin=MARGIN)[..., 0]
+    luma = crop_luma(image, box, size=SIZE, margin=MARGIN)
+    assert luma.shape == (SIZE, SIZE)
+    assert np.abs(luma.astype(int) - expected).max() <= 2
+
+
+@pytest.mark.parametrize("box", BOXES)
+@pytest.mark.parametrize("name", ["rgb24", "bgr24", "rgb0", "rgba", "bgr0", "bgra", "gbrp"])
+def test_luma_of_screens_is_that_of_bt601(name: str, box: Box) -> None:
+    """RGB frames, in any order of the channels, have the luma of BT.601 in the full range."""
+    image = av.VideoFrame.from_ndarray(smooth_image(320, 240), format="rgb24")
+    rgb = crop_array(np.asarray(image.to_ndarray(), np.uint8), box, size=SIZE, margin=MARGIN)
+    luma = crop_luma(image.reformat(format=name), box, size=SIZE, margin=MARGIN)
+    assert np.abs(luma - rgb @ np.array([0.299, 0.587, 0.114])).max() <= 2
