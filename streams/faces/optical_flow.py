@@ -24,8 +24,8 @@ STOPPING = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.03)
 MIN_CONSISTENT = 0.3
 """Share of the points that must return to within one pixel of their start.
 
-Measured at 8 to 10 Hz: at least 0.47 from one sample of a real face to the next, at most 0.14 across a cut
-from one face to another.
+Measured at 8 Hz on 44 videos of webcams and phones: of 1,351 steps of a real face 10 are below it, of 1,365
+cuts to another video 33 above it. With 49 points instead of 25 it is 8 and 33.
 """
 
 _STEPS = np.linspace(GRID_INSET, 1 - GRID_INSET, GRID_POINTS)
