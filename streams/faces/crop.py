@@ -27,6 +27,15 @@ _PACKED_LUMA = {
     "uyvy422": (2, cv2.COLOR_YUV2GRAY_UYVY),
 }
 """Packed format -> bytes of a pixel, and OpenCV's conversion to luma; other formats are converted whole."""
+_PACKED_RGB = {
+    "rgb24": (3, None),
+    "bgr24": (3, cv2.COLOR_BGR2RGB),
+    "rgb0": (4, cv2.COLOR_RGBA2RGB),
+    "rgba": (4, cv2.COLOR_RGBA2RGB),
+    "bgr0": (4, cv2.COLOR_BGRA2RGB),
+    "bgra": (4, cv2.COLOR_BGRA2RGB),
+}
+"""Packed format -> bytes of a pixel, and OpenCV's conversion to RGB; None for none."""
 
 
 def crop_face(
@@ -35,9 +44,9 @@ def crop_face(
     """Crop one face from a decoded frame.
 
     Args:
-        image: Decoded frame of any size and any pixel format that swscale reads. In planar 8-bit YUV only
-            the square is converted, otherwise the whole frame. Matrix and range are those of the frame; an
-            unset matrix means BT.601, an unset range means limited.
+        image: Decoded frame of any size and any pixel format that swscale reads. In planar 8-bit YUV and in
+            packed RGB only the square is converted, otherwise the whole frame. Matrix and range are those of
+            the frame; an unset matrix means BT.601, an unset range means limited.
         box: Face box in pixels of the frame; may extend or lie outside it.
         size: Side of the crop in pixels.
         margin: Side of the square divided by the height of the box.
@@ -56,7 +65,14 @@ def crop_face(
         )
     subsampling = PLANAR.get(image.format.name)
     # A frame with a negative line size is stored bottom up.
-    if subsampling is None or any(plane.line_size < 0 for plane in image.planes):
+    bottom_up = any(plane.line_size < 0 for plane in image.planes)
+    if image.format.name in _PACKED_RGB and not bottom_up:
+        channels, order = _PACKED_RGB[image.format.name]
+        x, y, side = square(box, margin)
+        packed = _scale(_plane(image, 0, channels), x, y, side, side, size)
+        ordered = packed if order is None else cv2.cvtColor(packed, order)
+        return _round(np.asarray(ordered, np.float32), out)
+    if subsampling is None or bottom_up:
         rgb = image.reformat(
             format="rgb24",
             src_colorspace=source_colorspace(image),

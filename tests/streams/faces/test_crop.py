@@ -196,3 +196,12 @@ def test_luma_of_screens_is_that_of_bt601(name: str, box: Box) -> None:
     rgb = crop_array(np.asarray(image.to_ndarray(), np.uint8), box, size=SIZE, margin=MARGIN)
     luma = crop_luma(image.reformat(format=name), box, size=SIZE, margin=MARGIN)
     assert np.abs(luma - rgb @ np.array([0.299, 0.587, 0.114])).max() <= 2
+
+
+@pytest.mark.parametrize("box", BOXES)
+@pytest.mark.parametrize("name", ["bgr24", "rgb0", "rgba", "bgr0", "bgra"])
+def test_the_order_of_the_channels_does_not_matter(name: str, box: Box) -> None:
+    """The same RGB frame in another packed format has the same crop."""
+    image = av.VideoFrame.from_ndarray(smooth_image(320, 240), format="rgb24")
+    crop = crop_face(image.reformat(format=name), box, size=SIZE, margin=MARGIN)
+    np.testing.assert_array_equal(crop, crop_face(image, box, size=SIZE, margin=MARGIN))
