@@ -4,6 +4,7 @@ Source: ITU-T H.273, section 8.3, "Matrix coefficients".
 """
 
 import av
+import cv2
 import numpy as np
 from av.video.reformatter import Colorspace
 from numpy.typing import NDArray
@@ -20,6 +21,17 @@ PLANAR = {
 # Packed and semi-planar formats of cameras and hardware decoders -> the planar format with the same samples.
 # swscale only moves bytes between them, at a tenth of the cost of a conversion to RGB.
 REPACKED = {"nv12": "yuv420p", "nv21": "yuv420p", "yuyv422": "yuv422p", "uyvy422": "yuv422p"}
+# Packed YUV format -> which of the two bytes of a pixel is its luma.
+LUMA_BYTE = {"yuyv422": 0, "uyvy422": 1}
+# Packed RGB format -> bytes of a pixel, and OpenCV's conversion to RGB (None for RGB itself).
+PACKED_RGB = {
+    "rgb24": (3, None),
+    "bgr24": (3, cv2.COLOR_BGR2RGB),
+    "rgb0": (4, cv2.COLOR_RGBA2RGB),
+    "rgba": (4, cv2.COLOR_RGBA2RGB),
+    "bgr0": (4, cv2.COLOR_BGRA2RGB),
+    "bgra": (4, cv2.COLOR_BGRA2RGB),
+}
 # Matrix number of H.273 (FFmpeg's AVColorSpace) -> weights of red and blue in luma.
 LUMA_WEIGHTS = {
     1: (0.2126, 0.0722),  # BT.709

@@ -12,30 +12,17 @@ import numpy as np
 from av.video.reformatter import Interpolation
 from numpy.typing import NDArray
 
-from streams.faces.colour import PLANAR, REPACKED, rgb_from_yuv, source_colorspace
+from streams.faces.colour import (
+    LUMA_BYTE,
+    PACKED_RGB,
+    PLANAR,
+    REPACKED,
+    rgb_from_yuv,
+    source_colorspace,
+)
 
 Box = tuple[float, float, float, float]
 """(x, y, width, height) in pixels of the full frame; x and y are the top left corner."""
-_PACKED_LUMA = {
-    "rgb24": (3, cv2.COLOR_RGB2GRAY),
-    "bgr24": (3, cv2.COLOR_BGR2GRAY),
-    "rgb0": (4, cv2.COLOR_RGBA2GRAY),
-    "rgba": (4, cv2.COLOR_RGBA2GRAY),
-    "bgr0": (4, cv2.COLOR_BGRA2GRAY),
-    "bgra": (4, cv2.COLOR_BGRA2GRAY),
-    "yuyv422": (2, cv2.COLOR_YUV2GRAY_YUY2),
-    "uyvy422": (2, cv2.COLOR_YUV2GRAY_UYVY),
-}
-"""Packed format -> bytes of a pixel, and OpenCV's conversion to luma; other formats are converted whole."""
-_PACKED_RGB = {
-    "rgb24": (3, None),
-    "bgr24": (3, cv2.COLOR_BGR2RGB),
-    "rgb0": (4, cv2.COLOR_RGBA2RGB),
-    "rgba": (4, cv2.COLOR_RGBA2RGB),
-    "bgr0": (4, cv2.COLOR_BGRA2RGB),
-    "bgra": (4, cv2.COLOR_BGRA2RGB),
-}
-"""Packed format -> bytes of a pixel, and OpenCV's conversion to RGB; None for none."""
 
 
 def crop_face(
@@ -63,15 +50,11 @@ def crop_face(
         image = image.reformat(
             format=REPACKED[image.format.name], src_colorspace=matrix, dst_colorspace=matrix, threads=1
         )
+    x, y, side = square(box, margin)
+    bottom_up = _is_bottom_up(image)
+    if image.format.name in PACKED_RGB and not bottom_up:
+        return _round(_scale(_packed_rgb(image, x, y, side), 1, 1, side, side, size), out)
     subsampling = PLANAR.get(image.format.name)
-    # A frame with a negative line size is stored bottom up.
-    bottom_up = any(plane.line_size < 0 for plane in image.planes)
-    if image.format.name in _PACKED_RGB and not bottom_up:
-        channels, order = _PACKED_RGB[image.format.name]
-        x, y, side = square(box, margin)
-        packed = _scale(_plane(image, 0, channels), x, y, side, side, size)
-        ordered = packed if order is None else cv2.cvtColor(packed, order)
-        return _round(np.asarray(ordered, np.float32), out)
     if subsampling is None or bottom_up:
         rgb = image.reformat(
             format="rgb24",
@@ -81,7 +64,6 @@ def crop_face(
             threads=1,
         )
         return crop_array(_plane(rgb, 0, channels=3), box, size=size, margin=margin, out=out)
-    x, y, side = square(box, margin)
     planes = []
     for index in range(3):
         # Chroma samples are taken to lie between the luma samples, as swscale and JPEG do. Where a stream
@@ -111,15 +93,7 @@ def crop_luma(image: av.VideoFrame, box: Box, *, size: int, margin: float) -> ND
         ValueError: The box is empty or not finite.
     """
     x, y, side = square(box, margin)
-    packed = _PACKED_LUMA.get(image.format.name)
-    if image.planes[0].line_size < 0 or not (packed or image.format.name in (*PLANAR, "nv12", "nv21")):
-        image, packed = image.reformat(format="gray8", threads=1), None
-    if packed:
-        channels, conversion = packed
-        region = _cut(_plane(image, 0, channels), x - 1, y - 1, side + 2, side + 2)
-        plane, x, y = np.asarray(cv2.cvtColor(region, conversion), np.uint8), 1, 1
-    else:
-        plane = _plane(image, 0)
+    plane, x, y = _luma(image, x, y, side)
     if side <= size:
         return np.asarray(np.rint(_scale(plane, x, y, side, side, size)), np.uint8)
     region = _halved(_cut(plane, x, y, side, side), size)
@@ -171,6 +145,35 @@ def _plane(image: av.VideoFrame, index: int, channels: int = 1) -> NDArray[np.ui
     lines = np.frombuffer(memoryview(plane), np.uint8, plane.line_size * plane.height)
     samples = lines.reshape(plane.height, plane.line_size)[:, : plane.width * channels]
     return samples if channels == 1 else samples.reshape(plane.height, plane.width, channels)
+
+
+def _is_bottom_up(image: av.VideoFrame) -> bool:
+    """Return whether the lines of a frame are stored from the last to the first; see `_plane`."""
+    return any(plane.line_size < 0 for plane in image.planes)
+
+
+def _packed_rgb(image: av.VideoFrame, x: int, y: int, side: int) -> NDArray[np.uint8]:
+    """Return a square of a packed RGB frame and one pixel around it, RGB uint8 (side + 2, side + 2, 3)."""
+    channels, conversion = PACKED_RGB[image.format.name]
+    region = _cut(_plane(image, 0, channels), x - 1, y - 1, side + 2, side + 2)
+    return region if conversion is None else np.asarray(cv2.cvtColor(region, conversion), np.uint8)
+
+
+def _luma(image: av.VideoFrame, x: int, y: int, side: int) -> tuple[NDArray[np.uint8], int, int]:
+    """Return luma (H, W) that contains a square of the frame, and x and y of the square in it."""
+    name = image.format.name
+    if not _is_bottom_up(image):
+        if name in PACKED_RGB:
+            return (
+                np.asarray(cv2.cvtColor(_packed_rgb(image, x, y, side), cv2.COLOR_RGB2GRAY), np.uint8),
+                1,
+                1,
+            )
+        if name in LUMA_BYTE:
+            return _plane(image, 0, channels=2)[..., LUMA_BYTE[name]], x, y
+        if name in PLANAR or name in REPACKED:
+            return _plane(image, 0), x, y
+    return _plane(image.reformat(format="gray8", threads=1), 0), x, y
 
 
 def _scale(

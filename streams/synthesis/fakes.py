@@ -136,8 +136,7 @@ def sample_fake_parameters(
     """
     if strength <= 0 or margin <= 0:
         raise ValueError(f"strength and margin must be positive, not {strength} and {margin}")
-    parameters = _sample(rng, strength, region, outside)
-    return parameters if margin == _MARGIN else _scaled(parameters, _MARGIN / margin)
+    return _scaled(_sample(rng, strength, region, outside), _MARGIN / margin)
 
 
 def _sample(
@@ -184,7 +183,7 @@ def _scaled(parameters: FakeParameters, scale: float) -> FakeParameters:
     (x, y), (across, down), (right, below) = parameters.centre, parameters.radii, parameters.shift
     return replace(
         parameters,
-        centre=(0.5 + scale * (x - 0.5), 0.5 + scale * (y - 0.5)),
+        centre=(x + (scale - 1) * (x - 0.5), y + (scale - 1) * (y - 0.5)),
         radii=(scale * across, scale * down),
         shift=(scale * right, scale * below),
         warp=np.float32(scale) * parameters.warp,
