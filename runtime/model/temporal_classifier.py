@@ -6,8 +6,8 @@
 The network's features are of single crops; temporal residuals (`streams.features.temporal_residuals`) measure
 what changes in time. The measures of a window are three quantiles over time of each ratio, and the coupling
 of the changes of face and surroundings (`streams.features.change_coupling`). Its features are these measures,
-and their products with how much the surroundings change: a coarse codec makes all of an image jump, and says
-with the same measures something else than a sharp, steady one.
+and the product of each with how much the surroundings change: the same measures mean something else in
+coarsely coded video, where the whole image jumps, than in steady video.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ STOPPING = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.03)
 MIN_CONSISTENT = 0.3
 """Share of the points that must return to within one pixel of their start.
 
-Measured at 8 Hz on 44 videos of webcams and phones: of 1,351 steps of a real face 10 are below it, of 1,365
-cuts to another video 33 above it. With 49 points instead of 25 it is 8 and 33.
+Measured at 8 Hz on 44 videos of webcams and phones: 10 of 1,351 steps of a real face are below it, and 33 of
+1,365 cuts to another video above it; with 49 points instead of 25 they are 8 and 33.
 """
 
 _STEPS = np.linspace(GRID_INSET, 1 - GRID_INSET, GRID_POINTS)
