@@ -9,6 +9,8 @@ for result in ordered_results(work, paths, workers=4, crashed=None, begin=begin,
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -21,6 +23,17 @@ from runtime.child_process import begin_child
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_between_tasks = threading.Lock()
+"""Held by the main thread of a worker, except while it begins and while it works on a task."""
+
+
+class _Pool(ProcessPoolExecutor):
+    """Executor whose workers can be ended while they work on a task, and at no other time."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Submit a task; see `ProcessPoolExecutor.submit`."""
+        return super().submit(_work_on, fn, *args, **kwargs)
 
 
 @contextmanager
@@ -37,16 +50,14 @@ def worker_pool(
     # Spawned, not forked: threads of FFmpeg and onnxruntime do not survive a fork.
     context = multiprocessing.get_context("spawn")
     lifeline, parent_end = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_begin, initargs=(lifeline, begin, args)
-    )
-    try:
-        yield pool
-    finally:
-        # Closing the lifeline ends workers that are still busy with a video.
-        parent_end.close()
-        pool.shutdown(cancel_futures=True)
-        lifeline.close()
+    stop, stop_sender = context.Pipe(duplex=False)
+    pool = _Pool(workers, mp_context=context, initializer=_begin, initargs=(lifeline, stop, begin, args))
+    with lifeline, parent_end, stop:
+        try:
+            yield pool
+        finally:
+            stop_sender.close()
+            pool.shutdown(cancel_futures=True)
 
 
 def ordered_results(
@@ -95,8 +106,28 @@ def ordered_results(
 
 
 def _begin(
-    lifeline: connection.Connection, begin: Callable[..., object] | None, args: tuple[Any, ...]
+    lifeline: connection.Connection,
+    stop: connection.Connection,
+    begin: Callable[..., object] | None,
+    args: tuple[Any, ...],
 ) -> None:
     begin_child(lifeline)
+    threading.Thread(target=_end_in_task, args=(stop,), daemon=True).start()
     if begin is not None:
         begin(*args)
+    _between_tasks.acquire()
+
+
+def _work_on(work: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
+    _between_tasks.release()
+    try:
+        return work(*args, **kwargs)
+    finally:
+        _between_tasks.acquire()
+
+
+def _end_in_task(stop: connection.Connection) -> None:
+    """End this worker once the pool is left, but not while it sends a result: the pool waits for the rest."""
+    connection.wait([stop])
+    with _between_tasks:
+        os._exit(1)
