@@ -79,7 +79,8 @@ def find_videos(
         layout: Layout of the data set; `auto` detects it.
         split: `official` uses the split that the data set states (JSONs, test list, `split` column, folders),
             excludes videos that would leak, and takes a tenth of the training groups for validation if there
-            is no validation split. `group` ignores the official split and divides the groups 80/10/10.
+            is no validation split; a manifest is taken at its word. `group` ignores the official split and
+            divides the groups 80/10/10.
         compression: Compression of FaceForensics++: `raw`, `c23` or `c40`.
         seed: Seed of the division of groups.
 
@@ -116,7 +117,7 @@ def find_videos(
         except SplitLeak as leak:
             raise LayoutError(root, "its split leaks", str(leak)) from None
     official = any(video.split is not None for video in videos)
-    videos = _with_splits(videos, notes, seed=seed)
+    videos = _with_splits(videos, notes, add_validation=found != "manifest", seed=seed)
     return VideoSet(layout=found, videos=tuple(videos), notes=tuple(notes), has_official_split=official)
 
 
@@ -139,7 +140,7 @@ def _detect_layout(root: Path) -> Layout:
     )
 
 
-def _with_splits(videos: list[Video], notes: list[str], *, seed: int) -> list[Video]:
+def _with_splits(videos: list[Video], notes: list[str], *, add_validation: bool, seed: int) -> list[Video]:
     groups = [video.group for video in videos]
     # A video without a split gets the split of its group.
     known = {video.group: video.split for video in videos if video.split not in (None, "unused")}
@@ -150,7 +151,7 @@ def _with_splits(videos: list[Video], notes: list[str], *, seed: int) -> list[Vi
     splits = exclude_leaks(groups, stated)
     if excluded := sum(a != b for a, b in zip(splits, stated, strict=True)):
         notes.append(f"{excluded} videos are excluded: they share a group with the test or validation split")
-    if "train" in known.values() and "val" not in splits:
+    if add_validation and "train" in known.values() and "val" not in splits:
         training = [i for i, split in enumerate(splits) if split == "train"]
         shares: dict[Split, float] = {"train": 0.9, "val": 0.1}
         divided = split_groups(

@@ -103,6 +103,16 @@ def test_manifest_states_label_group_and_split(tmp_path: Path) -> None:
     assert all("." not in name and " " not in name for name in videos)
 
 
+def test_the_splits_of_a_manifest_are_kept(tmp_path: Path) -> None:
+    """If a manifest states train for all videos, none is taken away for validation."""
+    rows = [{"path": f"{i}.mp4", "label": "real", "group": str(i), "split": "train"} for i in range(20)]
+    for row in rows:
+        touch(tmp_path, row["path"])
+    found = find_videos(write_manifest(tmp_path / "list.csv", rows))
+    assert {video.split for video in found.videos} == {"train"}
+    assert not found.notes
+
+
 def test_manifest_links_target_and_source(tmp_path: Path) -> None:
     """Without groups, a face swap links the videos of both people."""
     manifest = write_manifest(
