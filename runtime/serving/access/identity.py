@@ -9,7 +9,7 @@ Every HTTP route and every WebSocket command that returns data about streams or 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, get_args
 
 Right: TypeAlias = Literal["read", "control", "send"]
@@ -40,17 +40,22 @@ class RightMissing(PermissionError):
 class Identity:
     """Sender of a request, and what it may do.
 
+    Two are equal if they have the same token and the same rights. The name may be the number of a line, which
+    changes with the lines above it.
+
     Args:
         name: Name of the token, for logs; never the token itself.
         rights: The rights.
         streams: Names of the streams to which `read` is limited; None for all.
         expires: Unix seconds at which the rights end; infinity for never.
+        digest: SHA-256 of the token; empty without one.
     """
 
-    name: str
+    name: str = field(compare=False)
     rights: frozenset[Right]
     streams: frozenset[str] | None = None
     expires: float = math.inf
+    digest: bytes = field(default=b"", repr=False)
 
     def may(self, right: Right, *, stream: str | None = None) -> bool:
         """Return whether the sender has a right.

@@ -19,7 +19,6 @@ import secrets
 import shlex
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
@@ -42,31 +41,18 @@ _HEADER = """\
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
-    """Token and the identity of its holder.
-
-    Args:
-        digest: SHA-256 of the token.
-        identity: Name, rights and expiry.
-    """
-
-    digest: bytes
-    identity: Identity
-
-
 class TokenSet:
     """Accepted tokens.
 
     Args:
-        tokens: The tokens; of two with the same digest, the first counts.
+        identities: Identity that each token gives; of two with the same digest, the first counts.
     """
 
-    def __init__(self, tokens: Sequence[Token]) -> None:
-        self._tokens = tuple(tokens)
+    def __init__(self, identities: Sequence[Identity]) -> None:
+        self._identities = tuple(identities)
 
     def __len__(self) -> int:
-        return len(self._tokens)
+        return len(self._identities)
 
     def find(self, presented: str) -> Identity | None:
         """Return the identity of a token, expired or not; None if there is no such token.
@@ -76,7 +62,7 @@ class TokenSet:
         Args:
             presented: Text presented as a token; white space around it is ignored.
         """
-        return self._find(_digest(presented.strip()), [token.digest for token in self._tokens])
+        return self._find(_digest(presented.strip()), [identity.digest for identity in self._identities])
 
     def cookie(self, presented: str, now: float) -> tuple[str, int]:
         """Return a cookie value that stands for a valid token, and the seconds for which it is valid.
@@ -103,19 +89,19 @@ class TokenSet:
         if match is None or int(match[1]) <= now:
             return None
         expires = int(match[1])
-        expected = [bytes.fromhex(_signature(token.digest, expires)) for token in self._tokens]
+        expected = [bytes.fromhex(_signature(identity.digest, expires)) for identity in self._identities]
         return self._find(bytes.fromhex(match[2]), expected)
 
     def contains(self, identity: Identity) -> bool:
-        """Return whether a token still gives exactly this identity."""
-        return any(token.identity == identity for token in self._tokens)
+        """Return whether the token of an identity is accepted and still gives the same rights."""
+        return identity in self._identities
 
     def _find(self, digest: bytes, expected: Sequence[bytes]) -> Identity | None:
         found: Identity | None = None
         # No early exit: every digest is compared.
-        for token, candidate in zip(self._tokens, expected, strict=True):
+        for identity, candidate in zip(self._identities, expected, strict=True):
             if hmac.compare_digest(digest, candidate) and found is None:
-                found = token.identity
+                found = identity
         return found
 
 
@@ -143,8 +129,8 @@ def read_token_file(path: Path) -> TokenSet:
     return TokenSet(parse_tokens(text, path))
 
 
-def parse_tokens(text: str, path: Path) -> list[Token]:
-    """Parse the text of a token file.
+def parse_tokens(text: str, path: Path) -> list[Identity]:
+    """Parse the text of a token file, and return the identity that each token gives.
 
     Args:
         text: The text.
@@ -153,23 +139,23 @@ def parse_tokens(text: str, path: Path) -> list[Token]:
     Raises:
         TokenFileInvalid: There is no token, or a line is malformed.
     """
-    tokens: list[Token] = []
+    identities: list[Identity] = []
     lines: dict[bytes, int] = {}
     for number, line in enumerate(text.lstrip("\ufeff").splitlines(), start=1):
         try:
             words = shlex.split(line, comments=True)
             if not words:
                 continue
-            token = _parse_line(words, number)
+            identity = _parse_line(words, number)
         except ValueError as error:
             raise TokenFileInvalid(path, number, str(error)) from error
-        if token.digest in lines:
-            raise TokenFileInvalid(path, number, f"the same token is in line {lines[token.digest]}")
-        lines[token.digest] = number
-        tokens.append(token)
-    if not tokens:
+        if identity.digest in lines:
+            raise TokenFileInvalid(path, number, f"the same token is in line {lines[identity.digest]}")
+        lines[identity.digest] = number
+        identities.append(identity)
+    if not identities:
         raise TokenFileInvalid(path, None, "it contains no token")
-    return tokens
+    return identities
 
 
 def create_token_file(path: Path) -> str:
@@ -191,7 +177,7 @@ def create_token_file(path: Path) -> str:
     return token
 
 
-def _parse_line(words: Sequence[str], number: int) -> Token:
+def _parse_line(words: Sequence[str], number: int) -> Identity:
     token, *rest = words
     if not _TOKEN.fullmatch(token):
         raise ValueError("a token consists of letters, digits and . _ ~ + / = -")
@@ -217,8 +203,13 @@ def _parse_line(words: Sequence[str], number: int) -> Token:
                 "after the token come read, read:STREAM, control, send, name=NAME or expires=TIME"
             )
     limited = frozenset(streams) if streams and not everything else None
-    identity = Identity(name=name, rights=frozenset(rights or {"read"}), streams=limited, expires=expires)
-    return Token(_digest(token), identity)
+    return Identity(
+        name=name,
+        rights=frozenset(rights or {"read"}),
+        streams=limited,
+        expires=expires,
+        digest=_digest(token),
+    )
 
 
 def _parse_time(text: str) -> float:

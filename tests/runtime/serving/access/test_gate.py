@@ -160,6 +160,25 @@ def test_an_open_connection_ends_with_its_token() -> None:
     assert not gate.still_valid(limited)
 
 
+def test_an_open_connection_ends_when_its_token_is_replaced() -> None:
+    """The line keeps name and rights, but the old token is no longer accepted."""
+    gate = make_gate()
+    identity = admit(gate, bearer(ADMIN)).identity
+    gate.tokens = TokenSet(parse_tokens(TEXT.replace(ADMIN, "new-admin-token-0123456789"), Path("tokens")))
+    assert not gate.still_valid(identity)
+    assert identity.digest.hex() not in repr(identity)
+    assert repr(identity.digest) not in repr(identity)
+
+
+def test_an_open_connection_continues_when_its_line_moves() -> None:
+    """The default name of a token, the number of its line, may change; its rights stay."""
+    gate = make_gate()
+    identity = admit(gate, bearer(GUARD)).identity
+    gate.tokens = TokenSet(parse_tokens(f"# a comment\n{TEXT}", Path("tokens")))
+    assert admit(gate, bearer(GUARD)).identity.name != identity.name
+    assert gate.still_valid(identity)
+
+
 def test_an_address_has_to_wait_after_wrong_tokens() -> None:
     """Each wait is twice as long; other addresses and open sessions are not affected."""
     clock = Clock()
