@@ -81,12 +81,14 @@ class ClientSession:
         services: What it shares with the other sessions.
 
     Attributes:
-        identity: Sender and its rights; handlers call `identity.require`.
+        identity: Sender of commands and its rights; handlers call `identity.require`. A later token replaces
+            it, but messages and frames remain those that the first one may read.
     """
 
     def __init__(self, connection: ClientConnection, services: SessionServices) -> None:
         assert connection.identity is not None
         self.identity: Identity = connection.identity
+        self._reader: Identity = connection.identity
         self._connection = connection
         self._broadcaster = services.broadcaster
         self._gate = services.gate
@@ -98,15 +100,15 @@ class ClientSession:
     async def run(self) -> None:
         """Serve the client until it leaves or its token ends."""
         try:
-            if not self.identity.rights and not await self._authenticate():
+            if not self._reader.rights and not await self._authenticate():
                 return
         except ConnectionClosed as closed:
             logger.debug("a client has left: %s", closed)
             return
-        if not self.identity.may("read"):
+        if not self._reader.may("read"):
             await self._close(TOKEN_REFUSED, str(RightMissing("read")))
             return
-        streams = self.identity.streams
+        streams = self._reader.streams
         source = self._broadcaster if streams is None else self._broadcaster.view(streams)
         with (
             source.subscribe() as subscription,
@@ -124,9 +126,12 @@ class ClientSession:
 
     @property
     def token_ended(self) -> bool:
-        """Whether the client had a token that no longer gives it the same rights."""
+        """Whether a token in use, for reading or for commands, no longer gives the same rights."""
         # A client that has presented no token yet has a time limit of its own.
-        return bool(self.identity.rights) and not self._gate.still_valid(self.identity)
+        return any(
+            identity.rights and not self._gate.still_valid(identity)
+            for identity in (self._reader, self.identity)
+        )
 
     async def end(self) -> None:
         """Disconnect the client, because its token has ended."""
@@ -149,7 +154,7 @@ class ClientSession:
             self._refusals.note(outcome.cause, outcome.reason)
             await self._close(TOKEN_REFUSED, outcome.reason)
             return False
-        self.identity = outcome
+        self.identity = self._reader = outcome
         return True
 
     async def _receive(self) -> bytes:
@@ -181,7 +186,7 @@ class ClientSession:
         assert self._previews is not None
 
         def put(preview: EncodedPreview) -> None:
-            if self.identity.may("read", stream=preview.stream):
+            if self._reader.may("read", stream=preview.stream):
                 subscription.put_preview(preview)
 
         with self._previews.connect(put) as requests:

@@ -357,6 +357,29 @@ def test_a_removed_token_ends_its_connections() -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize("removed", [ADMIN, SENDER])
+def test_a_second_token_does_not_keep_the_first_one_alive(removed: str) -> None:
+    """The first one decides what the client reads, so the connection ends with it, as with the second."""
+
+    async def scenario() -> None:
+        async with (
+            serve(make_broadcaster(), port=0, security=Security(tokens=TOKENS)) as server,
+            client(server, ADMIN) as connection,
+        ):
+            assert server.gate is not None
+            assert [(await receive(connection))["type"] for _ in range(2)] == ["hello", "snapshot"]
+            await connection.send(json.dumps({"type": "auth", "token": SENDER, "id": "1"}))
+            assert (await receive(connection))["error"] is None
+            left = {ADMIN: "read control send", SENDER: "send"}
+            del left[removed]
+            text = "\n".join(f"{token} {rights}" for token, rights in left.items())
+            server.gate.tokens = TokenSet(parse_tokens(text, Path("tokens")))
+            await connection.wait_closed()
+            assert connection.close_code == 4403
+
+    run(scenario)
+
+
 def test_a_route_reads_a_body_of_any_size_up_to_its_limit(server: Server) -> None:
     """A larger one is refused before it is received, and one without a length too."""
     status, _, body = request(server, "POST", "/count", b"x" * MAX_BODY, **bearer(ADMIN))
