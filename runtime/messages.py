@@ -5,6 +5,7 @@
 
 `verdict`, `stream` and `heartbeat` are broadcast to every client and numbered by one `seq`. `hello` and
 `snapshot` are sent to one client when it connects, with the `seq` of the last broadcast message before them.
+So is `result`, which answers a client; it may overtake broadcast messages that wait for the client.
 `preview` is the header of a frame for clients that request frames; see `runtime.client_messages`.
 
 These structs are the definition of the messages. `runtime/serving/web/asyncapi.yaml` describes them for other

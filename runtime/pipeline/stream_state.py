@@ -312,7 +312,8 @@ class StreamStateMachine:
             stream: The new name.
         """
         state, reason = self.state, self.reason
-        messages = self.removed(f"renamed to {stream}")
+        # Without the new name: a client that may read only the old one learns nothing of other streams.
+        messages = self.removed("renamed")
         self.stream, self.state, self.reason = stream, state, reason
         return [*messages, self._message()]
 

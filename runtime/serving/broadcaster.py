@@ -182,14 +182,16 @@ class Broadcaster:
                     view.publish(visible)
             return encoded.seq
 
-    def view(self, streams: frozenset[str]) -> Broadcaster:
+    def view(self, streams: frozenset[str] | None) -> Broadcaster:
         """Return a broadcaster of the messages about certain streams, with numbers of their own.
 
         Views are kept, so that the numbers continue when a client connects again.
 
         Args:
-            streams: Names of the streams.
+            streams: Names of the streams; None for all, which is this broadcaster.
         """
+        if streams is None:
+            return self
         with self._lock:
             if streams not in self._views:
                 view = Broadcaster(self.hello, capacity=self.capacity, wall=self._wall, clock=self._clock)

@@ -158,7 +158,8 @@ class Pages:
     def _health(self, identity: Identity) -> HttpResponse:
         silent_s = self.broadcaster.silent_s
         healthy = silent_s <= SILENCE_S
-        snapshot = self.broadcaster.snapshot()
+        visible = self.broadcaster.view(identity.streams)
+        snapshot = visible.snapshot()
         # An offline camera does not make the program unhealthy, as a restart would not help.
         body = {
             "status": "ok" if healthy else "silent",
@@ -167,12 +168,8 @@ class Pages:
             "uptime_s": round(self.broadcaster.uptime_s, 3),
             "silent_s": round(silent_s, 3),
             "seq": snapshot.seq,
-            "clients": self.broadcaster.clients,
-            "streams": {
-                stream.stream: stream.state
-                for stream in snapshot.streams
-                if identity.may("read", stream=stream.stream)
-            },
+            "clients": visible.clients,
+            "streams": {stream.stream: stream.state for stream in snapshot.streams},
             # Name of the sender's token, if the server requires one: the dashboard offers to log out.
             "token": None if identity is LOCAL else identity.name,
             "routes": sorted({route.path for route in self._routes if _is_offered(route, identity)}),

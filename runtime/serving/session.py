@@ -108,10 +108,9 @@ class ClientSession:
         if not self._reader.may("read"):
             await self._close(TOKEN_REFUSED, str(RightMissing("read")))
             return
-        streams = self._reader.streams
-        source = self._broadcaster if streams is None else self._broadcaster.view(streams)
+        self._broadcaster = self._broadcaster.view(self._reader.streams)
         with (
-            source.subscribe() as subscription,
+            self._broadcaster.subscribe() as subscription,
             nullcontext() if self._previews is None else self._connect_previews(subscription) as requests,
         ):
             async with asyncio.TaskGroup() as tasks:

@@ -326,11 +326,18 @@ def test_a_limited_token_sees_its_stream_only() -> None:
                 assert [health["stream"] for health in second["streams"]] == ["door"]
                 assert [first["seq"], second["seq"]] == [hello["seq"] + 1, hello["seq"] + 2]
                 assert broadcaster.clients == 1
+                await connection.send(json.dumps({"type": "request_previews", "id": "1"}))
+                answer = await receive(connection)
+                assert (answer["type"], answer["seq"]) == ("result", second["seq"])
             broadcaster.publish(verdict(stream="door"))
             async with client(server, GUARD) as again:
                 assert (await receive(again))["seq"] == second["seq"] + 1
-            answer = await asyncio.to_thread(request, server, "GET", "/healthz", **bearer(GUARD))
-            assert json.loads(answer[2])["streams"] == {"door": "live"}
+            async with client(server, ADMIN) as other:
+                await receive(other)
+                response = await asyncio.to_thread(request, server, "GET", "/healthz", **bearer(GUARD))
+            health = json.loads(response[2])
+            assert health["streams"] == {"door": "live"}
+            assert (health["seq"], health["clients"]) == (second["seq"] + 1, 0)
             metrics = await asyncio.to_thread(request, server, "GET", "/show/x?stream=yard", **bearer(GUARD))
             assert metrics[0] == 404
 

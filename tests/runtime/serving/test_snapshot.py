@@ -88,6 +88,6 @@ def test_a_removed_stream_is_forgotten() -> None:
     store = SnapshotStore()
     for stream in ("a", "b"):
         store.apply(StreamMessage(stream=stream, state="live").stamp(1, 0.0))
-    store.apply(StreamMessage(stream="a", state="removed", reason="renamed to c").stamp(2, 0.1))
+    store.apply(StreamMessage(stream="a", state="removed", reason="renamed").stamp(2, 0.1))
     store.apply(StreamMessage(stream="never seen", state="removed").stamp(3, 0.1))
     assert [message.stream for message in store.streams()] == ["b"]
