@@ -18,6 +18,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
@@ -139,6 +140,9 @@ class Monitor:
         self._running = False
         self._finished = threading.Event()
         self._settled = threading.Event()
+        # Guards the decision whether the monitor has finished, which is made on the threads of the streams.
+        self._lock = threading.Lock()
+        self._changing = self._has_ended = False
         self._failure: BaseException | None = None
         self._started = self._timing.clock()
         for source, name in zip(sources, unique_names([source.name for source in sources]), strict=True):
@@ -249,7 +253,7 @@ class Monitor:
             sample_hz=self._sample_hz,
             new_analysis=factory,
             publish=self._publish,
-            on_change=self._update,
+            on_change=lambda: self._update(stream),
             timing=self._timing,
             on_frame=self._on_frame,
             keep=self._keep,
@@ -263,6 +267,8 @@ class Monitor:
     def remove(self, name: str) -> threading.Thread:
         """Stop to watch a stream; the other streams lose nothing.
 
+        The monitor continues, even if no other stream is left or all others have ended: more may be added.
+
         Args:
             name: Its name.
 
@@ -275,7 +281,6 @@ class Monitor:
         stream = self._find(name)
         self._streams = tuple(other for other in self._streams if other is not stream)
         stream.remove()
-        self._update()
         return stream.thread
 
     def rename(self, name: str, new_name: str) -> None:
@@ -293,6 +298,19 @@ class Monitor:
         if new_name != name:
             self._check_free(new_name)
             stream.rename(new_name)
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Make several changes; the monitor does not finish before the last, when no stream may be left."""
+        with self._lock:
+            self._changing = True
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._changing = False
+                self._finish_if_ended()
+            self._on_change()
 
     def _find(self, name: str) -> StreamThread:
         for stream in self._streams:
@@ -320,14 +338,22 @@ class Monitor:
                 health = tuple(stream.health() for stream in self._streams)
                 self._publish(HeartbeatMessage(uptime_s=clock() - self._started, streams=health))
 
-    def _update(self) -> None:
-        for stream in self._streams:
-            if self._failure is None:
-                self._failure = stream.engine_failure
-        # After the last stream was removed, others may be added.
-        ended = bool(self._streams) and all(stream.finished for stream in self._streams)
-        if self._failure is not None or ended:
-            self._finished.set()
-        if self._finished.is_set() or any(stream.settled for stream in self._streams):
-            self._settled.set()
+    def _update(self, stream: StreamThread) -> None:
+        """Handle a stream that was opened or lost, or has ended."""
+        with self._lock:
+            if stream in self._streams:
+                self._failure = self._failure or stream.engine_failure
+                self._has_ended |= stream.finished
+                self._finish_if_ended()
+                if stream.settled or self._finished.is_set():
+                    self._settled.set()
         self._on_change()
+
+    def _finish_if_ended(self) -> None:
+        """Finish if the engine has failed, or no stream is left after one has ended by itself."""
+        if self._has_ended and not self._changing:
+            self._has_ended = False
+            if self._streams and all(stream.finished for stream in self._streams):
+                self._finished.set()
+        if self._failure is not None:
+            self._finished.set()

@@ -82,7 +82,8 @@ class SourceControl:
             before, self._options = self._options, options
             if server.gate is not None and (server.gate.tokens is None) == (options.security.tokens is None):
                 server.gate.tokens = options.security.tokens
-            await self._apply(before, options)
+            with self._monitor.changing():
+                await self._apply(before, options)
             for key in _needing_restart(before.config, options.config):
                 logger.warning("%s has changed; restart unmask to use it", key)
 

@@ -113,6 +113,34 @@ def test_sources_change_by_sighup_and_by_commands(tmp_path: Path) -> None:
     assert not any("Traceback" in line for line in program.lines)
 
 
+def test_a_changed_source_does_not_end_the_program(tmp_path: Path) -> None:
+    """The only other source has failed, so for a moment nothing is watched."""
+    path, broken = tmp_path / "unmask.toml", tmp_path / "notes.mp4"
+    broken.write_text("no video at all\n" * 50)
+    text = f'[[sources]]\naddress = "{broken}"\n' + DEMO.format("cam")
+    path.write_text(text)
+    program = Program("--config", path)
+
+    async def scenario() -> None:
+        async with connect(program.wait_for(r"WebSocket: (\S+)")[1], proxy=None) as connection:
+            states: dict[str, str] = {}
+            while states != {"notes.mp4": "offline", "cam": "live"}:
+                message = json.loads(await connection.recv())
+                for stream in message.get("streams", [message]):
+                    if stream.get("type", "stream") == "stream":
+                        states[stream["stream"]] = stream["state"]
+            path.write_text(text + "rate = 2\n")
+            program.hang_up()
+            await wait_for_state(connection, "cam", "removed")
+            await wait_for_state(connection, "cam", "live")
+
+    try:
+        run_async(scenario)
+        program.wait_for("again: 0 sources added, 0 removed, 0 renamed, 1 changed")
+    finally:
+        program.stop()
+
+
 async def _change_sources(program: Program, path: Path, head: str, url: str, token: str) -> None:
     headers = {"Authorization": f"Bearer {token}"}
     async with connect(url, proxy=None, additional_headers=headers) as connection:

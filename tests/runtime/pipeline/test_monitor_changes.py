@@ -19,6 +19,7 @@ from runtime.pipeline.stream_analysis import StreamAnalysis
 from runtime.pipeline.stream_thread import MonitorTiming
 from streams.input.source import Source, parse_source
 from tests.support.centred_face import CentredFaceFinder
+from tests.support.waiting import wait_for
 
 TIMEOUT_S = 30.0
 TIMING = MonitorTiming(heartbeat_s=0.05, tick_s=0.02)
@@ -135,6 +136,49 @@ def test_a_monitor_without_streams_waits_for_some(bundle: Bundle, engine: Engine
         assert not monitor.finished
         assert monitor.names == []
     assert monitor.finished is False
+
+
+def test_a_removed_stream_does_not_end_the_monitor(bundle: Bundle, engine: Engine, broken: Source) -> None:
+    """The only other source has failed; another one may be added."""
+    log = Log()
+    with make_monitor(bundle, engine, log, demo("cam"), broken) as monitor:
+        log.wait_for_verdicts("cam")
+        wait_for(lambda: monitor.finished_streams == {"notes.mp4": True}, TIMEOUT_S)
+        thread = monitor.remove("cam")
+        thread.join(TIMEOUT_S)
+        assert not monitor.finished
+        monitor.add(demo("cam"))
+        log.wait_for_verdicts("cam")
+        assert not monitor.finished
+        assert not monitor.all_failed
+
+
+@pytest.mark.parametrize("added", [True, False])
+def test_a_source_that_fails_during_changes_ends_the_monitor_only_if_none_is_added(
+    bundle: Bundle, engine: Engine, broken: Source, added: bool
+) -> None:
+    """For a moment the failed one is the only one."""
+    log = Log()
+    with make_monitor(bundle, engine, log, demo("cam")) as monitor:
+        log.wait_for_verdicts("cam")
+        with monitor.changing():
+            monitor.remove("cam").join(TIMEOUT_S)
+            monitor.add(broken)
+            wait_for(lambda: monitor.finished_streams == {"notes.mp4": True}, TIMEOUT_S)
+            assert not monitor.finished
+            if added:
+                monitor.add(demo("cam"))
+        if added:
+            log.wait_for_verdicts("cam")
+        assert monitor.finished is not added
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Source:
+    """File that is no video."""
+    path = tmp_path / "notes.mp4"
+    path.write_text("no video at all\n" * 50)
+    return parse_source(str(path))
 
 
 def last_heartbeat(log: Log) -> HeartbeatMessage:
