@@ -74,7 +74,8 @@ def run(arguments: list[str]) -> int:
         arguments: Command line without the name of the program.
 
     Returns:
-        The exit code: 0 on success, 2 after a mistake of the user, which is one line on standard error.
+        The exit code: 0 on success, 2 after a mistake of the user, 1 after a failure that a restart may end;
+        either is one line on standard error.
     """
     try:
         code = app(arguments, prog_name="unmask", standalone_mode=False)
@@ -89,7 +90,7 @@ def run(arguments: list[str]) -> int:
             complain(line)
         return 2
     except _known_errors() as error:
-        return complain(str(error))
+        return complain(str(error), getattr(error, "exit_code", 2))
     except ModuleNotFoundError as error:
         # Other commands need only the base installation, so there it is a bug.
         if arguments[0] not in EXTRAS:

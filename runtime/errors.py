@@ -51,6 +51,10 @@ MAX_PROBLEM = 1000  # characters of a problem of a configuration or a bundle
 class UnmaskError(Exception):
     """Base of all errors that the user can act on; `str()` is one line with advice."""
 
+    exit_code = 2
+    """Exit code of a program that ends with it: 2 after a mistake, which a restart would repeat; 1 if
+    something failed that may work after a restart."""
+
 
 class PathError(UnmaskError):
     """Base of the errors about a file or directory.
@@ -164,6 +168,7 @@ class EngineFailed(EngineError, RuntimeError):
         reason: Cause; its line breaks become spaces, as messages of libraries have several lines.
     """
 
+    exit_code = 1
     advice = "restart, or choose another with --engine"
 
     def __init__(self, engine: str, reason: str) -> None:
@@ -488,6 +493,8 @@ class ClusterLost(FleetError, ConnectionError):
         address: Address of the cluster.
     """
 
+    exit_code = 1
+
     def __init__(self, address: str) -> None:
         super().__init__(address)
         self.address = address
@@ -502,6 +509,8 @@ class NoWorkers(FleetError, RuntimeError):
     Args:
         reasons: Why each could not, in one line.
     """
+
+    exit_code = 1
 
     def __init__(self, reasons: Sequence[str]) -> None:
         super().__init__(tuple(reasons))

@@ -10,13 +10,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import av
 import pytest
 
 import unmask
+from runtime.errors import DeviceLost
 from runtime.model.bundle import DEFAULT_BUNDLE
+from runtime.pipeline.batcher import Batcher
 
 ROOT = Path(__file__).parent.parent
 TIMEOUT_S = 60.0
@@ -166,6 +168,30 @@ def test_a_file_is_watched_to_its_end(run: Callable[..., Outcome], face_video: P
     assert "dashboard: http://127.0.0.1:" in links
     assert "overlay for OBS: http://127.0.0.1:" in links
     assert "WebSocket: ws://127.0.0.1:" in links
+
+
+def test_an_engine_that_fails_is_no_mistake(
+    run: Callable[..., Outcome], face_video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exit code is one after which a service manager starts the program again."""
+
+    def fail(crops: object) -> NoReturn:
+        raise DeviceLost("tensorrt", "it has fallen off the bus")
+
+    monkeypatch.setattr("runtime.commands.monitor.command.Batcher", lambda features: Batcher(fail))
+    outcome = run("monitor", face_video, "--port", 0)
+    assert outcome.code == 1
+    assert outcome.err[-1].startswith("unmask: the tensorrt engine failed: it has fallen off the bus")
+    assert not any("Traceback" in line for line in outcome.err)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_no_mistake(run: Callable[..., Outcome], clip: Path) -> None:
+    """Unlike a path that cannot be opened."""
+    outcome = run("monitor", clip, "--port", 0, "--jsonl", "/dev/full")
+    assert outcome.code == 1
+    assert outcome.err[-1].startswith("unmask: cannot write to /dev/full: no space left on device")
+    mistake(run("monitor", clip, "--port", 0, "--jsonl", "/no/such/folder/x"), "/no/such/folder/x")
 
 
 def test_a_lower_rate_gives_fewer_verdicts(

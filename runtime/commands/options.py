@@ -41,8 +41,8 @@ def whole_numbers(option: str, text: str) -> list[int]:
     return numbers
 
 
-def complain(text: str) -> int:
-    """Print an error as one line on standard error and return the exit code of a user's mistake."""
+def complain(text: str, code: int = 2) -> int:
+    """Print an error as one line on standard error and return the exit code; 2 is that of a mistake."""
     line = f"unmask: {printable(text, 2000)}"
     write_line(with_priority(line, logging.ERROR) if goes_to_journal() else line)
-    return 2
+    return code

@@ -33,7 +33,7 @@ def run_monitor(setup: MonitorSetup) -> int:
         setup: Where the options come from; SIGHUP reads them again.
 
     Returns:
-        Exit code: 2 if no source can be read, else 0.
+        Exit code: 2 if no source can be read, 1 if the recording could not be written, else 0.
 
     Raises:
         UnmaskError: The configuration, the model, the engine, the address or an output cannot be used.

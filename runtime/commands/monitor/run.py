@@ -247,7 +247,7 @@ class MonitorRun:
             raise monitor.failure
         recording = outputs.recording
         if recording is not None and recording.failure is not None and not self._interrupted:
-            raise recording.failure
+            return complain(str(recording.failure), 1)
         return 2 if monitor.finished and monitor.all_failed else 0
 
     async def _receiving_routes(self, stack: AsyncExitStack, monitor: Watching) -> list[Route]:

@@ -301,7 +301,7 @@ address = "demo"
             _, err = fleet.communicate(timeout=PATIENCE_S)
         finally:
             fleet.kill()
-    assert fleet.returncode == 2, err
+    assert fleet.returncode == 1, err
     assert err.splitlines()[-1] == f"unmask: {ClusterLost(nodes.address)}"
     assert "Traceback" not in err
     wait_for(lambda: not Path(f"/proc/{worker}").exists(), PATIENCE_S)
