@@ -54,12 +54,13 @@ def stream_state(stream: StreamMessage, verdicts: Sequence[VerdictMessage]) -> d
         without a face or a score; `faces`, their number.
     """
     states = {verdict.state for verdict in verdicts}
-    scores = [verdict.p_fake for verdict in verdicts if verdict.p_fake is not None]
+    worst = next((state for state in SUSPICION if state in states), None)
+    scores = [v.p_fake for v in verdicts if v.state == worst and v.p_fake is not None]
     return {
         "stream": stream.stream,
         "state": stream.state,
         "reason": stream.reason,
-        "verdict": next((state for state in SUSPICION if state in states), None),
+        "verdict": worst,
         "p_fake": round(max(scores), 4) if scores else None,
         "faces": len(verdicts),
     }

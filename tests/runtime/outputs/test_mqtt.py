@@ -262,6 +262,9 @@ def test_the_state_is_that_of_the_most_suspicious_face() -> None:
     faces = [verdict(face=1, state="real", p_fake=0.1), verdict(face=2, state="uncertain", p_fake=0.5)]
     assert stream_state(LIVE, faces)["verdict"] == "uncertain"
     assert stream_state(LIVE, [*faces, verdict(face=3)])["verdict"] == "fake"
+    turned = verdict(face=2, state="uncertain", p_fake=0.95, reason="turned")
+    state = stream_state(LIVE, [verdict(face=1, p_fake=0.72), turned, verdict(face=3, p_fake=0.71)])
+    assert (state["verdict"], state["p_fake"], state["faces"]) == ("fake", 0.72, 3)
     assert stream_state(LIVE, [verdict(state="warming")]) | {"reason": 1} == {
         "stream": "cam",
         "state": "live",
