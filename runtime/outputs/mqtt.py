@@ -176,7 +176,8 @@ class Mqtt:
             self._writer.put(encoded)
         if isinstance(message, StreamMessage) and message.state == "removed":
             self._writer.put(_Removed(message.stream))
-        elif due and stream is not None:
+        elif due and stream is not None and self._connected.is_set():
+            # Otherwise the next connection publishes it.
             self._writer.put(_State(stream))
 
     @property
@@ -247,7 +248,8 @@ class Mqtt:
             return False
         last, published_at = self._published.get(stream, ({}, 0.0))
         score_only = {**last, "p_fake": None} == {**state, "p_fake": None}
-        if state == last or (score_only and now - published_at < STATE_INTERVAL_S):
+        # A new score waits for the next verdict rather than take the place of a change.
+        if state == last or (score_only and (now - published_at < STATE_INTERVAL_S or self._writer.waiting)):
             return False
         self._published[stream] = state, now
         return True

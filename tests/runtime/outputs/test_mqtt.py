@@ -203,6 +203,23 @@ def test_no_broker(connect: Callable[..., tuple[Mqtt, Any]], caplog: pytest.LogC
     assert output.lost >= 998
 
 
+def test_scores_do_not_push_out_changes() -> None:
+    """While there is no broker, only changes wait: there is room for 1000."""
+    now = 0.0
+    output = Mqtt(MqttOptions(url="mqtt://127.0.0.1:9"), clock=lambda: now)
+    try:
+        broadcaster = make_broadcaster(sinks=[output])
+        broadcaster.publish(LIVE)
+        for second in range(1100):
+            now = 2.0 * second
+            broadcaster.publish(verdict(p_fake=0.9 + 0.01 * (second % 2)))
+        for face in range(2, 900):
+            broadcaster.publish(verdict(face=face))
+        assert output.lost == 0
+    finally:
+        output.close(timeout_s=0.1)
+
+
 @pytest.mark.parametrize(
     "url",
     [
