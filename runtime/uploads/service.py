@@ -104,8 +104,8 @@ class UploadService:
         job = self._jobs.open(
             job_id, safe_name(name), size, free_bytes=self._folder.free_bytes, now=self._clock()
         )
-        path = self._folder.new(job_id) / job.name
         try:
+            path = self._folder.new(job_id) / job.name
             async with asyncio.timeout(self.limits.receive_s):
                 await _write(path, parts, size)
         except BaseException as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -10,11 +11,12 @@ import sys
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from runtime.uploads import service
+from runtime.uploads.folder import UploadFolder
 from runtime.uploads.jobs import UploadLimits, UploadRefused
 from runtime.uploads.service import UploadService
 from runtime.uploads.worker import NotAVideo, check_container
@@ -184,6 +186,28 @@ def test_a_client_that_leaves_costs_nothing(small_bundle: Path, face_video: Path
             assert done["state"] == "done"
             states = [(uploads.status(job_id) or {})["state"] for job_id in ids]
             assert states == ["cancelled", "done", "cancelled"]
+
+    asyncio.run(run())
+
+
+def test_a_disk_without_room_for_a_folder_costs_no_slot(
+    small_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one without inodes; the upload is refused like one that fills the disk."""
+
+    def fail(folder: UploadFolder, job_id: str) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(UploadFolder, "new", fail)
+
+    async def run() -> None:
+        limits = UploadLimits(max_jobs=1)
+        async with UploadService(model=small_bundle, limits=limits, parent=tmp_path) as uploads:
+            for _ in range(2):
+                with pytest.raises(UploadRefused, match="no space left on device") as refused:
+                    await send(uploads, "a.mp4", b"a video")
+                assert refused.value.full
+            assert uploads.active == 0
 
     asyncio.run(run())
 
