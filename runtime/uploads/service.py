@@ -223,6 +223,8 @@ class UploadService:
             await _end(self._process, 0.0)
 
     def _apply(self, job: Job, message: dict[str, Any]) -> None:
+        if job.state != "scanning":
+            return  # sent before the worker of a cancelled job was killed
         if "result" in message:
             job.result = message["result"]
             self._jobs.end(job, "done", self._clock())

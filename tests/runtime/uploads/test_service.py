@@ -17,7 +17,7 @@ import pytest
 
 from runtime.uploads import service
 from runtime.uploads.folder import UploadFolder
-from runtime.uploads.jobs import UploadLimits, UploadRefused
+from runtime.uploads.jobs import Job, UploadLimits, UploadRefused
 from runtime.uploads.service import UploadService
 from runtime.uploads.worker import NotAVideo, check_container
 from tests.faults.test_large_frames import LARGE, png_packets, write_frames
@@ -186,6 +186,31 @@ def test_a_client_that_leaves_costs_nothing(small_bundle: Path, face_video: Path
             assert done["state"] == "done"
             states = [(uploads.status(job_id) or {})["state"] for job_id in ids]
             assert states == ["cancelled", "done", "cancelled"]
+
+    asyncio.run(run())
+
+
+def test_a_job_that_is_cancelled_as_it_ends_keeps_no_report(
+    small_bundle: Path, face_video: Path, tmp_path: Path
+) -> None:
+    """The result has been sent, but not read yet."""
+
+    class CancelledBefore(UploadService):
+        def _apply(self, job: Job, message: dict[str, Any]) -> None:
+            if "result" in message:
+                assert self.cancel(job.id)
+            super()._apply(job, message)
+
+    async def run() -> None:
+        async with CancelledBefore(model=small_bundle, engine="onnxruntime", parent=tmp_path) as uploads:
+            first = await send(uploads, "a.mp4", face_video.read_bytes())
+            second = await send(uploads, "b.mp4", b"no video" * 1000)
+            # Scanned once the first one is over.
+            assert (await finish(uploads, second))["state"] == "failed"
+            status = uploads.status(first)
+            assert status is not None
+            assert (status["state"], status["result"]) == ("cancelled", None)
+            assert list(tmp_path.rglob(".report.*")) == []
 
     asyncio.run(run())
 
