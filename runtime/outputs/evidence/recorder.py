@@ -10,9 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from msgspec.structs import replace
-
-from runtime.messages import StreamMessage, Thresholds
+from runtime.messages import StreamMessage
 from runtime.outputs.background_writer import BackgroundWriter
 from runtime.outputs.evidence.events import Event, EventCollector, EventLimits
 from runtime.outputs.evidence.frame_ring import FrameRings
@@ -70,8 +68,6 @@ class EvidenceRecorder:
         self.store = store
         self._limits = limits
         self._model = model
-        # Of streams whose thresholds differ from those of the program.
-        self._thresholds: dict[str, Thresholds] = {}
         self._chance = chance
         self._wall = wall
         # Messages and frames come from the threads of the streams.
@@ -99,8 +95,6 @@ class EvidenceRecorder:
         now = encoded.message.time
         with self._lock:
             self._collector.add_message(encoded)
-            if isinstance(encoded.message, StreamMessage) and encoded.message.thresholds is not None:
-                self._thresholds[encoded.message.stream] = encoded.message.thresholds
             finished = self._collector.finished(now)
             make_room = abs(now - self._made_room) > ROOM_INTERVAL_S
             if make_room:
@@ -145,25 +139,18 @@ class EvidenceRecorder:
         stream, pts_s = event.verdict.stream, event.frame.pts_s
         return self._frames.cut(stream, pts_s - self._limits.before_s, pts_s + self._limits.after_s)
 
-    def _model_of(self, event: Event) -> ModelFacts:
-        own = self._thresholds.get(event.verdict.stream)
-        if own is None:
-            return self._model
-        return replace(self._model, threshold_real=own.real, threshold_fake=own.fake)
-
     def _write(self, event: Event | _Forget | None) -> None:
         if event is None:
             self.store.make_room()
             return
         if isinstance(event, _Forget):
             self._frames.forget(event.stream)
-            self._thresholds.pop(event.stream, None)
             return
         try:
             draft = self.store.new_draft()
             try:
                 manifest = write_event(
-                    draft, event, self._model_of(event), self._limits, frames=self._kept_frames(event)
+                    draft, event, self._model, self._limits, frames=self._kept_frames(event)
                 )
                 digest = file_sha256(draft / MANIFEST)
                 self.store.publish(draft, manifest)
