@@ -16,7 +16,7 @@ import ipaddress
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -210,7 +210,7 @@ async def serve(
     gate.cookie_name = f"unmask_{server.port}"
     if not is_loopback(host) and security.tokens is None:
         logger.warning("anyone who reaches this machine on port %d can watch the verdicts", server.port)
-    watching = asyncio.create_task(_watch_security(security, requests.sessions))
+    watching = asyncio.create_task(_watch_security(security, gate, requests.sessions, routes))
     try:
         with _accept_errors(refusals):
             yield server
@@ -282,14 +282,20 @@ def _make_gate(host: str, allow_origin: Collection[str], security: Security) -> 
     return Gate(origins, tokens=security.tokens, proxy=security.proxy)
 
 
-async def _watch_security(security: Security, sessions: set[ClientSession]) -> None:
+async def _watch_security(
+    security: Security, gate: Gate, sessions: set[ClientSession], routes: Sequence[Route]
+) -> None:
     """End the sessions whose token has ended, and use a renewed certificate."""
+    rechecks = [route.recheck for route in routes if route.recheck is not None]
     while True:
         await asyncio.sleep(SECURITY_CHECK_S)
         if security.certificate is not None:
             security.certificate.reload_if_changed()
         # All at the same time: each may take until the end of its closing handshake.
-        await asyncio.gather(*(session.end() for session in sessions if session.token_ended))
+        await asyncio.gather(
+            *(session.end() for session in sessions if session.token_ended),
+            *(recheck(gate.still_valid) for recheck in rechecks),
+        )
 
 
 class _Connections(set[ServerConnection]):

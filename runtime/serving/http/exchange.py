@@ -78,6 +78,8 @@ class Route:
         max_body_bytes: Largest body accepted; larger ones get HTTP 413 before the handler is called. The body
             must state its length.
         offered: Whether the health report lists the route, so that the dashboard links to its page.
+        recheck: Called every second with a function that returns whether an identity is still valid; ends
+            what outlives its request.
     """
 
     path: str
@@ -86,6 +88,7 @@ class Route:
     right: Right | None = "read"
     max_body_bytes: int = 0
     offered: Callable[[], bool] = lambda: True
+    recheck: Callable[[Callable[[Identity], bool]], Awaitable[None]] | None = None
 
     def matches(self, path: str) -> bool:
         """Return whether the route serves a path."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
 
 from runtime.errors import ExtraMissing
+from runtime.serving.access.identity import Identity
 from runtime.serving.http.exchange import HttpRequest, HttpResponse, Route, text_response
 from streams.input.source import Source
 
@@ -71,8 +72,8 @@ class WhipEndpoint:
     def __init__(self, sources: Callable[[], Iterable[Source]], *, stun: Sequence[str] = ()) -> None:
         self._sources = sources
         self._stun = tuple(stun)
-        # Key of the source -> id and sender of its session.
-        self._sessions: dict[str, tuple[str, WhipSender]] = {}
+        # Key of the source -> id and sender of its session, and who began it.
+        self._sessions: dict[str, tuple[str, WhipSender, Identity]] = {}
         # Key of the source -> id of its last session. A sender that closes its connection and then deletes
         # the session has made no mistake.
         self._ended: dict[str, str] = {}
@@ -89,12 +90,17 @@ class WhipEndpoint:
                 max_body_bytes=MAX_OFFER_BYTES,
                 # The page for senders uses this key by default.
                 offered=lambda: self._find("browser") is not None,
+                recheck=self._recheck,
             )
         ]
 
     async def close(self) -> None:
         """End all sessions."""
-        senders = [sender for _, sender in self._sessions.values()]
+        await self._recheck(lambda identity: False)
+
+    async def _recheck(self, still_valid: Callable[[Identity], bool]) -> None:
+        """End the sessions whose token has ended."""
+        senders = [sender for _, sender, identity in self._sessions.values() if not still_valid(identity)]
         if senders:
             await asyncio.wait([asyncio.create_task(s.close()) for s in senders], timeout=CLOSE_TIMEOUT_S)
 
@@ -112,7 +118,7 @@ class WhipEndpoint:
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != SDP:
             return text_response(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"The offer must be {SDP}.")
         offer = await request.body.read(max_bytes=MAX_OFFER_BYTES)
-        return await self._begin(source, source.inlet, offer.decode("utf-8", "replace"))
+        return await self._begin(source, source.inlet, offer.decode("utf-8", "replace"), request.identity)
 
     def _find(self, key: str) -> Source | None:
         found = None
@@ -121,7 +127,7 @@ class WhipEndpoint:
                 found = source
         return found
 
-    async def _begin(self, source: Source, inlet: FrameInlet, offer: str) -> HttpResponse:
+    async def _begin(self, source: Source, inlet: FrameInlet, offer: str, identity: Identity) -> HttpResponse:
         from runtime.serving.whip.sender import OfferInvalid, Sender
 
         key = inlet.key
@@ -140,7 +146,7 @@ class WhipEndpoint:
                 del self._sessions[key]
 
         sender = Sender(inlet, name=source.name, stun=self._stun, on_end=forget)
-        self._sessions[key] = session, sender
+        self._sessions[key] = session, sender, identity
         try:
             answer = await sender.answer(offer)
         except OfferInvalid as error:
@@ -155,7 +161,7 @@ class WhipEndpoint:
         return HttpResponse(HTTPStatus.CREATED, SDP, answer.encode(), headers)
 
     async def _end(self, key: str, session: str) -> HttpResponse:
-        known, sender = self._sessions.get(key, (self._ended.get(key, ""), None))
+        known, sender, _ = self._sessions.get(key, (self._ended.get(key, ""), None, None))
         if not known or not hmac.compare_digest(known.encode(), session.encode()):
             return text_response(HTTPStatus.NOT_FOUND, "There is no such session; it may have ended.")
         if sender is not None:

@@ -15,7 +15,7 @@ from runtime.errors import ExtraMissing
 from runtime.messages import HelloMessage
 from runtime.serving.access.tokens import TokenSet, parse_tokens
 from runtime.serving.broadcaster import Broadcaster
-from runtime.serving.server import Security, serve
+from runtime.serving.server import Security, Server, serve
 from runtime.serving.whip.endpoint import WhipEndpoint, require_webrtc
 from runtime.serving.whip.limits import SenderLimits
 from streams.errors import SourceInvalid, SourceWaiting
@@ -32,13 +32,16 @@ READER, SENDER = "reader-" + "r" * 40, "sender-" + "s" * 40
 
 
 @asynccontextmanager
-async def receiving(text: str, security: Security | None = None) -> AsyncIterator[tuple[str, Reader, Events]]:
+async def receiving(
+    text: str, security: Security | None = None, on_start: Callable[[Server], object] = lambda server: None
+) -> AsyncIterator[tuple[str, Reader, Events]]:
     """Serve one source; yield the base address, its reader and its events."""
     source = parse_source(text)
     endpoint = WhipEndpoint(lambda: [source])
     events = Events()
     broadcaster = Broadcaster(HelloMessage(version="0", session="s"))
     async with serve(broadcaster, port=0, routes=endpoint.routes, security=security) as server:
+        on_start(server)
         reader = open_reader(source, sample_hz=8.0, on_event=events, backoff=SHORT_BACKOFF)
         try:
             with reader:
@@ -199,6 +202,27 @@ def test_the_right_to_send(face_video: Path) -> None:
                 assert found[0] == status, found[2]
             async with sending(address, frames_of_video(face_video), token=SENDER):
                 assert (await in_thread(take, reader)).width == 640
+
+    run(scenario)
+
+
+def test_a_removed_token_ends_its_sender(face_video: Path) -> None:
+    """Although its request has long been answered."""
+    security = Security(tokens=TokenSet(parse_tokens(f"{READER} read\n{SENDER} send", Path("tokens"))))
+
+    async def scenario() -> None:
+        servers: list[Server] = []
+        async with (
+            receiving("browser", security, servers.append) as (base, reader, events),
+            sending(f"{base}whip/browser", frames_of_video(face_video), token=SENDER),
+        ):
+            await in_thread(events.wait_for, Connected)
+            assert (await in_thread(take, reader)).width == 640
+            (server,) = servers
+            assert server.gate is not None
+            server.gate.tokens = TokenSet(parse_tokens(f"{READER} read", Path("tokens")))
+            left = await in_thread(events.wait_for, Disconnected)
+            assert isinstance(left.error, SourceWaiting)
 
     run(scenario)
 
