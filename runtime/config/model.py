@@ -22,7 +22,8 @@ DEFAULT_PORT = 8765
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
-Positive = Annotated[float, Meta(gt=0.0)]
+# TOML and the command line accept `inf`, with which no time or size can be computed.
+Positive = Annotated[float, Meta(gt=0.0, le=1e9)]
 PositiveCount = Annotated[int, Meta(ge=1)]
 StunServer = Annotated[str, Meta(pattern=r"^stuns?:[A-Za-z0-9.-]+(:\d{1,5})?$", examples=["stun:HOST:PORT"])]
 Text = Annotated[str, Meta(min_length=1)]

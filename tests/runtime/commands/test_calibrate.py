@@ -68,6 +68,13 @@ def test_a_stretch_that_must_fail_is_refused(capfd: pytest.CaptureFixture[str]) 
     assert f"than or equal to {camera_calibration.MIN_FACE_S:g}" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("seconds", ["inf", "1e300"])
+def test_a_time_that_never_ends_is_refused(seconds: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """Numbers with which nothing can wait are refused in one line."""
+    assert run(["calibrate", "demo", "--seconds", seconds]) == 2
+    assert "'--seconds'" in capfd.readouterr().err
+
+
 def test_the_engine_of_the_configuration_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is the engine by which `monitor` would score the same source."""
 

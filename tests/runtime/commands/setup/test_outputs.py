@@ -69,6 +69,7 @@ def test_secrets_come_from_files(tmp_path: Path) -> None:
         ({"mqtt": "broker"}, "--mqtt:"),
         ({"mqtt": "mqtt://h", "mqtt_password_file": "long"}, "--mqtt-password-file"),
         ({"jsonl": "x", "jsonl_max_mb": 0.0}, "--jsonl-max-mb"),
+        ({"jsonl": "x", "jsonl_max_mb": float("inf")}, "--jsonl-max-mb"),
         ({"jsonl": "x", "jsonl_max_mb": 1.0, "jsonl_keep": 0}, "--jsonl-keep"),
         ({"jsonl_max_mb": 1.0}, "--jsonl"),
         ({"webhook_secret_file": "short"}, "--webhook"),
