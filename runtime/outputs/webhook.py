@@ -217,6 +217,8 @@ def _host(url: str) -> str | None:
     try:
         parts = urlsplit(url)
         port = "" if parts.port is None else f":{parts.port}"
+        # An impossible host name fails here, not at every request.
+        (parts.hostname or "").encode("idna")
     except ValueError:
         return None
     if parts.scheme not in ("http", "https") or not parts.hostname or not url.isascii():

@@ -387,6 +387,8 @@ async def _listen(
             raise PortBusy(host, port) from error
         reason = (error.strerror or str(error)).lower()
         raise AddressUnusable(host, port, reason) from error
+    except UnicodeError as error:
+        raise AddressUnusable(host, port, "it is not a host name") from error
     for listening in listener.sockets:
         # asyncio uses its `backlog` both for the kernel's queue and for the connections accepted in one go;
         # the kernel's queue should be longer.

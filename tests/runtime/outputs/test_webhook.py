@@ -212,6 +212,8 @@ def test_no_server_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
         "http://h:x/",
         "https://u:p@h/",
         "http://ä/",
+        "https://a..b/x",
+        f"https://{'a' * 64}.org/",
     ],
 )
 def test_an_unusable_address_is_refused(url: str) -> None:

@@ -336,7 +336,8 @@ def test_a_taken_port_is_an_error(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "port"), [("192.0.2.1", 0), ("no-such-host.invalid", 0), ("127.0.0.1", 70000)]
+    ("host", "port"),
+    [("192.0.2.1", 0), ("no-such-host.invalid", 0), ("a..b", 0), ("a..b", 8765), ("127.0.0.1", 70000)],
 )
 def test_an_unusable_address_is_an_error(host: str, port: int) -> None:
     """A foreign address, an unknown host name and an impossible port are refused with advice."""
