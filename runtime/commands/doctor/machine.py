@@ -116,20 +116,29 @@ def check_model(path: Path | None = None) -> Finding:
 
 def check_port(host: str, port: int) -> Finding:
     """Check whether the server could listen."""
-    address = f"{host}:{port}"
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    advice = "choose another with --host or --port"
     try:
-        socket.create_server((host, port)).close()
+        _listen(host, port)
+    except UnicodeError:
+        text = f"{address}: it is not a host name"
+        return Finding(subject="port", level="optional", text=text, advice=advice)
     except OSError as error:
+        text = f"{address}: {(error.strerror or str(error)).lower()}"
         if error.errno == errno.EADDRINUSE:
             text = f"{address} is in use"
             advice = "stop the other program, perhaps a running unmask, or choose another port with --port"
-        else:
-            text, advice = (
-                f"{address}: {(error.strerror or str(error)).lower()}",
-                "choose another with --port",
-            )
         return Finding(subject="port", level="optional", text=text, advice=advice)
     return Finding(subject="port", level="ok", text=f"{address} is free", advice="choose another with --port")
+
+
+def _listen(host: str, port: int) -> None:
+    """Listen for a moment on every address that the server would use."""
+    both = host in ("", "::") and socket.has_dualstack_ipv6()
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    for family, _, _, _, address in found:
+        dual = both and family == socket.AF_INET6
+        socket.create_server(address, family=family, dualstack_ipv6=dual).close()
 
 
 def check_clients() -> Finding:

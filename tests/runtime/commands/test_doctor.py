@@ -85,6 +85,23 @@ def test_an_address_of_another_machine() -> None:
     assert "192.0.2.1:8765: " in finding.text
 
 
+@pytest.mark.parametrize("host", ["::1", "::", "", "localhost"])
+def test_an_ipv6_address(host: str) -> None:
+    """A port is free or in use on each address on which the server would listen."""
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as busy:
+        port = busy.getsockname()[1]
+        finding = check_port(host, port)
+        assert finding.text.endswith(f":{port} is in use")
+    assert check_port(host, port).text.endswith(f":{port} is free")
+
+
+def test_an_impossible_host_name() -> None:
+    """It is a finding, not an error, and the advice names the option of the host."""
+    finding = check_port("a..b", 8765)
+    assert finding.text == "a..b:8765: it is not a host name"
+    assert "--host" in finding.advice
+
+
 def test_decoders() -> None:
     """A missing decoder is a problem; PyAV's wheel has all, but not libsrt."""
     assert check_decoders({"h264", "hevc", "mjpeg", "vp8", "vp9"}).text.endswith("lacks av1")
