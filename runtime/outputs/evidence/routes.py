@@ -36,6 +36,7 @@ MAX_RANGE_BYTES = 4_000_000
 # Files that are read at the same time.
 MAX_READERS = 4
 
+_LIMIT = re.compile(r"[0-9]{1,4}")
 _RANGE = re.compile(r"bytes=(?:(\d{1,18})-(\d{0,18})|-(\d{1,18}))", re.ASCII)
 
 
@@ -71,9 +72,9 @@ def _listing(store: EvidenceStore, request: HttpRequest) -> dict[str, Any] | Non
     """Return the page of the list that a request asks for; None if its limit is wrong."""
     query = request.query
     text = query.get("limit", str(DEFAULT_LIMIT))
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= MAX_LIMIT):
+    limit = int(text) if _LIMIT.fullmatch(text) else 0
+    if not 1 <= limit <= MAX_LIMIT:
         return None
-    limit = int(text)
     wanted = [
         manifest
         for manifest in store.events()
