@@ -119,7 +119,8 @@ def _check_display(display: str) -> Finding:
             text=f"{display} cannot be read: no server or no permission",
             advice=advice,
         )
-    return Finding(subject="screen", level="ok", text=text, advice=f"unmask monitor screen{display}")
+    advice = f"unmask monitor screen:{display.removeprefix(':')}"
+    return Finding(subject="screen", level="ok", text=text, advice=advice)
 
 
 def input_findings() -> Iterator[Finding]:

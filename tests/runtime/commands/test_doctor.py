@@ -8,7 +8,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import MagicMock
 
+import av
 import pytest
 
 from runtime.commands.doctor.inputs import (
@@ -20,6 +22,7 @@ from runtime.commands.doctor.inputs import (
 )
 from runtime.commands.doctor.machine import check_cpu, check_gpu, check_model, check_port
 from runtime.engines.tensorrt.driver import Gpu
+from streams.input.devices.screen import parse_screen
 from streams.input.devices.webcam import Camera
 from tests.support.displays import Display, missing_program
 
@@ -146,3 +149,15 @@ def test_screens(skip_or_fail: Callable[[str], None], tmp_path: Path) -> None:
     wayland, none = check_screens("linux", {"XDG_SESSION_TYPE": "wayland"}, tmp_path / "none")
     assert wayland.advice == "unmask monitor browser"
     assert none.text == "no X server found"
+
+
+@pytest.mark.parametrize("display", [":0", ":10.0", "localhost:10.0"])
+def test_the_advice_for_a_screen_can_be_typed(
+    display: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It names the display that was checked, also one of another machine."""
+    monkeypatch.setattr(av, "open", MagicMock())
+    (finding,) = check_screens("linux", {"DISPLAY": display}, tmp_path)
+    assert finding.advice.startswith("unmask monitor screen:")
+    source = finding.advice.removeprefix("unmask monitor ")
+    assert parse_screen(source, "linux", {}).url == display
