@@ -174,11 +174,13 @@ def read_clip_set(folder: Path) -> ClipSet:
     single_crops = path.name == "labels.csv"
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            entries = tuple(_entry(row, margin, single_crops=single_crops) for row in csv.DictReader(file))
+            rows = csv.DictReader(file)
+            entries = tuple(_entry(row, margin, single_crops=single_crops) for row in rows)
     except OSError as error:
         raise ClipSetError(path, f"cannot be read ({error.strerror})") from error
-    except (KeyError, ValueError) as error:
-        raise ClipSetError(path, f"a line cannot be read ({error})") from error
+    # A line that is too short has None in its last columns.
+    except (csv.Error, KeyError, TypeError, ValueError) as error:
+        raise ClipSetError(path, f"line {rows.reader.line_num} cannot be read ({error})") from error
     if not entries:
         raise ClipSetError(path, "lists no clips")
     return ClipSet(folder=folder, entries=entries, margin=margin, notes=notes, has_residuals=has_residuals)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -222,6 +223,7 @@ def _read_folder(root: Path) -> tuple[list[Video], list[str]]:
 
 def _read_manifest(path: Path) -> list[Video]:
     videos = []
+    lines: dict[str, int] = {}
     links: list[tuple[str, str]] = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -233,12 +235,22 @@ def _read_manifest(path: Path) -> list[Video]:
                     "the columns are path,label,group,split",
                 )
             for row in rows:
-                video = _manifest_row(path, rows.line_num, row)
+                line = rows.line_num
+                video = _manifest_row(path, line, row)
+                first = lines.setdefault(os.path.normpath(video.path), line)
+                if first != line:
+                    raise LayoutError(
+                        path, f"line {line}: {video.path} is already in line {first}", "list each video once"
+                    )
                 videos.append(video)
                 if video.source and not (row.get("group") or "").strip():
                     links.append((video.group, video.source))
     except UnicodeDecodeError as error:
         raise LayoutError(path, "is not a CSV file in UTF-8", "save it as CSV in UTF-8") from error
+    except csv.Error as error:
+        raise LayoutError(path, f"line {rows.reader.line_num}: {error}", "save it as CSV in UTF-8") from error
+    except OSError as error:
+        raise LayoutError(path, (error.strerror or str(error)).lower(), "make it readable") from error
     group = connected_groups([video.group for video in videos], links)
     return [replace(video, group=group[video.group]) for video in videos]
 
@@ -253,7 +265,7 @@ def _manifest_row(manifest: Path, line: int, row: dict[str, str]) -> Video:
         raise LayoutError(
             manifest, f"line {line}: split {split!r}", "write train, val or test, or leave it empty"
         )
-    if not values["path"]:
+    if not values.get("path"):
         raise LayoutError(manifest, f"line {line}: no path", "name a video, relative to the manifest")
     path = manifest.parent / values["path"]
     target = values.get("target", "")

@@ -123,7 +123,7 @@ class ForgedPair:
 
 
 def real_videos(manifests: Sequence[Path], split: Literal[Split, "all"]) -> list[Video]:
-    """Return the real videos of manifests.
+    """Return the real videos of manifests, each file once.
 
     Args:
         manifests: CSV files of videos.
@@ -140,7 +140,11 @@ def real_videos(manifests: Sequence[Path], split: Literal[Split, "all"]) -> list
         raise ForgeryError(
             manifests[0], "together with the other manifests, its split leaks", str(leak)
         ) from None
-    return [v for v in videos if not v.fake and split in ("all", v.split)]
+    found: dict[Path, Video] = {}
+    for video in videos:
+        if not video.fake and split in ("all", video.split):
+            found.setdefault(video.path.resolve(), video)
+    return list(found.values())
 
 
 def file_name(video: Video) -> str:

@@ -93,9 +93,11 @@ def test_single_crops_are_clips_of_one_frame(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("index", "message"),
     [
-        ("shard,clip\na.tar,x", "a line cannot be read"),
+        ("shard,clip\na.tar,x", "line 2 cannot be read"),
         (f"{COLUMNS}\na.tar,x_0,yes,real,x,,x,1,8,90", "fake is 'yes'"),
-        (f"{COLUMNS}\na.tar,x_0,0,real,x,,x,many,8,90", "a line cannot be read"),
+        (f"{COLUMNS}\na.tar,x_0,0,real,x,,x,many,8,90", "line 2 cannot be read"),
+        (f"{COLUMNS}\na.tar,x_0,0,real,x,,x,1,8,90\na.tar,x_1,0,real,x", "line 3 cannot be read"),
+        (f"{COLUMNS}\n{'x' * 200_000}", "line 2 cannot be read"),
         (COLUMNS, "lists no clips"),
     ],
 )

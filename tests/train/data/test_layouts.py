@@ -134,6 +134,18 @@ def test_manifest_links_target_and_source(tmp_path: Path) -> None:
         ([{"path": "a.mp4", "label": "real", "split": "tset"}], "line 2: split 'tset'"),
         ([{"path": "", "label": "real"}], "line 2: no path"),
         (
+            [{"path": "a.mp4", "label": "real"}, {"path": "b" * 200_000, "label": "real"}],
+            "line 3: field larger",
+        ),
+        (
+            [
+                {"path": "a.mp4", "label": "real"},
+                {"path": "b.mp4", "label": "real"},
+                {"path": "x/../a.mp4", "label": "fake"},
+            ],
+            r"line 4: .*a\.mp4 is already in line 2; list each video once",
+        ),
+        (
             [
                 {"path": "a.mp4", "label": "real", "group": "g", "split": "train"},
                 {"path": "b.mp4", "label": "fake", "group": "g", "split": "val"},
@@ -148,6 +160,14 @@ def test_manifest_errors_state_the_line(tmp_path: Path, rows: list[dict[str, str
     with pytest.raises(LayoutError, match=message) as caught:
         find_videos(manifest)
     assert "\n" not in str(caught.value)
+
+
+def test_a_short_line_of_a_manifest_is_refused(tmp_path: Path) -> None:
+    """The columns may be in any order, so that the path of a short line may be missing."""
+    path = tmp_path / "list.csv"
+    path.write_text("label,path\nreal,a.mp4\nreal\n")
+    with pytest.raises(LayoutError, match="line 3: no path"):
+        find_videos(path)
 
 
 def test_a_binary_manifest_is_refused(tmp_path: Path) -> None:

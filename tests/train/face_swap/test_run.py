@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -142,8 +143,9 @@ def test_mistakes(tmp_path: Path, made: Path, manifest: Path) -> None:
     with pytest.raises(ForgeryError, match="split leaks; group 'one' is in train and in val"):
         make_swaps([manifest, other], tmp_path / "out", CONFIG, console=QUIET)
     walls = tmp_path / "walls.csv"
-    wall = manifest.parent / "wall.mp4"
-    walls.write_text(f"path,label,group,split\n{wall},real,a,train\n{wall},real,b,train\n{wall},real,c,val\n")
+    for name in ("a", "b", "c"):
+        shutil.copy(manifest.parent / "wall.mp4", tmp_path / f"{name}.mp4")
+    walls.write_text("path,label,group,split\na.mp4,real,a,train\nb.mp4,real,b,train\nc.mp4,real,c,val\n")
     with pytest.raises(ForgeryError, match="no video has a usable face"):
         make_swaps([walls], tmp_path / "walls", CONFIG, console=QUIET)
 
