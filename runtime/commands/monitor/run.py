@@ -25,6 +25,7 @@ import av  # noqa: F401
 from runtime.commands.monitor.terminal import Terminal
 from runtime.commands.options import UserError, complain
 from runtime.commands.setup.options import MonitorOptions, MonitorSetup
+from runtime.commands.setup.security import create_tokens
 from runtime.config.model import ThresholdsConfig
 from runtime.errors import ConfigInvalid
 from runtime.messages import BroadcastMessage, HelloMessage, Thresholds
@@ -145,7 +146,7 @@ def load_options(setup: MonitorSetup) -> MonitorOptions:
         UserError: A value cannot be used.
     """
     try:
-        options = setup.load("create")
+        options = setup.load("skip")
     except ConfigInvalid as error:
         raise UserError(*error.problems) from None
     for reason in options.left_out:
@@ -224,7 +225,8 @@ class MonitorRun:
                     metrics=metrics,
                     max_clients=server_config.max_clients,
                     previews=previews,
-                    security=options.security,
+                    # No token file is created for a run that cannot begin.
+                    security=create_tokens(server_config, options.security),
                     routes=routes,
                     commands=control.commands,
                 ) as server,

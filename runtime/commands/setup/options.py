@@ -1,6 +1,6 @@
 """Options of `unmask monitor`, ready to run: sources with their secrets, tokens, certificate and outputs.
 
-    options = MonitorSetup(file=Path("unmask.toml"), given=given_settings(context)).load("create")
+    options = MonitorSetup(file=Path("unmask.toml"), given=given_settings(context)).load("skip")
 
 `load` may be called again while the program runs, to read the files again.
 """
@@ -89,8 +89,8 @@ class MonitorSetup:
         """Read the files and return the options; the mistakes of independent settings are reported together.
 
         Args:
-            token_file: What to do about a token file that does not exist: `create` it and print its token,
-                `skip` it, as a check does, or report it as an error, because it is `needed`.
+            token_file: What to do about a token file that does not exist: `skip` it, because a run creates it
+                before it serves, or report it as an error, because it is `needed`.
 
         Raises:
             ConfigInvalid: Names or values of the configuration are wrong.
@@ -111,8 +111,6 @@ class MonitorSetup:
         with problems.noted():
             _check_annotate(config)
         with problems.noted():
-            # No token file is created for a run that cannot begin.
-            token_file = "skip" if problems and token_file == "create" else token_file
             security = make_security(config.server, places, token_file)
         problems.raise_all()
         return MonitorOptions(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from runtime.commands.options import UserError, complain
@@ -14,7 +16,7 @@ from runtime.serving.access.tokens import TokenSet, create_token_file, read_toke
 from runtime.serving.certificate import Certificate
 from runtime.serving.server import Security, is_loopback
 
-TokenFile: TypeAlias = Literal["create", "skip", "needed"]
+TokenFile: TypeAlias = Literal["skip", "needed"]
 
 
 def make_security(server: ServerConfig, places: Places, token_file: TokenFile) -> Security:
@@ -27,7 +29,7 @@ def make_security(server: ServerConfig, places: Places, token_file: TokenFile) -
 
     Raises:
         UserError: A value cannot be used, or others could use the server without a token.
-        TokenFileInvalid: The token file cannot be read or created.
+        TokenFileInvalid: The token file cannot be read.
         CertificateInvalid: The certificate or its key cannot be used.
         ConfigInvalid: Several of these are wrong.
     """
@@ -43,13 +45,31 @@ def make_security(server: ServerConfig, places: Places, token_file: TokenFile) -
     with problems.noted():
         _check_reach(server, places)
     with problems.noted():
-        # No token file is created for a run that cannot begin.
-        tokens = _make_tokens(server, "skip" if problems and token_file == "create" else token_file)
+        tokens = _read_tokens(server.token_file, token_file)
     problems.raise_all()
     proxy = ProxyRules(
         base_path=server.base_path, header=server.proxy_header, addresses=server.proxy_addresses
     )
     return Security(tokens=tokens, proxy=proxy, certificate=certificate)
+
+
+def create_tokens(server: ServerConfig, security: Security) -> Security:
+    """Create the token file that did not exist, print its token, and return the security with it.
+
+    Args:
+        server: Configuration of the server.
+        security: What `make_security` returned, without tokens if their file did not exist.
+
+    Raises:
+        TokenFileInvalid: The token file cannot be created.
+    """
+    path = server.token_file
+    if path is None or security.tokens:
+        return security
+    if not path.exists():
+        token = create_token_file(path)
+        complain(f"created {path}; this token, which is shown only now, has every right: {token}")
+    return replace(security, tokens=read_token_file(path))
 
 
 def _check_reach(server: ServerConfig, places: Places) -> None:
@@ -67,13 +87,7 @@ def _check_reach(server: ServerConfig, places: Places) -> None:
     )
 
 
-def _make_tokens(server: ServerConfig, token_file: TokenFile) -> TokenSet | None:
-    path = server.token_file
+def _read_tokens(path: Path | None, token_file: TokenFile) -> TokenSet | None:
     if path is None:
         return None
-    if not path.exists() and token_file == "skip":
-        return TokenSet(())
-    if not path.exists() and token_file == "create":
-        token = create_token_file(path)
-        complain(f"created {path}; this token, which is shown only now, has every right: {token}")
-    return read_token_file(path)
+    return TokenSet(()) if token_file == "skip" and not path.exists() else read_token_file(path)

@@ -318,6 +318,45 @@ def test_independent_mistakes_are_reported_together(
     assert not Path("tokens").exists()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("-", "demo", "--jobs", "2"),
+        ("demo", "--rate", "99"),
+        ("demo", "--model", "none"),
+        ("demo", "--engine", "none"),
+        ("demo", "--jsonl", "none/x.jsonl"),
+    ],
+)
+def test_a_run_that_cannot_begin_creates_no_token_file(
+    tmp_path: Path,
+    outcome: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+) -> None:
+    """Its token, which has every right, would be printed for nothing."""
+    monkeypatch.chdir(tmp_path)
+    code, _, err = outcome("monitor", *options, "--token-file", "tokens", "--port", "0")
+    assert code == 2
+    assert "created" not in err
+    assert not Path("tokens").exists()
+
+
+def test_a_run_creates_its_token_file(
+    tmp_path: Path, outcome: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The token in it is printed once; the next run reads the file."""
+    monkeypatch.chdir(tmp_path)
+    command = ("monitor", "demo", "--token-file", "tokens", "--port", "0", "--duration", "0.1")
+    code, _, err = outcome(*command)
+    assert code == 0
+    (token,) = re.findall(r"created tokens; this token, .* has every right: (\S+)$", err, re.M)
+    assert token in Path("tokens").read_text()
+    code, _, err = outcome(*command)
+    assert code == 0
+    assert "created" not in err
+
+
 def test_each_source_that_does_not_suit_the_model_is_reported(
     tmp_path: Path, outcome: Callable[..., tuple[int, str, str]]
 ) -> None:
