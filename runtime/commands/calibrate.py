@@ -49,12 +49,15 @@ class _Scores:
     """Scores of one stream, received on its threads."""
 
     values: list[float] = field(default_factory=list)
+    times: set[float] = field(default_factory=set)
     problem: str | None = None
 
     def publish(self, message: BroadcastMessage) -> None:
         if isinstance(message, VerdictMessage):
             if message.p_fake is not None and message.reason is None:
                 self.values.append(message.p_fake)
+                # Several faces may have a score at the same time.
+                self.times.add(message.pts_s)
         elif isinstance(message, StreamMessage) and message.reason is not None:
             self.problem = message.reason
 
@@ -97,12 +100,13 @@ def run_calibrate(options: CalibrateOptions) -> int:
             monitor.wait(options.seconds)
         if monitor.failure is not None:
             raise monitor.failure
+    seconds = len(scores.times) / bundle.sample_hz
     try:
-        found = camera_thresholds(scores.values, bundle.calibration, sample_hz=bundle.sample_hz)
+        found = camera_thresholds(scores.values, bundle.calibration, seconds=seconds)
     except CameraNotCalibrated as error:
         cause = f" ({scores.problem})" if scores.problem and not scores.values else ""
         return complain(f"{source.source.name}: {error}{cause}")
-    _print(found, source.source.name, len(scores.values) / bundle.sample_hz, bundle.name)
+    _print(found, source.source.name, seconds, bundle.name)
     return 0
 
 

@@ -1,6 +1,6 @@
 """Thresholds for one camera, from a stretch in which everyone in front of it is known to be genuine.
 
-    thresholds = camera_thresholds(scores, calibration)
+    thresholds = camera_thresholds(scores, calibration, seconds=60)
 
 A camera, its codec, its light and the person before it shift all scores of a stream. Live face swaps score
 higher than the untouched stream that they were made of, but often lower than another camera's real people.
@@ -43,19 +43,18 @@ class CameraThresholds:
 
 
 def camera_thresholds(
-    scores: Sequence[float], calibration: Calibration, *, sample_hz: float
+    scores: Sequence[float], calibration: Calibration, *, seconds: float
 ) -> CameraThresholds:
     """Return thresholds with which a camera like that of a genuine stretch rarely shows `fake`.
 
     Args:
-        scores: `p_fake` of every verdict in the stretch, 0..1.
+        scores: `p_fake` of every verdict in the stretch, 0..1; those of several faces all count.
         calibration: Calibration of the model.
-        sample_hz: Verdicts per second and face.
+        seconds: Time with at least one scored face.
 
     Raises:
         CameraNotCalibrated: There are too few verdicts, or the scores are too high for a genuine camera.
     """
-    seconds = len(scores) / sample_hz
     if seconds < MIN_FACE_S:
         raise CameraNotCalibrated(
             f"a face was scored for {seconds:.1f} s only, {MIN_FACE_S:g} s are needed",

@@ -14,6 +14,8 @@ from runtime.commands.options import UserError
 from runtime.errors import ConfigInvalid, EngineUnknown
 from runtime.model import camera_calibration
 from runtime.model.bundle import Bundle
+from runtime.pipeline.monitor import Monitor
+from tests.support.wire import verdict
 from unmask import run
 
 CONFIG = """
@@ -50,6 +52,22 @@ def test_too_short_a_stretch_is_an_error(capfd: pytest.CaptureFixture[str]) -> N
     assert re.fullmatch(
         r"unmask: demo: a face was scored for \d\.\d s only, 10 s are needed; .*\n", printed.err
     )
+
+
+def test_seconds_are_those_with_a_face_not_those_of_each(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eighty scores of two faces are five seconds at eight a second."""
+
+    def publish(monitor: Monitor, timeout_s: float | None = None) -> None:
+        for sample in range(40):
+            for face in (1, 2):
+                monitor._publish(verdict(face=face, state="real", p_fake=0.1, pts_s=sample / 8))
+
+    monkeypatch.setattr(Monitor, "wait", publish)
+    monkeypatch.setattr(Monitor, "add", lambda *_: None)
+    assert run_calibrate(options("demo")) == 2
+    assert "a face was scored for 5.0 s only" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("source", ["browser", "whip:studio"])
