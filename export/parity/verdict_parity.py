@@ -104,7 +104,7 @@ def verdict_parity(
         calibration: Calibration from logit to `p_fake`.
         crops: Number of crops in the windows.
         allowed: Limits, from `allowed_figures`.
-        temporal: Logits of the temporal classifier for the same windows; None without.
+        temporal: Logits of the temporal classifier for the same windows; None if the model has none.
 
     Returns:
         The differences.

@@ -109,7 +109,7 @@ class ServerConfig(_Section, frozen=True, kw_only=True):
         base_path: Path under which a reverse proxy serves this server, such as `/unmask`.
         proxy_header: Header in which the proxy states the client's address, such as `X-Forwarded-For`.
         proxy_addresses: Addresses or networks from which the proxy connects.
-        stun: STUN servers for senders to `browser` and `whip:KEY`, `stun:HOST:PORT`; none is asked without.
+        stun: STUN servers for senders to `browser` and `whip:KEY`, `stun:HOST:PORT`; default: none.
         scan_uploads: Whether the server scans videos that are uploaded to it.
 
     Raises:

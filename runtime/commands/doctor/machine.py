@@ -168,7 +168,7 @@ def check_cache() -> Finding:
         text, advice = f"{exposed} can be written by other users", f"chmod go-w it, or set {CACHE_VARIABLE}"
         return Finding(subject="cache", level="optional", text=text, advice=advice)
     if not os.access(existing, os.W_OK):
-        advice = f"set {CACHE_VARIABLE} to a folder that you may write; each start takes longer without"
+        advice = f"set {CACHE_VARIABLE} to a folder that you may write; until then each start takes longer"
         return Finding(subject="cache", level="optional", text=f"{existing} cannot be written", advice=advice)
     return Finding(subject="cache", level="ok", text=text, advice="may be deleted at any time")
 

@@ -37,7 +37,7 @@ class ScanOptions:
     Args:
         paths: Files and directories; see `find_videos`.
         as_json: Whether to print one JSON line per file as soon as it is done, instead of a table at the end.
-        reports: Reports to write at the end: `.html` with images, `.json` without.
+        reports: Reports to write at the end: `.html` with images, `.json` with all scores.
         annotate: Annotated video to write, of the only file; None for none.
         model: Directory of the bundle; None for the bundled model.
         engine: `auto`, `onnxruntime`, `openvino` or `tensorrt`.

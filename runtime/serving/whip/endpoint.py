@@ -66,7 +66,7 @@ class WhipEndpoint:
 
     Args:
         sources: Returns the present sources; those with an inlet accept senders.
-        stun: Addresses of STUN servers, `stun:HOST:PORT`; none is asked without.
+        stun: Addresses of STUN servers, `stun:HOST:PORT`; default: none.
     """
 
     def __init__(self, sources: Callable[[], Iterable[Source]], *, stun: Sequence[str] = ()) -> None:

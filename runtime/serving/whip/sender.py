@@ -48,7 +48,7 @@ class Sender:
     Args:
         inlet: Receives the frames.
         name: Name of the stream, for the log.
-        stun: Addresses of STUN servers, `stun:HOST:PORT`; none is asked without.
+        stun: Addresses of STUN servers, `stun:HOST:PORT`; default: none.
         on_end: Called on the event loop once the sender has ended.
     """
 
