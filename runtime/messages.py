@@ -263,7 +263,7 @@ class HelloMessage(_Message, frozen=True, kw_only=True, tag="hello"):
         session: Id of this run of the program; `seq` counts within one session.
         model: Name of the model bundle.
         engine: Inference engine in use.
-        thresholds: Thresholds of the model.
+        thresholds: Thresholds of all streams without their own; None if unknown.
     """
 
     software: Literal["unmask"] = "unmask"

@@ -13,7 +13,7 @@ from runtime.serving.client_queue import EncodedMessage
 
 
 class Output(Protocol):
-    """Destination of published messages; implemented by the recording, the webhook and MQTT.
+    """Destination of published messages: the recording, webhook, MQTT, evidence or annotated video.
 
     Attributes:
         name: Short name, for logs and as a label of metrics.

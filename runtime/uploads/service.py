@@ -43,7 +43,7 @@ class UploadService:
 
     Args:
         model: Directory of the bundle; None for the bundled model.
-        engine: `auto`, `onnxruntime` or `tensorrt`.
+        engine: `auto`, `onnxruntime`, `openvino` or `tensorrt`.
         limits: Limits of uploads.
         parent: Folder for the videos; None for the system's folder of temporary files.
         clock: Monotonic seconds.

@@ -49,7 +49,7 @@ class EvaluationConfig:
         robustness: Whether to evaluate on corrupted clips too. Each of the 18 corruptions takes as long as
             one clip of every video.
         robustness_videos: Maximum number of videos for the robustness, half of them real; one clip of each.
-        engine: Engine of a bundle: `auto`, `onnxruntime` or `tensorrt`.
+        engine: Engine of a bundle: `auto`, `onnxruntime`, `openvino` or `tensorrt`.
         workers: Processes that prepare videos; None for one per core.
         bootstrap: Number and seed of the bootstrap draws. The seed also selects and corrupts clips.
 

@@ -47,7 +47,7 @@ class BenchmarkConfig:
         transcodings: Transcodings after which everything is measured again.
         cache: Folder for the transcoded videos; None for one in the folder of the results.
         network_alone: Whether to measure each model also without its temporal classifier.
-        engine: `auto`, `onnxruntime` or `tensorrt`.
+        engine: `auto`, `onnxruntime`, `openvino` or `tensorrt`.
         jobs: Number of processes.
         bootstrap: Number and seed of the bootstrap draws.
 

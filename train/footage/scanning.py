@@ -49,7 +49,7 @@ class BenchmarkModel:
         name: Name in the results.
         path: Directory of the bundle; None for the bundled model.
         network_alone: Whether to leave out the temporal classifier.
-        engine: `auto`, `onnxruntime` or `tensorrt`.
+        engine: `auto`, `onnxruntime`, `openvino` or `tensorrt`.
     """
 
     name: str

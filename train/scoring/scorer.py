@@ -69,7 +69,7 @@ def open_scorer(model: Path | None, *, engine: str = "auto", temporal: bool = Tr
 
     Args:
         model: Directory of a bundle or a checkpoint; None for the bundled model.
-        engine: Engine of a bundle: `auto`, `onnxruntime` or `tensorrt`.
+        engine: Engine of a bundle: `auto`, `onnxruntime`, `openvino` or `tensorrt`.
         temporal: Whether to use the temporal classifier of the model, if it has one.
 
     Returns:

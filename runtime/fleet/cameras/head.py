@@ -50,7 +50,7 @@ class FleetMonitor:
         machines: Where the workers run.
         workers: The workers.
         cameras: The cameras, in the order of the file.
-        engine: `auto`, `onnxruntime` or `tensorrt`.
+        engine: `auto`, `onnxruntime`, `openvino` or `tensorrt`.
         thresholds: Thresholds of the cameras that have their own, by name.
         publish: Function that sends a message; called on one thread.
         previews: Publisher of the frames of the workers; None to request none.
