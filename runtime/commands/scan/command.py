@@ -160,6 +160,6 @@ def _samples_of(timeline: ScanTimeline, bundle: Bundle, options: ScanOptions) ->
 
 def _check_annotate(path: Path, files: Sequence[Path]) -> None:
     if len(files) != 1:
-        raise VideoNotWritten(path, f"there are {len(files)} videos to scan; scan one of them")
+        raise VideoNotWritten(path, f"there are {len(files)} videos to scan", "scan exactly one")
     if path.exists() and path.samefile(files[0]):
-        raise VideoNotWritten(path, "it is the video to scan")
+        raise VideoNotWritten(path, "it is the video to scan", "give another path")

@@ -144,7 +144,8 @@ def _make_sources(
 def _check_annotate(config: MonitorConfig) -> None:
     path = config.outputs.annotate
     if path is not None and len(config.sources) != 1:
-        raise VideoNotWritten(path, "there are several sources; watch one of them")
+        reason = "there are several sources" if config.sources else "there is no source"
+        raise VideoNotWritten(path, reason, "watch exactly one")
 
 
 def _check_needs(given: Mapping[str, Any], merged: Mapping[str, Any]) -> None:

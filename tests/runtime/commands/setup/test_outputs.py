@@ -119,6 +119,19 @@ def test_an_option_that_needs_another(
     assert capfd.readouterr().err == f"unmask: {options[-2]} has no effect without {needed}; give both\n"
 
 
+@pytest.mark.parametrize(
+    ("sources", "reason"),
+    [(["demo", "demo"], "there are several sources"), (["--scan-uploads"], "there is no source")],
+)
+def test_an_annotated_video_is_of_one_source(
+    sources: list[str], reason: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The line states which of both is wrong, and what to do about it."""
+    assert run(["monitor", *sources, "--annotate", "out.mp4"]) == 2
+    expected = f"unmask: cannot write the annotated video out.mp4: {reason}; watch exactly one\n"
+    assert capfd.readouterr().err == expected
+
+
 def test_every_option_of_an_output_needs_the_output() -> None:
     """An option that is added to an output is added to those that need it."""
     outputs = {KEYS[name][:-1]: name for name in ("jsonl", "webhook", "mqtt", "evidence")}
