@@ -44,9 +44,7 @@ StreamState = Literal[
 
 UncertainReason = Literal["no_motion", "turned", "turned_away", "too_small", "dark", "no_colour"]
 
-FACE_STATES: frozenset[str] = frozenset(get_args(FaceState))
 SCORED_STATES: frozenset[str] = frozenset({"real", "uncertain", "fake"})
-STREAM_STATES: frozenset[str] = frozenset(get_args(StreamState))
 
 Count = Annotated[int, Meta(ge=0)]
 Probability = Annotated[float, Meta(ge=0.0, le=1.0, extra={"decimals": 6})]

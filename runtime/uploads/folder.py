@@ -18,6 +18,8 @@ except ImportError:  # Windows
 
 PREFIX = "unmask-uploads-"
 MAX_NAME = 100
+# No safe name of a video begins with a dot.
+REPORTS = {"html": ".report.html", "json": ".report.json"}
 _UNSAFE = re.compile(r"[^\w. ()+-]", re.ASCII)
 
 

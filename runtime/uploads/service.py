@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import runtime
-from runtime.uploads.folder import UploadFolder, safe_name
+from runtime.uploads.folder import REPORTS, UploadFolder, safe_name
 from runtime.uploads.jobs import Job, JobList, UploadLimits, UploadRefused
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,6 @@ MAX_LINE_BYTES = 1 << 20
 # Standard error of a scan, beside the video; no safe name of a video begins with a dot.
 LOG_FILE = ".log"
 MAX_LOG_CHARACTERS = 4000
-REPORTS = {"html": ".report.html", "json": ".report.json"}
 
 
 class UploadService:

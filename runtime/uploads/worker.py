@@ -29,10 +29,8 @@ from runtime.scan_report.document import ScannedVideo
 from runtime.scan_report.files import make_report, write_report
 from runtime.scan_report.timeline import ScanTimeline
 from runtime.scan_report.wording import verdict_text
+from runtime.uploads.folder import REPORTS
 
-# No safe name of a video begins with a dot.
-HTML_REPORT = ".report.html"
-JSON_REPORT = ".report.json"
 # Containers that refer to no other file or address: a playlist would let a client scan files of the server.
 FORMATS = (
     "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,mxf,ivf,gif,nut,h264,hevc,mjpeg,yuv4mpegpipe"
@@ -124,7 +122,7 @@ def _scan(video: Path, engine: str, model: Path | None, length_s: float | None) 
         return {"error": result.error}
     scanned = ScannedVideo.of(video, result, timeline)
     report = make_report([scanned], bundle, described)
-    for path in (HTML_REPORT, JSON_REPORT):
+    for path in REPORTS.values():
         write_report(Path(path), report)
     verdict = verdict_text(result, bundle.calibration)
     return {

@@ -32,7 +32,6 @@ NOSE = 2
 SEARCH_SIDE, SEARCH_MARGIN = 224, 2.0
 """Side in pixels of the crop in which a known face is detected again, and its side in face heights."""
 FIRST_SIDE = 640
-MIN_SCORE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)

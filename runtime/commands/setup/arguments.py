@@ -48,9 +48,6 @@ KEYS: Mapping[str, KeyPath] = {
 }
 """Key of each option, by the name of its parameter."""
 
-OTHERS = frozenset({"sources", "name", "rtsp_transport", "hwaccel", "config"})
-"""Parameters that are no key of their own."""
-
 
 def given_settings(context: typer.Context) -> Settings:
     """Return the settings that the user has given on the command line; defaults are left out.

@@ -232,10 +232,6 @@ class Gate:
             return True
         return self.tokens.contains(identity) and identity.expires > self._wall()
 
-    def seconds_left(self, identity: Identity) -> float:
-        """Return the seconds until an identity expires; infinity if it never does."""
-        return max(0.0, identity.expires - self._wall())
-
     def _identify(self, headers: Mapping[str, str], address: str) -> Identity | Refusal:
         if self.tokens is None:
             return LOCAL
