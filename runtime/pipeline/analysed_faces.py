@@ -108,7 +108,7 @@ class AnalysedFace:
         self.decision.reset()
 
 
-class Turns:
+class FaceTurns:
     """Choice of the faces to analyse when there are more than can be analysed at once.
 
     A face is analysed for a whole turn, because replacing it earlier would leave a gap in the windows of
@@ -221,7 +221,7 @@ class AnalysedFaces:
         self._spacing = Spacing(bundle.sample_hz)
         self._segment: int | None = None
         self._faces: dict[int, AnalysedFace] = {}
-        self._turns = Turns(max_faces, turn=TURN_WINDOWS * bundle.window)
+        self._turns = FaceTurns(max_faces, turn=TURN_WINDOWS * bundle.window)
 
     @property
     def ids(self) -> Collection[int]:
@@ -234,7 +234,7 @@ class AnalysedFaces:
         return self._turns.waiting
 
     def select(self, faces: Sequence[Face]) -> tuple[Face, ...]:
-        """Select the faces of the next frame to analyse; see `Turns`.
+        """Select the faces of the next frame to analyse; see `FaceTurns`.
 
         Args:
             faces: All faces of the frame.

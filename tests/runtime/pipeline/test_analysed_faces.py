@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from runtime.model.bundle import Bundle, load_bundle
-from runtime.pipeline.analysed_faces import AVERAGED_S, AnalysedFace, AnalysedFaces, Turns
+from runtime.pipeline.analysed_faces import AVERAGED_S, AnalysedFace, AnalysedFaces, FaceTurns
 from streams.faces.finder import Face
 from streams.input.continuity import MAX_BRIDGED_STEP
 
@@ -74,7 +74,7 @@ def test_windows_depend_on_nothing_but_the_sequence(bundle: Bundle, samples: lis
     assert run(bundle, samples) == run(bundle, samples)
 
 
-def chosen(turns: Turns, faces: int) -> set[int]:
+def chosen(turns: FaceTurns, faces: int) -> set[int]:
     """Select from faces 1 to `faces`, of which the first is the largest."""
     return {
         face.id
@@ -89,14 +89,14 @@ def chosen(turns: Turns, faces: int) -> set[int]:
 
 def test_all_faces_are_analysed_without_a_limit() -> None:
     """`scan` has no limit."""
-    turns = Turns(None, turn=8)
+    turns = FaceTurns(None, turn=8)
     assert (len(chosen(turns, 40)), turns.waiting) == (40, 0)
 
 
 @pytest.mark.parametrize(("faces", "places"), [(9, 8), (12, 8), (30, 8), (2, 1)])
 def test_faces_take_turns(faces: int, places: int) -> None:
     """Every face gets whole turns, as many as any other but one; the number that waits is known."""
-    turns, turn = Turns(places, turn=8), 8
+    turns, turn = FaceTurns(places, turn=8), 8
     runs: dict[int, list[int]] = {face: [0] for face in range(1, faces + 1)}
     for _ in range(12 * turn * -(-faces // places)):
         selected = chosen(turns, faces)
@@ -114,7 +114,7 @@ def test_faces_take_turns(faces: int, places: int) -> None:
 
 def test_face_that_is_missed_once_keeps_its_place() -> None:
     """A face that the detector misses in one sample does not lose its window to one that waits."""
-    turns = Turns(1, turn=8)
+    turns = FaceTurns(1, turn=8)
     face, other = (Face(id=number, box=(0.0, 0.0, 9.0, 9.0), score=0.9, detected=True) for number in (1, 2))
     assert turns.select([face]) == (face,)
     assert turns.select([]) == ()
