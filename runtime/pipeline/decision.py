@@ -103,14 +103,14 @@ class FaceDecision:
         return "uncertain"
 
 
-class VerdictRate:
-    """Selection of the samples that get a verdict, at the requested average rate.
+class RateLimit:
+    """Selection of samples at the requested average rate: those that get a verdict, or are shown to a client.
 
-    For a rate that does not divide the sample rate, such as 5 of 8 Hz, the intervals between verdicts vary by
-    one sample.
+    For a rate that does not divide the sample rate, such as 5 of 8 Hz, the intervals between the selected
+    samples vary by one sample.
 
     Args:
-        rate_hz: Verdicts per second of media time.
+        rate_hz: Selected samples per second of media time.
 
     Raises:
         ValueError: `rate_hz` is not positive.
@@ -124,7 +124,7 @@ class VerdictRate:
         self._due_s = 0.0
 
     def due(self, pts_s: float) -> bool:
-        """Return whether a sample gets a verdict.
+        """Return whether a sample is selected.
 
         Args:
             pts_s: Media time of the sample in seconds. Call it for every sample, in order.

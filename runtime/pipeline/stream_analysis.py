@@ -33,7 +33,7 @@ from runtime.messages import (
 from runtime.model.bundle import Bundle
 from runtime.model.calibration import Calibration
 from runtime.pipeline.analysed_faces import AnalysedFace, AnalysedFaces, FeatureSchedule
-from runtime.pipeline.decision import VerdictRate
+from runtime.pipeline.decision import RateLimit
 from streams.faces.context import cut_context
 from streams.faces.crop import Box, crop_face, square
 from streams.faces.finder import Face, Finder
@@ -211,7 +211,7 @@ class StreamAnalysis:
         self._faces = AnalysedFaces(bundle, max_faces=max_faces, expiry_s=expiry_s)
         self._schedule = FeatureSchedule(bundle.feature_every, sample_hz=bundle.sample_hz, phase=phase)
         self._verdict_rate = (
-            VerdictRate(verdict_hz) if verdict_hz is not None and verdict_hz < bundle.sample_hz else None
+            RateLimit(verdict_hz) if verdict_hz is not None and verdict_hz < bundle.sample_hz else None
         )
 
     @property

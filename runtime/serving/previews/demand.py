@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from runtime.client_messages import PreviewRequest
-from runtime.pipeline.decision import VerdictRate
+from runtime.pipeline.decision import RateLimit
 
 # A request is rounded down to one of these widths, so that a frame is encoded at most once for each of them,
 # however many clients there are.
@@ -44,7 +44,7 @@ class PreviewDemand:
 
     def __init__(self) -> None:
         self._formats: dict[str | None, RequestedFormat | None] = {}
-        self._rates: dict[str, VerdictRate] = {}
+        self._rates: dict[str, RateLimit] = {}
 
     def __bool__(self) -> bool:
         return any(self._formats.values())
@@ -76,7 +76,7 @@ class PreviewDemand:
         if wanted is None or wanted.width != width:
             return False
         if stream not in self._rates:
-            self._rates[stream] = VerdictRate(wanted.rate_hz)
+            self._rates[stream] = RateLimit(wanted.rate_hz)
         return self._rates[stream].due(pts_s)
 
 
@@ -100,7 +100,7 @@ class EncodingSchedule:
 
     def __init__(self) -> None:
         self._formats: Callable[[str], Formats] = lambda stream: {}
-        self._rates: dict[str, dict[int, VerdictRate]] = {}
+        self._rates: dict[str, dict[int, RateLimit]] = {}
 
     def update(self, formats: Callable[[str], Formats]) -> None:
         """Take over what is wanted of each stream; call it after every change.
@@ -121,5 +121,5 @@ class EncodingSchedule:
         rates = self._rates.get(stream)
         if rates is None:
             formats = self._formats(stream)
-            rates = self._rates[stream] = {width: VerdictRate(rate_hz) for width, rate_hz in formats.items()}
+            rates = self._rates[stream] = {width: RateLimit(rate_hz) for width, rate_hz in formats.items()}
         return frozenset(width for width, rate in rates.items() if rate.due(pts_s))

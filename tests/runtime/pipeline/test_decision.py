@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from runtime.model.calibration import Calibration
-from runtime.pipeline.decision import FaceDecision, VerdictRate
+from runtime.pipeline.decision import FaceDecision, RateLimit
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_warming_expires_too(decision: FaceDecision) -> None:
 @pytest.mark.parametrize("sample_hz", [8.0, 8.333])
 def test_average_verdict_rate(rate_hz: float, sample_hz: float) -> None:
     """The average is the requested rate; no interval is longer than the nominal one plus one sample."""
-    rate = VerdictRate(rate_hz)
+    rate = RateLimit(rate_hz)
     times = [i / sample_hz for i in range(int(60 * sample_hz)) if rate.due(100 + i / sample_hz)]
     assert len(times) == pytest.approx(60 * rate_hz, abs=1.5)
     intervals = [after - before for before, after in itertools.pairwise(times)]
@@ -107,7 +107,7 @@ def test_average_verdict_rate(rate_hz: float, sample_hz: float) -> None:
 
 def test_missed_verdicts_are_not_made_up_for() -> None:
     """The first sample after a gap or a jump back is due at once, and the rate continues from there."""
-    rate = VerdictRate(2.0)
+    rate = RateLimit(2.0)
     times = [0.0, 0.25, 0.5, 9.0, 9.25, 9.5, 9.75, 1.0, 1.25]
     assert [time for time in times if rate.due(time)] == [0.0, 0.5, 9.0, 9.5, 1.0]
 
@@ -115,4 +115,4 @@ def test_missed_verdicts_are_not_made_up_for() -> None:
 def test_verdict_rate_must_be_positive() -> None:
     """A rate of 0 raises an error."""
     with pytest.raises(ValueError, match="positive"):
-        VerdictRate(0)
+        RateLimit(0)
