@@ -7,10 +7,10 @@ from collections import deque
 __all__ = ["MAX_FPS", "MAX_PIXELS", "SenderLimits"]
 
 MAX_PIXELS = 3840 * 2160
-MAX_FPS = 60
+MAX_FPS = 120
 # A burst is not a rate: frames that were held up arrive together, but their media times do not.
 _WINDOW_S = 2.0
-_MAX_FRAMES = 2 * MAX_FPS * round(_WINDOW_S)
+_MAX_FRAMES = MAX_FPS * round(_WINDOW_S)
 # Frames wait to be decoded without a limit of their own, so a decoder that falls behind must end.
 _MAX_LAG_S = 5.0
 
@@ -43,5 +43,5 @@ class SenderLimits:
         first_arrival_s, first_pts_s = self._times[0]
         full = len(self._times) == _MAX_FRAMES
         if full and arrival_s - first_arrival_s < _WINDOW_S and abs(pts_s - first_pts_s) < _WINDOW_S:
-            return f"it sends more than {2 * MAX_FPS} frames a second"
+            return f"it sends more than {MAX_FPS} frames a second"
         return None
