@@ -103,7 +103,7 @@ def monitor(
         ),
     ] = None,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Without a token, listen on an address that others can reach.")
+        bool, typer.Option("--insecure", help="Listen on an address that others can reach, without a token.")
     ] = False,
     cert: Annotated[
         Path | None,
@@ -283,8 +283,7 @@ def scan(
         str | None,
         typer.Option(
             metavar="[HOST:PORT|auto|local]",
-            help="Scan on a Ray cluster; without an address on that of this machine, else on a new one. "
-            "See docs/fleet.md.",
+            help="Scan on a Ray cluster; default: that of this machine, else a new one. See docs/fleet.md.",
             show_default=False,
         ),
     ] = None,
