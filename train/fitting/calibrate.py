@@ -26,7 +26,7 @@ from train.fitting.temporal_examples import TemporalClassifierError, temporal_ex
 from train.models.checkpoint import save_calibration, save_temporal
 from train.scoring.clip_scores import ClipScores, add_temporal
 from train.scoring.held_out import held_out_entries, held_out_sets, score_held_out
-from train.scoring.score_table import video_weights, window_scores
+from train.scoring.score_table import video_scores, video_weights, window_scores
 from train.scoring.scorer import Scorer, open_scorer
 from train.scoring.selection import overlaps_training
 
@@ -149,7 +149,11 @@ def refit_temporal(
 
 
 def fit_calibration(scores: Sequence[ClipScores]) -> Calibration:
-    """Fit Platt scaling and thresholds on full windows, with equal weight of each video and each class.
+    """Fit Platt scaling on full windows, and the thresholds on the means of videos.
+
+    Every video weighs the same, and so do both classes. The clips of a video cover about as much time as the
+    windows whose mean decides on a live verdict. Single windows vary more, so thresholds set on them would be
+    stricter than the rates that they are chosen for.
 
     Args:
         scores: Scores of held-out clips.
@@ -161,7 +165,8 @@ def fit_calibration(scores: Sequence[ClipScores]) -> Calibration:
     if len(windows) == 0:
         raise CalibrationError("no clip is long enough for a window; calibrate on clips of video")
     fitted = fit_platt(windows.logit, windows.fake, video_weights(windows.videos))
-    return with_thresholds(fitted, windows.logit, windows.fake)
+    videos = video_scores(scores, fitted, "window")
+    return with_thresholds(fitted, videos.logit, videos.fake)
 
 
 def _fit_both(

@@ -80,7 +80,7 @@ def with_thresholds(
     logits: ArrayLike,
     fake: ArrayLike,
     *,
-    max_fpr: float = 0.05,
+    max_fpr: float = 0.03,
     max_fnr: float = 0.1,
 ) -> Calibration:
     """Set the thresholds of the verdicts from held-out scores.
@@ -88,7 +88,7 @@ def with_thresholds(
     The verdict is `fake` from the threshold where the false positive rate is at most `max_fpr`, and never
     below 0.5. It is `real` up to the threshold where the false negative rate is at most `max_fnr`, and never
     above 0.5. It is `uncertain` in between: the weaker the model, the wider that range. A real person called
-    fake is the worse error, so fewer of them are allowed.
+    fake is the worse error, so fewer of them are allowed, and on other cameras there are more of them.
 
     Args:
         calibration: Calibration with scale and offset.

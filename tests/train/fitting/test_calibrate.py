@@ -58,6 +58,24 @@ def test_videos_weigh_the_same_whatever_their_length() -> None:
     assert fit_calibration(longer).offset == pytest.approx(fit_calibration(once).offset, abs=1e-3)
 
 
+def test_thresholds_are_those_of_means_over_time() -> None:
+    """Windows that vary within a video do not move the thresholds away from the scores of the videos."""
+    rng = np.random.default_rng(1)
+    means = [float(rng.normal(3 * (i % 2), 1)) for i in range(200)]
+    steady = [scores(f"v{i}", i % 2 == 1, (mean,) * 4) for i, mean in enumerate(means)]
+    varied = [
+        scores(f"v{i}", i % 2 == 1, tuple(mean + offset for offset in (-4, 4, -4, 4)))
+        for i, mean in enumerate(means)
+    ]
+    found, expected = fit_calibration(varied), fit_calibration(steady)
+    logits = [
+        calibration.scale * np.log(calibration.threshold_fake / (1 - calibration.threshold_fake))
+        - calibration.offset
+        for calibration in (found, expected)
+    ]
+    assert logits[0] == pytest.approx(logits[1], abs=0.01)
+
+
 def test_single_crops_cannot_calibrate_windows() -> None:
     """Clips without a window cannot calibrate the windows of live verdicts."""
     with pytest.raises(CalibrationError, match="long enough for a window"):
