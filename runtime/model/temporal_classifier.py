@@ -4,8 +4,8 @@
     logit = network_logit + classifier.logits(residuals)[0]
 
 The network's features are of single crops; temporal residuals (`streams.features.temporal_residuals`) measure
-what changes in time. The measures of a window are three quantiles over time of each ratio, and the coupling
-of the changes of face and surroundings (`streams.features.change_coupling`). Its features are these measures,
+what changes in time. The measures of a window are three quantiles over time of each ratio, and how face and
+surroundings change from frame to frame (`streams.features.frame_changes`). Its features are these measures,
 and the product of each with how much the surroundings change: the same measures mean something else in
 coarsely coded video, where the whole image jumps, than in steady video.
 """
@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.files import write_atomically
-from streams.features.change_coupling import COARSE_RING, NUM_COUPLING, coupling_features
+from streams.features.change_coupling import COARSE_RING
+from streams.features.frame_changes import NUM_CHANGES, change_features
 from streams.features.temporal_residuals import COMPARISONS, LAG, NUM_RATIOS
 
 TEMPORAL_FILE = "temporal.json"
@@ -29,12 +30,12 @@ MIN_SAMPLES = LAG + 1
 """Smallest number of samples of which two can be compared."""
 
 QUANTILES = (0.25, 0.5, 0.75)
-NUM_MEASURES = len(QUANTILES) * NUM_RATIOS + NUM_COUPLING
+NUM_MEASURES = len(QUANTILES) * NUM_RATIOS + NUM_CHANGES
 """Number of measures of a window."""
 NUM_FEATURES = 2 * NUM_MEASURES
 """Number of features of a window: the measures, and their products with the change of the surroundings."""
-NUM_STANDARDISED = NUM_RATIOS + NUM_COUPLING
-"""Number of values that are standardised: the ratios of each sample and the coupling of each window."""
+NUM_STANDARDISED = NUM_RATIOS + NUM_CHANGES
+"""Number of values that are standardised: the ratios of each sample and the changes of each window."""
 MAX_DEVIATION = 3.0
 """Limit to which standardised values are clipped, because larger ones did not occur in training."""
 
@@ -44,7 +45,7 @@ class TemporalClassifier:
     """Standardisation and weights of the logistic regression.
 
     Args:
-        centre: Means in training of each ratio and of each coupling feature, `NUM_STANDARDISED` values.
+        centre: Means in training of each ratio and of each change feature, `NUM_STANDARDISED` values.
         scale: Their standard deviations, `NUM_STANDARDISED` values above 0.
         weights: Weights of `temporal_features`, `NUM_FEATURES` values.
         bias: Added to the weighted sum.
@@ -99,16 +100,16 @@ class TemporalClassifier:
         return np.asarray(reduction * self.max_logit * np.tanh(score / self.max_logit), np.float32)
 
 
-def window_coupling(windows: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the coupling features of windows.
+def window_changes(windows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return how face and surroundings change in windows.
 
     Args:
         windows: Residuals, float32 `(N, T, NUM_RESIDUALS)`.
 
     Returns:
-        `(N, NUM_COUPLING)`; NaN for windows with too few frames. See `coupling_features`.
+        `(N, NUM_CHANGES)`; NaN for windows with too few frames. See `change_features`.
     """
-    return coupling_features(np.nansum(windows[..., NUM_RATIOS:], axis=1, dtype=np.float64))
+    return change_features(np.nansum(windows[..., NUM_RATIOS:], axis=1, dtype=np.float64))
 
 
 def temporal_features(
@@ -118,12 +119,12 @@ def temporal_features(
 
     Args:
         windows: Residuals, float32 `(N, T, NUM_RESIDUALS)`, T at least `MIN_SAMPLES`. NaN is ignored.
-        centre: `(NUM_STANDARDISED,)`, subtracted from the ratios and from the coupling features.
+        centre: `(NUM_STANDARDISED,)`, subtracted from the ratios and from the change features.
         scale: `(NUM_STANDARDISED,)`, divides them.
 
     Returns:
         `(N, NUM_FEATURES)`. First the measures: for each comparison the quantiles, for each quantile the
-        standardised ratios of that comparison; then the standardised coupling features. 0, the mean in
+        standardised ratios of that comparison; then the standardised change features. 0, the mean in
         training, for what a window does not contain. Then the product of each measure with the coupling
         feature `COARSE_RING`.
     """
@@ -132,11 +133,11 @@ def temporal_features(
     ratios[:, :LAG, half:] = np.nan
     quantiles = _quantiles(ratios)
     parts = [quantiles[..., :half], quantiles[..., half:]]
-    coupling = _standardised(window_coupling(windows), centre[NUM_RATIOS:], scale[NUM_RATIOS:])
-    coupling = np.nan_to_num(coupling, nan=0.0)
+    changes = _standardised(window_changes(windows), centre[NUM_RATIOS:], scale[NUM_RATIOS:])
+    changes = np.nan_to_num(changes, nan=0.0)
     flat = [part.reshape(len(windows), len(QUANTILES) * half) for part in parts]
-    measures = np.concatenate([*flat, coupling], axis=1)
-    return np.concatenate([measures, measures * coupling[:, COARSE_RING, None]], axis=1)
+    measures = np.concatenate([*flat, changes], axis=1)
+    return np.concatenate([measures, measures * changes[:, COARSE_RING, None]], axis=1)
 
 
 def _standardised(

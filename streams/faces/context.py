@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from streams.faces.crop import Box, crop_face, crop_luma, square
-from streams.features import change_coupling
+from streams.features import frame_changes
 from streams.features.face_regions import MARGIN
 from streams.features.temporal_residuals import SIZE, FaceContext
 from streams.input.frame import Frame
@@ -24,7 +24,7 @@ def cut_context(frame: Frame, box: Box) -> FaceContext:
         current=crop_face(frame.image, box, size=SIZE, margin=MARGIN),
         previous=crop_face(frame.earlier[-1], box, size=SIZE, margin=MARGIN) if frame.earlier else None,
         history=tuple(
-            crop_luma(image, box, size=change_coupling.SIZE, margin=MARGIN)
+            crop_luma(image, box, size=frame_changes.SIZE, margin=MARGIN)
             for image in (*frame.earlier, frame.image)
         ),
         visible=(

@@ -7,13 +7,13 @@ therefore compared:
 
 1. Dense optical flow from the earlier crop to the current one is computed.
 2. The current crop is warped back onto the earlier one, which removes the motion.
-3. Four measures (`MEASURES`) are computed in a grid of cells, from the warped difference and the flow.
+3. Five measures (`MEASURES`) are computed in a grid of cells, from the warped difference and the flow.
 4. Each measure is averaged over five regions of the face (`REGIONS`) and over a ring around it. The logarithm
    of the ratio of the two is returned: 0 where the face changes as its surroundings do.
 
 A sample is compared with the frame decoded just before it, in which a face has hardly moved, and with the
-sample two before it (`COMPARISONS`). Beside these ratios, the residuals contain the sums from which the
-coupling of the changes of face and surroundings follows; see `streams.features.change_coupling`.
+sample two before it (`COMPARISONS`). Beside these ratios, the residuals contain the sums from which follows
+how face and surroundings change from frame to frame; see `streams.features.frame_changes`.
 
     meter = ResidualMeter()
     residuals = meter.measure(cut_context(frame, face.box))      # float32 (NUM_RESIDUALS,)
@@ -33,19 +33,20 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from streams.features.change_coupling import NUM_SUMS, CouplingMeter
 from streams.features.face_regions import REGIONS, Visible, cell_means, enlarged, region_weights, used_part
+from streams.features.frame_changes import NUM_SUMS, ChangeMeter
 from streams.features.motion_compensation import MotionCompensation
 
 COMPARISONS = ("frame", "samples")
 """Images that a sample is compared with: the frame decoded before it, and the sample `LAG` before it."""
 LAG = 2
 """Distance in samples of the second comparison."""
-MEASURES = ("fine", "coarse", "warp", "colour")
+MEASURES = ("fine", "coarse", "broad", "warp", "colour")
 """Measures per cell:
 
 fine      mean absolute difference after the cell means are subtracted, in grey levels
 coarse    absolute difference of the cell means, in grey levels
+broad     the same of the mean of the surrounding `BROAD` cells per side, about the size of a face
 warp      mean absolute deviation of the flow from the cell means, in pixels
 colour    difference of the cell means without its grey part, in grey levels
 """
@@ -54,15 +55,16 @@ NUM_RATIOS = len(COMPARISONS) * len(MEASURES) * len(REGIONS)
 NUM_RESIDUALS = NUM_RATIOS + NUM_SUMS
 """Number of values of a sample: the ratios, then the sums of its steps."""
 
-VERSION = 4
+VERSION = 5
 """Number of this definition. Stored residuals of another one cannot be used."""
 
 SIZE = 180
 """Side of the crops in pixels."""
 BLUR_SIGMA = 0.7
 """Standard deviation in pixels of the blur before comparison, which suppresses sensor and coding noise."""
-FLOORS = np.array([0.1, 0.1, 0.02, 0.1], np.float32)
+FLOORS = np.array([0.1, 0.1, 0.1, 0.02, 0.1], np.float32)
 """Added to each measure before the logarithm, in the measure's unit; smaller values carry no information."""
+BROAD = 13
 LUMA = np.array([[0.299, 0.587, 0.114]], np.float32)
 
 Residuals = NDArray[np.float32]
@@ -94,7 +96,7 @@ class FaceContext:
     Args:
         current: Crop of the sample, RGB uint8 `(SIZE, SIZE, 3)`, centred on the face box.
         previous: The same part of the frame before it; None if there is none to compare with.
-        history: The same part of the frames before it and of the sample, oldest first, for `CouplingMeter`.
+        history: The same part of the frames before it and of the sample, oldest first, for `ChangeMeter`.
         visible: Part of the crops that is inside the frame.
     """
 
@@ -115,7 +117,7 @@ class ResidualMeter:
 
     def __init__(self) -> None:
         self._motion = MotionCompensation(SIZE, _flow())
-        self._coupling = CouplingMeter()
+        self._changes = ChangeMeter()
         self._samples: deque[_Crop | None] = deque(maxlen=LAG)
 
     def measure(self, context: FaceContext) -> Residuals:
@@ -126,7 +128,7 @@ class ResidualMeter:
 
         Returns:
             float32 `(NUM_RESIDUALS,)`: natural logarithms of ratios, ordered by comparison, then measure,
-            then region, and the sums of `CouplingMeter.measure`. NaN where there is nothing to compare with,
+            then region, and the sums of `ChangeMeter.measure`. NaN where there is nothing to compare with,
             where two frames are the same, and where too little of a region or of the surroundings is inside
             the frame.
         """
@@ -137,7 +139,7 @@ class ResidualMeter:
         self._samples.append(current)
         ratios = [self._compare(earlier, current) for earlier in (frame, sample)]
         # Earlier frames may show another scene, unless the face has been followed since.
-        sums = self._coupling.measure(context.history if followed else (), context.visible)
+        sums = self._changes.measure(context.history if followed else (), context.visible)
         return np.concatenate([*ratios, sums])
 
     def skip(self) -> Residuals:
@@ -164,6 +166,7 @@ class ResidualMeter:
             [
                 cell_means(cv2.absdiff(difference, enlarged(cell_difference, difference.shape))).mean(2),
                 np.abs(cell_difference).mean(2),
+                np.abs(cv2.blur(cell_difference, (BROAD, BROAD))).mean(2),
                 cell_means(cv2.absdiff(flow, enlarged(cell_flow, flow.shape))).mean(2),
                 np.abs(cell_difference - cell_difference @ LUMA.T).mean(2),
             ]

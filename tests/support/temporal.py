@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.model.temporal_classifier import NUM_FEATURES, NUM_STANDARDISED, TemporalClassifier
-from streams.features.change_coupling import NUM_SUMS
+from streams.features.frame_changes import NUM_SUMS
 from streams.features.temporal_residuals import NUM_RATIOS, SIZE, FaceContext, ResidualMeter
 
 

@@ -16,14 +16,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
 from runtime.model.calibration import Calibration
-from runtime.model.temporal_classifier import TemporalClassifier, temporal_features, window_coupling
+from runtime.model.temporal_classifier import TemporalClassifier, temporal_features, window_changes
 from streams.features.temporal_residuals import NUM_RATIOS
 from train.fitting.platt_scaling import CalibrationError, fit_platt
 from train.fitting.temporal_examples import Examples, TemporalClassifierError
 from train.scoring.clip_scores import ClipScores
 from train.scoring.score_table import video_scores
 
-INVERSE_PENALTY = 0.03
+INVERSE_PENALTY = 0.1
 """`C` of scikit-learn's LogisticRegression."""
 MIN_SPREAD = 1e-3
 """Lower bound of standard deviations, so that a constant feature does not divide by zero."""
@@ -70,7 +70,7 @@ def _fit(examples: Examples, window: int) -> TemporalClassifier:
     """Fit a classifier without scaling its logits by their confidence on unseen clips."""
     windows = examples.windows
     ratios = windows[..., :NUM_RATIOS].reshape(-1, NUM_RATIOS)
-    moments = [_moments(values) for values in (ratios, window_coupling(windows))]
+    moments = [_moments(values) for values in (ratios, window_changes(windows))]
     centre, scale = (np.concatenate(values) for values in zip(*moments, strict=True))
     features = temporal_features(windows, centre, scale)
     mean, spread = features.mean(0), np.maximum(features.std(0), MIN_SPREAD)

@@ -20,10 +20,11 @@ from runtime.model.temporal_classifier import (
     TemporalClassifier,
     read_temporal_classifier,
     temporal_features,
-    window_coupling,
+    window_changes,
     write_temporal_classifier,
 )
-from streams.features.change_coupling import COARSE_RING, NUM_COUPLING
+from streams.features.change_coupling import COARSE_RING
+from streams.features.frame_changes import NUM_CHANGES
 from streams.features.temporal_residuals import LAG, NUM_RATIOS
 from tests.support.temporal import random_windows as windows
 
@@ -53,10 +54,10 @@ def test_the_logit_is_the_weighted_sum_of_measures_and_products() -> None:
                 )
                 at = number * len(QUANTILES) * HALF + q * HALF + i % HALF
                 measures[at] = np.quantile(level, quantile)
-    for i, value in enumerate(window_coupling(window)[0], NUM_RATIOS):
+    for i, value in enumerate(window_changes(window)[0], NUM_RATIOS):
         level = np.clip((value - CLASSIFIER.centre[i]) / CLASSIFIER.scale[i], -MAX_DEVIATION, MAX_DEVIATION)
-        measures[NUM_MEASURES - NUM_COUPLING + i - NUM_RATIOS] = level
-    ring = measures[NUM_MEASURES - NUM_COUPLING + COARSE_RING]
+        measures[NUM_MEASURES - NUM_CHANGES + i - NUM_RATIOS] = level
+    ring = measures[NUM_MEASURES - NUM_CHANGES + COARSE_RING]
     weights = np.asarray(CLASSIFIER.weights)
     expected = CLASSIFIER.bias + weights[:NUM_MEASURES] @ measures + ring * weights[NUM_MEASURES:] @ measures
     held = CLASSIFIER.max_logit * np.tanh(expected / CLASSIFIER.max_logit)
@@ -91,8 +92,8 @@ def test_missing_residuals_are_left_out() -> None:
     window[0, :, NUM_RATIOS:] = np.nan
     measures, products = np.split(temporal_features(window, centre, scale)[0], 2)
     assert (products == 0).all()
-    quantiles, coupling = np.split(measures, [NUM_MEASURES - NUM_COUPLING])
-    assert (coupling == 0).all()
+    quantiles, changes = np.split(measures, [NUM_MEASURES - NUM_CHANGES])
+    assert (changes == 0).all()
     features = quantiles.reshape(2, len(QUANTILES), HALF)[0]
     assert features[:, 5] == pytest.approx(np.quantile(window[0, :3, 5], QUANTILES), abs=1e-6)
     assert features[:, 7] == pytest.approx(np.zeros(3))

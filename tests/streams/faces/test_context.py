@@ -10,7 +10,7 @@ import pytest
 
 from streams.faces.context import cut_context
 from streams.faces.crop import Box
-from streams.features import change_coupling
+from streams.features import frame_changes
 from streams.features.temporal_residuals import SIZE
 from streams.input.frame import Frame
 
@@ -38,7 +38,7 @@ def test_the_same_square_is_cut_from_all_frames() -> None:
     assert (context.current == 200).all()
     assert context.previous is not None
     assert (context.previous == 100).all()
-    assert [image.shape for image in context.history] == [(change_coupling.SIZE, change_coupling.SIZE)] * 3
+    assert [image.shape for image in context.history] == [(frame_changes.SIZE, frame_changes.SIZE)] * 3
     assert [int(image.mean()) for image in context.history] == [50, 100, 200]
     alone = cut_context(frame(200), (180, 120, 40, 50))
     assert alone.previous is None

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from skimage.data import astronaut
 
-from streams.features import change_coupling
+from streams.features import frame_changes
 from streams.features.face_regions import REGIONS
 from streams.features.temporal_residuals import (
     COMPARISONS,
@@ -95,7 +95,7 @@ def test_what_cannot_be_compared_is_nan() -> None:
 def test_samples_that_are_not_measured(every: int) -> None:
     """Measuring every n-th sample gives the residuals of `every_nth`, with the same distance in time."""
     crops = moving_face(8)
-    history = tuple(cv2.resize(crop[..., 1], (change_coupling.SIZE,) * 2) for crop in crops)
+    history = tuple(cv2.resize(crop[..., 1], (frame_changes.SIZE,) * 2) for crop in crops)
     contexts = [
         FaceContext(current=crop, previous=earlier, history=history)
         for crop, earlier in zip(crops, [None, *crops[:-1]], strict=True)
@@ -113,7 +113,7 @@ def test_samples_that_are_not_measured(every: int) -> None:
 
 def test_earlier_frames_count_once_the_face_has_been_followed() -> None:
     """Before that, they may show another scene."""
-    history = tuple(cv2.resize(crop[..., 1], (change_coupling.SIZE,) * 2) for crop in moving_face(5))
+    history = tuple(cv2.resize(crop[..., 1], (frame_changes.SIZE,) * 2) for crop in moving_face(5))
     meter = ResidualMeter()
     context = FaceContext(current=moving_face(1)[0], history=history)
     steps = [meter.measure(context)[-1] for _ in range(LAG + 1)]
@@ -137,6 +137,6 @@ def test_parts_outside_the_frame_are_left_out() -> None:
     assert np.isnan(ResidualMeter().measure(replace(whole, visible=(0.3, 0.25, 0.7, 0.75)))).all()
     # A region outside the frame alone is NaN.
     below = replace(whole, visible=(0.0, 0.0, 1.0, 0.55))
-    table = ResidualMeter().measure(below)[:NUM_RATIOS].reshape(2, 4, 5)[0]
+    table = ResidualMeter().measure(below)[:NUM_RATIOS].reshape(2, len(MEASURES), 5)[0]
     assert np.isnan(table[:, REGIONS.index("mouth")]).all()
     assert np.isfinite(table[:, REGIONS.index("eyes")]).all()
