@@ -46,7 +46,7 @@ MEASURES = ("fine", "coarse", "broad", "warp", "colour")
 
 fine      mean absolute difference after the cell means are subtracted, in grey levels
 coarse    absolute difference of the cell means, in grey levels
-broad     the same of the mean of the surrounding `BROAD` cells per side, about the size of a face
+broad     the same of the mean of a block of cells around it, in grey levels
 warp      mean absolute deviation of the flow from the cell means, in pixels
 colour    difference of the cell means without its grey part, in grey levels
 """
@@ -65,6 +65,7 @@ BLUR_SIGMA = 0.7
 FLOORS = np.array([0.1, 0.1, 0.1, 0.02, 0.1], np.float32)
 """Added to each measure before the logarithm, in the measure's unit; smaller values carry no information."""
 BROAD = 13
+"""Cells per side of the blocks of the measure `broad`, about the height of a face."""
 LUMA = np.array([[0.299, 0.587, 0.114]], np.float32)
 
 Residuals = NDArray[np.float32]
