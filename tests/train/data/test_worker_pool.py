@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import wait_for
 from train.data.worker_pool import worker_pool
 
 LARGE = 400_000_000
 """Bytes of a result that takes a while to send."""
+LIMIT_S = 60.0
 
 
 def sleep_long(started: Path) -> None:
@@ -27,19 +29,12 @@ def return_much(started: Path) -> bytes:
     return much
 
 
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 def test_a_worker_in_a_task_is_ended(tmp_path: Path) -> None:
     """Its future and those behind it fail or are cancelled."""
     futures: list[Future[None]] = []
     with worker_pool(1) as pool:
         futures += [pool.submit(sleep_long, tmp_path / str(number)) for number in range(4)]
-        wait_for(tmp_path / "0")
+        wait_for((tmp_path / "0").exists, LIMIT_S)
         left = time.monotonic()
     assert time.monotonic() - left < 30
     for future in futures:
@@ -53,7 +48,7 @@ def test_a_pool_can_be_left_while_a_result_is_sent(tmp_path: Path, delay_s: floa
     """A worker that is ended in the middle of a result would leave the pool waiting for the rest for ever."""
     with worker_pool(1) as pool:
         future = pool.submit(return_much, tmp_path / "started")
-        wait_for(tmp_path / "started")
+        wait_for((tmp_path / "started").exists, LIMIT_S)
         time.sleep(delay_s)
     # Unless it was ended in the task, the result is whole.
     with suppress(BrokenProcessPool):
