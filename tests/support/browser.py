@@ -42,6 +42,10 @@ START_TIMEOUT_S = 60.0
 TIMEOUT_S = 30.0
 
 
+class CommandError(AssertionError):
+    """Chromium has refused a command, or has dropped it because the page went to another address."""
+
+
 class ScriptError(AssertionError):
     """An expression evaluated in a page has thrown."""
 
@@ -49,8 +53,9 @@ class ScriptError(AssertionError):
 class Page:
     """One page, opened by `Browser.open`."""
 
-    def __init__(self, browser: Browser, session: str) -> None:
+    def __init__(self, browser: Browser, target: str, session: str) -> None:
         self._browser = browser
+        self._target = target
         self._session = session
 
     @property
@@ -75,9 +80,9 @@ class Page:
         return answer["result"].get("value")
 
     def wait_for(self, expression: str, *, timeout_s: float = TIMEOUT_S) -> None:
-        """Evaluate JavaScript repeatedly until the value is truthy."""
+        """Evaluate JavaScript repeatedly until the value is truthy, also while it goes elsewhere."""
         deadline = time.monotonic() + timeout_s
-        while not self.evaluate(f"Boolean({expression})"):
+        while not self._is_true(expression):
             if time.monotonic() > deadline:
                 text = self.evaluate("document.body.innerText")
                 raise AssertionError(f"{expression} did not come true; the page reads:\n{text}")
@@ -93,8 +98,14 @@ class Page:
         return path
 
     def close(self) -> None:
-        """Close the page."""
-        self.command("Page.close")
+        """Close the page, even one that is changing its address."""
+        self._browser.command("Target.closeTarget", targetId=self._target)
+
+    def _is_true(self, expression: str) -> bool:
+        try:
+            return bool(self.evaluate(f"Boolean({expression})"))
+        except CommandError:
+            return False
 
 
 class Browser:
@@ -109,7 +120,7 @@ class Browser:
         """Open a page of the given size, in the light or the dark colour scheme."""
         target = self.command("Target.createTarget", url="about:blank")
         attached = self.command("Target.attachToTarget", targetId=target["targetId"], flatten=True)
-        page = Page(self, attached["sessionId"])
+        page = Page(self, target["targetId"], attached["sessionId"])
         for domain in ("Page", "Runtime", "Log"):
             page.command(f"{domain}.enable")
         page.command(
@@ -138,7 +149,7 @@ class Browser:
             message = json.loads(self._connection.recv(timeout=TIMEOUT_S))
             if message.get("id") == self._last_id:
                 if "error" in message:
-                    raise AssertionError(f"{method}: {message['error']['message']}")
+                    raise CommandError(f"{method}: {message['error']['message']}")
                 result: dict[str, Any] = message["result"]
                 return result
             self._collect_error(message)
