@@ -64,7 +64,11 @@ def throughput(
     rate: Annotated[
         float | None,
         typer.Option(
-            metavar="HZ", help="Verdicts per second and face.", show_default="the model's sample rate"
+            metavar="HZ",
+            min=0.1,
+            max=120,
+            help="Verdicts per second and face.",
+            show_default="the model's sample rate",
         ),
     ] = None,
     heights: Annotated[
@@ -74,11 +78,13 @@ def throughput(
         ),
     ] = "",
     seconds: Annotated[
-        float, typer.Option(min=1, help="Seconds to measure at each number of streams.")
+        float, typer.Option(min=1, max=86400, help="Seconds to measure at each number of streams.")
     ] = 10.0,
-    warmup: Annotated[float, typer.Option(min=0, help="Warm-up seconds before each measurement.")] = 3.0,
+    warmup: Annotated[
+        float, typer.Option(min=0, max=86400, help="Warm-up seconds before each measurement.")
+    ] = 3.0,
     bound: Annotated[
-        float, typer.Option(metavar="MS", min=1, help="Latency limit (99th percentile).")
+        float, typer.Option(metavar="MS", min=1, max=60000, help="Latency limit (99th percentile).")
     ] = 250.0,
     max_streams: Annotated[int, typer.Option(min=1, help="Maximum number of streams.")] = 32,
     repeats: Repeats = 2,
@@ -180,10 +186,12 @@ def scale(
     faces: Annotated[
         str, typer.Option(help="Numbers of faces of one 720p camera; empty for none.")
     ] = "1,2,4,8",
-    seconds: Annotated[float, typer.Option(min=1, help="Seconds to measure at each point.")] = 4.0,
-    warmup: Annotated[float, typer.Option(min=0, help="Warm-up seconds before each measurement.")] = 1.5,
+    seconds: Annotated[float, typer.Option(min=1, max=86400, help="Seconds to measure at each point.")] = 4.0,
+    warmup: Annotated[
+        float, typer.Option(min=0, max=86400, help="Warm-up seconds before each measurement.")
+    ] = 1.5,
     bound: Annotated[
-        float, typer.Option(metavar="MS", min=1, help="Latency limit (99th percentile).")
+        float, typer.Option(metavar="MS", min=1, max=60000, help="Latency limit (99th percentile).")
     ] = 250.0,
     svg: Annotated[
         Path | None, typer.Option(metavar="OUT", help="Draw the curves.", show_default=False)
@@ -274,9 +282,11 @@ def roofline(
 def fanout(
     subscribers: Annotated[str, typer.Option(help="Numbers of fast subscribers, one run each.")] = "1,10,100",
     slow: Annotated[int, typer.Option(min=0, help="Number of additional slow readers.")] = 5,
-    rate: Annotated[float, typer.Option(metavar="HZ", min=0.1, help="Verdicts per second and stream.")] = 8.0,
+    rate: Annotated[
+        float, typer.Option(metavar="HZ", min=0.1, max=120, help="Verdicts per second and stream.")
+    ] = 8.0,
     streams: Annotated[int, typer.Option(min=1, help="Number of streams.")] = 4,
-    seconds: Annotated[float, typer.Option(min=1, help="Seconds to measure in each run.")] = 6.0,
+    seconds: Annotated[float, typer.Option(min=1, max=86400, help="Seconds to measure in each run.")] = 6.0,
     repeats: Repeats = 3,
     json_out: JsonOut = None,
     compare: Compare = None,
@@ -304,9 +314,11 @@ def fleet(
         str, typer.Option(help="Numbers of simulated cameras, one run each.")
     ] = "1,50,100,200",
     workers: Annotated[int, typer.Option(min=1, help="Number of workers.")] = 4,
-    rate: Annotated[float, typer.Option(metavar="HZ", min=0.1, help="Verdicts per second and camera.")] = 8.0,
+    rate: Annotated[
+        float, typer.Option(metavar="HZ", min=0.1, max=120, help="Verdicts per second and camera.")
+    ] = 8.0,
     subscribers: Annotated[int, typer.Option(min=0, help="Number of WebSocket clients.")] = 2,
-    seconds: Annotated[float, typer.Option(min=1, help="Seconds to measure in each run.")] = 6.0,
+    seconds: Annotated[float, typer.Option(min=1, max=86400, help="Seconds to measure in each run.")] = 6.0,
     json_out: JsonOut = None,
     compare: Compare = None,
 ) -> int:
@@ -328,11 +340,16 @@ def fleet(
 
 @app.command()
 def soak(
-    minutes: Annotated[float, typer.Option(min=0.1, help="Length of the run.")] = 30.0,
+    minutes: Annotated[float, typer.Option(min=0.1, max=100000, help="Length of the run.")] = 30.0,
     cameras: Annotated[int, typer.Option(help="Number of cameras.")] = 4,
-    every: Annotated[float, typer.Option(metavar="S", min=4, help="Seconds between faults.")] = 60.0,
+    every: Annotated[
+        float, typer.Option(metavar="S", min=4, max=86400, help="Seconds between faults.")
+    ] = 60.0,
     max_gap: Annotated[
-        float, typer.Option(metavar="S", help="Longest time without a score of a camera without a fault.")
+        float,
+        typer.Option(
+            metavar="S", min=0.1, max=86400, help="Longest time without a score of a camera without a fault."
+        ),
     ] = 5.0,
     model: Model = None,
     json_out: JsonOut = None,
@@ -369,7 +386,7 @@ def gpu(
         ),
     ] = None,
     batch: Annotated[str, typer.Option(help="Batch sizes.")] = "1,8,32,64",
-    seconds: Annotated[float, typer.Option(min=0.1, help="Seconds per measurement.")] = 2.0,
+    seconds: Annotated[float, typer.Option(min=0.1, max=86400, help="Seconds per measurement.")] = 2.0,
     compiled: Annotated[
         bool, typer.Option("--compile/--no-compile", help="Measure torch.compile too (takes minutes).")
     ] = True,

@@ -14,7 +14,10 @@ from typing import Any, NoReturn
 
 import av
 import pytest
+import typer
 
+import benchmarks.commands
+import train.commands
 import unmask
 from runtime.errors import DeviceLost
 from runtime.model.bundle import DEFAULT_BUNDLE
@@ -64,6 +67,28 @@ def mistake(outcome: Outcome, *words: str) -> None:
     (line,) = outcome.err
     for word in words:
         assert word in line
+
+
+def commands(group: Any) -> Iterator[Any]:
+    """Return the commands of a group and of the groups in it."""
+    for command in group.commands.values():
+        yield from commands(command) if hasattr(command, "commands") else [command]
+
+
+def test_decimal_options_are_limited(run: Callable[..., Outcome]) -> None:
+    """Training and benchmarks accept no infinite time; options of the runtime are checked as settings."""
+    unlimited = [
+        f"{command.name} {option.opts[0]}"
+        for group in (train.commands.app, benchmarks.commands.app)
+        for command in commands(typer.main.get_command(group))
+        for option in command.params
+        if option.type_descriptor.annotation is float and None in (option.min, option.max)
+    ]
+    assert unlimited == []
+    for number in ("inf", "nan"):
+        mistake(
+            run("bench", "throughput", "--warmup", number), "--warmup", "86400", "bench throughput --help"
+        )
 
 
 @pytest.fixture

@@ -333,7 +333,7 @@ def swap(
     ] = 6,
     videos: Annotated[int, typer.Option(min=2, help="Forged videos of each generator.")] = 10,
     steps: Annotated[int, typer.Option(min=1, help="Fitting steps of each generator.")] = 2400,
-    seconds: Annotated[float, typer.Option(min=0.5, help="Duration taken from each video.")] = 8.0,
+    seconds: Annotated[float, typer.Option(min=0.5, max=86400, help="Duration taken from each video.")] = 8.0,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads.", show_default="one per core")
     ] = None,
@@ -368,7 +368,7 @@ def self_blend(
         int, typer.Option(min=1, help="Forged videos of each real one, each perturbed in another way.")
     ] = 1,
     split: Annotated[Literal["train", "val", "test", "all"], typer.Option(help="Split to use.")] = "train",
-    seconds: Annotated[float, typer.Option(min=1, help="Duration taken from each video.")] = 6.0,
+    seconds: Annotated[float, typer.Option(min=1, max=86400, help="Duration taken from each video.")] = 6.0,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Number of processes.", show_default="one per core")
