@@ -1,4 +1,4 @@
-"""Classifier of temporal residuals: a logistic regression whose logit is added to the network's.
+"""Classifier of temporal residuals: logistic regressions whose logit is added to the network's.
 
     classifier = read_temporal_classifier(Path("bundle/temporal.json"))
     logit = network_logit + classifier.logits(residuals)[0]
@@ -8,12 +8,16 @@ what changes in time. The measures of a window are three quantiles over time of 
 surroundings change from frame to frame (`streams.features.frame_changes`). Its features are these measures,
 and the product of each with how much the surroundings change: the same measures mean something else in
 coarsely coded video, where the whole image jumps, than in steady video.
+
+Below 15 frames a second there is no frame between two samples that could be compared, and only the measures
+between samples are left. They have a regression of their own: the weights of the other one are made for all
+measures together.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -34,6 +38,9 @@ NUM_MEASURES = len(QUANTILES) * NUM_RATIOS + NUM_CHANGES
 """Number of measures of a window."""
 NUM_FEATURES = 2 * NUM_MEASURES
 """Number of features of a window: the measures, and their products with the change of the surroundings."""
+SAMPLE_FEATURES = slice(len(QUANTILES) * NUM_RATIOS // 2, len(QUANTILES) * NUM_RATIOS)
+"""Features that need no frame between the samples: the quantiles of the comparisons of samples."""
+NUM_SAMPLE_FEATURES = SAMPLE_FEATURES.stop - SAMPLE_FEATURES.start
 NUM_STANDARDISED = NUM_RATIOS + NUM_CHANGES
 """Number of values that are standardised: the ratios of each sample and the changes of each window."""
 MAX_DEVIATION = 3.0
@@ -41,14 +48,39 @@ MAX_DEVIATION = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
+class Regression:
+    """Logistic regression on features of which some may be missing.
+
+    Args:
+        means: Means of the features in training; one that is missing counts as its mean.
+        weights: Weights of the features less their means, as many.
+        bias: Added to the weighted sum.
+    """
+
+    means: tuple[float, ...]
+    weights: tuple[float, ...]
+    bias: float
+
+    def scores(self, features: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return the logits of features `(N, F)`, NaN where they are missing."""
+        deviations = np.nan_to_num(features - np.asarray(self.means), nan=0.0)
+        return np.asarray(deviations @ np.asarray(self.weights) + self.bias)
+
+    def scaled(self, factor: float, offset: float) -> Regression:
+        """Return the regression whose logits are `factor * (logit + offset)`."""
+        weights = tuple(factor * weight for weight in self.weights)
+        return replace(self, weights=weights, bias=factor * (self.bias + offset))
+
+
+@dataclass(frozen=True, kw_only=True)
 class TemporalClassifier:
-    """Standardisation and weights of the logistic regression.
+    """Standardisation and weights of the logistic regressions.
 
     Args:
         centre: Means in training of each ratio and of each change feature, `NUM_STANDARDISED` values.
         scale: Their standard deviations, `NUM_STANDARDISED` values above 0.
-        weights: Weights of `temporal_features`, `NUM_FEATURES` values.
-        bias: Added to the weighted sum.
+        with_frames: Regression on all features, `NUM_FEATURES`.
+        without_frames: Regression on the `SAMPLE_FEATURES`, for windows in which no others are known.
         max_logit: Limit that the logit approaches on either side, above 0.
         window: Samples of the windows in training, at least `MIN_SAMPLES`. The logits of shorter windows are
             reduced, because their noise is larger by the root of the number of pairs of crops.
@@ -59,21 +91,26 @@ class TemporalClassifier:
 
     centre: tuple[float, ...]
     scale: tuple[float, ...]
-    weights: tuple[float, ...]
-    bias: float
+    with_frames: Regression
+    without_frames: Regression
     max_logit: float
     window: int
 
     def __post_init__(self) -> None:
-        for name, length in (
-            ("centre", NUM_STANDARDISED),
-            ("scale", NUM_STANDARDISED),
-            ("weights", NUM_FEATURES),
+        for name, values, length in (
+            ("centre", self.centre, NUM_STANDARDISED),
+            ("scale", self.scale, NUM_STANDARDISED),
+            ("means", self.with_frames.means, NUM_FEATURES),
+            ("weights", self.with_frames.weights, NUM_FEATURES),
+            ("means without frames", self.without_frames.means, NUM_SAMPLE_FEATURES),
+            ("weights without frames", self.without_frames.weights, NUM_SAMPLE_FEATURES),
         ):
-            if len(getattr(self, name)) != length:
-                raise ValueError(f"{name} must have {length} values, not {len(getattr(self, name))}")
-        if not np.isfinite((*self.centre, *self.scale, *self.weights, self.bias, self.max_logit)).all():
-            raise ValueError("centre, scale, weights, bias and max_logit must be finite")
+            if len(values) != length:
+                raise ValueError(f"{name} must have {length} values, not {len(values)}")
+            if not np.isfinite(values).all():
+                raise ValueError(f"{name} must be finite")
+        if not np.isfinite((self.with_frames.bias, self.without_frames.bias, self.max_logit)).all():
+            raise ValueError("bias and max_logit must be finite")
         if min(self.scale) <= 0:
             raise ValueError(f"scale must be above 0, not {min(self.scale)}")
         if self.max_logit <= 0:
@@ -86,17 +123,25 @@ class TemporalClassifier:
 
         Args:
             windows: Residuals, float32 `(N, T, NUM_RESIDUALS)`, oldest first. Comparisons with samples before
-                the window are ignored, so that a score depends on the samples in the window only.
+                the window are ignored.
 
         Returns:
-            float32 `(N,)`, to be added to the network's logits; 0 for windows shorter than `MIN_SAMPLES`.
+            float32 `(N,)`, to be added to the network's logits; 0 for windows shorter than `MIN_SAMPLES` and
+            for those in which nothing could be compared, as where the face fills the frame.
         """
         count, samples = windows.shape[:2]
         if samples < MIN_SAMPLES:
             return np.zeros(count, np.float32)
         features = temporal_features(windows, np.asarray(self.centre), np.asarray(self.scale))
+        known = ~np.isnan(features)
+        of_samples = known[:, SAMPLE_FEATURES].any(1)
+        of_frames = np.delete(known, SAMPLE_FEATURES, axis=1).any(1)
+        score = np.where(
+            of_frames,
+            self.with_frames.scores(features),
+            self.without_frames.scores(features[:, SAMPLE_FEATURES]) * of_samples,
+        )
         reduction = min(1.0, (samples - MIN_SAMPLES + 1) / (self.window - MIN_SAMPLES + 1)) ** 0.5
-        score = features @ np.asarray(self.weights) + self.bias
         return np.asarray(reduction * self.max_logit * np.tanh(score / self.max_logit), np.float32)
 
 
@@ -124,9 +169,8 @@ def temporal_features(
 
     Returns:
         `(N, NUM_FEATURES)`. First the measures: for each comparison the quantiles, for each quantile the
-        standardised ratios of that comparison; then the standardised change features. 0, the mean in
-        training, for what a window does not contain. Then the product of each measure with the coupling
-        feature `COARSE_RING`.
+        standardised ratios of that comparison; then the standardised change features. Then the product of
+        each measure with the coupling feature `COARSE_RING`. NaN for what a window does not contain.
     """
     ratios = _standardised(windows[..., :NUM_RATIOS], centre[:NUM_RATIOS], scale[:NUM_RATIOS])
     half = NUM_RATIOS // len(COMPARISONS)
@@ -134,7 +178,6 @@ def temporal_features(
     quantiles = _quantiles(ratios)
     parts = [quantiles[..., :half], quantiles[..., half:]]
     changes = _standardised(window_changes(windows), centre[NUM_RATIOS:], scale[NUM_RATIOS:])
-    changes = np.nan_to_num(changes, nan=0.0)
     flat = [part.reshape(len(windows), len(QUANTILES) * half) for part in parts]
     measures = np.concatenate([*flat, changes], axis=1)
     return np.concatenate([measures, measures * changes[:, COARSE_RING, None]], axis=1)
@@ -147,7 +190,7 @@ def _standardised(
 
 
 def _quantiles(values: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return `QUANTILES` of values `(N, T, R)` over T as `(N, quantiles, R)`, without NaN; 0 if all are NaN.
+    """Return `QUANTILES` of values `(N, T, R)` over T as `(N, quantiles, R)`, without NaN if any are not.
 
     As numpy.nanquantile, which takes a millisecond for a window because it calls a function per column.
     """
@@ -157,7 +200,7 @@ def _quantiles(values: NDArray[np.floating]) -> NDArray[np.float64]:
     lower = np.floor(position).astype(np.intp)
     low = np.take_along_axis(ordered, lower, axis=1)
     high = np.take_along_axis(ordered, np.minimum(lower + 1, last), axis=1)
-    return np.asarray(np.nan_to_num(low + (high - low) * (position - lower), nan=0.0), np.float64)
+    return np.asarray(low + (high - low) * (position - lower), np.float64)
 
 
 def encode_temporal_classifier(classifier: TemporalClassifier) -> str:

@@ -90,6 +90,21 @@ def every_nth(residuals: Residuals, every: int) -> Residuals:
     return thinned
 
 
+def without_frames(residuals: Residuals) -> Residuals:
+    """Return residuals as if there were no frame between two samples.
+
+    Args:
+        residuals: float32 `(..., NUM_RESIDUALS)`.
+
+    Returns:
+        The same with NaN in place of all that is measured from frame to frame.
+    """
+    slow = residuals.copy()
+    slow[..., : NUM_RATIOS // len(COMPARISONS)] = np.nan
+    slow[..., NUM_RATIOS:] = np.nan
+    return slow
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaceContext:
     """A face with its surroundings, in a sample and in the frames before it.

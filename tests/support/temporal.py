@@ -6,7 +6,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.model.temporal_classifier import NUM_FEATURES, NUM_STANDARDISED, TemporalClassifier
+from runtime.model.temporal_classifier import (
+    NUM_FEATURES,
+    NUM_SAMPLE_FEATURES,
+    NUM_STANDARDISED,
+    Regression,
+    TemporalClassifier,
+)
 from streams.features.frame_changes import NUM_SUMS
 from streams.features.temporal_residuals import NUM_RATIOS, SIZE, FaceContext, ResidualMeter
 
@@ -18,11 +24,15 @@ def uniform_temporal_classifier(
     return TemporalClassifier(
         centre=(centre,) * NUM_STANDARDISED,
         scale=(scale,) * NUM_STANDARDISED,
-        weights=(weight,) * NUM_FEATURES,
-        bias=bias,
+        with_frames=_uniform(NUM_FEATURES, weight, bias),
+        without_frames=_uniform(NUM_SAMPLE_FEATURES, weight, bias),
         max_logit=9.0,
         window=window,
     )
+
+
+def _uniform(length: int, weight: float, bias: float) -> Regression:
+    return Regression(means=(0.0,) * length, weights=(weight,) * length, bias=bias)
 
 
 def random_windows(count: int, samples: int, seed: int = 1) -> NDArray[np.float32]:

@@ -1,7 +1,7 @@
-"""Fit of the temporal classifier, a logistic regression on temporal residuals.
+"""Fit of the temporal classifier, two logistic regressions on temporal residuals.
 
-It has few parameters, so few clips suffice. Its logit is added to that of the network, which is
-over-confident on its training clips. Both logits are therefore scaled by Platt scaling on unseen videos: the
+They have few parameters, so few clips suffice. Their logit is added to that of the network, which is
+over-confident on its training clips. All logits are therefore scaled by Platt scaling on unseen videos: the
 classifier's by cross-validation, the network's on held-out videos.
 """
 
@@ -16,8 +16,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
 from runtime.model.calibration import Calibration
-from runtime.model.temporal_classifier import TemporalClassifier, temporal_features, window_changes
-from streams.features.temporal_residuals import NUM_RATIOS
+from runtime.model.temporal_classifier import (
+    SAMPLE_FEATURES,
+    Regression,
+    TemporalClassifier,
+    temporal_features,
+    window_changes,
+)
+from streams.features.temporal_residuals import NUM_RATIOS, without_frames
 from train.fitting.platt_scaling import CalibrationError, fit_platt
 from train.fitting.temporal_examples import Examples, TemporalClassifierError
 from train.scoring.clip_scores import ClipScores
@@ -55,14 +61,23 @@ def fit_temporal_classifier(
         raise TemporalClassifierError(
             "temporal residuals do not separate real from fake clips that were not fitted on; give more clips"
         ) from error
+    try:
+        slow = fit_platt(
+            *_cross_validated(replace(examples, windows=without_frames(examples.windows)), window)
+        )
+    except CalibrationError:
+        # Samples alone say nothing about these clips: no evidence below 15 frames a second.
+        slow = None
     # By video: the network's errors persist throughout a video, those of the temporal classifier do not.
     network = video_scores(held_out, Calibration(), "network")
-    scale = fit_platt(network.logit, network.fake).scale / own.scale / NETWORK_SHARE
+    units = fit_platt(network.logit, network.fake).scale / NETWORK_SHARE
     return replace(
         classifier,
-        weights=tuple(scale * weight for weight in classifier.weights),
-        bias=scale * (classifier.bias + own.offset),
-        max_logit=scale * own.scale * MAX_LOG_ODDS,
+        with_frames=classifier.with_frames.scaled(units / own.scale, own.offset),
+        without_frames=classifier.without_frames.scaled(0.0, 0.0)
+        if slow is None
+        else classifier.without_frames.scaled(units / slow.scale, slow.offset),
+        max_logit=units * MAX_LOG_ODDS,
     )
 
 
@@ -73,17 +88,28 @@ def _fit(examples: Examples, window: int) -> TemporalClassifier:
     moments = [_moments(values) for values in (ratios, window_changes(windows))]
     centre, scale = (np.concatenate(values) for values in zip(*moments, strict=True))
     features = temporal_features(windows, centre, scale)
-    mean, spread = features.mean(0), np.maximum(features.std(0), MIN_SPREAD)
-    regression = LogisticRegression(C=INVERSE_PENALTY, max_iter=2000)
-    regression.fit((features - mean) / spread, examples.fake, _weights(examples))
-    weights = regression.coef_[0] / spread
+    weights = _weights(examples)
     return TemporalClassifier(
         centre=tuple(centre.tolist()),
         scale=tuple(scale.tolist()),
-        weights=tuple(weights.tolist()),
-        bias=float(regression.intercept_[0] - weights @ mean),
+        with_frames=_regression(features, examples.fake, weights),
+        without_frames=_regression(features[:, SAMPLE_FEATURES], examples.fake, weights),
         max_logit=UNLIMITED,
         window=window,
+    )
+
+
+def _regression(
+    features: NDArray[np.float64], fake: NDArray[np.bool_], weights: NDArray[np.float64]
+) -> Regression:
+    """Fit a regression on features `(N, F)`, NaN where they are missing."""
+    mean, spread = _moments(features)
+    regression = LogisticRegression(C=INVERSE_PENALTY, max_iter=2000)
+    regression.fit(np.nan_to_num((features - mean) / spread, nan=0.0), fake, weights)
+    return Regression(
+        means=tuple(mean.tolist()),
+        weights=tuple((regression.coef_[0] / spread).tolist()),
+        bias=float(regression.intercept_[0]),
     )
 
 

@@ -179,6 +179,7 @@ TRANSCODINGS: Mapping[str, Transcoding] = MappingProxyType(
             Transcoding(name="eighth", scale=0.125),
             Transcoding(name="defocus", change=_defocused),
             Transcoding(name="15fps", max_rate=15),
+            Transcoding(name="10fps", max_rate=10),
             Transcoding(name="dark", change=_dark, options=_x264(28)),
             Transcoding(name="night", change=_night, options=_x264(28)),
             Transcoding(name="grey", change=_grey),

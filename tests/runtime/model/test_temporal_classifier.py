@@ -15,8 +15,11 @@ from runtime.model.temporal_classifier import (
     MIN_SAMPLES,
     NUM_FEATURES,
     NUM_MEASURES,
+    NUM_SAMPLE_FEATURES,
     NUM_STANDARDISED,
     QUANTILES,
+    SAMPLE_FEATURES,
+    Regression,
     TemporalClassifier,
     read_temporal_classifier,
     temporal_features,
@@ -25,15 +28,22 @@ from runtime.model.temporal_classifier import (
 )
 from streams.features.change_coupling import COARSE_RING
 from streams.features.frame_changes import NUM_CHANGES
-from streams.features.temporal_residuals import LAG, NUM_RATIOS
+from streams.features.temporal_residuals import LAG, NUM_RATIOS, without_frames
 from tests.support.temporal import random_windows as windows
 
 RNG = np.random.default_rng(0)
+
+
+def random_regression(length: int, *, bias: float) -> Regression:
+    means, weights = RNG.normal(0, 0.1, (2, length)).tolist()
+    return Regression(means=tuple(means), weights=tuple(weights), bias=bias)
+
+
 CLASSIFIER = TemporalClassifier(
     centre=tuple(RNG.normal(0, 1, NUM_STANDARDISED).tolist()),
     scale=tuple(RNG.uniform(0.5, 2, NUM_STANDARDISED).tolist()),
-    weights=tuple(RNG.normal(0, 0.1, NUM_FEATURES).tolist()),
-    bias=0.3,
+    with_frames=random_regression(NUM_FEATURES, bias=0.3),
+    without_frames=random_regression(NUM_SAMPLE_FEATURES, bias=-0.2),
     max_logit=5.0,
     window=16,
 )
@@ -58,20 +68,20 @@ def test_the_logit_is_the_weighted_sum_of_measures_and_products() -> None:
         level = np.clip((value - CLASSIFIER.centre[i]) / CLASSIFIER.scale[i], -MAX_DEVIATION, MAX_DEVIATION)
         measures[NUM_MEASURES - NUM_CHANGES + i - NUM_RATIOS] = level
     ring = measures[NUM_MEASURES - NUM_CHANGES + COARSE_RING]
-    weights = np.asarray(CLASSIFIER.weights)
-    expected = CLASSIFIER.bias + weights[:NUM_MEASURES] @ measures + ring * weights[NUM_MEASURES:] @ measures
+    regression = CLASSIFIER.with_frames
+    deviations = np.concatenate([measures, ring * measures]) - regression.means
+    expected = regression.bias + np.asarray(regression.weights) @ deviations
     held = CLASSIFIER.max_logit * np.tanh(expected / CLASSIFIER.max_logit)
     assert CLASSIFIER.logits(window)[0] == pytest.approx(held, abs=1e-4)
 
 
 def test_logits_stay_below_the_limit() -> None:
     """Large weights move the logit to the limit; far below the limit it is unchanged."""
-    large = replace(CLASSIFIER, weights=tuple(1e6 * weight for weight in CLASSIFIER.weights))
+    large = replace(CLASSIFIER, with_frames=CLASSIFIER.with_frames.scaled(1e6, 0.0))
     assert np.abs(large.logits(windows(20, 16))) == pytest.approx(np.full(20, CLASSIFIER.max_logit))
     small = replace(CLASSIFIER, max_logit=1e9)
     features = temporal_features(windows(3, 16), np.asarray(CLASSIFIER.centre), np.asarray(CLASSIFIER.scale))
-    plain = features @ np.asarray(CLASSIFIER.weights) + CLASSIFIER.bias
-    assert small.logits(windows(3, 16)) == pytest.approx(plain, abs=1e-4)
+    assert small.logits(windows(3, 16)) == pytest.approx(CLASSIFIER.with_frames.scores(features), abs=1e-4)
 
 
 def test_comparisons_with_samples_before_the_window_are_ignored() -> None:
@@ -84,19 +94,43 @@ def test_comparisons_with_samples_before_the_window_are_ignored() -> None:
 
 
 def test_missing_residuals_are_left_out() -> None:
-    """NaN does not count in a quantile; a residual that is always NaN counts as the mean in training."""
+    """NaN does not count in a quantile; a feature without any value counts as its mean in training."""
     centre, scale = np.zeros(NUM_STANDARDISED), np.ones(NUM_STANDARDISED)
     window = windows(1, 16)
     window[0, 3:, 5] = np.nan
     window[0, :, 7] = np.nan
     window[0, :, NUM_RATIOS:] = np.nan
-    measures, products = np.split(temporal_features(window, centre, scale)[0], 2)
-    assert (products == 0).all()
+    features = temporal_features(window, centre, scale)
+    measures, products = np.split(features[0], 2)
+    assert np.isnan(products).all()
     quantiles, changes = np.split(measures, [NUM_MEASURES - NUM_CHANGES])
-    assert (changes == 0).all()
-    features = quantiles.reshape(2, len(QUANTILES), HALF)[0]
-    assert features[:, 5] == pytest.approx(np.quantile(window[0, :3, 5], QUANTILES), abs=1e-6)
-    assert features[:, 7] == pytest.approx(np.zeros(3))
+    assert np.isnan(changes).all()
+    of_frames = quantiles.reshape(2, len(QUANTILES), HALF)[0]
+    assert of_frames[:, 5] == pytest.approx(np.quantile(window[0, :3, 5], QUANTILES), abs=1e-6)
+    assert np.isnan(of_frames[:, 7]).all()
+    regression = CLASSIFIER.with_frames
+    filled = np.where(np.isnan(features), regression.means, features)
+    assert regression.scores(features) == pytest.approx(regression.scores(filled))
+
+
+def test_windows_without_frames_between_the_samples_have_weights_of_their_own() -> None:
+    """What is measured from frame to frame decides which regression is used, for each window by itself."""
+    window = windows(2, 16)
+    window[1] = without_frames(window[1])
+    features = temporal_features(window, np.asarray(CLASSIFIER.centre), np.asarray(CLASSIFIER.scale))
+    known = np.flatnonzero(~np.isnan(features[1]))
+    assert known.tolist() == list(range(*SAMPLE_FEATURES.indices(NUM_FEATURES)))
+    small = replace(CLASSIFIER, max_logit=1e9)
+    expected = [
+        CLASSIFIER.with_frames.scores(features[:1])[0],
+        CLASSIFIER.without_frames.scores(features[1:, SAMPLE_FEATURES])[0],
+    ]
+    assert small.logits(window) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_window_in_which_nothing_can_be_compared_is_no_evidence() -> None:
+    """The logit is 0, as where the face fills the frame and there are no surroundings."""
+    assert CLASSIFIER.logits(np.full_like(windows(1, 16), np.nan)).tolist() == [0.0]
 
 
 def test_short_windows_have_smaller_logits() -> None:
@@ -132,12 +166,16 @@ def test_reading_returns_what_was_written(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"scale": [0.0] * NUM_STANDARDISED}, "scale must be above 0"),
-        ({"weights": [1.0]}, f"weights must have {NUM_FEATURES} values"),
-        ({"bias": float("nan")}, "JSON is malformed"),
+        (
+            {"with_frames": {"means": [], "weights": [1.0], "bias": 0}},
+            f"means must have {NUM_FEATURES} values",
+        ),
+        ({"without_frames": {"weights": [], "bias": 0}}, "missing required field `means`"),
+        ({"max_logit": float("nan")}, "JSON is malformed"),
         ({"max_logit": 0}, "max_logit must be above 0"),
         ({"window": 2}, f"window must be at least {MIN_SAMPLES}"),
         ({"centre": None}, "Expected `array`, got `null` - at `$.centre`"),
-        ({"bias": "much"}, "Expected `float`, got `str`"),
+        ({"max_logit": "much"}, "Expected `float`, got `str`"),
     ],
 )
 def test_values_out_of_range_are_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
@@ -156,5 +194,6 @@ def test_other_json_is_refused(tmp_path: Path) -> None:
         path.write_text(content)
         with pytest.raises(ValueError, match="not a temporal classifier"):
             read_temporal_classifier(path)
-    with pytest.raises(ValueError, match="must be finite"):
-        replace(CLASSIFIER, bias=float("inf"))
+    for name in ("with_frames", "without_frames"):
+        with pytest.raises(ValueError, match="must be finite"):
+            replace(CLASSIFIER, **{name: replace(getattr(CLASSIFIER, name), bias=float("inf"))})
