@@ -61,7 +61,7 @@ class Sender:
         self._started_s = self._last_frame_s = time.monotonic()
         self._number: int | None = None
         self._task: asyncio.Task[None] | None = None
-        self._closed = False
+        self._closing: asyncio.Task[None] | None = None
         # An empty list, because aiortc asks a public STUN server if there is none.
         servers = [RTCIceServer(urls=list(stun))] if stun else []
         self._connection = RTCPeerConnection(RTCConfiguration(iceServers=servers))
@@ -96,16 +96,21 @@ class Sender:
         return self._connection.localDescription.sdp
 
     async def close(self) -> None:
-        """End the connection."""
-        if self._closed:
-            return
-        self._closed = True
+        """End the connection; return once it has ended, whoever began to end it."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        # A request that is cancelled must not leave the connection half closed.
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         if self._number is not None:
             self._inlet.end(self._number)
-        if self._task is not None and self._task is not asyncio.current_task():
+        if self._task is not None:
             self._task.cancel()
-        await self._connection.close()
-        self._on_end()
+        try:
+            await self._connection.close()
+        finally:
+            self._on_end()
 
     def _add_track(self, track: MediaStreamTrack) -> None:
         if track.kind == "video" and self._task is None:

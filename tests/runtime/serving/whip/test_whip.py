@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiortc import RTCPeerConnection
 
 from runtime.errors import ExtraMissing
 from runtime.messages import HelloMessage
@@ -18,6 +19,7 @@ from runtime.serving.broadcaster import Broadcaster
 from runtime.serving.server import Security, Server, serve
 from runtime.serving.whip.endpoint import WhipEndpoint, require_webrtc
 from runtime.serving.whip.limits import SenderLimits
+from runtime.serving.whip.sender import Sender
 from streams.errors import SourceInvalid, SourceWaiting
 from streams.input.events import Connected, Disconnected
 from streams.input.frame import Frame
@@ -109,6 +111,77 @@ def test_one_sender_at_a_time(face_video: Path) -> None:
                     lambda: post(address, b"v=0", Content_Type="application/sdp")
                 )
                 assert (status, "Another sender is connected" in text) == (409, True)
+
+    run(scenario)
+
+
+@pytest.fixture
+def may_close(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Event that the closing of the server's connections waits for."""
+    event = asyncio.Event()
+
+    class SlowConnection(RTCPeerConnection):
+        async def close(self) -> None:
+            await event.wait()
+            await super().close()
+
+    monkeypatch.setattr("runtime.serving.whip.sender.RTCPeerConnection", SlowConnection)
+    return event
+
+
+def test_senders_that_offer_while_an_idle_one_is_closed(
+    monkeypatch: pytest.MonkeyPatch, may_close: asyncio.Event
+) -> None:
+    """They wait until it has ended, which takes a while, and the server goes on meanwhile."""
+    close = Sender.close
+    calls = 0
+
+    async def counted(sender: Sender) -> None:
+        nonlocal calls
+        calls += 1
+        assert calls < 100, "it is closed again and again"
+        await close(sender)
+
+    monkeypatch.setattr("runtime.serving.whip.sender.IDLE_S", -1.0)
+    monkeypatch.setattr(Sender, "close", counted)
+
+    async def scenario() -> None:
+        async with receiving("browser") as (base, _, _):
+            address = f"{base}whip/browser"
+            async with sending(address, grey_frames((320, 240), each=1)) as (session, _):
+                ends = asyncio.create_task(in_thread(lambda: post(session, b"", method="DELETE")))
+                offers = [
+                    asyncio.create_task(
+                        in_thread(lambda: post(address, b"v=0", Content_Type="application/sdp"))
+                    )
+                    for _ in range(2)
+                ]
+                await until(lambda: calls >= 3)
+                assert not ends.done()
+                may_close.set()
+                assert (await ends)[0] == 200
+                # The offers are refused only when it was their turn.
+                assert [(await offer)[0] for offer in offers] == [400, 400]
+
+    run(scenario)
+
+
+def test_a_cancelled_request_does_not_keep_a_sender(may_close: asyncio.Event) -> None:
+    """Its connection is closed nevertheless, and the source is free for the next one."""
+
+    async def scenario() -> None:
+        ended = asyncio.Event()
+        inlet = parse_source("browser").inlet
+        assert inlet is not None
+        sender = Sender(inlet, name="browser", stun=(), on_end=ended.set)
+        request = asyncio.create_task(sender.close())
+        await asyncio.sleep(0)
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+        may_close.set()
+        await ended.wait()
+        await sender.close()
 
     run(scenario)
 
