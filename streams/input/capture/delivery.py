@@ -13,8 +13,9 @@ __all__ = ["Delivery", "PacketHistory", "delivery_of"]
 
 # Formats that are fetched in segments, several seconds at once. The size is that of the playlist.
 _SEGMENTED_FORMATS = frozenset({"hls", "dash"})
-# FFmpeg starts with the third segment from the end; this is half a minute of packets.
-_REMEMBERED = 1000
+# More than FFmpeg starts again with, which are the last three segments of HLS and the last minute of DASH: at
+# 60 frames a second 3600 packets, even with segments of 20 s. Each takes 150 bytes.
+_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

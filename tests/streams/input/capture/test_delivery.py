@@ -37,5 +37,15 @@ def test_packets_are_recognised_by_time_and_content() -> None:
     """The same still image at another time is new; the oldest packets are forgotten."""
     history = PacketHistory()
     assert [history.add(pts, b"still") for pts in (1, 2, 1, 2)] == [True, True, False, False]
-    assert all(history.add(pts, b"next") for pts in range(1000))
+    assert all(history.add(pts, b"next") for pts in range(10_000))
     assert history.add(1, b"still")
+
+
+@pytest.mark.parametrize(("fps", "seconds"), [(25, 30), (60, 30), (60, 60), (120, 60)])
+def test_all_packets_that_ffmpeg_starts_again_with_are_recognised(fps: int, seconds: int) -> None:
+    """At any frame rate: three segments of HLS, or a minute of DASH, after hours of the broadcast."""
+    history = PacketHistory()
+    earlier = 20_000
+    packets = range(earlier + fps * seconds)
+    assert all(history.add(pts, b"image") for pts in packets)
+    assert not any(history.add(pts, b"image") for pts in packets[earlier:])
