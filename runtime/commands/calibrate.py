@@ -22,6 +22,7 @@ from runtime.model.camera_calibration import CameraThresholds, camera_thresholds
 from runtime.outputs.standard_error import StandardError
 from runtime.pipeline.batcher import Batcher
 from runtime.pipeline.monitor import AnalysisFactory, Monitor
+from streams.input.continuity import Spacing
 from streams.input.source import parse_source
 
 
@@ -46,20 +47,29 @@ class CalibrateOptions:
 
 @dataclass
 class _Scores:
-    """Scores of one stream, received on its threads."""
+    """Scores of one stream, received on its threads, and the media time that they cover."""
 
+    spacing: Spacing
     values: list[float] = field(default_factory=list)
-    times: set[float] = field(default_factory=set)
+    seconds: float = 0.0
     problem: str | None = None
+    last_s: float | None = None
 
     def publish(self, message: BroadcastMessage) -> None:
         if isinstance(message, VerdictMessage):
             if message.p_fake is not None and message.reason is None:
                 self.values.append(message.p_fake)
-                # Several faces may have a score at the same time.
-                self.times.add(message.pts_s)
+                self.seconds += self._covered_s(message.pts_s)
+                self.last_s = message.pts_s
         elif isinstance(message, StreamMessage) and message.reason is not None:
             self.problem = message.reason
+
+    def _covered_s(self, pts_s: float) -> float:
+        """Return the time since the last scored sample, or of one sample if this one does not follow it."""
+        interval_s = -1.0 if self.last_s is None else pts_s - self.last_s
+        # An interval of 0 is that of another face of the same sample.
+        follows = interval_s >= 0 and self.spacing.is_bridgeable(interval_s)
+        return interval_s if follows else 1 / self.spacing.sample_hz
 
 
 def run_calibrate(options: CalibrateOptions) -> int:
@@ -85,7 +95,7 @@ def run_calibrate(options: CalibrateOptions) -> int:
         )
     bundle = load_bundle(options.model) if loaded is None or options.model else load_model(loaded)
     engine_name = options.engine or config.engine
-    scores = _Scores()
+    scores = _Scores(Spacing(bundle.sample_hz))
     with (
         StandardError(),
         open_engine(bundle, engine_name) as engine,
@@ -100,13 +110,12 @@ def run_calibrate(options: CalibrateOptions) -> int:
             monitor.wait(options.seconds)
         if monitor.failure is not None:
             raise monitor.failure
-    seconds = len(scores.times) / bundle.sample_hz
     try:
-        found = camera_thresholds(scores.values, bundle.calibration, seconds=seconds)
+        found = camera_thresholds(scores.values, bundle.calibration, seconds=scores.seconds)
     except CameraNotCalibrated as error:
         cause = f" ({scores.problem})" if scores.problem and not scores.values else ""
         return complain(f"{source.source.name}: {error}{cause}")
-    _print(found, source.source.name, seconds, bundle.name)
+    _print(found, source.source.name, scores.seconds, bundle.name)
     return 0
 
 

@@ -361,7 +361,9 @@ def calibrate(
         str,
         typer.Argument(metavar="SOURCE", help="As for `monitor`, or with --config a name in that file."),
     ],
-    seconds: Annotated[float, typer.Option(min=10, max=86400, help="Time to watch.")] = 60.0,
+    seconds: Annotated[
+        float, typer.Option(min=15, max=86400, help="Time to watch, of which 10 need a face.")
+    ] = 60.0,
     config: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Configuration file with the source.", show_default=False),

@@ -21,6 +21,8 @@ from runtime.model.calibration import Calibration
 
 MIN_FACE_S = 10.0
 """Shortest time with a scored face, in seconds, from which thresholds are derived."""
+MIN_WATCHED_S = 15.0
+"""Shortest time to watch, because opening a source and filling the first window take up to five seconds."""
 SHARE = 0.8
 """Share of the distance that is corrected, because one stretch is not all that a camera will show."""
 MAX_SHIFT = 2.5
@@ -57,7 +59,7 @@ def camera_thresholds(
     """
     if seconds < MIN_FACE_S:
         raise CameraNotCalibrated(
-            f"a face was scored for {seconds:.1f} s only, {MIN_FACE_S:g} s are needed",
+            f"a face was scored for {math.floor(10 * seconds) / 10:.1f} s only, {MIN_FACE_S:g} s are needed",
             "sit in front of the camera as in a call, or give more --seconds",
         )
     mean = math.fsum(_log_odds(score) for score in scores) / len(scores)

@@ -30,6 +30,18 @@ def options(source: str, *, config: Path | None = None, seconds: float = 4.0) ->
     return CalibrateOptions(source=source, seconds=seconds, config=config, model=None, engine=None)
 
 
+def publish_scores(times: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace the source by scores of two faces at given media times."""
+
+    def publish(monitor: Monitor, timeout_s: float | None = None) -> None:
+        for pts_s in times:
+            for face in (1, 2):
+                monitor._publish(verdict(face=face, state="real", p_fake=0.1, pts_s=pts_s))
+
+    monkeypatch.setattr(Monitor, "wait", publish)
+    monkeypatch.setattr(Monitor, "add", lambda *_: None)
+
+
 def test_a_source_of_the_configuration(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,20 +66,35 @@ def test_too_short_a_stretch_is_an_error(capfd: pytest.CaptureFixture[str]) -> N
     )
 
 
+@pytest.mark.parametrize(
+    ("times", "seconds"),
+    [
+        pytest.param([n / 8 for n in range(40)], "5.0", id="samples at the rate of the model"),
+        pytest.param([n / 5 for n in range(40)], "7.9", id="a slow camera"),
+        pytest.param(
+            [n / 10 for n in range(99)], "9.9", id="a camera that is a little faster than the model"
+        ),
+        pytest.param([n / 8 + 60 * (n // 20) for n in range(40)], "5.0", id="a minute without a face"),
+        pytest.param([n % 20 / 8 for n in range(40)], "5.0", id="a connection whose times start again"),
+        pytest.param([], "0.0", id="no face"),
+    ],
+)
 def test_seconds_are_those_with_a_face_not_those_of_each(
+    times: list[float], seconds: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two faces at the same time count once, and each sample for the time since the last one."""
+    publish_scores(times, monkeypatch)
+    assert run_calibrate(options("demo")) == 2
+    assert f"a face was scored for {seconds} s only" in capfd.readouterr().err
+
+
+def test_a_slow_camera_needs_no_more_time(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Eighty scores of two faces are five seconds at eight a second."""
-
-    def publish(monitor: Monitor, timeout_s: float | None = None) -> None:
-        for sample in range(40):
-            for face in (1, 2):
-                monitor._publish(verdict(face=face, state="real", p_fake=0.1, pts_s=sample / 8))
-
-    monkeypatch.setattr(Monitor, "wait", publish)
-    monkeypatch.setattr(Monitor, "add", lambda *_: None)
-    assert run_calibrate(options("demo")) == 2
-    assert "a face was scored for 5.0 s only" in capfd.readouterr().err
+    """Fifty-one samples at five a second cover ten seconds."""
+    publish_scores([sample / 5 for sample in range(51)], monkeypatch)
+    assert run_calibrate(options("demo")) == 0
+    assert capfd.readouterr().out.startswith("# demo: 10 s with a face")
 
 
 @pytest.mark.parametrize("source", ["browser", "whip:studio"])
@@ -81,9 +108,11 @@ def test_a_sender_has_no_server(source: str, tmp_path: Path) -> None:
 
 
 def test_a_stretch_that_must_fail_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
-    """Less than the shortest stretch with a face is not watched at all."""
-    assert run(["calibrate", "demo", "--seconds", f"{camera_calibration.MIN_FACE_S - 1:g}"]) == 2
-    assert f"than or equal to {camera_calibration.MIN_FACE_S:g}" in capfd.readouterr().err
+    """Less than the shortest stretch with a face, after the source has been opened, is not watched at all."""
+    shortest_s = camera_calibration.MIN_WATCHED_S
+    assert shortest_s > camera_calibration.MIN_FACE_S
+    assert run(["calibrate", "demo", "--seconds", f"{shortest_s - 1:g}"]) == 2
+    assert f"than or equal to {shortest_s:g}" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("seconds", ["inf", "1e300"])
