@@ -65,7 +65,7 @@ def throughput(
         float | None,
         typer.Option(
             metavar="HZ",
-            min=0.1,
+            min=0.5,
             max=120,
             help="Verdicts per second and face.",
             show_default="the model's sample rate",
@@ -283,7 +283,7 @@ def fanout(
     subscribers: Annotated[str, typer.Option(help="Numbers of fast subscribers, one run each.")] = "1,10,100",
     slow: Annotated[int, typer.Option(min=0, help="Number of additional slow readers.")] = 5,
     rate: Annotated[
-        float, typer.Option(metavar="HZ", min=0.1, max=120, help="Verdicts per second and stream.")
+        float, typer.Option(metavar="HZ", min=0.5, max=120, help="Verdicts per second and stream.")
     ] = 8.0,
     streams: Annotated[int, typer.Option(min=1, help="Number of streams.")] = 4,
     seconds: Annotated[float, typer.Option(min=1, max=86400, help="Seconds to measure in each run.")] = 6.0,
@@ -315,7 +315,7 @@ def fleet(
     ] = "1,50,100,200",
     workers: Annotated[int, typer.Option(min=1, help="Number of workers.")] = 4,
     rate: Annotated[
-        float, typer.Option(metavar="HZ", min=0.1, max=120, help="Verdicts per second and camera.")
+        float, typer.Option(metavar="HZ", min=0.5, max=120, help="Verdicts per second and camera.")
     ] = 8.0,
     subscribers: Annotated[int, typer.Option(min=0, help="Number of WebSocket clients.")] = 2,
     seconds: Annotated[float, typer.Option(min=1, max=86400, help="Seconds to measure in each run.")] = 6.0,

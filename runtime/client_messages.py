@@ -13,6 +13,8 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from runtime.messages import MIN_VERDICT_HZ
+
 StreamName: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
@@ -62,7 +64,7 @@ class AddSource(_ClientMessage, frozen=True, kw_only=True, forbid_unknown_fields
     address: Annotated[str, Meta(min_length=1, max_length=2048)]
     stream: StreamName | None = None
     transport: Literal["tcp", "udp"] = "tcp"
-    rate_hz: Annotated[float, Meta(gt=0.0)] | None = None
+    rate_hz: Annotated[float, Meta(ge=MIN_VERDICT_HZ)] | None = None
     threshold_real: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
     threshold_fake: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
 

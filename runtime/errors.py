@@ -407,7 +407,7 @@ class RateTooHigh(UnmaskError, ValueError):
     def __str__(self) -> str:
         return (
             f"{self.place or f'rate {self.rate_hz:g}'}: the model takes {self.sample_hz:g} samples a second; "
-            f"give a rate above 0 and up to {self.sample_hz:g}"
+            f"give a rate of at most {self.sample_hz:g}"
         )
 
 

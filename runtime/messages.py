@@ -28,6 +28,8 @@ from msgspec import Meta
 PROTOCOL_VERSION: Final = 2
 # Clients treat a connection as dead after several intervals without a message.
 HEARTBEAT_S = 1.0
+# A page shows a verdict for 3 s. A verdict is made from the windows of 4 s, at least two of them.
+MIN_VERDICT_HZ: Final = 0.5
 
 FaceState = Literal["warming", "real", "uncertain", "fake", "stale"]
 StreamState = Literal[

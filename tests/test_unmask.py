@@ -334,6 +334,7 @@ def test_scan_finds_the_videos_of_a_directory(
         (["monitor", "demo", "--engine", "tensorrt"], ["tensorrt"]),
         (["monitor", "demo", "--rate", "1000"], ["--rate 1000", "give a rate"]),
         (["monitor", "demo", "--rate", "0"], ["--rate 0"]),
+        (["monitor", "demo", "--rate", "0.4"], ["--rate 0.4", ">= 0.5"]),
         (["monitor", "demo", "--rate", "nan"], ["--rate nan"]),
         (["monitor", "demo", "--duration", "-1"], ["--duration -1"]),
         (["monitor", "demo", "--port", "99999"], ["--port"]),

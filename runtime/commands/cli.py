@@ -70,7 +70,9 @@ def monitor(
     rate: Annotated[
         float | None,
         typer.Option(
-            metavar="HZ", help="Verdicts per second for each face.", show_default="the model's sample rate"
+            metavar="HZ",
+            help="Verdicts per second for each face, at least 0.5.",
+            show_default="the model's sample rate",
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",

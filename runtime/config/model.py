@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from runtime.messages import MIN_VERDICT_HZ
 from streams.input.devices.hwaccel import check_hwaccel
 
 DEFAULT_HOST = "127.0.0.1"
@@ -24,6 +25,7 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 # TOML and the command line accept `inf`, with which no time or size can be computed.
 Positive = Annotated[float, Meta(gt=0.0, le=1e9)]
+VerdictRate = Annotated[float, Meta(ge=MIN_VERDICT_HZ, le=1e9)]
 PositiveCount = Annotated[int, Meta(ge=1)]
 StunServer = Annotated[str, Meta(pattern=r"^stuns?:[A-Za-z0-9.-]+(:\d{1,5})?$", examples=["stun:HOST:PORT"])]
 Text = Annotated[str, Meta(min_length=1)]
@@ -82,7 +84,7 @@ class SourceConfig(_Section, frozen=True, kw_only=True):
     password_file: Path | None = None
     transport: Literal["tcp", "udp"] = "tcp"
     hwaccel: Text | None = None
-    rate: Positive | None = None
+    rate: VerdictRate | None = None
     thresholds: ThresholdsConfig | None = None
 
     def __post_init__(self) -> None:
@@ -264,7 +266,7 @@ class MonitorConfig(_Section, frozen=True, kw_only=True):
     model: Path | None = None
     engine: Literal["auto", "onnxruntime", "openvino", "tensorrt"] = "auto"
     jobs: PositiveCount = 1
-    rate: Positive | None = None
+    rate: VerdictRate | None = None
     thresholds: ThresholdsConfig | None = None
     duration: Positive | None = None
     sources: tuple[SourceConfig, ...] = ()

@@ -165,6 +165,7 @@ async def _change_sources(program: Program, path: Path, head: str, url: str, tok
             ({"type": "add_source", "address": "/no/such/file"}, "no such file"),
             ({"type": "add_source", "address": "-"}, "standard input"),
             ({"type": "add_source", "address": "demo", "rate_hz": 1000}, "the model takes"),
+            ({"type": "add_source", "address": "demo", "rate_hz": 0.4}, ">= 0.5"),
             ({"type": "add_source", "address": "demo", "threshold_real": 0.99}, "thresholds"),
             ({"type": "add_source", "address": "demo", "nmae": "x"}, "unknown field"),
             ({"type": "add_source", "address": ""}, "length"),

@@ -100,7 +100,8 @@ def test_an_empty_file_is_the_default(tmp_path: Path) -> None:
         ("[server]\nport = '1'", "2: server.port: expected a whole number, got text"),
         ("[server]\nport = 70000", "2: server.port: expected a whole number <= 65535"),
         ("[server]\nport = true", "2: server.port: expected a whole number, got true or false"),
-        ("\n\nrate = 0", "3: rate: expected a number > 0.0"),
+        ("\n\nrate = 0.49", "3: rate: expected a number >= 0.5"),
+        ("duration = 0", "1: duration: expected a number > 0.0"),
         ("rate = nan", "1: rate: expected a number"),
         ("duration = inf", "1: duration: expected a number <= 1000000000.0"),
         ("[outputs.jsonl]\npath = '-'\nmax_mb = inf", "3: outputs.jsonl.max_mb: expected a number <= "),
@@ -240,7 +241,7 @@ def test_a_wrong_option_names_the_option(tmp_path: Path) -> None:
     with pytest.raises(ConfigInvalid) as raised:
         make_config(merge(read_settings(path), given))
     assert raised.value.problems == (
-        f"{path}:3: sources[0].rate: expected a number > 0.0",
+        f"{path}:3: sources[0].rate: expected a number >= 0.5",
         "SOURCE: sources[1].address: expected text of length >= 1",
         "--port: expected a whole number >= 0",
     )

@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from runtime.messages import MIN_VERDICT_HZ
 from runtime.model.bundle import Bundle, load_bundle
 from runtime.pipeline.analysed_faces import AVERAGED_S, AnalysedFace, AnalysedFaces, FaceTurns
+from runtime.pipeline.decision import RateLimit
 from streams.faces.finder import Face
 from streams.input.continuity import MAX_BRIDGED_STEP
 
@@ -143,3 +145,13 @@ def test_the_first_logits_are_drawn_towards_even_odds(bundle: Bundle) -> None:
     assert face.mean_logit(0.875, 10.0) == face.mean_logit(3.0, 10.0) == 10.0
     face.restart()
     assert face.mean_logit(9.0, 10.0) == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("fps", [8.0, 7.5, 5.0])
+def test_the_lowest_rate_of_verdicts_leaves_even_odds(fps: float, bundle: Bundle) -> None:
+    """From the second verdict on the mean counts in full, at any frame rate."""
+    face = AnalysedFace(1, replace(bundle, window=16), expiry_s=1.0)
+    rate = RateLimit(MIN_VERDICT_HZ)
+    times = [number / fps for number in range(round(20 * fps)) if rate.due(number / fps)]
+    assert [face.mean_logit(time_s, 3.0) for time_s in times][1:] == [3.0] * (len(times) - 1)
+    assert len(times) >= 9

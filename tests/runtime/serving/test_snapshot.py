@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from runtime.messages import HeartbeatMessage, StreamMessage, StreamState
-from runtime.serving.snapshot import SnapshotStore
+from runtime.messages import MIN_VERDICT_HZ, HeartbeatMessage, StreamMessage, StreamState
+from runtime.serving.pages import WEB
+from runtime.serving.snapshot import EXPIRY_S, SnapshotStore
 from tests.support.wire import verdict
 
 
@@ -91,3 +94,11 @@ def test_a_removed_stream_is_forgotten() -> None:
     store.apply(StreamMessage(stream="a", state="removed", reason="renamed").stamp(2, 0.1))
     store.apply(StreamMessage(stream="never seen", state="removed").stamp(3, 0.1))
     assert [message.stream for message in store.streams()] == ["b"]
+
+
+def test_verdicts_at_the_lowest_rate_do_not_expire() -> None:
+    """One that comes a late sample and half a second of transport after its time still finds the last one."""
+    interval_s = 1 / MIN_VERDICT_HZ + 0.3 + 0.5
+    expiry = re.search(r"EXPIRY_MS = (\d+);", (WEB / "shared" / "feed.js").read_text())
+    assert expiry is not None
+    assert interval_s < min(EXPIRY_S, int(expiry[1]) / 1000)
