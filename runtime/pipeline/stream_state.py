@@ -79,6 +79,7 @@ class StreamStateMachine:
         self._connected = False
         self._too_slow = False
         self._wrong_clock: str | None = None
+        # When the last frame was analysed, or the first one since the source was opened was a repetition.
         self._frame_at: float | None = None
         self._repeat_at: float | None = None
         self._recovered = 0
@@ -239,12 +240,16 @@ class StreamStateMachine:
         since, losses, analysed = self._unscored
         return now - since > STARVED_S and self._losses_at_frame - losses > self._analysed - analysed
 
-    def frame_repeated(self, now: float) -> None:
+    def frame_repeated(self, now: float, *, losses: Losses | None = None) -> None:
         """Handle a frame that repeats the previous one. It does not count as new, so the stream may stall.
 
         Args:
             now: Time in seconds on the clock of `frame_analysed`.
+            losses: Due samples that were not analysed so far.
         """
+        if self._frame_at is None:
+            # The image is still that of the last connection, or of the time before the source was too slow.
+            self._frame_at, self._losses_at_frame = now, _overload(losses)
         self._repeated += 1
         self._repeat_at = now
 
@@ -266,7 +271,7 @@ class StreamStateMachine:
         active_at = self._frame_at if analysing_since is None else max(self._frame_at, analysing_since)
         if now - active_at <= self.stall_timeout_s:
             return []
-        if self.state not in ("live", "no_face"):
+        if self.state not in ("live", "no_face", "connecting"):
             return []
         limit = f"for more than {self.stall_timeout_s:.2g} s"
         if analysing_since is not None or _overload(losses) > self._losses_at_frame:

@@ -318,7 +318,7 @@ class StreamThread:
             if not self._state.accepts(frame.connection) or self._stopping.is_set():
                 return []
             if analysis.repeated:
-                self._state.frame_repeated(started)
+                self._state.frame_repeated(started, losses=self._losses())
                 return []
             scored = True
             return self._state.frame_analysed(

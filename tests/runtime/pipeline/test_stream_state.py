@@ -172,6 +172,29 @@ def test_repeated_frames_stall_the_stream(stream: StreamStateMachine) -> None:
     assert (health.analysed, health.dropped, health.dropped_by.repeated) == (1, 6, 5)
 
 
+@pytest.mark.parametrize("interruption", ["a new connection", "too slow for a while"])
+def test_an_image_that_an_interruption_left_unchanged_stalls_the_stream(
+    stream: StreamStateMachine, interruption: str
+) -> None:
+    """Its first frame repeats the last one from before; the stream does not stay `connecting`."""
+    go_live(stream)
+    if interruption == "a new connection":
+        stream.disconnected("reset")
+        stream.connected()
+    else:
+        stream.too_slow(2.0, 4.6)
+        stream.fast_enough()
+    earlier = Losses(queue=3)
+    for i in range(5):
+        stream.frame_repeated(10 + 0.125 * i, losses=earlier)
+    assert stream.tick(10.5, losses=earlier) == []
+    (message,) = stream.tick(10.6, losses=earlier)
+    assert message == StreamMessage(
+        stream="cam", state="stalled", reason="the image has not changed for more than 0.5 s"
+    )
+    assert recover(stream, [verdict()], now=10.7)[-1] == ["live", (0, "real")]
+
+
 @pytest.mark.parametrize(
     ("analysing_since", "losses"), [(0.0, Losses()), (None, Losses(queue=1)), (None, Losses(skipped=1))]
 )
