@@ -29,6 +29,9 @@ __all__ = ["Cut", "PacketRing", "RingLimits"]
 
 # A decoding time that steps back further than this is a jump of the source's clock.
 _MAX_STEP_BACK_S = 1.0
+# Memory of a packet besides its content: its objects in FFmpeg and Python. At a low bit rate it is the larger
+# part.
+_PACKET_BYTES = 600
 _RAW_CODECS = frozenset({"rawvideo", "bmp", "wrapped_avframe", "v210", "v308", "v408", "v410", "yuv4"})
 
 
@@ -38,7 +41,7 @@ class RingLimits:
 
     Args:
         seconds: Media time to keep, besides the time since the key frame before it.
-        max_bytes: Largest size of all packets together.
+        max_bytes: Most memory that all packets together may take.
 
     Raises:
         ValueError: A limit is not positive.
@@ -83,6 +86,9 @@ class PacketRing:
         self._limits = limits
         self._lock = threading.Lock()
         self._packets: deque[VideoPacket] = deque()
+        # Key frames among them, each with the number of packets that were added before it.
+        self._key_frames: deque[tuple[int, VideoPacket]] = deque()
+        self._added = 0
         self._bytes = 0
         self._time_base = Fraction(1, 1000)
         self._template: av.VideoStream | None = None
@@ -125,8 +131,11 @@ class PacketRing:
             if not self._packets and not packet.is_keyframe:
                 return
             self._time_base = time_base
+            if packet.is_keyframe:
+                self._key_frames.append((self._added, packet))
             self._packets.append(packet)
-            self._bytes += packet.size
+            self._added += 1
+            self._bytes += _memory(packet)
             self._trim()
 
     def cut(self, start_s: float, end_s: float) -> Cut | None:
@@ -164,23 +173,25 @@ class PacketRing:
 
     def _trim(self) -> None:
         oldest_s = _time_s(self._packets[-1], self._time_base) - self._limits.seconds
-        while (second := self._second_key_frame()) is not None:
+        while len(self._key_frames) > 1:
+            second, key_frame = self._key_frames[1]
             over = self._bytes > self._limits.max_bytes
-            if not over and _time_s(self._packets[second], self._time_base) > oldest_s:
+            if not over and _time_s(key_frame, self._time_base) > oldest_s:
                 return
-            for _ in range(second):
-                self._bytes -= self._packets.popleft().size
+            first, _ = self._key_frames.popleft()
+            for _ in range(second - first):
+                self._bytes -= _memory(self._packets.popleft())
         if self._bytes > self._limits.max_bytes:
             self._clear()
 
-    def _second_key_frame(self) -> int | None:
-        packets = iter(enumerate(self._packets))
-        next(packets, None)
-        return next((index for index, packet in packets if packet.is_keyframe), None)
-
     def _clear(self) -> None:
         self._packets.clear()
+        self._key_frames.clear()
         self._bytes = 0
+
+
+def _memory(packet: VideoPacket) -> int:
+    return packet.size + _PACKET_BYTES
 
 
 def _decoding_time(packet: VideoPacket) -> int:

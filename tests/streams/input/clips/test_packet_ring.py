@@ -12,7 +12,7 @@ from typing import Any
 import av
 import pytest
 
-from streams.input.clips.packet_ring import PacketRing, RingLimits
+from streams.input.clips.packet_ring import _PACKET_BYTES, PacketRing, RingLimits
 from streams.input.clips.remux import clip_suffix, decoding_times, write_clip
 from streams.input.reader import open_reader
 from streams.input.source import file_source
@@ -69,9 +69,44 @@ def test_the_size_is_bounded(make_video: Callable[..., Path], tmp_path: Path) ->
     """Of a stream with one key frame only, nothing is kept once the limit is reached."""
     video = make_video(tmp_path / "video.mp4", frames=100, gop=1000)
     with av.open(str(video)) as container:
-        size = sum(packet.size for packet in container.demux(video=0))
+        size = sum(packet.size + _PACKET_BYTES for packet in container.demux(video=0) if packet.size)
     assert fill(video, RingLimits(seconds=10, max_bytes=size)).cut(0, 10) is not None
     assert fill(video, RingLimits(seconds=10, max_bytes=size // 2)).cut(0, 10) is None
+
+
+class SmallPacket:
+    """Packet of a still scene, which counts how often it is asked whether it is a key frame."""
+
+    size = 10
+    asked = 0
+
+    def __init__(self, number: int, *, key_frame: bool) -> None:
+        self.pts = self.dts = number
+        self._key_frame = key_frame
+
+    @property
+    def is_keyframe(self) -> bool:
+        self.asked += 1
+        return self._key_frame
+
+
+@pytest.mark.parametrize("gop", [10, 10_000])
+def test_each_packet_costs_the_same_however_rare_key_frames_are(clip: Path, gop: int) -> None:
+    """Older packets are not asked again; small ones count with the memory of their objects."""
+    limits = RingLimits(seconds=100, max_bytes=1_000_000)
+    ring = PacketRing(limits)
+    with av.open(str(clip)) as container:
+        ring.begin(container.streams.video[0])
+    packets: list[Any] = [SmallPacket(number, key_frame=number % gop == 0) for number in range(3000)]
+    most = 0
+    for packet in packets:
+        ring.add(packet, Fraction(1, 25))
+        most = max(most, len(ring._packets))
+    assert max(packet.asked for packet in packets) <= 2
+    assert most <= limits.max_bytes / 500
+    cut = ring.cut(0.0, 120.0)
+    assert (cut is None) == (gop == 10_000)
+    assert cut is None or cut.packets[0].is_keyframe
 
 
 def test_a_jump_of_the_clock_begins_again(make_video: Callable[..., Path], tmp_path: Path) -> None:
