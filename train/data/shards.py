@@ -35,6 +35,7 @@ from train.data.videos import Video
 from train.errors import TrainError
 
 JOURNAL = "progress.jsonl"
+END_OF_TAR = bytes(2 * tarfile.BLOCKSIZE)
 RESIDUALS_SUFFIX = "residuals.npy"
 COLUMNS = (
     "shard",
@@ -85,9 +86,6 @@ class ShardWriter:
         max_bytes: Size at which a shard is closed and the next one begun.
         number: Number of the shard to continue.
         length: Bytes of that shard to keep.
-
-    Raises:
-        PrepareError: The shard is shorter than `length`.
     """
 
     def __init__(self, folder: Path, split: str, *, max_bytes: int, number: int = 0, length: int = 0) -> None:
@@ -142,21 +140,16 @@ class ShardWriter:
 
     @property
     def _path(self) -> Path:
-        return self._folder / f"{self._split}-{self.number:03}.tar"
+        return shard_path(self._folder, self._split, self.number)
 
     def _open(self, length: int) -> BinaryIO:
         file = self._path.open("r+b" if length else "wb")
-        if length and file.seek(0, io.SEEK_END) < length:
-            file.close()
-            raise PrepareError(
-                f"{self._path} is shorter than the journal states; delete the folder and prepare it again"
-            )
         file.truncate(length)
         file.seek(length)
         return file
 
     def _end(self) -> None:
-        self._file.write(b"\0" * (2 * tarfile.BLOCKSIZE))
+        self._file.write(END_OF_TAR)
         self.sync()
         self._file.close()
 
@@ -170,7 +163,8 @@ class PreparedWriter:
         max_bytes: Maximum size of a shard.
 
     Raises:
-        PrepareError: The folder has other content or other settings, or another process writes to it.
+        PrepareError: The folder has other content or other settings, lacks a shard or a part of one, or
+            another process writes to it.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], *, max_bytes: int) -> None:
@@ -312,6 +306,15 @@ class PreparedWriter:
             record = Record(**line)
             self.records[record.video] = record
         known: dict[str, list[int]] = lines[-1].get("shards", {}) if lines else {}
+        lengths = {
+            (split, number): length
+            for line in lines
+            for split, (number, length) in line.get("shards", {}).items()
+        }
+        for split, (last, _) in known.items():
+            for number in range(last + 1):
+                path = shard_path(self.folder, split, number)
+                _check_shard(path, lengths.get((split, number), 0), ended=number < last)
         for split, (number, length) in known.items():
             self._writers[split] = ShardWriter(
                 self.folder, split, max_bytes=self._max_bytes, number=number, length=length
@@ -320,6 +323,26 @@ class PreparedWriter:
             for path in self.folder.glob(f"{split}-[0-9]*.tar"):
                 if split not in known or int(path.stem.rpartition("-")[2]) > known[split][0]:
                     path.unlink()
+
+
+def shard_path(folder: Path, split: str, number: int) -> Path:
+    """Return the path of a shard."""
+    return folder / f"{split}-{number:03}.tar"
+
+
+def _check_shard(path: Path, length: int, *, ended: bool) -> None:
+    """Raise an error unless a shard has all that was written to it, and its end if it was ended."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, io.SEEK_END)
+            file.seek(-min(size, len(END_OF_TAR)), io.SEEK_END)
+            complete = size >= length and (not ended or file.read() == END_OF_TAR)
+    except FileNotFoundError:
+        complete = False
+    if not complete:
+        raise PrepareError(
+            f"{path} is missing or shorter than the journal states; delete the folder and prepare it again"
+        )
 
 
 def label(video: Video) -> list[Any]:

@@ -168,13 +168,30 @@ def test_other_settings_other_content_and_a_second_writer_are_refused(tmp_path: 
         pass
 
 
-def test_a_truncated_shard_is_not_resumed(tmp_path: Path) -> None:
-    """A shard shorter than the journal states is an error."""
-    write_all(tmp_path, stop_after=2)
-    with (tmp_path / "train-001.tar").open("r+b") as file:
-        file.truncate(100)
+@pytest.mark.parametrize("shard", ["train-000.tar", "train-001.tar"])
+@pytest.mark.parametrize("left", [None, 0, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize("straddling", [False, True])
+def test_a_truncated_shard_is_not_resumed(
+    tmp_path: Path, shard: str, left: float | None, straddling: bool
+) -> None:
+    """A shard that is missing or shorter than written, the last one or not, is an error with advice.
+
+    The last length of a shard is in no line of the journal if clips of one video are in two shards.
+    """
+    if straddling:
+        with PreparedWriter(tmp_path, SETTINGS, max_bytes=9000) as writer:
+            writer.add(video("v0"), "v0.mp4", [clip(f"{i}") for i in range(6)])
+    else:
+        write_all(tmp_path)
+    path = tmp_path / shard
+    whole = path.read_bytes()
+    path.unlink()
+    if left is not None:
+        path.write_bytes(whole[: round(left * len(whole))])
+    before = content(tmp_path)
     with (
-        pytest.raises(PrepareError, match="shorter than the journal states"),
-        PreparedWriter(tmp_path, SETTINGS, max_bytes=6000),
+        pytest.raises(PrepareError, match=rf"{shard} is missing or shorter than the journal states; delete"),
+        PreparedWriter(tmp_path, SETTINGS, max_bytes=9000 if straddling else 6000),
     ):
         pass
+    assert content(tmp_path) == before
