@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,7 @@ from runtime.model.temporal_classifier import (
     Regression,
     TemporalClassifier,
 )
+from streams.features import frame_changes
 from streams.features.frame_changes import NUM_SUMS
 from streams.features.temporal_residuals import NUM_RATIOS, SIZE, FaceContext, ResidualMeter
 
@@ -44,12 +47,32 @@ def random_windows(count: int, samples: int, seed: int = 1) -> NDArray[np.float3
     return np.concatenate([ratios, sums], axis=-1).astype(np.float32)
 
 
-def context_of(crop: NDArray[np.uint8]) -> FaceContext:
-    """Return a crop of any size as the context of a face, without a frame before it."""
-    return FaceContext(current=np.asarray(cv2.resize(crop, (SIZE, SIZE)), np.uint8))
+def context_of(crop: NDArray[np.uint8], earlier: Sequence[NDArray[np.uint8]] = ()) -> FaceContext:
+    """Return a crop of any size as the context of a face, with the crops of the frames before it."""
+    rgb = [np.asarray(cv2.resize(image, (SIZE, SIZE)), np.uint8) for image in (*earlier, crop)]
+    history = [
+        cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (frame_changes.SIZE, frame_changes.SIZE))
+        for image in rgb
+    ]
+    return FaceContext(
+        current=rgb[-1],
+        previous=rgb[-2] if earlier else None,
+        history=tuple(np.asarray(image, np.uint8) for image in history) if earlier else (),
+    )
 
 
-def residuals_of(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the temporal residuals of consecutive crops, float32 (T, NUM_RESIDUALS)."""
+def residuals_of(crops: NDArray[np.uint8], *, every: int = 1) -> NDArray[np.float32]:
+    """Return the temporal residuals of samples, float32 (T, NUM_RESIDUALS).
+
+    Args:
+        crops: Crops of consecutive frames.
+        every: Number of frames from one sample to the next; with 1 there are none between two samples.
+    """
     meter = ResidualMeter()
-    return np.stack([meter.measure(context_of(crop)) for crop in crops])
+    earlier = 2 * every if every > 1 else 0
+    return np.stack(
+        [
+            meter.measure(context_of(crops[at], list(crops[max(0, at - earlier) : at])))
+            for at in range(every - 1, len(crops), every)
+        ]
+    )

@@ -19,6 +19,7 @@ from tests.train.conftest import write_clip
 
 QUIET = Console(quiet=True)
 FRAMES = 8
+FRAMES_PER_SAMPLE = 3
 HELD_OUT = ("g6", "g7", "g8", "g9")
 
 
@@ -39,14 +40,16 @@ def write_clips(
             clip = f"{'swap' if fake else 'original'}{group}_0"
             light, drift = rng.uniform(0.7, 1.0) - 0.12 * fake, rng.normal(0, 0.6, 2)
             images = []
-            for index in range(frames):
-                shift = np.array([[1, 0, drift[0] * index], [0, 1, drift[1] * index]], np.float32)
+            for index in range(frames * FRAMES_PER_SAMPLE):
+                x, y = drift * index / FRAMES_PER_SAMPLE
+                shift = np.array([[1, 0, x], [0, 1, y]], np.float32)
                 moved = cv2.warpAffine(light * face, shift, (64, 64), borderMode=cv2.BORDER_REPLICATE)
                 flickering = moved + (rng.uniform(-10, 10) * middle if fake else 0)
                 images.append(np.clip(flickering, 0, 255).astype(np.uint8)[..., ::-1])
-            lines.append(write_clip(tar, clip, fake, group, images, ".png"))
+            samples = images[FRAMES_PER_SAMPLE - 1 :: FRAMES_PER_SAMPLE]
+            lines.append(write_clip(tar, clip, fake, group, samples, ".png"))
             stored = io.BytesIO()
-            np.save(stored, residuals_of(np.stack(images)))
+            np.save(stored, residuals_of(np.stack(images), every=FRAMES_PER_SAMPLE))
             member = tarfile.TarInfo(f"{clip}.residuals.npy")
             member.size = stored.tell()
             stored.seek(0)

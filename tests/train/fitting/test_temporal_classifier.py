@@ -12,8 +12,9 @@ import torch
 import unmask
 from runtime.model.bundle import change_manifest, load_bundle
 from runtime.model.calibration import Calibration
+from streams.features.temporal_residuals import LAG, without_frames
 from tests.train.fitting.support import FRAMES, HELD_OUT, QUIET, write_clips
-from train.data.clip_set import ClipSetError
+from train.data.clip_set import ClipSetError, load_residuals, read_clip_set
 from train.fitting.calibrate import refit_temporal
 from train.fitting.temporal_examples import TemporalClassifierError
 from train.models.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
@@ -55,6 +56,20 @@ def test_varying_fakes_are_detected_in_other_groups(model: Path, data: Path) -> 
     assert temporal.window == FRAMES
     assert video_auc(model, data, "network") < 0.95
     assert video_auc(model, data, "window") > 0.95
+
+
+def test_fakes_are_detected_without_frames_between_the_samples(model: Path, data: Path) -> None:
+    """The second regression separates other groups as well, and is about as confident as the first."""
+    temporal = refit_temporal(model, [data], val_groups=HELD_OUT, console=QUIET)
+    clips = read_clip_set(data)
+    entries = [entry for entry in clips.entries if entry.group in HELD_OUT]
+    windows = np.stack(list(load_residuals(clips, entries)))
+    fake = np.array([entry.fake for entry in entries])
+    complete, slow = temporal.logits(windows), temporal.logits(without_frames(windows))
+    assert np.isfinite(windows[:, LAG:]).all()
+    assert auc(fake, slow) > 0.95
+    assert np.abs(complete - slow).max() > 0.1
+    assert 0.3 < np.abs(slow).mean() / np.abs(complete).mean() < 3
 
 
 def test_held_out_clips_only_set_the_scale(model: Path, data: Path, tmp_path: Path) -> None:
