@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Literal
@@ -15,6 +16,7 @@ import runtime.commands.config
 import runtime.commands.events
 from runtime.commands.options import Engine, Model
 from runtime.commands.scan.arguments import ScanCommand
+from runtime.commands.stopping import stopped_by_signals
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -227,21 +229,18 @@ def monitor(
     A file is played at its own frame rate and ends with its last frame. Without a terminal each change is
     logged as one line.
     """
-    _handle_signals_while_loading()
-    try:
+    _ignore_hang_up_while_loading()
+    with suppress(KeyboardInterrupt), stopped_by_signals():
         from runtime.commands.monitor.command import run_monitor
         from runtime.commands.setup.arguments import given_settings
         from runtime.commands.setup.options import MonitorSetup
 
         return run_monitor(MonitorSetup(file=config, given=given_settings(context)))
-    except KeyboardInterrupt:
-        return 0
+    return 0
 
 
-def _handle_signals_while_loading() -> None:
-    # Also while the engine is loading, SIGTERM ends the program cleanly and the SIGHUP of a log rotation is
-    # ignored.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _ignore_hang_up_while_loading() -> None:
+    # The SIGHUP of a log rotation.
     if sys.platform != "win32":
         on_terminal = os.isatty(2)
 
@@ -304,9 +303,8 @@ def scan(
     half as long as the face in view longest. Still images have none. If a file cannot be read the others
     are still scored, and the exit code is 2.
     """
-    # On SIGTERM the results so far are printed, as on Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+    # Where a signal stops it, it prints the results so far.
+    with suppress(KeyboardInterrupt), stopped_by_signals():
         if ray is not None and jobs == 1:
             from runtime.fleet.cluster import begin_search
 
@@ -327,8 +325,7 @@ def scan(
                 resume=resume,
             )
         )
-    except KeyboardInterrupt:
-        return 0
+    return 0
 
 
 def fleet(
@@ -349,13 +346,12 @@ def fleet(
     Workers on all machines watch the cameras, and take over those of a worker or machine that fails. See
     docs/fleet.md.
     """
-    _handle_signals_while_loading()
-    try:
+    _ignore_hang_up_while_loading()
+    with suppress(KeyboardInterrupt), stopped_by_signals():
         from runtime.commands.monitor.fleet import run_fleet
 
         return run_fleet(file, address)
-    except KeyboardInterrupt:
-        return 0
+    return 0
 
 
 def calibrate(
@@ -391,11 +387,14 @@ def calibrate(
     Sit in front of the camera as in a call. Both thresholds are raised by what this camera adds to the scores
     of real people; see docs/configuration.md.
     """
-    from runtime.commands.calibrate import CalibrateOptions, run_calibrate
+    # Where a signal stops it, it uses the scores so far.
+    with suppress(KeyboardInterrupt), stopped_by_signals():
+        from runtime.commands.calibrate import CalibrateOptions, run_calibrate
 
-    return run_calibrate(
-        CalibrateOptions(source=source, seconds=seconds, config=config, model=model, engine=engine)
-    )
+        return run_calibrate(
+            CalibrateOptions(source=source, seconds=seconds, config=config, model=model, engine=engine)
+        )
+    return 0
 
 
 def doctor(
