@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +26,16 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """
     with atomic_path(path) as draft:
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def is_one_of(path: Path, others: Iterable[Path]) -> bool:
+    """Return whether a path leads, by whatever name or link, to the same regular file as one of others.
+
+    Args:
+        path: The path; it need not exist.
+        others: Paths that need not exist either.
+    """
+    return path.is_file() and any(other.is_file() and path.samefile(other) for other in others)
 
 
 @contextmanager

@@ -95,6 +95,14 @@ class Source:
         return PurePosixPath(urlsplit(self.address.reveal()).path).suffix.lower() in VIDEO_SUFFIXES
 
     @property
+    def path(self) -> Path | None:
+        """Return the path that is read, of a file or of standard input; None if the source has none."""
+        if self.kind == "pipe":
+            return Path("/dev/stdin")
+        address = self.address.reveal()
+        return Path(address.removeprefix("file:")) if address.startswith("file:") else None
+
+    @property
     def spec(self) -> str:
         """Return the text for errors and logs: the shown part of the address, or `NAME (ADDRESS)`."""
         shown = str(self.address)

@@ -10,7 +10,8 @@ from runtime.commands.options import UserError, complain
 from runtime.commands.scan.outcome import ScanOptions, ScanOutcome, stills_per_video
 from runtime.engines.cpu import usable_cores
 from runtime.engines.factory import detector_infer, open_engine
-from runtime.errors import ClusterLost, VideoNotWritten
+from runtime.errors import ClusterLost, ReportNotWritten, VideoNotWritten
+from runtime.files import is_one_of
 from runtime.fleet.archive.actors import ActorPool
 from runtime.fleet.archive.finished import FinishedFiles, read_finished
 from runtime.fleet.archive.pool import WorkerPool
@@ -52,8 +53,7 @@ def run_scan(options: ScanOptions) -> int:
     for path in options.reports:
         check_report_path(path)
     files = list(find_videos(options.paths))
-    if options.annotate is not None:
-        _check_annotate(options.annotate, files)
+    _check_not_scanned(options, files)
     finished = FinishedFiles() if options.resume is None else read_finished(options.resume)
     files = finished.without(files)
     bundle = load_bundle(options.model)
@@ -158,8 +158,13 @@ def _samples_of(timeline: ScanTimeline, bundle: Bundle, options: ScanOptions) ->
         yield add
 
 
-def _check_annotate(path: Path, files: Sequence[Path]) -> None:
-    if len(files) != 1:
+def _check_not_scanned(options: ScanOptions, files: Sequence[Path]) -> None:
+    """Check that the annotated video is of one video, and that no output replaces a video."""
+    path = options.annotate
+    if path is not None and len(files) != 1:
         raise VideoNotWritten(path, f"there are {len(files)} videos to scan", "scan exactly one")
-    if path.exists() and path.samefile(files[0]):
+    if path is not None and is_one_of(path, files):
         raise VideoNotWritten(path, "it is the video to scan", "give another path")
+    for report in options.reports:
+        if is_one_of(report, files):
+            raise ReportNotWritten(report, "it is a video to scan", "give another path")

@@ -14,7 +14,7 @@ from typing import Any
 
 from runtime.commands.options import UserError
 from runtime.commands.setup.arguments import KEYS, option_of
-from runtime.commands.setup.outputs import make_outputs
+from runtime.commands.setup.outputs import check_output_files, make_outputs
 from runtime.commands.setup.places import Places
 from runtime.commands.setup.problems import Problems
 from runtime.commands.setup.security import TokenFile, make_security
@@ -22,7 +22,7 @@ from runtime.config.lines import KeyPath
 from runtime.config.model import MonitorConfig
 from runtime.config.reading import Settings, make_config, merge, read_settings
 from runtime.config.sources import WatchedSource, make_sources
-from runtime.errors import ConfigInvalid, VideoNotWritten
+from runtime.errors import ConfigInvalid
 from runtime.outputs.options import OutputOptions
 from runtime.serving.server import Security
 
@@ -102,6 +102,8 @@ class MonitorSetup:
         _check_needs(self.given.values, settings.values)
         config, places = make_config(settings), Places(settings)
         problems = Problems()
+        sources: list[WatchedSource] = []
+        left_out: list[str] = []
         with problems.noted():
             sources, left_out = _make_sources(config, places, from_file=len(read.values.get("sources", ())))
         if not config.sources and not config.server.scan_uploads and self.file is None:
@@ -109,7 +111,7 @@ class MonitorSetup:
         with problems.noted():
             outputs = make_outputs(config, places)
         with problems.noted():
-            _check_annotate(config)
+            check_output_files(config, places, [source.source for source in sources])
         with problems.noted():
             security = make_security(config.server, places, token_file)
         problems.raise_all()
@@ -139,13 +141,6 @@ def _make_sources(
     if left_out and not sources:
         raise UserError(*left_out)
     return sources, left_out
-
-
-def _check_annotate(config: MonitorConfig) -> None:
-    path = config.outputs.annotate
-    if path is not None and len(config.sources) != 1:
-        reason = "there are several sources" if config.sources else "there is no source"
-        raise VideoNotWritten(path, reason, "watch exactly one")
 
 
 def _check_needs(given: Mapping[str, Any], merged: Mapping[str, Any]) -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from runtime.commands.setup.places import Places
 from runtime.commands.setup.problems import Problems
 from runtime.config.model import EvidenceConfig, JsonlConfig, MonitorConfig, MqttConfig, WebhookConfig
 from runtime.config.secrets import find_secret
+from runtime.errors import VideoNotWritten
+from runtime.files import is_one_of
 from runtime.outputs.evidence.events import EventLimits
 from runtime.outputs.evidence.store import StoreLimits
 from runtime.outputs.jsonl import Rotation
 from runtime.outputs.mqtt import MqttOptions
 from runtime.outputs.options import EvidenceOptions, OutputOptions
 from runtime.outputs.webhook import WebhookOptions, parse_secret
+from streams.input.source import Source
 
 
 def make_outputs(config: MonitorConfig, places: Places) -> OutputOptions:
@@ -44,6 +50,38 @@ def make_outputs(config: MonitorConfig, places: Places) -> OutputOptions:
         evidence=evidence,
         annotate=outputs.annotate,
     )
+
+
+def check_output_files(config: MonitorConfig, places: Places, sources: Sequence[Source]) -> None:
+    """Check that an annotated video has one source, and that no output is written into a watched file.
+
+    Args:
+        config: The configuration.
+        places: Places of the settings, for errors.
+        sources: The sources that are watched.
+
+    Raises:
+        VideoNotWritten: The command line names a file that cannot be the annotated video.
+        ConfigInvalid: The configuration does.
+        UserError: The recording would be written into a watched file.
+    """
+    watched = [path for path in (source.path for source in sources) if path is not None]
+    problems = Problems()
+    if config.outputs.annotate is not None:
+        with problems.noted(), places.naming_errors("outputs", "annotate"):
+            _check_annotate(config.outputs.annotate, len(config.sources), watched)
+    if (jsonl := config.outputs.jsonl) is not None and is_one_of(Path(jsonl.path), watched):
+        with problems.noted(), places.naming("outputs", "jsonl", "path"):
+            raise ValueError(f"{jsonl.path} is a video to watch; give another path")
+    problems.raise_all()
+
+
+def _check_annotate(path: Path, sources: int, watched: Sequence[Path]) -> None:
+    if sources != 1:
+        reason = "there are several sources" if sources else "there is no source"
+        raise VideoNotWritten(path, reason, "watch exactly one")
+    if is_one_of(path, watched):
+        raise VideoNotWritten(path, "it is the video to watch", "give another path")
 
 
 def _rotation(jsonl: JsonlConfig, places: Places) -> Rotation | None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from runtime.commands.options import UserError
 from runtime.config.reading import Settings, dotted
+from runtime.errors import ConfigInvalid, UnmaskError
 
 
 class Places:
@@ -35,3 +36,18 @@ class Places:
             yield
         except ValueError as error:
             raise UserError(f"{self.of(*path)}: {error}") from None
+
+    @contextmanager
+    def naming_errors(self, *path: str | int) -> Iterator[None]:
+        """Add the place of a setting of a file to an error of what it names; an option is named by the error.
+
+        Raises:
+            ConfigInvalid: The block has raised an UnmaskError about a setting of a file.
+        """
+        try:
+            yield
+        except UnmaskError as error:
+            place = self.of(*path)
+            if place.startswith("-"):
+                raise
+            raise ConfigInvalid([f"{place}: {error}"]) from error

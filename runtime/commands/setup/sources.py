@@ -8,7 +8,7 @@ from functools import partial
 from runtime.commands.setup.options import MonitorOptions
 from runtime.commands.setup.problems import Problems
 from runtime.config.sources import WatchedSource
-from runtime.errors import BundleError, ConfigInvalid, RateTooHigh
+from runtime.errors import ConfigInvalid, RateTooHigh
 from runtime.model.bundle import Bundle, load_bundle
 from runtime.serving.whip.endpoint import require_webrtc
 
@@ -23,13 +23,10 @@ def load_model(options: MonitorOptions) -> Bundle:
         ConfigInvalid: The model that a file names cannot be used; the message has file, line and key.
         BundleError: The bundled model, or that of the command line, cannot be used.
     """
-    try:
+    if options.config.model is None:
+        return load_bundle()
+    with options.places.naming_errors("model"):
         return load_bundle(options.config.model)
-    except BundleError as error:
-        place = options.places.of("model")
-        if options.config.model is None or place.startswith("-"):
-            raise
-        raise ConfigInvalid([f"{place}: {error}"]) from error
 
 
 def check_sources(options: MonitorOptions, bundle: Bundle) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from runtime.commands.scan.command import run_scan
 from runtime.commands.scan.outcome import ScanOptions
-from runtime.errors import ReportNotWritten
+from runtime.errors import ReportNotWritten, VideoNotWritten
 from runtime.model.calibration import Calibration
 from runtime.pipeline.scan_result import ScanResult
 from runtime.scan_report.wording import reason_text, verdict_text
@@ -123,6 +123,17 @@ def test_report_needs_a_known_suffix_and_a_directory(
     for path in (tmp_path / "out.pdf", tmp_path / "missing" / "out.html"):
         with pytest.raises(ReportNotWritten, match=r"cannot write the report .*; give --report"):
             run_scan(ScanOptions(paths=[face_video], reports=[path], model=small_bundle))
+
+
+def test_outputs_do_not_replace_a_video(small_bundle: Path, face_video: Path, tmp_path: Path) -> None:
+    """A link to it is the same file."""
+    for name, outputs in (("link.html", "reports"), ("link.mp4", "annotate")):
+        link = tmp_path / name
+        link.symlink_to(face_video)
+        options: dict[str, Any] = {outputs: [link] if outputs == "reports" else link}
+        with pytest.raises((ReportNotWritten, VideoNotWritten), match="video to scan; give another path"):
+            run_scan(ScanOptions(paths=[face_video], model=small_bundle, **options))
+        assert link.samefile(face_video)
 
 
 @pytest.mark.parametrize(

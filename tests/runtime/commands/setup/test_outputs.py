@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +132,56 @@ def test_an_annotated_video_is_of_one_source(
     assert run(["monitor", *sources, "--annotate", "out.mp4"]) == 2
     expected = f"unmask: cannot write the annotated video out.mp4: {reason}; watch exactly one\n"
     assert capfd.readouterr().err == expected
+
+
+@pytest.mark.parametrize("option", ["--annotate", "--jsonl"])
+@pytest.mark.parametrize("name", ["clip.mp4", "../watched/clip.mp4", "symbolic.mp4", "hard.mp4"])
+def test_no_output_is_written_into_a_watched_file(
+    tmp_path: Path,
+    clip: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    option: str,
+    name: str,
+) -> None:
+    """Also under another name of the same file, and by a configuration."""
+    folder = tmp_path / "watched"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    video = clip.read_bytes()
+    Path("clip.mp4").write_bytes(video)
+    Path("symbolic.mp4").symlink_to("clip.mp4")
+    Path("hard.mp4").hardlink_to("clip.mp4")
+    assert run(["monitor", "clip.mp4", option, name, "--port", "0", "--duration", "0.1"]) == 2
+    err = capfd.readouterr().err
+    assert "to watch; give another path" in err
+    assert err.startswith("unmask: cannot write" if option == "--annotate" else "unmask: --jsonl: ")
+    key = option.removeprefix("--")
+    value = f'"{name}"' if key == "annotate" else f'{{ path = "{name}" }}'
+    Path("unmask.toml").write_text(
+        f'[outputs]\n{key} = {value}\n[[sources]]\naddress = "{folder}/clip.mp4"\n'
+    )
+    assert run(["config", "check", "unmask.toml"]) == 2
+    err = capfd.readouterr().err
+    assert err.startswith(f"unmask: unmask.toml:2: outputs.{key}")
+    assert "to watch; give another path" in err
+    assert Path("clip.mp4").read_bytes() == video
+
+
+def test_standard_input_is_a_watched_file_too(tmp_path: Path, clip: Path) -> None:
+    """It may be a file that the shell has opened."""
+    video = tmp_path / "clip.mp4"
+    video.write_bytes(clip.read_bytes())
+    with video.open("rb") as file:
+        done = subprocess.run(
+            [sys.executable, "-m", "unmask", "monitor", "-", "--annotate", video, "--port", "0"],
+            stdin=file,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, "it is the video to watch" in done.stderr) == (2, True)
+    assert video.read_bytes() == clip.read_bytes()
 
 
 def test_every_option_of_an_output_needs_the_output() -> None:
