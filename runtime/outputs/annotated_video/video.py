@@ -42,7 +42,7 @@ class AnnotatedVideo:
     """Video file of annotated frames; for one thread.
 
     Args:
-        path: The file, which is replaced; its suffix is `.mp4`.
+        path: The file, whose suffix is `.mp4`; the first frame replaces what was there.
         thresholds: Thresholds on `p_fake`.
         sample_hz: Nominal rate of the frames.
 
@@ -61,7 +61,9 @@ class AnnotatedVideo:
         self._time_s = 0.0
         options = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "flush_packets": "1"}
         try:
-            path.open("wb").close()  # FFmpeg opens the file with the first frame only
+            # FFmpeg opens the file, and empties it, with the first frame only.
+            self._existed = path.exists()
+            path.open("ab").close()
             self._container = av.open(str(path), "w", format="mp4", options=options)
         except (OSError, av.FFmpegError) as error:
             raise VideoNotWritten(path, _reason(error)) from error
@@ -117,7 +119,7 @@ class AnnotatedVideo:
             if self._stream is not None:
                 self._container.mux(self._stream.encode(None))
             self._container.close()
-            if self._stream is None:
+            if self._stream is None and not self._existed:
                 self.path.unlink(missing_ok=True)  # a video without a frame cannot be played
         except (OSError, av.FFmpegError) as error:
             raise VideoNotWritten(self.path, _reason(error)) from error

@@ -74,6 +74,23 @@ def test_states_scores_and_curves_are_drawn() -> None:
     assert not np.array_equal(still, rgb)
 
 
+def test_an_older_video_stays_until_the_first_frame(tmp_path: Path) -> None:
+    """A camera that cannot be reached costs no video of an earlier run; no empty file is left either."""
+    path, new = tmp_path / "out.mp4", tmp_path / "new.mp4"
+    with AnnotatedVideo(path, THRESHOLDS, sample_hz=8.0) as video:
+        video.add(make_frame(0.0), [])
+    older = path.read_bytes()
+    for target in (path, new):
+        with AnnotatedVideo(target, THRESHOLDS, sample_hz=8.0):
+            pass
+    assert path.read_bytes() == older
+    assert not new.exists()
+    with AnnotatedVideo(path, THRESHOLDS, sample_hz=8.0) as video:
+        for number in range(3):
+            video.add(make_frame(number / 8), [])
+    assert len(decode(path)) == 3
+
+
 @pytest.mark.parametrize("name", ["out.avi", "missing/out.mp4"])
 def test_a_path_that_cannot_be_used(tmp_path: Path, name: str) -> None:
     """One line that names the option."""
