@@ -7,6 +7,7 @@ with atomic_path(path) as draft:              # for libraries that take a path
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterable, Iterator
@@ -26,6 +27,26 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """
     with atomic_path(path) as draft:
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def check_writable(path: Path) -> None:
+    """Check that `write_atomically` can write a file, before work whose result would be lost.
+
+    Args:
+        path: The target; what is there stays, and nothing is left if there is nothing.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    target = path.resolve()
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not _is_written_directly(target):
+        draft = _draft_of(target)
+        draft.touch(exist_ok=False)
+        draft.unlink()
+    elif not os.access(target, os.W_OK):  # not opened: a pipe may have no reader yet
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
 def is_one_of(path: Path, others: Iterable[Path]) -> bool:
@@ -53,10 +74,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
         OSError: The draft cannot be synchronised or moved; what was there before stays.
     """
     target = path.resolve()
-    if target.exists() and not target.is_file():
+    if _is_written_directly(target):
         yield path
         return
-    draft = target.with_name(f".{target.stem}-{secrets.token_hex(4)}{target.suffix}")
+    draft = _draft_of(target)
     try:
         yield draft
         with draft.open("rb+") as file:
@@ -64,3 +85,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(draft, target)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _is_written_directly(target: Path) -> bool:
+    """Return whether a target, such as a device or pipe, must not be replaced by a file."""
+    return target.exists() and not target.is_file()
+
+
+def _draft_of(target: Path) -> Path:
+    return target.with_name(f".{target.stem}-{secrets.token_hex(4)}{target.suffix}")

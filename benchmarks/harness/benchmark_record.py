@@ -27,7 +27,7 @@ from rich.text import Text
 from benchmarks.hardware.machine_info import describe_machine
 from benchmarks.harness.errors import RecordNotWritten, RecordUnreadable
 from benchmarks.harness.record_comparison import compare
-from runtime.files import write_atomically
+from runtime.files import check_writable, write_atomically
 from runtime.model.bundle import Bundle
 
 FORMAT = 1
@@ -205,7 +205,7 @@ class Output:
         self._old = None if config.compare is None else read_record(config.compare, benchmark)
         if config.json_out is not None:
             try:
-                config.json_out.open("a").close()
+                check_writable(config.json_out)
             except OSError as error:
                 raise RecordNotWritten(config.json_out, error) from error
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from runtime.errors import ReportNotWritten
-from runtime.files import write_atomically
+from runtime.files import check_writable, write_atomically
 from runtime.model.bundle import Bundle
 from runtime.scan_report.document import Report, ScannedVideo
 from runtime.scan_report.html import html_report
@@ -34,14 +34,14 @@ def check_report_path(path: Path) -> None:
         path: Path of the report.
 
     Raises:
-        ReportNotWritten: Its suffix is neither `.html` nor `.json`, or its directory does not exist.
+        ReportNotWritten: Its suffix is neither `.html` nor `.json`, or the file cannot be written.
     """
     if path.suffix.lower() not in (".html", ".json"):
         raise ReportNotWritten(path, "its name ends neither in .html nor in .json")
-    if not path.parent.is_dir():
-        raise ReportNotWritten(path, "its directory does not exist")
-    if path.is_dir():
-        raise ReportNotWritten(path, "it is a directory")
+    try:
+        check_writable(path)
+    except OSError as error:
+        raise ReportNotWritten(path, (error.strerror or str(error)).lower()) from error
 
 
 def write_report(path: Path, report: Report) -> None:

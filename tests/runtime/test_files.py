@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.files import atomic_path, write_atomically
+from runtime.files import atomic_path, check_writable, write_atomically
 
 
 @pytest.mark.parametrize("content", ["größer\r\n", b"\x00\xff"])
@@ -44,6 +44,20 @@ def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
         write_atomically(tmp_path / "none/file", "text")
 
 
+def test_writing_is_checked_without_a_trace(tmp_path: Path) -> None:
+    """What is there stays; a missing folder, a directory or a folder of the system is an error."""
+    path = tmp_path / "file"
+    check_writable(path)
+    assert os.listdir(tmp_path) == []
+    path.write_text("before")
+    check_writable(path)
+    assert path.read_text() == "before"
+    assert os.listdir(tmp_path) == ["file"]
+    for wrong in (tmp_path, tmp_path / "none/file", path / "file"):
+        with pytest.raises(OSError, match=r"No such file|Is a directory|Not a directory"):
+            check_writable(wrong)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such links and pipes")
 def test_links_are_followed_and_pipes_written(tmp_path: Path) -> None:
     """A symbolic link stays one; a named pipe, as `/dev/stdout` may be, is not replaced by a file."""
@@ -55,6 +69,7 @@ def test_links_are_followed_and_pipes_written(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
     try:
+        check_writable(tmp_path / "pipe")
         write_atomically(tmp_path / "pipe", "through")
         assert os.read(reader, 100) == b"through"
     finally:

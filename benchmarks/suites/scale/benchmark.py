@@ -25,6 +25,7 @@ from benchmarks.suites.scale.plot import write_plot
 from benchmarks.suites.throughput.load_step import MIN_ANALYSED
 from runtime.engines.factory import open_engine
 from runtime.errors import ExtraMissing
+from runtime.files import check_writable
 from runtime.model.bundle import load_bundle
 from streams.input.source import parse_source
 
@@ -139,8 +140,11 @@ def _check(config: ScaleConfig) -> None:
         if len(values) < least or min(values, default=1) < 1:
             raise SettingInvalid(option, ",".join(map(str, values)), "give numbers from 1 on")
     if config.svg is not None:
-        if not config.svg.absolute().parent.is_dir():
-            raise SettingInvalid("--svg", config.svg, "give a path in an existing directory")
+        try:
+            check_writable(config.svg)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise SettingInvalid("--svg", config.svg, f"{reason}; give another path") from error
         if importlib.util.find_spec("matplotlib") is None:
             raise ExtraMissing("`unmask bench scale --svg`", "matplotlib", "bench")
 

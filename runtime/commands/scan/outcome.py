@@ -15,6 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from runtime.commands.console import FACE_STYLES
+from runtime.commands.options import UserError
+from runtime.errors import ReportNotWritten
 from runtime.fleet.archive.finished import open_continued
 from runtime.model.bundle import Bundle
 from runtime.model.calibration import Calibration
@@ -139,14 +141,33 @@ class ScanOutcome:
         self.progress.advance(self._task)
 
     def finish(self, bundle: Bundle) -> None:
-        """Print the table and write the reports."""
-        if self._results:
-            results = [result for _, result in sorted(self._results.items())]
-            Console(highlight=False).print(_table(results, bundle.calibration))
-        if self._videos:
-            report = make_report([video for _, video in sorted(self._videos.items())], bundle, self.engine)
-            for path in self._options.reports:
+        """Print the table and write the reports, each whatever became of the others.
+
+        Raises:
+            ReportNotWritten: A report cannot be written.
+            UserError: Several reports cannot be written; one line for each.
+        """
+        try:
+            if self._results:
+                results = [result for _, result in sorted(self._results.items())]
+                Console(highlight=False).print(_table(results, bundle.calibration))
+        finally:
+            self._write_reports(bundle)
+
+    def _write_reports(self, bundle: Bundle) -> None:
+        if not self._videos:
+            return
+        report = make_report([video for _, video in sorted(self._videos.items())], bundle, self.engine)
+        problems: list[ReportNotWritten] = []
+        for path in self._options.reports:
+            try:
                 write_report(path, report)
+            except ReportNotWritten as error:
+                problems.append(error)
+        if len(problems) == 1:
+            raise problems[0]
+        if problems:
+            raise UserError(*map(str, problems))
 
 
 def _progress(*, hidden: bool) -> Progress:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from runtime.commands.scan.command import run_scan
-from runtime.commands.scan.outcome import ScanOptions
+from runtime.commands.scan.outcome import ScanOptions, ScanOutcome
 from runtime.errors import ReportNotWritten, VideoNotWritten
 from runtime.model.calibration import Calibration
 from runtime.pipeline.scan_result import ScanResult
@@ -123,6 +123,36 @@ def test_report_needs_a_known_suffix_and_a_directory(
     for path in (tmp_path / "out.pdf", tmp_path / "missing" / "out.html"):
         with pytest.raises(ReportNotWritten, match=r"cannot write the report .*; give --report"):
             run_scan(ScanOptions(paths=[face_video], reports=[path], model=small_bundle))
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no directory that takes no file of any user")
+def test_a_place_without_room_for_a_file_is_noticed_before_the_scan(
+    small_bundle: Path, face_video: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The directory exists, but takes no file."""
+    with pytest.raises(ReportNotWritten):
+        run_scan(ScanOptions(paths=[face_video], reports=[Path("/proc/self/out.html")], model=small_bundle))
+    assert capsys.readouterr().out == ""
+
+
+def test_a_report_that_fails_costs_no_other(
+    small_bundle: Path, face_video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of three cannot be written after all."""
+    broken, *others = (tmp_path / name / "out.json" for name in ("broken", "second", "third"))
+    for path in (broken, *others):
+        path.parent.mkdir()
+    options = ScanOptions(paths=[face_video], reports=[broken, *others], model=small_bundle)
+    begin = ScanOutcome.begin
+
+    def remove(outcome: ScanOutcome, file: Path) -> None:
+        broken.parent.rmdir()
+        begin(outcome, file)
+
+    monkeypatch.setattr(ScanOutcome, "begin", remove)
+    with pytest.raises(ReportNotWritten, match="broken"):
+        run_scan(options)
+    assert all(path.is_file() for path in others)
 
 
 def test_outputs_do_not_replace_a_video(small_bundle: Path, face_video: Path, tmp_path: Path) -> None:
