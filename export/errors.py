@@ -7,6 +7,7 @@ ExportError
  ├─ WeightsUnusable          a trained weight cannot be stored
  ├─ ParityFailed             a parity gate failed; no bundle was written
  ├─ EnginesDiffer            an engine differs from torch by more than the limit
+ ├─ CheckNotWritten          the crops or the results of a check cannot be written
  ├─ RecordedOutputsForeign   recorded outputs are of another model or of other crops
  └─ SourceUnclear            the source and the options do not fit together
 """
@@ -125,6 +126,12 @@ class EnginesDiffer(ExportError, ValueError):
             f"{self.engine} differs from torch: {self.quantity} is {self.measured:.3g}, "
             f"allowed is {self.allowed:.3g}; do not use it with this model"
         )
+
+
+class CheckNotWritten(PathError, ExportError, OSError):
+    """File for the crops or the results of a check that cannot be written."""
+
+    advice = "give --save-crops and --json paths in directories that exist and can be written"
 
 
 class RecordedOutputsForeign(ExportError, ValueError):

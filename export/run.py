@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.errors import SourceUnclear
+from export.errors import CheckNotWritten, SourceUnclear
 from runtime.engines.tensorrt.onnx_rewrite import Precision
+from runtime.files import check_writable
 from runtime.model.bundle import Bundle, load_bundle
 from runtime.model.manifest import MANIFEST_FILE, Weights
 
@@ -69,6 +70,9 @@ def run_export(options: ExportOptions, *, report_result: ReportLine, report_step
         SourceUnclear: The source and the options do not fit together.
         UnmaskError: A file cannot be read or written, a gate failed, or an engine differs from torch.
     """
+    for path in (options.save_crops, options.json_out):
+        if path is not None:
+            _check_writable(path)
     from_checkpoint = not (options.source / MANIFEST_FILE).is_file()
     if from_checkpoint:
         bundle = _export_checkpoint(options, report_result=report_result, report_step=report_step)
@@ -94,6 +98,13 @@ def run_export(options: ExportOptions, *, report_result: ReportLine, report_step
             trained = TorchDetector(model.backbone, model.head)
         run_check(bundle, _check_options(options), trained=trained, step=report_step)
     return 0
+
+
+def _check_writable(path: Path) -> None:
+    try:
+        check_writable(path)
+    except OSError as error:
+        raise CheckNotWritten(path, (error.strerror or str(error)).lower()) from error
 
 
 def _export_checkpoint(

@@ -250,6 +250,8 @@ def test_recording_reports_why_it_cannot_run(
         (["nowhere"], ["nowhere", "give --out"]),
         (["nowhere", "--out", "x"], ["nowhere", "unmask train fit"]),
         (["MODEL", "--check", "--crops", "nowhere"], ["nowhere", "no such file"]),
+        (["MODEL", "--check", "--json", "nowhere/x.json"], ["nowhere/x.json", "no such file"]),
+        (["MODEL", "--check", "--save-crops", "nowhere/x.npz"], ["nowhere/x.npz", "no such file"]),
         (["MODEL", "--check", "--recorded", "nowhere.npz"], ["nowhere.npz", "contains no recorded outputs"]),
     ],
 )
