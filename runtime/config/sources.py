@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from runtime.config.model import MonitorConfig, SourceConfig, ThresholdsConfig
 from runtime.config.secrets import find_secret
 from streams.errors import SourceError, SourceInvalid
-from streams.input.source import Source, parse_source
+from streams.input.source import MAX_NAME, Source, parse_source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ def make_sources(config: MonitorConfig) -> tuple[list[WatchedSource], list[tuple
             watched.append(made)
         except (SourceError, ValueError) as error:
             problems.append((index, str(error)))
-    names = unique_names([item.source.name for item in watched])
+    names = unique_names([item.source for item in watched])
     return [item.renamed(name) for item, name in zip(watched, names, strict=True)], problems
 
 
@@ -114,24 +114,25 @@ def _check_given_once(source: Source, others: Iterable[Source]) -> None:
         raise SourceInvalid(source.spec, "was given twice", advice)
 
 
-def unique_names(names: Iterable[str]) -> list[str]:
-    """Return stream names without duplicates: the second `cam` becomes `cam-2`.
+def unique_names(sources: Sequence[Source]) -> list[str]:
+    """Return names of streams without duplicates: the second `cam` becomes `cam-2`.
+
+    A name that the user has given stays with its source, because tokens may be restricted to it.
 
     Args:
-        names: Names of the sources, in their order.
+        sources: The sources, in the order of the names.
     """
-    names = list(names)
-    taken: set[str] = set()
-    unique = []
-    for name in names:
-        number, candidate = 1, name
+    names = [source.name for source in sources]
+    unique: dict[int, str] = {}
+    for index in sorted(range(len(names)), key=lambda index: not sources[index].is_name_given):
+        number, candidate = 1, names[index]
         # Another source may itself be called `cam-2`.
-        while candidate in taken or (number > 1 and candidate in names):
+        while candidate in unique.values() or (number > 1 and candidate in names):
             number += 1
-            candidate = f"{name}-{number}"
-        taken.add(candidate)
-        unique.append(candidate)
-    return unique
+            suffix = f"-{number}"
+            candidate = f"{names[index][: MAX_NAME - len(suffix)]}{suffix}"
+        unique[index] = candidate
+    return [unique[index] for index in range(len(names))]
 
 
 def _with_user(address: str, user: str, password: str | None) -> str:

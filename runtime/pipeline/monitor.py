@@ -145,7 +145,7 @@ class Monitor:
         self._changing = self._has_ended = False
         self._failure: BaseException | None = None
         self._started = self._timing.clock()
-        for source, name in zip(sources, unique_names([source.name for source in sources]), strict=True):
+        for source, name in zip(sources, unique_names(sources), strict=True):
             self.add(replace(source, name=name))
         self._ticker = threading.Thread(target=self._tick, name="ticker", daemon=True)
 

@@ -32,6 +32,7 @@ from streams.text import printable
 
 __all__ = [
     "LISTEN_S",
+    "MAX_NAME",
     "Kind",
     "Source",
     "device_url",
@@ -58,6 +59,9 @@ class Source:
 
     name: str = ""
     """Display name: printable, at most `MAX_NAME` characters, not unique; by default that of the address."""
+
+    is_name_given: bool = field(default=False, compare=False)
+    """Whether the user has given the name; one from the address yields to it."""
 
     format: str | None = None
     """FFmpeg's input format; None to let FFmpeg detect it."""
@@ -177,7 +181,7 @@ def parse_source(
         text, name = named["source"].strip(), name or named["name"]
     try:
         source = replace(_parse(text, rtsp_transport, live, platform), hwaccel=hwaccel)
-        return source if name is None else replace(source, name=name)
+        return source if name is None else replace(source, name=name, is_name_given=True)
     except SourceError as error:
         failure = error
     if name:

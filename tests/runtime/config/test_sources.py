@@ -9,6 +9,8 @@ import pytest
 from runtime.config.model import MonitorConfig, SourceConfig, ThresholdsConfig
 from runtime.config.sources import make_source, make_sources, unique_names
 from streams.errors import SourceInvalid
+from streams.input.address import Address
+from streams.input.source import Source
 
 CAMERA = "rtsp://10.0.0.7/cam"
 
@@ -103,7 +105,33 @@ def test_sources_have_settings_of_their_own_or_the_common_ones() -> None:
 
 def test_unique_names() -> None:
     """A name that looks like a numbered one is taken into account."""
-    assert unique_names(["cam", "cam", "cam-2", "cam"]) == ["cam", "cam-3", "cam-2", "cam-4"]
+    names = ["cam", "cam", "cam-2", "cam"]
+    sources = [Source(address=Address("", shown="", name=name), live=True, kind="demo") for name in names]
+    assert unique_names(sources) == ["cam", "cam-3", "cam-2", "cam-4"]
+
+
+def test_long_names_differ_when_they_are_cut(tmp_path: Path) -> None:
+    """The number counts towards the longest name."""
+    files = [tmp_path / folder / f"{'x' * 100}.mp4" for folder in "ab"]
+    for file in files:
+        file.parent.mkdir()
+        file.touch()
+    sources, _ = make_sources(MonitorConfig(sources=tuple(SourceConfig(address=str(file)) for file in files)))
+    assert [item.source.name for item in sources] == ["x" * 63 + "…", "x" * 62 + "-2"]
+
+
+@pytest.mark.parametrize(
+    "named", [SourceConfig(address="demo", name="10.0.0.7"), SourceConfig(address="10.0.0.7=demo")]
+)
+def test_a_given_name_is_not_taken_by_an_address(named: SourceConfig) -> None:
+    """A token that is restricted to a stream shows the source that the user has called so."""
+    config = MonitorConfig(sources=(SourceConfig(address=CAMERA), named, SourceConfig(address=CAMERA)))
+    sources, _ = make_sources(config)
+    assert [(item.source.name, item.source.kind) for item in sources] == [
+        ("10.0.0.7-2", "rtsp"),
+        ("10.0.0.7", "demo"),
+        ("10.0.0.7-3", "rtsp"),
+    ]
 
 
 def test_sources_with_one_reader_are_given_once() -> None:
