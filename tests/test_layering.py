@@ -32,6 +32,7 @@ LAYERS = {
     ),
     "train": (
         "errors",
+        "checked_config",
         "data",
         "face_swap",
         "self_blend",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -140,6 +139,8 @@ def fit(
         config, seed=seed, devices=devices, nodes=nodes, sizes=sizes, crops=crops, val_groups=val_groups
     )
     _check_inputs(data, init=init, teacher=teacher)
+    from msgspec.structs import replace
+
     from train.fitting.run import fit as run_fit
 
     if sizes is not None:
@@ -243,6 +244,8 @@ def _check_inputs(data: Sequence[Path], *, init: Path | None = None, teacher: Pa
 
 def _configs(config: Path | None, **options: int | str | None) -> tuple[ModelConfig, FitConfig]:
     """Return the settings of a run: the defaults or a file's, changed by the options that are not None."""
+    from msgspec.structs import replace
+
     from train.fitting.config import FitConfig, read_run
     from train.models.config import ModelConfig
 

@@ -9,16 +9,18 @@ import difflib
 import re
 import tomllib
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
 from runtime.config.lines import KeyPath, find_lines
 from runtime.config.model import MonitorConfig
 from runtime.errors import ConfigInvalid
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 MAX_BYTES = 1024 * 1024
 TYPES: Mapping[str, str] = {
@@ -133,62 +135,85 @@ def make_config(settings: Settings) -> MonitorConfig:
     Raises:
         ConfigInvalid: Names or values are wrong; the message has a line for each, with its place.
     """
-    problems: list[str] = []
-    config = _decode(MonitorConfig, settings.values, (), settings, problems)
-    problems += _duplicate_names(settings)
-    if problems:
-        raise ConfigInvalid(problems)
-    assert isinstance(config, MonitorConfig)
+    return decode(MonitorConfig, settings, _duplicate_names(settings))
+
+
+def decode(kind: type[S], settings: Settings, problems: Iterable[str] = ()) -> S:
+    """Check settings and return the struct that they describe.
+
+    Args:
+        kind: The struct.
+        settings: The settings.
+        problems: What else is wrong with them.
+
+    Raises:
+        ConfigInvalid: Names or values are wrong; the message has a line for each, with its place.
+    """
+    decoder = _Decoder(kind, settings)
+    config = decoder.decode(kind, settings.values, ())
+    decoder.problems += problems
+    if decoder.problems:
+        raise ConfigInvalid(decoder.problems)
+    assert isinstance(config, kind)
     return config
 
 
-def _decode(
-    kind: type[msgspec.Struct],
-    values: Mapping[str, Any],
-    path: KeyPath,
-    settings: Settings,
-    problems: list[str],
-) -> msgspec.Struct | None:
-    """Return the struct of a table, or None after adding its problems."""
-    fields = {item.name: item for item in msgspec.structs.fields(kind)}
-    before = len(problems)
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        here = (*path, key)
-        if key not in fields:
-            advice = _nearest(key, path, fields)
-            problems.append(settings.problem(here, f"unknown key; {advice}"))
-            continue
-        found[key] = _value(fields[key].type, value, here, settings, problems)
-    for name, item in fields.items():
-        if name not in values and item.required:
-            problems.append(settings.problem(path, f"the key {name} is missing"))
-    if len(problems) > before:
-        return None
-    try:
-        return kind(**found)
-    except ValueError as error:
-        problems.append(settings.problem(path, str(error)))
-        return None
+class _Decoder:
+    """Decoding of settings that collects all problems.
 
+    Args:
+        root: Struct of all settings.
+        settings: The settings.
+    """
 
-def _value(kind: Any, value: Any, path: KeyPath, settings: Settings, problems: list[str]) -> Any:
-    """Return the value of a key, or None after adding its problems."""
-    section = _section_of(kind)
-    if section is not None and isinstance(value, Mapping):
-        return _decode(section, value, path, settings, problems)
-    if get_origin(kind) is tuple and _section_of(get_args(kind)[0]) and isinstance(value, list):
-        inner = get_args(kind)[0]
-        items = [_value(inner, item, (*path, index), settings, problems) for index, item in enumerate(value)]
-        return tuple(items)
-    try:
-        if section is not None:
-            keys = ", ".join(item.name for item in msgspec.structs.fields(section))
-            raise msgspec.ValidationError(f"expected a table with keys of {keys}")
-        return msgspec.convert(value, kind, dec_hook=_path_from)
-    except msgspec.ValidationError as error:
-        problems.append(settings.problem(path, _plain(str(error), kind)))
-        return None
+    def __init__(self, root: type[msgspec.Struct], settings: Settings) -> None:
+        self._root = root
+        self._settings = settings
+        self.problems: list[str] = []
+
+    def decode(
+        self, kind: type[msgspec.Struct], values: Mapping[str, Any], path: KeyPath
+    ) -> msgspec.Struct | None:
+        """Return the struct of a table, or None after adding its problems."""
+        fields = {item.name: item for item in msgspec.structs.fields(kind)}
+        before = len(self.problems)
+        found: dict[str, Any] = {}
+        for key, value in values.items():
+            here = (*path, key)
+            if key not in fields:
+                self._add(here, f"unknown key; {_nearest(key, path, fields, self._root)}")
+                continue
+            found[key] = self._value(fields[key].type, value, here)
+        for name, item in fields.items():
+            if name not in values and item.required:
+                self._add(path, f"the key {name} is missing")
+        if len(self.problems) > before:
+            return None
+        try:
+            return kind(**found)
+        except ValueError as error:
+            self._add(path, str(error))
+            return None
+
+    def _value(self, kind: Any, value: Any, path: KeyPath) -> Any:
+        """Return the value of a key, or None after adding its problems."""
+        section = _section_of(kind)
+        if section is not None and isinstance(value, Mapping):
+            return self.decode(section, value, path)
+        if get_origin(kind) is tuple and _section_of(get_args(kind)[0]) and isinstance(value, list):
+            inner = get_args(kind)[0]
+            return tuple(self._value(inner, item, (*path, index)) for index, item in enumerate(value))
+        try:
+            if section is not None:
+                keys = ", ".join(item.name for item in msgspec.structs.fields(section))
+                raise msgspec.ValidationError(f"expected a table with keys of {keys}")
+            return msgspec.convert(value, kind, dec_hook=_path_from)
+        except msgspec.ValidationError as error:
+            self._add(path, plain_message(str(error), kind))
+            return None
+
+    def _add(self, path: KeyPath, text: str) -> None:
+        self.problems.append(self._settings.problem(path, text))
 
 
 def _path_from(kind: type, value: Any) -> Any:
@@ -224,14 +249,14 @@ def _duplicate_names(settings: Settings) -> Iterator[str]:
         first.setdefault(name, settings.place(path))
 
 
-def _nearest(key: str, path: KeyPath, fields: Mapping[str, Any]) -> str:
+def _nearest(key: str, path: KeyPath, fields: Mapping[str, Any], root: type[msgspec.Struct]) -> str:
     normal = key.lower().replace("-", "_")
     secret = [name for name in fields if name.startswith((f"{normal}_env", f"{normal}_file"))]
     if secret and normal not in fields:
         return f"did you mean {' or '.join(secret)}?"
     if close := difflib.get_close_matches(normal, fields, n=1, cutoff=0.6):
         return f"did you mean {close[0]}?"
-    elsewhere = [found for found in _all_keys(MonitorConfig) if found[-1] == normal]
+    elsewhere = [found for found in _all_keys(root) if found[-1] == normal]
     if elsewhere:
         return f"did you mean {dotted(elsewhere[0])}?"
     return f"the keys here are {', '.join(fields)}"
@@ -275,7 +300,13 @@ def dotted(path: KeyPath) -> str:
     return text
 
 
-def _plain(message: str, kind: Any) -> str:
+def plain_message(message: str, kind: Any) -> str:
+    """Return the message of a `ValidationError` in plain words.
+
+    Args:
+        message: The message.
+        kind: Type that the value should have.
+    """
     if "matching regex" in message:
         examples = [part.examples for part in _parts(kind) if isinstance(part, msgspec.Meta)]
         message = f"expected {', '.join(example for group in examples for example in group or ())}"

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from runtime.config.reading import Settings, decode
+from runtime.errors import ConfigInvalid as SettingsInvalid
 from runtime.errors import PathError
-from train.errors import ConfigInvalid, TrainError
+from train.checked_config import (
+    CheckedConfig,
+    Count,
+    NotNegative,
+    Positive,
+    PositiveCount,
+    Seed,
+    Share,
+    ShareBelowOne,
+)
+from train.errors import TrainError
 from train.models.config import ModelConfig
 from train.sampling.config import SamplingConfig
+
+Precision = Literal["bf16-mixed", "bf16-true", "16-mixed", "16-true", "32-true", "64-true"]
 
 
 class RunConfigUnreadable(PathError, TrainError):
@@ -19,8 +32,7 @@ class RunConfigUnreadable(PathError, TrainError):
     advice = "give the config.json of a checkpoint, or one like it"
 
 
-@dataclass(frozen=True, kw_only=True)
-class FitConfig:
+class FitConfig(CheckedConfig, frozen=True, kw_only=True):
     """Settings of a training run.
 
     Args:
@@ -54,56 +66,43 @@ class FitConfig:
         ConfigInvalid: A value is out of its range, values disagree, or the run would train nothing.
     """
 
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    lr: float = 1e-3
-    warmup_steps: int = 300
-    weight_decay: float = 0.05
-    max_grad_norm: float = 1.0
-    region_weight: float = 1.0
-    pair_weight: float = 0.0
-    distill_weight: float = 0.5
-    feature_weight: float = 1.0
-    ema_decay: float = 0.998
-    validate_every: int = 0
-    patience: int = 0
-    clip_passes: int = 4
-    pseudo_clips: int = 0
-    head_steps: int = 400
-    head_lr: float = 5e-4
-    precision: str = "bf16-mixed"
+    sampling: SamplingConfig = SamplingConfig()
+    lr: Positive = 1e-3
+    warmup_steps: PositiveCount = 300
+    weight_decay: NotNegative = 0.05
+    max_grad_norm: Positive = 1.0
+    region_weight: NotNegative = 1.0
+    pair_weight: NotNegative = 0.0
+    distill_weight: Share = 0.5
+    feature_weight: NotNegative = 1.0
+    ema_decay: ShareBelowOne = 0.998
+    validate_every: Count = 0
+    patience: Count = 0
+    clip_passes: PositiveCount = 4
+    pseudo_clips: Count = 0
+    head_steps: PositiveCount = 400
+    head_lr: Positive = 5e-4
+    precision: Precision = "bf16-mixed"
     compile: bool = False
-    workers: int = 0
-    devices: int = 1
-    nodes: int = 1
+    workers: Count = 0
+    devices: Count = 1
+    nodes: PositiveCount = 1
     val_groups: tuple[str, ...] = ()
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        for name in ("warmup_steps", "clip_passes", "head_steps", "nodes"):
-            if getattr(self, name) < 1:
-                raise ConfigInvalid(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("lr", "head_lr", "max_grad_norm"):
-            if not getattr(self, name) > 0:
-                raise ConfigInvalid(f"{name} must be above 0, not {getattr(self, name)}")
-        for name in (
-            "pair_weight",
-            "region_weight",
-            "feature_weight",
-            "weight_decay",
-            "validate_every",
-            "patience",
-            "pseudo_clips",
-            "workers",
-            "devices",
-        ):
-            if getattr(self, name) < 0:
-                raise ConfigInvalid(f"{name} must be at least 0, not {getattr(self, name)}")
-        if not 0 <= self.distill_weight <= 1:
-            raise ConfigInvalid(f"distill_weight must be within 0..1, not {self.distill_weight}")
-        if not 0 <= self.ema_decay < 1:
-            raise ConfigInvalid(f"ema_decay must be within 0..1 and below 1, not {self.ema_decay}")
+        super().__post_init__()
         # With all devices of a node their number is known only once the run is launched.
         self.sampling.steps(max(1, self.devices) * self.nodes)
+
+
+class _RunFile(CheckedConfig, frozen=True, kw_only=True):
+    """File that describes a run; of `training`, only `fit` is read, and nothing of `network`."""
+
+    model: ModelConfig = ModelConfig()
+    fit: FitConfig = FitConfig()
+    training: dict[str, Any] = {}  # noqa: RUF012  msgspec copies it
+    network: str = ""
 
 
 def read_run(path: Path) -> tuple[ModelConfig, FitConfig]:
@@ -121,18 +120,18 @@ def read_run(path: Path) -> tuple[ModelConfig, FitConfig]:
     """
     try:
         stated = json.loads(path.read_text(encoding="utf-8"))
-        fit = dict(stated.get("fit", stated.get("training", {}).get("fit", {})))
-        if "sampling" in fit:
-            fit["sampling"] = SamplingConfig(**_known(SamplingConfig, fit["sampling"]))
-        model = ModelConfig(**_known(ModelConfig, stated.get("model", {})))
-        return model, FitConfig(**_known(FitConfig, fit))
     except OSError as error:
         raise RunConfigUnreadable(path, str(error.strerror).lower()) from error
-    except (ValueError, TypeError, AttributeError) as error:
-        raise RunConfigUnreadable(path, str(error)) from error
-
-
-def _known(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:
-    if unknown := values.keys() - {field.name for field in fields(kind)}:
-        raise ValueError(f"{', '.join(sorted(unknown))} is not a setting of {kind.__name__}")
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    except (ValueError, RecursionError) as error:
+        raise RunConfigUnreadable(path, f"not JSON: {error}") from error
+    if not isinstance(stated, dict):
+        raise RunConfigUnreadable(path, "no JSON object")
+    training = stated.get("training")
+    if isinstance(training, dict) and "fit" in training:
+        stated.setdefault("fit", training["fit"])
+    try:
+        run = decode(_RunFile, Settings(values=stated, origin=str(path)))
+    except SettingsInvalid as error:
+        problems = (problem.removeprefix(f"{path}: ") for problem in error.problems)
+        raise RunConfigUnreadable(path, "; ".join(problems)) from error
+    return run.model, run.fit

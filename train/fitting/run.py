@@ -9,10 +9,10 @@ read clips -> backbone on single crops -> head on clips of its features -> check
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from lightning_fabric import Fabric
@@ -143,7 +143,7 @@ def _launch(config: FitConfig, console: Console | None) -> tuple[Fabric, Console
         accelerator="auto",
         devices=config.devices or "auto",
         num_nodes=config.nodes,
-        precision=config.precision,  # type: ignore[arg-type]
+        precision=config.precision,
     )
     fabric.launch()
     torch.manual_seed(config.seed)
@@ -164,7 +164,7 @@ def _statistics_crops(pools: Sequence[Pool], size: int, config: FitConfig) -> to
 def _training(data: Sequence[Path], config: FitConfig, init: Path | None) -> dict[str, Any]:
     """Return how a network was trained, as JSON values."""
     return {
-        "fit": asdict(config),
+        "fit": msgspec.to_builtins(config),
         "init": None if init is None else init.resolve().name,
         "sets": [folder.name for folder in data],
         "torch": torch.__version__,

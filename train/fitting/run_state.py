@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor
@@ -121,7 +121,6 @@ class RunState:
 
     def _fixed(self) -> str:
         """Return the settings that must not change when a run is resumed."""
-        kept = {
-            name: value for name, value in asdict(self._config).items() if name not in NOT_OF_THE_BACKBONE
-        }
+        settings = msgspec.to_builtins(self._config)
+        kept = {name: value for name, value in settings.items() if name not in NOT_OF_THE_BACKBONE}
         return json.dumps({**kept, **self._layout}, sort_keys=True)

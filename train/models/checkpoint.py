@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -80,7 +81,7 @@ def save_checkpoint(folder: Path, model: ResNeXtLSTM, training: Mapping[str, Any
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with atomic_path(folder / WEIGHTS_FILE) as draft:
         save_file(weights, draft)
-    about = {"model": asdict(model.config), "training": dict(training)}
+    about = {"model": msgspec.structs.asdict(model.config), "training": dict(training)}
     write_atomically(folder / CONFIG_FILE, json.dumps(about, indent=2, allow_nan=False) + "\n")
 
 
@@ -113,8 +114,8 @@ def load_checkpoint(folder: Path, *, temporal: bool = True) -> Checkpoint:
     try:
         about = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         # Not in checkpoints of runs that began before it was a setting.
-        sizes = {"feature_every": ModelConfig.feature_every, **about["model"]}
-        config = ModelConfig(**{field.name: sizes[field.name] for field in fields(ModelConfig)})
+        sizes = {"feature_every": ModelConfig().feature_every, **about["model"]}
+        config = ModelConfig(**{name: sizes[name] for name in ModelConfig.__struct_fields__})
         model = ResNeXtLSTM(config)
         model.load_state_dict(load_file(folder / WEIGHTS_FILE))
         training = dict(about["training"])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated
 
+from msgspec import Meta
+
+from train.checked_config import CheckedConfig, CropSize, ShareBelowOne
 from train.errors import ConfigInvalid
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(CheckedConfig, frozen=True, kw_only=True):
     """Sizes of the detector and of its input.
 
     Args:
@@ -27,25 +29,22 @@ class ModelConfig:
         ConfigInvalid: A value is out of its range.
     """
 
-    input_size: int = 160
-    crop_margin: float = 1.02
-    sample_hz: float = 8.0
-    window: int = 16
+    input_size: CropSize = 160
+    crop_margin: Annotated[float, Meta(ge=0.5, le=4)] = 1.02
+    sample_hz: Annotated[float, Meta(ge=1, le=120)] = 8.0
+    window: Annotated[int, Meta(ge=1, le=10_000)] = 16
     min_frames: int = 4
     feature_every: int = 2
-    hidden: int = 512
-    layers: int = 1
-    dropout: float = 0.3
+    hidden: Annotated[int, Meta(ge=1, le=65536)] = 512
+    layers: Annotated[int, Meta(ge=1, le=64)] = 1
+    dropout: ShareBelowOne = 0.3
 
     def __post_init__(self) -> None:
-        if self.input_size < 32:
-            raise ConfigInvalid(f"input_size must be at least 32, not {self.input_size}")
+        super().__post_init__()
         if not 1 <= self.min_frames <= self.window:
             raise ConfigInvalid(f"min_frames must be within 1..window, not {self.min_frames}")
         if not 1 <= self.feature_every <= self.window:
             raise ConfigInvalid(f"feature_every must be within 1..window, not {self.feature_every}")
-        if self.hidden < 1 or self.layers < 1 or not 0 <= self.dropout < 1:
-            raise ConfigInvalid("hidden and layers must be positive, dropout within 0..1")
 
 
 ORIGINAL = ModelConfig(input_size=112, window=80, min_frames=10, feature_every=1, hidden=2048, dropout=0.4)

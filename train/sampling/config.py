@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated
 
+from msgspec import Meta
+
+from train.checked_config import CheckedConfig, CropSize, NotNegative, Positive, PositiveCount, Share
 from train.errors import ConfigInvalid
 
 
-@dataclass(frozen=True, kw_only=True)
-class SamplingConfig:
+class SamplingConfig(CheckedConfig, frozen=True, kw_only=True):
     """Settings of the batches that the backbone is trained on.
 
     Args:
@@ -29,25 +31,19 @@ class SamplingConfig:
         ConfigInvalid: A value is out of its range, or a stage has fewer crops than one batch.
     """
 
-    sizes: tuple[int, ...] = (96, 160)
-    crops: tuple[int, ...] = (100_000, 100_000)
-    batch_size: int = 32
-    max_zoom: float = 1.0
-    set_weights: tuple[float, ...] = ()
-    synthetic_share: tuple[float, float] = (1.0, 0.35)
-    min_synthetic_share: tuple[float, ...] = ()
-    strength: tuple[float, float] = (2.5, 0.8)
+    sizes: tuple[CropSize, ...] = (96, 160)
+    crops: tuple[PositiveCount, ...] = (100_000, 100_000)
+    batch_size: Annotated[int, Meta(ge=8, le=65536, multiple_of=4)] = 32
+    max_zoom: Annotated[float, Meta(ge=1, le=100)] = 1.0
+    set_weights: tuple[Positive, ...] = ()
+    synthetic_share: tuple[Share, Share] = (1.0, 0.35)
+    min_synthetic_share: tuple[Share, ...] = ()
+    strength: tuple[NotNegative, NotNegative] = (2.5, 0.8)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.sizes or len(self.sizes) != len(self.crops):
             raise ConfigInvalid("sizes and crops must be given for the same number of stages")
-        if self.batch_size < 8 or self.batch_size % 4:
-            raise ConfigInvalid(f"batch_size must be a multiple of 4 and at least 8, not {self.batch_size}")
-        if any(weight <= 0 for weight in self.set_weights):
-            raise ConfigInvalid(f"set_weights must be above 0, not {self.set_weights}")
-        for name in ("synthetic_share", "min_synthetic_share"):
-            if not all(0 <= share <= 1 for share in getattr(self, name)):
-                raise ConfigInvalid(f"{name} must be within 0..1, not {getattr(self, name)}")
         self.steps()
 
     def steps(self, processes: int = 1) -> list[int]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 from unittest.mock import Mock
 
 import pytest
+from msgspec.structs import replace
 
 from benchmarks.harness.errors import NothingMeasured, SettingInvalid, VideoTooShort
 from benchmarks.suites.baseline import method_cost

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
 import socket
 import subprocess
 import sys
-from dataclasses import asdict, replace
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
+from msgspec.structs import replace
 from rich.console import Console
 
 import train.fitting.backbone
@@ -90,7 +90,7 @@ def test_two_processes_train_one_model(clips: Path, tmp_path: Path, launcher: st
     """Two processes share the work, and one of them writes the checkpoint, the log and the last message."""
     config = replace(TINY_RUN, sampling=replace(TINY_RUN.sampling, crops=(32,)), devices=2, validate_every=1)
     run = tmp_path / "run.json"
-    run.write_text(json.dumps({"model": asdict(TINY_MODEL), "fit": asdict(config)}))
+    run.write_text(msgspec.json.encode({"model": TINY_MODEL, "fit": config}).decode())
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 from rich.console import Console
 from safetensors.torch import save_file
 
@@ -86,7 +86,7 @@ def test_a_teacher_is_trained_and_distilled(
     """The commands write a teacher, distil it, and record its name in the checkpoint."""
     config = tmp_path / "run.json"
     short = replace(RUN, sampling=replace(RUN.sampling, crops=(16,)))
-    config.write_text(json.dumps({"model": asdict(SIZES), "fit": asdict(short)}))
+    config.write_bytes(msgspec.json.encode({"model": SIZES, "fit": short}))
     distil = [
         "train",
         "fit",

@@ -6,9 +6,9 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 
@@ -28,14 +28,14 @@ def test_config_is_complete_and_readable(path: Path) -> None:
     """Every setting is stated, so that a new default does not change a recipe."""
     model, fit = read_run(path)
     stated = json.loads(path.read_text())
-    assert stated == json.loads(json.dumps({"model": asdict(model), "fit": asdict(fit)}))
+    assert stated == json.loads(msgspec.json.encode({"model": model, "fit": fit}))
     assert fit.sampling.sizes[-1] == model.input_size
 
 
 def test_last_run_of_the_bundled_model_is_the_one_in_its_manifest() -> None:
     """The manifest states the settings of the run that the bundled model came from."""
     _, fit = read_run(RECIPE / "13-distill-160-longer.json")
-    stated = json.loads(json.dumps(asdict(fit)))
+    stated = json.loads(msgspec.json.encode(fit))
     recorded = json.loads(json.dumps(load_bundle(None).training["fit"]))
     assert {name: stated[name] for name in recorded} == recorded
 
