@@ -91,6 +91,18 @@ def test_decimal_options_are_limited(run: Callable[..., Outcome]) -> None:
         )
 
 
+def test_seeds_are_limited() -> None:
+    """The generators of random numbers take no negative seed, and torch none of more than 64 bits."""
+    limits = {
+        (option.min, option.max)
+        for group in (train.commands.app, benchmarks.commands.app)
+        for command in commands(typer.main.get_command(group))
+        for option in command.params
+        if option.name == "seed"
+    }
+    assert limits == {(0, 2**32 - 1)}
+
+
 @pytest.fixture
 def model_copy(tmp_path: Path) -> Path:
     """Copy of the bundled model that a test may damage."""

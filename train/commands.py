@@ -41,7 +41,8 @@ Manifests = Annotated[
 VideoFolder = Annotated[
     Path, typer.Option(metavar="DIR", help="Directory of the videos; an interrupted run is resumed.")
 ]
-RunSeed = Annotated[int | None, typer.Option(min=0, help="Random seed.", show_default="0")]
+MAX_SEED = 2**32 - 1
+RunSeed = Annotated[int | None, typer.Option(min=0, max=MAX_SEED, help="Random seed.", show_default="0")]
 
 
 @app.command()
@@ -69,7 +70,9 @@ def prepare(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Number of processes.", show_default="one per core")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed of the order and of a new split.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MAX_SEED, help="Random seed of the order and of a new split.")
+    ] = 0,
 ) -> int:
     """Extract face clips from a data set of videos, for training and evaluation.
 
@@ -287,7 +290,7 @@ def evaluate(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Number of processes.", show_default="one per core")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed of the intervals.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Random seed of the intervals.")] = 0,
     record: Annotated[
         bool, typer.Option("--record", help="Write the metrics into the manifest of the exported model.")
     ] = False,
@@ -340,7 +343,7 @@ def swap(
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads.", show_default="one per core")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Random seed.")] = 0,
 ) -> int:
     """Make face swaps of real videos, for training: forged videos beside their re-encoded originals.
 
@@ -372,7 +375,7 @@ def self_blend(
     ] = 1,
     split: Annotated[Literal["train", "val", "test", "all"], typer.Option(help="Split to use.")] = "train",
     seconds: Annotated[float, typer.Option(min=1, max=86400, help="Duration taken from each video.")] = 6.0,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Random seed.")] = 0,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Number of processes.", show_default="one per core")
     ] = None,
@@ -428,7 +431,7 @@ def benchmark(
     ] = False,
     engine: Engine = "auto",
     jobs: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed of the intervals.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Random seed of the intervals.")] = 0,
 ) -> int:
     """Measure models on labelled whole videos through the path of `unmask scan`."""
     from train.footage.benchmark import BenchmarkConfig
