@@ -64,6 +64,9 @@ def main() -> NoReturn:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # File names may contain characters that the encoding of the terminal or file lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
+        # A terminal is never full, and that of Windows is no file.
+        if not sys.stdout.isatty():
+            sys.stdout = _standard_output(sys.stdout)
     sys.exit(run(sys.argv[1:]))
 
 
@@ -100,6 +103,34 @@ def run(arguments: list[str]) -> int:
             f"install unmask with its extra: pip install '.[{arguments[0]}]' in its source directory"
         )
     return code if isinstance(code, int) else 0
+
+
+class _StandardOutput(io.FileIO):
+    """File of standard output that raises an error with one line once, and then drops what is written."""
+
+    _failed = False
+
+    def write(self, data: Any) -> int:
+        if self._failed:  # Python writes once more on exit
+            return memoryview(data).nbytes
+        try:
+            return super().write(data)
+        except BrokenPipeError:  # no failure: the reader, such as `head`, has read enough
+            raise
+        except OSError as error:
+            from runtime.errors import OutputNotWritten
+
+            self._failed = True
+            raise OutputNotWritten(error) from error
+
+
+def _standard_output(stream: io.TextIOWrapper) -> io.TextIOWrapper:
+    return io.TextIOWrapper(
+        io.BufferedWriter(_StandardOutput(stream.fileno(), "w", closefd=False)),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=stream.line_buffering or stream.write_through,
+    )
 
 
 def _known_errors() -> tuple[type[Exception], ...]:

@@ -19,6 +19,7 @@ UnmaskError
  ├─ ConfigInvalid              names or values of the configuration are wrong
  ├─ TokenFileInvalid           a token file cannot be read or has a malformed line
  ├─ CertificateInvalid *       a certificate or its key cannot be used
+ ├─ OutputNotWritten           standard output cannot be written
  ├─ JsonlFailed                a line of --jsonl could not be written
  ├─ EvidenceFailed             evidence cannot be kept in a folder
  ├─ ExtraMissing               an optional library is not installed
@@ -287,6 +288,24 @@ class CertificateInvalid(PathError, ValueError):
     """A TLS certificate or its key cannot be used."""
 
     advice = "give a PEM certificate chain with --cert and its key, without a passphrase, with --key"
+
+
+class OutputNotWritten(UnmaskError, OSError):
+    """Standard output cannot be written, for example on a full disk.
+
+    Args:
+        cause: Error of the system.
+    """
+
+    exit_code = 1
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__(cause.errno, cause.strerror)
+        self.cause = cause
+
+    def __str__(self) -> str:
+        reason = (self.cause.strerror or str(self.cause)).lower()
+        return f"cannot write to standard output: {reason}; make room, or write it to another place"
 
 
 class JsonlFailed(UnmaskError, OSError):

@@ -231,6 +231,41 @@ def test_a_full_disk_is_no_mistake(run: Callable[..., Outcome], clip: Path) -> N
     mistake(run("monitor", clip, "--port", 0, "--jsonl", "/no/such/folder/x"), "/no/such/folder/x")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize(
+    "command", [["--version"], ["scan", "--help"], ["doctor", "--json"], ["scan"], ["scan", "--json"]]
+)
+def test_a_full_disk_under_standard_output(command: list[str], clip: Path, tmp_path: Path) -> None:
+    """One line, and the exit code of a failure; a report is written all the same."""
+    report = tmp_path / "report.json"
+    scan = [str(clip), "--report", str(report)] if command[0] == "scan" and "--help" not in command else []
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "unmask", *command, *scan],
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    expected = (
+        "cannot write to standard output: no space left on device; make room, or write it to another place"
+    )
+    assert (done.returncode, done.stderr) == (1, f"unmask: {expected}\n")
+    assert report.exists() == bool(scan)
+
+
+def test_a_closed_pipe_is_no_failure_to_report() -> None:
+    """As with `unmask doctor | true`."""
+    process = start("--help")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    with process.stderr:
+        assert process.stderr.read() == ""
+    assert process.wait(TIMEOUT_S) == 1
+
+
 def test_a_lower_rate_gives_fewer_verdicts(
     run: Callable[..., Outcome], face_video: Path, tmp_path: Path
 ) -> None:
