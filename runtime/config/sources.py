@@ -43,6 +43,21 @@ class WatchedSource:
         return replace(self, source=replace(self.source, name=name))
 
 
+@dataclass(frozen=True, kw_only=True)
+class SourceProblem:
+    """Reason why a source of a configuration cannot be used.
+
+    Args:
+        index: Number of the source.
+        key: Key whose value is the cause.
+        reason: What is wrong with it; contains no secret.
+    """
+
+    index: int
+    key: str
+    reason: str
+
+
 def make_source(config: SourceConfig) -> Source:
     """Return the source of its configuration, with secrets from their files and variables.
 
@@ -53,32 +68,33 @@ def make_source(config: SourceConfig) -> Source:
         SourceError: The address is wrong.
         ValueError: A secret cannot be read; the message contains nothing of it.
     """
-    address = config.address or find_secret(config.address_env, config.address_file)
-    assert address is not None
-    password = find_secret(config.password_env, config.password_file)
-    if config.user is not None:
-        address = _with_user(address, config.user, password)
-    return parse_source(address, name=config.name, rtsp_transport=config.transport, hwaccel=config.hwaccel)
+    return _parse(config, _find_address(config), find_secret(config.password_env, config.password_file))
 
 
-def make_sources(config: MonitorConfig) -> tuple[list[WatchedSource], list[tuple[int, str]]]:
+def make_sources(config: MonitorConfig) -> tuple[list[WatchedSource], list[SourceProblem]]:
     """Return the sources of a configuration with unique names, and what is wrong with the others.
 
     Args:
         config: The configuration.
 
     Returns:
-        The sources, and for each that cannot be used its index and the reason.
+        The sources, and the problem of each that cannot be used.
     """
     watched: list[WatchedSource] = []
-    problems: list[tuple[int, str]] = []
+    problems: list[SourceProblem] = []
     for index, item in enumerate(config.sources):
+        key = address_key = _given_key(item, "address", "address_env", "address_file")
         try:
-            made = replace(watch(item, config), index=index)
-            _check_given_once(made.source, [other.source for other in watched])
-            watched.append(made)
+            address = _find_address(item)
+            key = _given_key(item, "password_env", "password_file")
+            password = find_secret(item.password_env, item.password_file)
+            key = address_key
+            source = _parse(item, address, password)
+            _check_given_once(source, [other.source for other in watched])
+            key = "thresholds"
+            watched.append(replace(_with_settings(source, item, config), index=index))
         except (SourceError, ValueError) as error:
-            problems.append((index, str(error)))
+            problems.append(SourceProblem(index=index, key=key, reason=str(error)))
     names = unique_names([item.source for item in watched])
     return [item.renamed(name) for item, name in zip(watched, names, strict=True)], problems
 
@@ -94,15 +110,35 @@ def watch(item: SourceConfig, config: MonitorConfig) -> WatchedSource:
         SourceError: The address is wrong.
         ValueError: A secret cannot be read, or the thresholds exclude each other.
     """
+    return _with_settings(make_source(item), item, config)
+
+
+def _with_settings(source: Source, item: SourceConfig, config: MonitorConfig) -> WatchedSource:
     common, own = config.thresholds or ThresholdsConfig(), item.thresholds or ThresholdsConfig()
     return WatchedSource(
-        source=make_source(item),
+        source=source,
         rate_hz=config.rate if item.rate is None else item.rate,
         thresholds=ThresholdsConfig(
             real=common.real if own.real is None else own.real,
             fake=common.fake if own.fake is None else own.fake,
         ),
     )
+
+
+def _given_key(item: SourceConfig, *keys: str) -> str:
+    return next((key for key in keys if getattr(item, key) is not None), keys[0])
+
+
+def _find_address(item: SourceConfig) -> str:
+    address = item.address or find_secret(item.address_env, item.address_file)
+    assert address is not None
+    return address
+
+
+def _parse(item: SourceConfig, address: str, password: str | None) -> Source:
+    if item.user is not None:
+        address = _with_user(address, item.user, password)
+    return parse_source(address, name=item.name, rtsp_transport=item.transport, hwaccel=item.hwaccel)
 
 
 def _check_given_once(source: Source, others: Iterable[Source]) -> None:

@@ -131,13 +131,13 @@ def _make_sources(
     """Return the sources, and why some of the command line are left out; each of a file must be right."""
     sources, problems = make_sources(config)
     wrong = [
-        f"{places.of('sources', index, 'address')}: {reason}"
-        for index, reason in problems
-        if index < from_file
+        f"{places.of('sources', problem.index, problem.key)}: {problem.reason}"
+        for problem in problems
+        if problem.index < from_file
     ]
     if wrong:
         raise ConfigInvalid(wrong)
-    left_out = [reason for _, reason in problems]
+    left_out = [problem.reason for problem in problems]
     if left_out and not sources:
         raise UserError(*left_out)
     return sources, left_out

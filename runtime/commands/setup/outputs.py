@@ -11,6 +11,7 @@ from runtime.config.model import EvidenceConfig, JsonlConfig, MonitorConfig, Mqt
 from runtime.config.secrets import find_secret
 from runtime.errors import VideoNotWritten
 from runtime.files import is_one_of
+from runtime.outputs.annotated_video.video import check_video_name
 from runtime.outputs.evidence.events import EventLimits
 from runtime.outputs.evidence.store import StoreLimits
 from runtime.outputs.jsonl import Rotation
@@ -80,6 +81,7 @@ def _check_annotate(path: Path, sources: int, watched: Sequence[Path]) -> None:
     if sources != 1:
         reason = "there are several sources" if sources else "there is no source"
         raise VideoNotWritten(path, reason, "watch exactly one")
+    check_video_name(path)
     if is_one_of(path, watched):
         raise VideoNotWritten(path, "it is the video to watch", "give another path")
 

@@ -38,6 +38,16 @@ _TIME_BASE = Fraction(1, 1000)
 _OPTIONS = {"preset": "veryfast", "crf": "23", "g": "16", "bf": "0"}
 
 
+def check_video_name(path: Path) -> None:
+    """Check that the name of an annotated video has the suffix of its format.
+
+    Raises:
+        VideoNotWritten: Its suffix is not `.mp4`.
+    """
+    if path.suffix.lower() != ".mp4":
+        raise VideoNotWritten(path, "its name does not end in .mp4")
+
+
 class AnnotatedVideo:
     """Video file of annotated frames; for one thread.
 
@@ -51,8 +61,7 @@ class AnnotatedVideo:
     """
 
     def __init__(self, path: Path, thresholds: Thresholds, *, sample_hz: float) -> None:
-        if path.suffix.lower() != ".mp4":
-            raise VideoNotWritten(path, "its name does not end in .mp4")
+        check_video_name(path)
         self.path = path
         self._overlay = Overlay(thresholds)
         self._sample_hz = sample_hz

@@ -257,6 +257,20 @@ def test_every_mistake_is_one_line(
             ":3: sources[0].thresholds: real 0.9 is above fake 0.",
         ),
         (
+            "thresholds = { real = 0.9, fake = 0.95 }\n[[sources]]\naddress = 'demo'\n"
+            "thresholds = { fake = 0.5 }",
+            ":4: sources[0].thresholds: thresholds.real (0.9) is above thresholds.fake (0.5)",
+        ),
+        (
+            '[[sources]]\naddress = "rtsp://h"\nuser = "ada"\npassword_file = "none"',
+            ":4: sources[0].password_file: none: no such file",
+        ),
+        ('[[sources]]\naddress_env = "NONE"', ":2: sources[0].address_env: the environment variable NONE is"),
+        (
+            '[[sources]]\naddress = "demo"\n[outputs]\nannotate = "x.txt"',
+            ":4: outputs.annotate: cannot write the annotated video x.txt: its name does not end in .mp4",
+        ),
+        (
             'rate = 2\nmodel = "none"',
             ":2: model: none: no such directory; give the directory that `unmask export` wrote, or leave the "
             "model out to use the bundled one",

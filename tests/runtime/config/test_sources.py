@@ -98,9 +98,9 @@ def test_sources_have_settings_of_their_own_or_the_common_ones() -> None:
     assert [item.rate_hz for item in sources] == [4, 2]
     assert [item.thresholds.fake for item in sources] == [0.7, 0.9]
     assert [item.thresholds.real for item in sources] == [0.3, 0.3]
-    assert [index for index, _ in problems] == [1, 3]
-    assert "no such file" in problems[0][1]
-    assert "is above" in problems[1][1]
+    assert [problem.index for problem in problems] == [1, 3]
+    assert "no such file" in problems[0].reason
+    assert "is above" in problems[1].reason
 
 
 def test_unique_names() -> None:
@@ -140,6 +140,6 @@ def test_sources_with_one_reader_are_given_once() -> None:
     config = MonitorConfig(sources=tuple(SourceConfig(address=address) for address in addresses))
     sources, problems = make_sources(config)
     assert [item.source.kind for item in sources] == ["pipe", "push", "push", "push", "demo", "demo"]
-    assert [index for index, _ in problems] == [1, 4]
-    assert problems[0][1] == "a (standard input): was given twice; give it once"
-    assert "s3cr3t" not in problems[1][1]
+    assert [problem.index for problem in problems] == [1, 4]
+    assert problems[0].reason == "a (standard input): was given twice; give it once"
+    assert "s3cr3t" not in problems[1].reason
