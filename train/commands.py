@@ -98,6 +98,11 @@ def prepare(
         workers=workers,
         seed=seed,
     )
+    if not prepared.clips:
+        raise UserError(
+            f"{prepared.folder}: none of {prepared.videos} videos has a clip; "
+            f"see {prepared.folder / 'skipped.csv'} for the reasons, or give other videos"
+        )
     typer.echo(
         f"{prepared.folder}: {prepared.clips} clips of {prepared.videos} videos, {prepared.skipped} skipped"
     )

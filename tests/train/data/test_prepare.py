@@ -21,6 +21,7 @@ import pytest
 from rich.console import Console
 
 import train.data.prepare
+import unmask
 from train.data.clip_cutter import ClipSpec
 from train.data.layouts import LayoutError
 from train.data.prepare import PrepareError, prepare
@@ -286,6 +287,16 @@ def test_a_changed_data_set_is_not_resumed(tmp_path: Path) -> None:
         prepare(manifest, out, workers=1)
     with pytest.raises(PrepareError, match="started with another spec"):
         prepare(manifest, out, workers=1, spec=SPEC)
+
+
+def test_a_data_set_without_a_clip_is_a_mistake(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """For example because the paths of the manifest are relative to another folder."""
+    manifest, out = tmp_path / "list.csv", tmp_path / "out"
+    manifest.write_text("path,label,group,split\na.mp4,real,g,train\nb.mp4,fake,g,train\n")
+    assert unmask.run(["train", "prepare", str(manifest), "--out", str(out), "--workers", "1"]) == 2
+    reason = f"none of 2 videos has a clip; see {out / 'skipped.csv'} for the reasons, or give other videos"
+    assert capfd.readouterr() == ("", f"unmask: {out}: {reason}\n")
+    assert skipped_of(out) == dict.fromkeys(("a.mp4", "b.mp4"), "no such file")
 
 
 def test_errors_leave_no_files(tmp_path: Path) -> None:
