@@ -199,7 +199,12 @@ def file_source(path: Path) -> Source:
         SourceNotVideo: The path is a directory.
         SourceUnauthorized: The path is a directory that this user may not list.
     """
-    return _file(str(path), path)
+    text = str(path)
+    if _is_other_than_a_file(text):
+        raise SourceInvalid(
+            shown_text(text), "not a file", "give a video file; `unmask monitor` watches other sources"
+        )
+    return _file(path)
 
 
 def _parse(text: str, rtsp_transport: str, live: bool | None, platform: str) -> Source:
@@ -232,7 +237,9 @@ def _parse(text: str, rtsp_transport: str, live: bool | None, platform: str) -> 
     if path.suffix.lower() == ".sdp" and path.is_file():
         options = MappingProxyType({"protocol_whitelist": _SESSION_PROTOCOLS})
         return Source(address=file_address(path), format="sdp", options=options, live=True, kind="url")
-    return _file(text, path)
+    if _is_other_than_a_file(text) and not text.lower().startswith("file:"):
+        raise SourceInvalid(shown_text(text), "neither a file nor a known kind of source")
+    return _file(path)
 
 
 def _webcam(name: str, index: int, platform: str) -> Source:
@@ -271,7 +278,7 @@ def _address(text: str, rtsp_transport: str, live: bool | None) -> Source:
     address = network_address(text)
     scheme, parts = address.scheme, urlsplit(text)
     if scheme == "file":
-        return _file(text, Path(url2pathname(parts.path)))
+        return _file(Path(url2pathname(parts.path)))
     if scheme not in _RTSP_SCHEMES | _LIVE_SCHEMES | _WEB_SCHEMES:
         raise SourceInvalid(address.shown, f"unknown scheme {scheme}://")
     if scheme == "rtmp" and parse_qs(parts.query).get("listen") == ["1"]:
@@ -303,17 +310,11 @@ def _rtmp_listener(address: Address, parts: SplitResult) -> Source:
     return Source(address=listening, options=options, live=True, kind="url", listens=True)
 
 
-def _file(text: str, path: Path) -> Source:
+def _file(path: Path) -> Source:
     try:
         missing, directory = not path.exists(), path.is_dir()
     except (OSError, ValueError):  # the name is too long or contains NUL
-        missing, directory, possible = True, False, False
-    else:
-        possible = True
-    if not possible:
-        raise SourceInvalid(shown_text(text), "not a possible file name")
-    if missing and _LOOKS_LIKE_SCHEME.match(text) and not text.lower().startswith("file:"):
-        raise SourceInvalid(shown_text(text), "neither a file nor a known kind of source")
+        raise SourceInvalid(shown_text(str(path)), "not a possible file name", "check the path") from None
     if missing:
         raise SourceMissing(shown_text(str(path)), "no such file", "check the path")
     if directory and not os.access(path, os.R_OK | os.X_OK):
@@ -321,6 +322,11 @@ def _file(text: str, path: Path) -> Source:
     if directory:
         raise SourceNotVideo(str(path), "is a directory", "give a video file")
     return Source(address=file_address(path), live=False, kind="file")
+
+
+def _is_other_than_a_file(text: str) -> bool:
+    """Return whether a text that names no file has the form of an address."""
+    return _LOOKS_LIKE_SCHEME.match(text) is not None and not _exists(text)
 
 
 def _exists(text: str) -> bool:

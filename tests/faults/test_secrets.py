@@ -174,4 +174,4 @@ def test_scan_of_an_address_contains_no_secret(as_json: bool, capfd: pytest.Capt
     assert unmask.run(["scan", *["--json"] * as_json, *addresses]) == 2
     out, err = capfd.readouterr()
     assert [secret for secret in SECRETS if secret in out + err] == [], out + err
-    assert err.count("known kind of source") == 3
+    assert err.count("not a file; give a video file; `unmask monitor` watches other sources") == 3
