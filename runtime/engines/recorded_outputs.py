@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from runtime.engines.interface import Engine
 
 BATCH = 32
+# Errors of numpy about files of other formats, empty ones and damaged ones.
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile)
 
 
 @dataclass(frozen=True)
@@ -77,15 +80,17 @@ def load_recorded_outputs(path: Path) -> RecordedOutputs:
         EngineUnavailable: The file cannot be read or has another format.
     """
     try:
-        with np.load(path, allow_pickle=False) as saved:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
             texts = {
                 name: str(saved[name]) for name in ("engine", "precision", "clips_digest", "bundle_digest")
             }
             return RecordedOutputs(**texts, features=saved["features"], logits=saved["logits"])
-    except (OSError, ValueError, KeyError) as error:
+    except _UNREADABLE as error:
+        # Only errors of the system are for users: numpy gives advice to programmers.
+        cause = f" ({error.strerror.lower()})" if isinstance(error, OSError) and error.strerror else ""
         raise EngineUnavailable(
             NAME,
-            f"{path} contains no recorded outputs ({error})",
+            f"{path} contains no recorded outputs{cause}",
             "make it with `python -m runtime.engines.recorded_outputs`",
         ) from error
 
@@ -157,7 +162,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         model = read_prepared(options.prepared)
-        with np.load(options.crops, allow_pickle=False) as saved:
+        with options.crops.open("rb") as file, np.load(file, allow_pickle=False) as saved:
             clips = saved["clips"]
         # A prepared folder is `<cache>/tensorrt/<digest>`.
         cache = EngineCache(options.prepared.resolve().parents[1])
@@ -169,7 +174,7 @@ def main(arguments: Sequence[str]) -> int:
                 digest=model.digest,
                 min_frames=model.min_frames,
             ).save(options.recorded)
-    except (UnmaskError, OSError, ValueError, KeyError) as error:
+    except (UnmaskError, *_UNREADABLE) as error:
         sys.stderr.write(f"unmask: {error}\n")
         return 2
     return 0

@@ -151,6 +151,20 @@ def parity(given: list[float], precision: str = "fp16", *, trained: bool = False
     )
 
 
+@pytest.mark.parametrize("content", [b"a,b\n1,2\n", b"", b"PK\x03\x04 damaged", b"\x93NUMPY damaged"])
+def test_other_files_contain_no_recorded_outputs(tmp_path: Path, content: bytes) -> None:
+    """The line quotes no advice that numpy gives to programmers."""
+    path = tmp_path / "other.csv"
+    path.write_bytes(content)
+    with pytest.raises(EngineUnavailable, match=r"other\.csv contains no recorded outputs; make it with"):
+        load_recorded_outputs(path)
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    with pytest.raises(EngineUnavailable, match=r"array\.npy contains no recorded outputs; make it with"):
+        load_recorded_outputs(tmp_path / "array.npy")
+    with pytest.raises(EngineUnavailable, match=r"missing contains no recorded outputs \(no such file"):
+        load_recorded_outputs(tmp_path / "missing")
+
+
 def test_figures_of_a_comparison() -> None:
     """Largest and mean difference of logit and probability, and the number of flipped verdicts."""
     found = parity([-2.0, 0.1, 0.1, 2.4])
