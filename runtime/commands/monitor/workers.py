@@ -163,9 +163,11 @@ class WorkersControl:
         except Exception:
             logger.exception("internal error; the configuration before it stays in use")
             return
-        if server.gate is not None and (server.gate.tokens is None) == (options.security.tokens is None):
+        if server.gate is not None and server.gate.tokens is not None and options.security.tokens is not None:
             server.gate.tokens = options.security.tokens
-        logger.warning("tokens loaded again; restart unmask to use other changes of the file")
+            logger.info("tokens loaded again")
+        if setup.file is not None:
+            logger.warning("restart unmask to use changes of %s", setup.file)
 
     async def _refuse(self, message: object, session: ClientSession) -> None:
         session.identity.require("control")

@@ -248,6 +248,26 @@ def test_mistakes(
     assert words in errors[0]
 
 
+@pytest.mark.parametrize(
+    ("file", "has_tokens", "lines"),
+    [
+        (None, False, []),
+        (None, True, ["tokens loaded again"]),
+        (Path("a.toml"), False, ["restart unmask to use changes of a.toml"]),
+    ],
+)
+def test_a_hang_up_logs_what_was_loaded(
+    caplog: pytest.LogCaptureFixture, file: Path | None, has_tokens: bool, lines: list[str]
+) -> None:
+    """It is also sent after a rotation of logs, without a file that could have changed."""
+    caplog.set_level("INFO")
+    tokens = (Mock(),) if has_tokens else None
+    setup, server = Mock(file=file), Mock()
+    setup.load.return_value.security.tokens = server.gate.tokens = tokens
+    asyncio.run(WorkersControl().reload(setup, server))
+    assert [record.getMessage() for record in caplog.records] == lines
+
+
 def test_a_wrong_file_is_logged_on_sighup(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     """Whatever is wrong with the configuration or its files, the cameras go on."""
     tokens = tmp_path / "tokens"
