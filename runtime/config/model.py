@@ -28,6 +28,12 @@ Positive = Annotated[float, Meta(gt=0.0, le=1e9)]
 VerdictRate = Annotated[float, Meta(ge=MIN_VERDICT_HZ, le=1e9)]
 PositiveCount = Annotated[int, Meta(ge=1)]
 StunServer = Annotated[str, Meta(pattern=r"^stuns?:[A-Za-z0-9.-]+(:\d{1,5})?$", examples=["stun:HOST:PORT"])]
+HeaderName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z", examples=["the name of a header, such as X-Forwarded-For"]
+    ),
+]
 Text = Annotated[str, Meta(min_length=1)]
 
 
@@ -127,7 +133,7 @@ class ServerConfig(_Section, frozen=True, kw_only=True):
     cert: Path | None = None
     key: Path | None = None
     base_path: str = ""
-    proxy_header: Text | None = None
+    proxy_header: HeaderName | None = None
     proxy_addresses: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     scan_uploads: bool = False
     stun: tuple[StunServer, ...] = ()

@@ -277,6 +277,10 @@ def test_every_mistake_is_one_line(
         ),
         ('engine = "cuda"', ":1: engine: expected one of auto, onnxruntime, openvino, tensorrt"),
         ('[server]\nstun = ["x"]', ":2: server.stun: expected stun:HOST:PORT"),
+        (
+            '[server]\nproxy_header = "X Y"',
+            ":2: server.proxy_header: expected the name of a header, such as X-Forwarded-For",
+        ),
         ('[outputs]\nmqtt = "mqtt://x"', ":2: outputs.mqtt: expected a table with keys of url, "),
         ('[[sources]]\npassword = "x"', ":2: sources[0].password: unknown key; did you mean password_env or"),
     ],
