@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing import connection, resource_tracker
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
@@ -24,8 +25,15 @@ def start_child(process: BaseProcess) -> None:
     Raises:
         OSError: The system cannot start it.
     """
-    if not hasattr(signal, "pthread_sigmask"):
+    with signals_held_back():
         process.start()
+
+
+@contextmanager
+def signals_held_back() -> Iterator[None]:
+    """Hold signals of the group back from processes started in the block until they call `begin_child`."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
         return
     # The child, and the process with which `multiprocessing` cleans up, inherit the mask.
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_GROUP)
@@ -33,7 +41,7 @@ def start_child(process: BaseProcess) -> None:
         resource_tracker.ensure_running()
         # It has unblocked one of them.
         signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_GROUP)
-        process.start()
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from multiprocessing import connection
 from typing import Any, TypeVar
 
-from runtime.child_process import begin_child
+from runtime.child_process import begin_child, signals_held_back
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -32,8 +32,9 @@ class _Pool(ProcessPoolExecutor):
     """Executor whose workers can be ended while they work on a task, and at no other time."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Submit a task; see `ProcessPoolExecutor.submit`."""
-        return super().submit(_work_on, fn, *args, **kwargs)
+        """Submit a task; see `ProcessPoolExecutor.submit`, which may start a process for it."""
+        with signals_held_back():
+            return super().submit(_work_on, fn, *args, **kwargs)
 
 
 @contextmanager

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import sys
 import time
 from concurrent.futures import CancelledError, Future
 from concurrent.futures.process import BrokenProcessPool
@@ -41,6 +45,18 @@ def test_a_worker_in_a_task_is_ended(tmp_path: Path) -> None:
         with pytest.raises((BrokenProcessPool, CancelledError)):
             future.result(timeout=0)
     assert [path.name for path in tmp_path.iterdir()] == ["0"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no signal to one process")
+def test_a_worker_that_is_starting_ignores_ctrl_c(tmp_path: Path) -> None:
+    """The terminal sends it to all processes; the worker prints no traceback, and the parent decides."""
+    with worker_pool(1) as pool:
+        future = pool.submit(Path.touch, tmp_path / "worked")
+        (worker,) = multiprocessing.active_children()
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGINT)
+        future.result(timeout=LIMIT_S)
+    assert (tmp_path / "worked").exists()
 
 
 @pytest.mark.parametrize("delay_s", [0.0, 0.1, 0.3, 0.5])
