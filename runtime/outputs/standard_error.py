@@ -191,6 +191,9 @@ def write_line(text: str) -> None:
     """Write a line to standard error; it is lost if it cannot be written within a second."""
     if sys.stderr is None:
         return
+    if isinstance(sys.stderr, StandardError):
+        sys.stderr.write(f"{text}\n")  # after the messages that wait
+        return
     with contextlib.suppress(OSError):
         try:
             descriptor = sys.stderr.fileno()

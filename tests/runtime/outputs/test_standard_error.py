@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.outputs.standard_error import NOTICE, with_priority
+from runtime.outputs.standard_error import NOTICE, StandardError, with_priority, write_line
 
 ROOT = Path(__file__).parents[3]
 
@@ -68,6 +68,18 @@ def test_messages_of_libraries_are_written() -> None:
     lines = done.stderr.splitlines()
     assert sorted(lines) == sorted([*(f"warning {i} of a library" for i in range(3)), "own", "after"])
     assert lines[-1] == "after"
+
+
+def test_a_line_follows_the_messages_before_it(capfd: pytest.CaptureFixture[str]) -> None:
+    """The last line of a failed run is its error, not a message of the log that waited."""
+    with StandardError() as output:
+        for number in range(200):
+            output.write(f"message {number}\n")
+        write_line("the error")
+    assert capfd.readouterr().err.splitlines() == [
+        *(f"message {number}" for number in range(200)),
+        "the error",
+    ]
 
 
 def test_a_library_does_not_wait_for_the_reader_of_standard_error() -> None:
