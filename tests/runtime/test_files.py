@@ -45,7 +45,7 @@ def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
 
 
 def test_writing_is_checked_without_a_trace(tmp_path: Path) -> None:
-    """What is there stays; a missing folder, a directory or a folder of the system is an error."""
+    """An existing file stays; a missing folder, a directory or a folder of the system is an error."""
     path = tmp_path / "file"
     check_writable(path)
     assert os.listdir(tmp_path) == []

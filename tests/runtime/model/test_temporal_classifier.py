@@ -114,7 +114,7 @@ def test_missing_residuals_are_left_out() -> None:
 
 
 def test_windows_without_frames_between_the_samples_have_weights_of_their_own() -> None:
-    """What is measured from frame to frame decides which regression is used, for each window by itself."""
+    """Each window is scored by the regression on the features that it has, whatever the others have."""
     window = windows(2, 16)
     window[1] = without_frames(window[1])
     features = temporal_features(window, np.asarray(CLASSIFIER.centre), np.asarray(CLASSIFIER.scale))
