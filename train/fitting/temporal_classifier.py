@@ -55,28 +55,26 @@ def fit_temporal_classifier(
         CalibrationError: The network's scores of the held-out clips do not separate real from fake.
     """
     classifier = _fit(examples, window)
+    complete, slow, fake = _cross_validated(examples, window)
     try:
-        own = fit_platt(*_cross_validated(examples, window))
+        own = fit_platt(complete, fake)
     except CalibrationError as error:
         raise TemporalClassifierError(
             "temporal residuals do not separate real from fake clips that were not fitted on; give more clips"
         ) from error
     try:
-        slow = fit_platt(
-            *_cross_validated(replace(examples, windows=without_frames(examples.windows)), window)
-        )
+        own_slow = fit_platt(slow, fake)
+        factor, offset = 1 / own_slow.scale, own_slow.offset
     except CalibrationError:
         # Samples alone say nothing about these clips: no evidence below 15 frames a second.
-        slow = None
+        factor, offset = 0.0, 0.0
     # By video: the network's errors persist throughout a video, those of the temporal classifier do not.
     network = video_scores(held_out, Calibration(), "network")
     units = fit_platt(network.logit, network.fake).scale / NETWORK_SHARE
     return replace(
         classifier,
         with_frames=classifier.with_frames.scaled(units / own.scale, own.offset),
-        without_frames=classifier.without_frames.scaled(0.0, 0.0)
-        if slow is None
-        else classifier.without_frames.scaled(units / slow.scale, slow.offset),
+        without_frames=classifier.without_frames.scaled(units * factor, offset),
         max_logit=units * MAX_LOG_ODDS,
     )
 
@@ -137,16 +135,24 @@ def _weights(examples: Examples) -> NDArray[np.float64]:
     return weights
 
 
-def _cross_validated(examples: Examples, window: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return each video's mean logit by classifiers fitted without its group, and its label."""
-    logits = np.empty(len(examples.fake))
+def _cross_validated(
+    examples: Examples, window: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Score each video by classifiers that were fitted without its group.
+
+    Returns:
+        The mean logit of each video, the same as if there were no frames between its samples, and its label.
+    """
+    logits = np.empty((2, len(examples.fake)))
     folds = GroupKFold(min(FOLDS, len(set(examples.groups.tolist()))))
     for fitted, held_out in folds.split(examples.windows, groups=examples.groups):
         if len(set(examples.fake[fitted].tolist())) < 2:
             raise TemporalClassifierError(
                 "the temporal classifier needs real and fake clips in most of the groups; give more clips"
             )
-        logits[held_out] = _fit(examples.select(fitted), window).logits(examples.windows[held_out])
+        classifier, windows = _fit(examples.select(fitted), window), examples.windows[held_out]
+        logits[:, held_out] = classifier.logits(windows), classifier.logits(without_frames(windows))
     videos = [examples.videos == name for name in sorted(set(examples.videos.tolist()))]
     fake = np.array([examples.fake[own][0] for own in videos])
-    return np.array([logits[own].mean() for own in videos]), fake
+    complete, slow = np.stack([logits[:, own].mean(1) for own in videos], axis=1)
+    return complete, slow, fake
