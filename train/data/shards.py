@@ -94,6 +94,7 @@ class ShardWriter:
         self._max_bytes = max_bytes
         self.number = number
         self._file = self._open(length)
+        self._complete = length  # bytes up to the end of the last clip
 
     @property
     def position(self) -> list[int]:
@@ -114,11 +115,13 @@ class ShardWriter:
             self._end()
             self.number += 1
             self._file = self._open(0)
+            self._complete = 0
         for index, jpeg in enumerate(clip.jpegs):
             self._write(f"{name}.{index:02}.jpg", jpeg)
         residuals = io.BytesIO()
         np.save(residuals, clip.residuals)
         self._write(f"{name}.{RESIDUALS_SUFFIX}", residuals.getvalue())
+        self._complete = self._file.tell()
         return self._path.name
 
     def _write(self, name: str, content: bytes) -> None:
@@ -135,8 +138,14 @@ class ShardWriter:
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """End the shard as a valid tar file; it can still be continued later."""
-        self._end()
+        """End the shard as a valid tar file; it can still be continued later.
+
+        A clip that was interrupted while it was added is removed.
+        """
+        if not self._file.closed:  # by an interruption before the next shard was begun
+            self._file.seek(self._complete)
+            self._file.truncate()
+            self._end()
 
     @property
     def _path(self) -> Path:

@@ -70,6 +70,27 @@ def test_long_names_are_kept(tmp_path: Path) -> None:
     assert members(tmp_path / "val-000.tar") == [f"{name}.00.jpg", f"{name}.residuals.npy"]
 
 
+@pytest.mark.parametrize("clips", [1, 2])
+def test_an_interrupted_clip_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clips: int) -> None:
+    """After an interruption the shards can be read and contain the clips before it."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def interrupted_run() -> None:
+        with PreparedWriter(tmp_path, SETTINGS, max_bytes=6000) as writer:
+            for i in range(clips):
+                writer.add(video(f"v{i}"), f"v{i}.mp4", [clip(str(i))])
+            monkeypatch.setattr(np, "save", interrupt)
+            writer.add(video("torn"), "torn.mp4", [clip("torn")])
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_run()
+    found = [name for path in sorted(tmp_path.glob("*.tar")) for name in members(path)]
+    parts = [*(f"{n:02}.jpg" for n in range(3)), "residuals.npy"]
+    assert found == [f"v{i}_0.{part}" for i in range(clips) for part in parts]
+
+
 def write_all(folder: Path, *, stop_after: int | None = None, max_bytes: int = 6000) -> None:
     """Write six videos in two splits, one of them unreadable; stop after some as a kill would."""
     with PreparedWriter(folder, SETTINGS, max_bytes=max_bytes) as writer:
