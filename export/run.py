@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from export.errors import CheckNotWritten, SourceUnclear
 from runtime.engines.tensorrt.onnx_rewrite import Precision
+from runtime.errors import os_reason
 from runtime.files import check_writable
 from runtime.model.bundle import Bundle, load_bundle
 from runtime.model.manifest import MANIFEST_FILE, Weights
@@ -104,7 +105,7 @@ def _check_writable(path: Path) -> None:
     try:
         check_writable(path)
     except OSError as error:
-        raise CheckNotWritten(path, (error.strerror or str(error)).lower()) from error
+        raise CheckNotWritten(path, os_reason(error)) from error
 
 
 def _export_checkpoint(

@@ -38,7 +38,7 @@ from typing import Any, Self, TypeAlias, cast
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
 
-from runtime.errors import UnmaskError
+from runtime.errors import UnmaskError, os_reason
 from runtime.message_delay import MessageDelay
 from runtime.messages import PROTOCOL_VERSION
 from runtime.serving.client_queue import OutboundQueue, Subject
@@ -372,7 +372,7 @@ class _Receiver:
         if isinstance(error, ConnectionRefusedError):
             return self._retry("nothing listens there")
         if isinstance(error, OSError):
-            return self._retry((error.strerror or str(error)).lower())
+            return self._retry(os_reason(error))
         return error
 
     def _retry(self, reason: str) -> ServerUnreachable | None:

@@ -49,6 +49,11 @@ from streams.text import printable
 MAX_PROBLEM = 1000  # characters of a problem of a configuration or a bundle
 
 
+def os_reason(error: OSError) -> str:
+    """Return why a call of the operating system failed, in a few words for the middle of a message."""
+    return (error.strerror or str(error)).lower()
+
+
 class UnmaskError(Exception):
     """Base of all errors that the user can act on; `str()` is one line with advice."""
 
@@ -304,7 +309,7 @@ class OutputNotWritten(UnmaskError, OSError):
         self.cause = cause
 
     def __str__(self) -> str:
-        reason = (self.cause.strerror or str(self.cause)).lower()
+        reason = os_reason(self.cause)
         return f"cannot write to standard output: {reason}; make room, or write it to another place"
 
 
@@ -325,7 +330,7 @@ class JsonlFailed(UnmaskError, OSError):
     def reason(self) -> str:
         """Target and cause, without advice."""
         where = "standard output" if self.target == "-" else self.target
-        return f"cannot write to {where}: {(self.cause.strerror or str(self.cause)).lower()}"
+        return f"cannot write to {where}: {os_reason(self.cause)}"
 
     def __str__(self) -> str:
         return f"{self.reason}; give another path with --jsonl"
@@ -345,7 +350,7 @@ class EvidenceFailed(UnmaskError, OSError):
         self.cause = cause
 
     def __str__(self) -> str:
-        reason = (self.cause.strerror or str(self.cause)).lower()
+        reason = os_reason(self.cause)
         return f"{self.folder}: no evidence can be kept here: {reason}; give another folder with --evidence"
 
 

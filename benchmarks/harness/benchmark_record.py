@@ -27,6 +27,7 @@ from rich.text import Text
 from benchmarks.hardware.machine_info import describe_machine
 from benchmarks.harness.errors import RecordNotWritten, RecordUnreadable
 from benchmarks.harness.record_comparison import compare
+from runtime.errors import os_reason
 from runtime.files import check_writable, write_atomically
 from runtime.model.bundle import Bundle
 
@@ -254,7 +255,7 @@ def read_record(path: Path, benchmark: str) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise RecordUnreadable(path, f"cannot be read ({error.strerror})") from error
+        raise RecordUnreadable(path, f"cannot be read ({os_reason(error)})") from error
     except ValueError as error:
         raise RecordUnreadable(path, "is not JSON") from error
     if not isinstance(record, dict) or not isinstance(record.get("figures"), dict):

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runtime.errors import UnmaskError
+from runtime.errors import UnmaskError, os_reason
 
 
 class BenchmarkError(UnmaskError):
@@ -94,7 +94,7 @@ class RecordNotWritten(BenchmarkError, OSError):
         self.path = path
 
     def __str__(self) -> str:
-        return f"{self.path}: cannot be written ({self.strerror}); give another path with --json"
+        return f"{self.path}: cannot be written ({os_reason(self)}); give another path with --json"
 
 
 class RecordUnreadable(BenchmarkError, ValueError):

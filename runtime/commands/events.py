@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from runtime.commands.options import UserError
+from runtime.errors import os_reason
 
 app = typer.Typer(help="Check the evidence that `unmask monitor --evidence` has kept.", no_args_is_help=True)
 
@@ -59,7 +60,7 @@ def _event_folders(folders: list[Path]) -> list[Path]:
         try:
             below = sorted(path for path in folder.iterdir() if EVENT_ID.fullmatch(path.name))
         except OSError as error:
-            raise UserError(f"{folder}: {(error.strerror or '').lower()}") from error
+            raise UserError(f"{folder}: {os_reason(error)}") from error
         if not below:
             raise UserError(f"{folder}: no events in this folder; give one that --evidence has written to")
         found += below

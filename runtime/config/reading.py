@@ -18,7 +18,7 @@ import msgspec
 
 from runtime.config.lines import KeyPath, find_lines
 from runtime.config.model import MonitorConfig
-from runtime.errors import ConfigInvalid
+from runtime.errors import ConfigInvalid, os_reason
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -79,7 +79,7 @@ def read_settings(path: Path) -> Settings:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ConfigInvalid([f"{path}: {(error.strerror or str(error)).lower()}"]) from error
+        raise ConfigInvalid([f"{path}: {os_reason(error)}"]) from error
     if len(content) > MAX_BYTES:
         raise ConfigInvalid([f"{path}: it is larger than 1 MiB; give a configuration file"])
     try:

@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from runtime.errors import os_reason
+
 MAX_SECRET_BYTES = 4096
 
 
@@ -22,7 +24,7 @@ def read_secret(path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(MAX_SECRET_BYTES + 1)
     except OSError as error:
-        raise ValueError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+        raise ValueError(f"{path}: {os_reason(error)}") from error
     try:
         text = content.decode("utf-8-sig").strip()
     except UnicodeDecodeError:

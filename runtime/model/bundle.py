@@ -20,7 +20,7 @@ import msgspec
 import onnx
 from google.protobuf.message import DecodeError
 
-from runtime.errors import BundleInvalid, BundleMismatch, BundleMissing
+from runtime.errors import BundleInvalid, BundleMismatch, BundleMissing, os_reason
 from runtime.files import write_atomically
 from runtime.model.manifest import (
     BACKBONE_FILE,
@@ -153,7 +153,7 @@ def _read_manifest(path: Path) -> bytes:
     except FileNotFoundError:
         raise BundleMissing(path, "no such file, so this is not a model bundle") from None
     except OSError as error:
-        raise BundleMissing(path, f"cannot be read ({error.strerror})") from error
+        raise BundleMissing(path, f"cannot be read ({os_reason(error)})") from error
 
 
 def _sha256(path: Path) -> str:
@@ -167,7 +167,7 @@ def _check_hash(path: Path, expected: str) -> None:
     except FileNotFoundError:
         raise BundleMissing(path, "no such file, although it is in the manifest") from None
     except OSError as error:
-        raise BundleMissing(path, f"cannot be read ({error.strerror})") from error
+        raise BundleMissing(path, f"cannot be read ({os_reason(error)})") from error
     if found != expected:
         raise BundleMismatch(
             path, f"its SHA-256 begins with {found[:12]}, that in the manifest with {expected[:12]}"

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from runtime.errors import JsonlFailed
+from runtime.errors import JsonlFailed, os_reason
 from runtime.outputs.background_writer import BackgroundWriter
 from runtime.outputs.standard_error import write_all
 from runtime.serving.client_queue import EncodedMessage
@@ -194,7 +194,7 @@ class JsonlWriter:
                 reopened = self._open()
             except OSError as error:
                 logger.error(
-                    "cannot open %s again: %s; the old file stays in use", self.target, error.strerror
+                    "cannot open %s again: %s; the old file stays in use", self.target, os_reason(error)
                 )
                 return
             os.close(self._descriptor)
@@ -225,9 +225,7 @@ class JsonlWriter:
             rotation.rotate(os.path.realpath(self.target))
             descriptor = self._open()
         except OSError as error:
-            logger.error(
-                "cannot rotate %s: %s; it grows without a limit", self.target, (error.strerror or "").lower()
-            )
+            logger.error("cannot rotate %s: %s; it grows without a limit", self.target, os_reason(error))
             self._rotation = None
             return
         os.close(self._descriptor)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from runtime.errors import ReportNotWritten
+from runtime.errors import ReportNotWritten, os_reason
 from runtime.files import check_writable, write_atomically
 from runtime.model.bundle import Bundle
 from runtime.scan_report.document import Report, ScannedVideo
@@ -41,7 +41,7 @@ def check_report_path(path: Path) -> None:
     try:
         check_writable(path)
     except OSError as error:
-        raise ReportNotWritten(path, (error.strerror or str(error)).lower()) from error
+        raise ReportNotWritten(path, os_reason(error)) from error
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -61,4 +61,4 @@ def write_report(path: Path, report: Report) -> None:
     try:
         write_atomically(path, text)
     except OSError as error:
-        raise ReportNotWritten(path, (error.strerror or str(error)).lower()) from error
+        raise ReportNotWritten(path, os_reason(error)) from error

@@ -6,7 +6,7 @@ import logging
 import ssl
 from pathlib import Path
 
-from runtime.errors import CertificateInvalid
+from runtime.errors import CertificateInvalid, os_reason
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Certificate:
             try:
                 path.read_bytes()
             except OSError as error:
-                raise CertificateInvalid(path, (error.strerror or str(error)).lower()) from error
+                raise CertificateInvalid(path, os_reason(error)) from error
         try:
             # An empty passphrase instead of a question in the terminal.
             context.load_cert_chain(self._chain, self._key, password=lambda: b"")

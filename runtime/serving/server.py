@@ -28,7 +28,7 @@ from websockets.asyncio.server import serve as serve_websockets
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
-from runtime.errors import AddressUnusable, PortBusy
+from runtime.errors import AddressUnusable, PortBusy, os_reason
 from runtime.serving.access.gate import Admission, Gate, ProxyRules, Refusal
 from runtime.serving.access.origins import Access
 from runtime.serving.access.tokens import TokenSet
@@ -385,7 +385,7 @@ async def _listen(
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise PortBusy(host, port) from error
-        reason = (error.strerror or str(error)).lower()
+        reason = os_reason(error)
         raise AddressUnusable(host, port, reason) from error
     except UnicodeError as error:
         raise AddressUnusable(host, port, "it is not a host name") from error
@@ -406,7 +406,7 @@ def _accept_errors(refusals: RefusalLog) -> Iterator[None]:
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         if isinstance(error, OSError) and error.errno in OUT_OF_RESOURCES and "socket" in context:
-            text = f"{(error.strerror or str(error)).lower()}; raise the limit on open files (ulimit -n)"
+            text = f"{os_reason(error)}; raise the limit on open files (ulimit -n)"
             refusals.note("system", text)
         elif previous is not None:
             previous(loop, context)

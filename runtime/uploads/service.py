@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import runtime
+from runtime.errors import os_reason
 from runtime.uploads.folder import REPORTS, UploadFolder, safe_name
 from runtime.uploads.jobs import Job, JobList, UploadLimits, UploadRefused
 
@@ -113,7 +114,7 @@ class UploadService:
             if isinstance(error, TimeoutError):
                 raise ConnectionResetError("the client sent its file too slowly") from error
             if isinstance(error, OSError) and not isinstance(error, ConnectionError):
-                reason = (error.strerror or str(error)).lower()
+                reason = os_reason(error)
                 raise UploadRefused(f"The server cannot store the file: {reason}.", full=True) from error
             raise
         job.state, job.seen = "waiting", self._clock()

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.errors import PathError
+from runtime.errors import PathError, os_reason
 from streams.features.temporal_residuals import NUM_RESIDUALS
 from streams.features.temporal_residuals import VERSION as RESIDUALS_VERSION
 from train.data.crops import decode_image
@@ -177,7 +177,7 @@ def read_clip_set(folder: Path) -> ClipSet:
             rows = csv.DictReader(file)
             entries = tuple(_entry(row, margin, single_crops=single_crops) for row in rows)
     except OSError as error:
-        raise ClipSetError(path, f"cannot be read ({error.strerror})") from error
+        raise ClipSetError(path, f"cannot be read ({os_reason(error)})") from error
     # A line that is too short has None in its last columns.
     except (csv.Error, KeyError, TypeError, ValueError) as error:
         raise ClipSetError(path, f"line {rows.reader.line_num} cannot be read ({error})") from error

@@ -28,6 +28,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from runtime.errors import os_reason
 from streams.input.files import video_files
 from train.data.published import read_celeb_df, read_dfdc, read_ffpp
 from train.data.splits import (
@@ -250,7 +251,7 @@ def _read_manifest(path: Path) -> list[Video]:
     except csv.Error as error:
         raise LayoutError(path, f"line {rows.reader.line_num}: {error}", "save it as CSV in UTF-8") from error
     except OSError as error:
-        raise LayoutError(path, (error.strerror or str(error)).lower(), "make it readable") from error
+        raise LayoutError(path, os_reason(error), "make it readable") from error
     group = connected_groups([video.group for video in videos], links)
     return [replace(video, group=group[video.group]) for video in videos]
 

@@ -29,6 +29,7 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 
+from runtime.errors import os_reason
 from runtime.files import write_atomically
 from train.data.clip_cutter import FaceClip
 from train.data.videos import Video
@@ -188,7 +189,7 @@ class PreparedWriter:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise PrepareError(
-                f"{self.folder} cannot be created ({error.strerror}); give another --out"
+                f"{self.folder} cannot be created ({os_reason(error)}); give another --out"
             ) from error
         path = self.folder / JOURNAL
         if not path.exists() and any(self.folder.iterdir()):

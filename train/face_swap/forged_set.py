@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 import av
 
-from runtime.errors import PathError
+from runtime.errors import PathError, os_reason
 from runtime.files import atomic_path, write_atomically
 from train.data.layouts import find_videos
 from train.data.splits import Split, SplitLeak, check_no_leak
@@ -185,7 +185,7 @@ def open_folder(
 
 def not_writable(out: Path, error: OSError) -> ForgeryError:
     """Return the error of a folder to which the system refuses to write."""
-    reason = (error.strerror or str(error)).lower()
+    reason = os_reason(error)
     return ForgeryError(out, reason, "name a folder that can be written and has space")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from runtime.errors import BundleError
+from runtime.errors import BundleError, os_reason
 from runtime.model.bundle import change_manifest
 from runtime.model.calibration import Calibration
 from runtime.model.manifest import MANIFEST_FILE
@@ -45,7 +45,7 @@ class ModelNotWritten(TrainError):
         self.cause = cause
 
     def __str__(self) -> str:
-        reason = self.cause.strerror or type(self.cause).__name__
+        reason = os_reason(self.cause)
         return f"{self.path}: cannot be written ({reason}); make it writable, or copy the model"
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from runtime.config.reading import Settings, decode
 from runtime.errors import ConfigInvalid as SettingsInvalid
-from runtime.errors import PathError
+from runtime.errors import PathError, os_reason
 from train.checked_config import (
     CheckedConfig,
     Count,
@@ -121,7 +121,7 @@ def read_run(path: Path) -> tuple[ModelConfig, FitConfig]:
     try:
         stated = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise RunConfigUnreadable(path, str(error.strerror).lower()) from error
+        raise RunConfigUnreadable(path, os_reason(error)) from error
     except (ValueError, RecursionError) as error:
         raise RunConfigUnreadable(path, f"not JSON: {error}") from error
     if not isinstance(stated, dict):

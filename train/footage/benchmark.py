@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from rich.console import Console
 
+from runtime.errors import os_reason
 from runtime.files import write_atomically
 from runtime.version import version
 from train.data.splits import Split
@@ -97,7 +98,7 @@ def benchmark(
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ReportError(f"{out} cannot be written: {error.strerror}; give another --out") from error
+        raise ReportError(f"{out} cannot be written: {os_reason(error)}; give another --out") from error
     paths = [video.path for video in videos]
     copies = {
         transcoding.name: transcode_videos(

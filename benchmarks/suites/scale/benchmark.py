@@ -24,7 +24,7 @@ from benchmarks.suites.scale.load_curve import CurvePoint, LoadCurve, LoadSetup,
 from benchmarks.suites.scale.plot import write_plot
 from benchmarks.suites.throughput.load_step import MIN_ANALYSED
 from runtime.engines.factory import open_engine
-from runtime.errors import ExtraMissing
+from runtime.errors import ExtraMissing, os_reason
 from runtime.files import check_writable
 from runtime.model.bundle import load_bundle
 from streams.input.source import parse_source
@@ -143,7 +143,7 @@ def _check(config: ScaleConfig) -> None:
         try:
             check_writable(config.svg)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
+            reason = os_reason(error)
             raise SettingInvalid("--svg", config.svg, f"{reason}; give another path") from error
         if importlib.util.find_spec("matplotlib") is None:
             raise ExtraMissing("`unmask bench scale --svg`", "matplotlib", "bench")

@@ -19,7 +19,7 @@ from runtime.engines.cpu import usable_cores
 from runtime.engines.onnx_cpu.int8 import int8_is_exact
 from runtime.engines.tensorrt.driver import Gpu, probe
 from runtime.engines.tensorrt.library import load_pycuda, load_tensorrt
-from runtime.errors import BundleError, EngineUnavailable
+from runtime.errors import BundleError, EngineUnavailable, os_reason
 from runtime.model.bundle import load_bundle
 from runtime.serving.refusals import client_limit, open_files_left
 
@@ -124,7 +124,7 @@ def check_port(host: str, port: int) -> Finding:
         text = f"{address}: it is not a host name"
         return Finding(subject="port", level="optional", text=text, advice=advice)
     except OSError as error:
-        text = f"{address}: {(error.strerror or str(error)).lower()}"
+        text = f"{address}: {os_reason(error)}"
         if error.errno == errno.EADDRINUSE:
             text = f"{address} is in use"
             advice = "stop the other program, perhaps a running unmask, or choose another port with --port"

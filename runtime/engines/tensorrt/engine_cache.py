@@ -21,7 +21,7 @@ from typing import Any
 from runtime.engines.cache import CACHE_VARIABLE, cache_folder, exposed_part, make_private
 from runtime.engines.tensorrt.driver import NAME
 from runtime.engines.tensorrt.onnx_rewrite import REWRITE_VERSION
-from runtime.errors import EngineUnavailable
+from runtime.errors import EngineUnavailable, os_reason
 from runtime.files import atomic_path
 
 # Version of the build options. Increase it with every change that builds another engine from the same graph.
@@ -165,7 +165,7 @@ def write(path: Path, content: bytes) -> None:
     except OSError as error:
         raise EngineUnavailable(
             NAME,
-            f"the cache {path.parent} cannot be written ({error.strerror or error})",
+            f"the cache {path.parent} cannot be written ({os_reason(error)})",
             f"set another directory with the environment variable {CACHE_VARIABLE}",
         ) from error
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from runtime.errors import ResumeFailed
+from runtime.errors import ResumeFailed, os_reason
 
 BEGINNING = b'{"file": "'
 """Beginning of every line of a scan."""
@@ -71,7 +71,7 @@ def read_finished(path: Path) -> FinishedFiles:
     except FileNotFoundError:
         return finished
     except OSError as error:
-        raise ResumeFailed(path, (error.strerror or str(error)).lower()) from error
+        raise ResumeFailed(path, os_reason(error)) from error
     return finished
 
 
@@ -88,7 +88,7 @@ def open_continued(path: Path, standard_output: IO[str]) -> IO[str] | None:
     try:
         file = path.open("a", encoding="ascii")
     except OSError as error:
-        raise ResumeFailed(path, (error.strerror or str(error)).lower()) from error
+        raise ResumeFailed(path, os_reason(error)) from error
     try:
         same = os.path.sameopenfile(file.fileno(), standard_output.fileno())
     except (OSError, ValueError):

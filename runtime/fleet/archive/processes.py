@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from runtime.child_process import begin_child, start_connected
+from runtime.errors import os_reason
 from runtime.fleet.archive.pool import Ended, Event, Finished, Ready, Unusable
 from runtime.fleet.archive.worker import ScanSetup, ScanWorker
 from runtime.fleet.loaded_model import WorkerRefused
@@ -104,7 +105,7 @@ class ProcessPool:
                 self._context, _work, self._lifeline, self._setup, number, name=f"scan worker {number}"
             )
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
+            reason = os_reason(error)
             self._not_started.append(
                 Unusable(
                     number, f"a worker process cannot start: {reason}; give a smaller number with --jobs"

@@ -15,6 +15,8 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from runtime.errors import os_reason
+
 MANIFEST = "manifest.json"
 FORMAT: Final = 1
 # Larger manifests are not read: nobody but this program writes them, and its own have a few kilobytes.
@@ -135,7 +137,7 @@ def read_manifest(folder: Path) -> Manifest:
         with (folder / MANIFEST).open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise ManifestError(f"{MANIFEST} cannot be read: {(error.strerror or '').lower()}") from error
+        raise ManifestError(f"{MANIFEST} cannot be read: {os_reason(error)}") from error
     if len(content) > MAX_BYTES:
         raise ManifestError(f"{MANIFEST} is larger than {MAX_BYTES} bytes")
     try:
@@ -166,7 +168,7 @@ def check_folder(folder: Path) -> Iterator[str]:
             elif file_sha256(path) != entry.sha256:
                 yield f"{entry.name} was changed: its SHA-256 is not that in the manifest"
         except OSError as error:
-            yield f"{entry.name} cannot be read: {(error.strerror or '').lower()}"
+            yield f"{entry.name} cannot be read: {os_reason(error)}"
     known = {MANIFEST, *(entry.name for entry in manifest.files)}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from runtime.errors import os_reason
 from runtime.messages import StreamMessage
 from runtime.outputs.background_writer import BackgroundWriter
 from runtime.outputs.evidence.events import Event, EventCollector, EventLimits
@@ -158,7 +159,7 @@ class EvidenceRecorder:
                 shutil.rmtree(draft, ignore_errors=True)
                 raise
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
+            reason = os_reason(error)
             self._failures.failed(reason, "events are lost until it succeeds")
             raise
         self._failures.succeeded(self.lost)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.errors import EvidenceFailed
+from runtime.errors import EvidenceFailed, os_reason
 from runtime.outputs.evidence.manifest import EVENT_ID, MANIFEST, Manifest, ManifestError, read_manifest
 
 logger = logging.getLogger(__name__)
@@ -136,7 +136,7 @@ class EvidenceStore:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                logger.error("%s cannot be deleted: %s", self.folder / name, (error.strerror or "").lower())
+                logger.error("%s cannot be deleted: %s", self.folder / name, os_reason(error))
 
     def _remove_old_drafts(self) -> None:
         """Remove what an earlier run has left half written."""

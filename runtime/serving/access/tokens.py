@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
-from runtime.errors import TokenFileInvalid
+from runtime.errors import TokenFileInvalid, os_reason
 from runtime.serving.access.identity import RIGHTS, Identity, Right
 
 logger = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ def read_token_file(path: Path) -> TokenSet:
     except UnicodeDecodeError as error:
         raise TokenFileInvalid(path, None, "it is not UTF-8 text") from error
     except OSError as error:
-        raise TokenFileInvalid(path, None, (error.strerror or str(error)).lower()) from error
+        raise TokenFileInvalid(path, None, os_reason(error)) from error
     if os.name == "posix" and mode & (stat.S_IRGRP | stat.S_IROTH | stat.S_IWGRP | stat.S_IWOTH):
         logger.warning("other users may read or change %s; run chmod 600 on it", path)
     return TokenSet(parse_tokens(text, path))
@@ -173,7 +173,7 @@ def create_token_file(path: Path) -> str:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(f"{_HEADER}{token} read control send name=admin\n")
     except OSError as error:
-        raise TokenFileInvalid(path, None, (error.strerror or str(error)).lower()) from error
+        raise TokenFileInvalid(path, None, os_reason(error)) from error
     return token
 
 

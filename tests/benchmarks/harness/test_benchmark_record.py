@@ -85,7 +85,7 @@ def test_a_record_that_cannot_be_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, "No such file"),
+        (None, "no such file"),
         ("no json", "not JSON"),
         ("[1]", "not the record"),
         (json.dumps({"benchmark": "fanout", "format": 1, "figures": {}}), "'fanout'"),
