@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from streams.synthesis.fakes import make_fake, sample_fake_parameters
+from train.data.crops import jpeg_roundtrip
 from train.errors import ConfigInvalid
 from train.fitting.config import FitConfig
 from train.models.detector import Head, ResNeXtLSTM
@@ -181,8 +182,7 @@ def pseudo_clip(
         motion[:, 2] += x, y
         moved = cv2.warpAffine(frame, motion, (side, side), borderMode=cv2.BORDER_REPLICATE)
         noisy = np.clip(moved + rng.normal(0, noise, moved.shape), 0, 255).astype(np.uint8)
-        _, coded = cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, quality + int(rng.integers(-4, 5))])
-        clip.append(np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8))
+        clip.append(jpeg_roundtrip(noisy, quality + int(rng.integers(-4, 5)), halve_chroma=True))
     return np.stack(clip)
 
 

@@ -188,7 +188,8 @@ TRANSCODINGS: Mapping[str, Transcoding] = MappingProxyType(
         )
     }
 )
-"""All transcodings by name. In the last two no face is upright, or moves: none should be `fake`."""
+"""All transcodings by name. In the last three no face has colour, is upright, or moves: none should be
+`fake`."""
 
 
 def choose_transcodings(names: Collection[str]) -> list[Transcoding]:

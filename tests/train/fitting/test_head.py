@@ -38,6 +38,18 @@ def test_fake_pseudo_clip_varies_between_frames() -> None:
     assert jumps(1.0) > 1.5 * jumps(None)
 
 
+def test_pseudo_clip_is_compressed_as_rgb() -> None:
+    """JPEG keeps fine detail of red better than that of blue, which counts less in its brightness."""
+
+    def detail(channel: int) -> float:
+        face = np.full((144, 144, 3), 128, np.uint8)
+        face[:, ::2, channel] = 200
+        clip = pseudo_clip(face, 4, np.random.default_rng(0), margin=1.02)
+        return float(clip[..., channel].std((1, 2)).mean())
+
+    assert detail(0) > 1.5 * detail(2)
+
+
 def test_initial_head_is_the_mean_of_frame_logits() -> None:
     """Before its training the head returns about the mean of the frames' logits."""
     torch.manual_seed(0)
