@@ -24,6 +24,7 @@ UnmaskError
  ├─ EvidenceFailed             evidence cannot be kept in a folder
  ├─ ExtraMissing               an optional library is not installed
  ├─ VideoNotWritten *          an annotated video cannot be written
+ ├─ RecordedOutputsInvalid *   a file has no recorded outputs of an engine
  ├─ StreamUnknown              there is no stream of this name
  ├─ StreamNameTaken            there is a stream of this name already
  ├─ RateTooHigh                more verdicts per second requested than the model takes samples
@@ -352,6 +353,12 @@ class EvidenceFailed(UnmaskError, OSError):
     def __str__(self) -> str:
         reason = os_reason(self.cause)
         return f"{self.folder}: no evidence can be kept here: {reason}; give another folder with --evidence"
+
+
+class RecordedOutputsInvalid(PathError, ValueError):
+    """A file has no recorded outputs of an engine."""
+
+    advice = "make it with `python -m runtime.engines.recorded_outputs CROPS RECORDED --prepared FOLDER`"
 
 
 class VideoNotWritten(PathError, OSError):

@@ -21,12 +21,11 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.engines.tensorrt.driver import NAME
 from runtime.engines.tensorrt.engine import TensorRTEngine
 from runtime.engines.tensorrt.engine_cache import EngineCache
 from runtime.engines.tensorrt.onnx_rewrite import PRECISIONS
 from runtime.engines.tensorrt.prepared import read_prepared
-from runtime.errors import EngineUnavailable, UnmaskError
+from runtime.errors import RecordedOutputsInvalid, UnmaskError, os_reason
 from runtime.files import atomic_path
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def load_recorded_outputs(path: Path) -> RecordedOutputs:
         The recorded outputs.
 
     Raises:
-        EngineUnavailable: The file cannot be read or has another format.
+        RecordedOutputsInvalid: The file cannot be read or has another format.
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
@@ -87,12 +86,8 @@ def load_recorded_outputs(path: Path) -> RecordedOutputs:
             return RecordedOutputs(**texts, features=saved["features"], logits=saved["logits"])
     except _UNREADABLE as error:
         # Only errors of the system are for users: numpy gives advice to programmers.
-        cause = f" ({error.strerror.lower()})" if isinstance(error, OSError) and error.strerror else ""
-        raise EngineUnavailable(
-            NAME,
-            f"{path} contains no recorded outputs{cause}",
-            "make it with `python -m runtime.engines.recorded_outputs`",
-        ) from error
+        cause = f" ({os_reason(error)})" if isinstance(error, OSError) and error.strerror else ""
+        raise RecordedOutputsInvalid(path, f"contains no recorded outputs{cause}") from error
 
 
 def record_outputs(

@@ -25,7 +25,7 @@ from runtime.engines.recorded_outputs import load_recorded_outputs, main, record
 from runtime.engines.tensorrt.engine import TensorRTEngine
 from runtime.engines.tensorrt.engine_cache import EngineCache
 from runtime.engines.tensorrt.prepared import write_prepared
-from runtime.errors import EngineUnavailable
+from runtime.errors import EngineUnavailable, RecordedOutputsInvalid
 from runtime.model.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
 from runtime.model.calibration import Calibration
 from tests.support import fake_gpu
@@ -130,7 +130,7 @@ def test_recorded_outputs_join_the_table(
     with pytest.raises(RecordedOutputsForeign, match="recorded for other crops"):
         run_check(bundle, CheckOptions(recorded=[file]))
     file.write_bytes(b"no outputs")
-    with pytest.raises(EngineUnavailable, match="contains no recorded outputs"):
+    with pytest.raises(RecordedOutputsInvalid, match="contains no recorded outputs"):
         run_check(bundle, CheckOptions(recorded=[file]))
     # All verdicts flipped: the check fails.
     replace(outputs, logits=outputs.logits + 1e3 * (1 - 2 * (outputs.logits > 0))).save(file)
@@ -156,12 +156,16 @@ def test_other_files_contain_no_recorded_outputs(tmp_path: Path, content: bytes)
     """The line quotes no advice that numpy gives to programmers."""
     path = tmp_path / "other.csv"
     path.write_bytes(content)
-    with pytest.raises(EngineUnavailable, match=r"other\.csv contains no recorded outputs; make it with"):
+    with pytest.raises(
+        RecordedOutputsInvalid, match=r"other\.csv: contains no recorded outputs; make it with"
+    ):
         load_recorded_outputs(path)
     np.save(tmp_path / "array.npy", np.zeros(3))
-    with pytest.raises(EngineUnavailable, match=r"array\.npy contains no recorded outputs; make it with"):
+    with pytest.raises(
+        RecordedOutputsInvalid, match=r"array\.npy: contains no recorded outputs; make it with"
+    ):
         load_recorded_outputs(tmp_path / "array.npy")
-    with pytest.raises(EngineUnavailable, match=r"missing contains no recorded outputs \(no such file"):
+    with pytest.raises(RecordedOutputsInvalid, match=r"missing: contains no recorded outputs \(no such file"):
         load_recorded_outputs(tmp_path / "missing")
 
 
