@@ -23,8 +23,9 @@ def export(
         ),
     ] = None,
     weights: Annotated[
-        Literal["int8", "float16", "float32"], typer.Option(help="Stored type of the weights.")
-    ] = "int8",
+        Literal["int8", "float16", "float32"] | None,
+        typer.Option(help="Stored type of the weights.", show_default="int8"),
+    ] = None,
     crops: Annotated[
         Path | None,
         typer.Option(
@@ -40,8 +41,9 @@ def export(
         typer.Option("--tensorrt", help="Build the TensorRT engines and store them in the engine cache."),
     ] = False,
     precision: Annotated[
-        Literal["fp16", "fp32"], typer.Option(help="Precision of the TensorRT engines.")
-    ] = "fp16",
+        Literal["fp16", "fp32"] | None,
+        typer.Option(help="Precision of the TensorRT engines.", show_default="fp16"),
+    ] = None,
     hardware_compatible: Annotated[
         bool,
         typer.Option("--hardware-compatible", help="Build TensorRT engines for all GPUs from Ampere on."),

@@ -5,7 +5,7 @@ Each step imports its own libraries, so that engines can be built without torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,11 +30,11 @@ class ExportOptions:
     Args:
         source: Checkpoint to export, or bundle to build engines for or to check.
         out: Directory of the bundle to write.
-        weights: Stored type of its weights.
+        weights: Stored type of its weights; None for int8.
         crops: Face crops to fit the rounding, for the gates and for the check.
         name: Name of the model; None for that of the checkpoint.
         tensorrt: Whether to build TensorRT engines.
-        precision: Precision of the TensorRT engines.
+        precision: Precision of the TensorRT engines; None for fp16.
         hardware_compatible: Whether the TensorRT engines run on all GPUs from Ampere on.
         check: Whether to compare the engines with torch.
         recorded: Recorded outputs of engines that ran elsewhere, for the check.
@@ -44,11 +44,11 @@ class ExportOptions:
 
     source: Path
     out: Path | None = None
-    weights: Weights = "int8"
+    weights: Weights | None = None
     crops: Path | None = None
     name: str | None = None
     tensorrt: bool = False
-    precision: Precision = "fp16"
+    precision: Precision | None = None
     hardware_compatible: bool = False
     check: bool = False
     recorded: tuple[Path, ...] = ()
@@ -71,18 +71,13 @@ def run_export(options: ExportOptions, *, report_result: ReportLine, report_step
         SourceUnclear: The source and the options do not fit together.
         UnmaskError: A file cannot be read or written, a gate failed, or an engine differs from torch.
     """
+    from_checkpoint = not (options.source / MANIFEST_FILE).is_file()
+    _check_options_used(options, from_checkpoint=from_checkpoint)
     for path in (options.save_crops, options.json_out):
         if path is not None:
             _check_writable(path)
-    from_checkpoint = not (options.source / MANIFEST_FILE).is_file()
     if from_checkpoint:
         bundle = _export_checkpoint(options, report_result=report_result, report_step=report_step)
-    elif options.out is not None:
-        raise SourceUnclear(options.source, "is already an exported model", "leave out --out")
-    elif not (options.tensorrt or options.check):
-        raise SourceUnclear(
-            options.source, "is already an exported model", "add --tensorrt or --check, or give a checkpoint"
-        )
     else:
         bundle = load_bundle(options.source)
     if options.tensorrt:
@@ -101,6 +96,41 @@ def run_export(options: ExportOptions, *, report_result: ReportLine, report_step
     return 0
 
 
+def _check_options_used(options: ExportOptions, *, from_checkpoint: bool) -> None:
+    """Refuse options that would have no effect."""
+    source = options.source
+    if from_checkpoint:
+        if options.out is None:
+            raise SourceUnclear(source, "is not an exported model", "give --out to export a checkpoint")
+    else:
+        if needless := _given({"--out": options.out, "--weights": options.weights, "--name": options.name}):
+            raise SourceUnclear(source, "is already an exported model", f"leave out {needless}")
+        if not (options.tensorrt or options.check):
+            raise SourceUnclear(
+                source, "is already an exported model", "add --tensorrt or --check, or give a checkpoint"
+            )
+    of_check = {
+        "--crops": None if from_checkpoint else options.crops,
+        "--recorded": options.recorded,
+        "--save-crops": options.save_crops,
+        "--json": options.json_out,
+    }
+    of_tensorrt = {
+        "--precision": options.precision,
+        "--hardware-compatible": options.hardware_compatible,
+    }
+    for step, done, values in (
+        ("--check", options.check, of_check),
+        ("--tensorrt", options.tensorrt, of_tensorrt),
+    ):
+        if not done and (unused := _given(values)):
+            raise SourceUnclear(source, f"{step} is not given, which {unused} needs", f"add {step}")
+
+
+def _given(values: Mapping[str, object]) -> str:
+    return " and ".join(name for name, value in values.items() if value)
+
+
 def _check_writable(path: Path) -> None:
     try:
         check_writable(path)
@@ -111,19 +141,19 @@ def _check_writable(path: Path) -> None:
 def _export_checkpoint(
     options: ExportOptions, *, report_result: ReportLine, report_step: ReportLine
 ) -> Bundle:
-    if options.out is None:
-        raise SourceUnclear(options.source, "is not an exported model", "give --out to export a checkpoint")
     from export.bundle_writer import export_bundle
 
+    assert options.out is not None
+    weights = options.weights or "int8"
     bundle = export_bundle(
         options.source,
         options.out,
-        weights=options.weights,
+        weights=weights,
         crops=options.crops,
         name=options.name,
         step=report_step,
     )
-    report_result(f"written to {options.out}: {bundle.name}, {options.weights}")
+    report_result(f"written to {options.out}: {bundle.name}, {weights}")
     return bundle
 
 
@@ -134,15 +164,15 @@ def _build_engines(
     from runtime.engines.tensorrt.engine_cache import EngineCache
     from runtime.engines.tensorrt.prepared import write_prepared
 
-    cache = EngineCache()
-    report_step(f"preparing the graphs for TensorRT, {options.precision}")
+    cache, precision = EngineCache(), options.precision or "fp16"
+    report_step(f"preparing the graphs for TensorRT, {precision}")
     # Written first, as another machine can build the engines from a copy of them.
-    folder = write_prepared(bundle, options.precision, cache)
-    report_result(f"graphs for TensorRT in {options.precision}: {folder}")
+    folder = write_prepared(bundle, precision, cache)
+    report_result(f"graphs for TensorRT in {precision}: {folder}")
     report_step("building the engines")
     engines = load_or_build_engines(
         bundle,
-        precision=options.precision,
+        precision=precision,
         cache=cache,
         hardware_compatible=options.hardware_compatible,
         rebuild=True,

@@ -265,6 +265,12 @@ def test_recording_reports_why_it_cannot_run(
     [
         (["MODEL"], ["is already an exported model", "--tensorrt or --check"]),
         (["MODEL", "--out", "x", "--check"], ["leave out --out"]),
+        (["MODEL", "--weights", "int8", "--name", "x", "--check"], ["leave out --weights and --name"]),
+        (["MODEL", "--tensorrt", "--crops", "x"], ["--check is not given, which --crops needs; add --check"]),
+        (["MODEL", "--check", "--precision", "fp16"], ["which --precision needs; add --tensorrt"]),
+        (["x", "--out", "y", "--json", "z", "--recorded", "r"], ["--recorded and --json", "add --check"]),
+        (["x", "--out", "y", "--save-crops", "z"], ["--save-crops", "add --check"]),
+        (["x", "--out", "y", "--hardware-compatible"], ["--hardware-compatible", "add --tensorrt"]),
         (["nowhere"], ["nowhere", "give --out"]),
         (["nowhere", "--out", "x"], ["nowhere", "unmask train fit"]),
         (["MODEL", "--check", "--crops", "nowhere"], ["nowhere", "no such file"]),
