@@ -9,8 +9,9 @@ A set is a folder with tar shards and one of two indices:
     clips.csv     shard,clip,fake,method,group,frames[,split,sample_hz,native_face_height_px,…]
     labels.csv    shard,file,fake,group[,split,native_height], for one crop per video
 
-`fake` is 0 or 1. Frames in the shards are named `<clip>.<NN>.jpg` (WebDataset) or `<clip>/<NN>.jpg`, single
-crops as in the column `file`. `prepared.json`, if present, states the crop margin and notes on the set.
+`fake` is 0 or 1; `split` is `train`, `val` or `test`, or empty. Frames in the shards are named
+`<clip>.<NN>.jpg` (WebDataset) or `<clip>/<NN>.jpg`, single crops as in the column `file`. `prepared.json`, if
+present, states the crop margin and notes on the set.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -32,10 +34,16 @@ from streams.features.temporal_residuals import VERSION as RESIDUALS_VERSION
 from train.data.crops import decode_image
 from train.data.published import DFDC_NOTE
 from train.data.shards import RESIDUALS_SUFFIX
+from train.data.splits import SPLIT_NAMES
 from train.errors import TrainError
 
 MARGINS = {"clips.csv": 1.3, "labels.csv": 1.02}
 """Index file -> crop margin of a set without `prepared.json`."""
+COLUMNS = {
+    "clips.csv": ("shard", "clip", "fake", "method", "group", "frames"),
+    "labels.csv": ("shard", "file", "fake", "group"),
+}
+"""Index file -> columns that it must have."""
 
 
 class ClipSetError(PathError, TrainError):
@@ -173,13 +181,14 @@ def read_clip_set(folder: Path) -> ClipSet:
         notes = (DFDC_NOTE,)
     single_crops = path.name == "labels.csv"
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)
+            if missing := [name for name in COLUMNS[path.name] if name not in (rows.fieldnames or ())]:
+                raise ClipSetError(path, f"no column {' and '.join(missing)}")
             entries = tuple(_entry(row, margin, single_crops=single_crops) for row in rows)
     except OSError as error:
         raise ClipSetError(path, f"cannot be read ({os_reason(error)})") from error
-    # A line that is too short has None in its last columns.
-    except (csv.Error, KeyError, TypeError, ValueError) as error:
+    except (csv.Error, ValueError) as error:
         raise ClipSetError(path, f"line {rows.reader.line_num} cannot be read ({error})") from error
     if not entries:
         raise ClipSetError(path, "lists no clips")
@@ -187,8 +196,14 @@ def read_clip_set(folder: Path) -> ClipSet:
 
 
 def _entry(row: Mapping[str, str], margin: float, *, single_crops: bool) -> Entry:
+    # The CSV reader fills the last columns of a line that is too short with None.
+    if None in row.values():
+        raise ValueError("it has too few columns")
     if row["fake"] not in ("0", "1"):
         raise ValueError(f"fake is {row['fake']!r}, not 0 or 1")
+    split = row.get("split", "").strip().lower()
+    if split and split not in SPLIT_NAMES:
+        raise ValueError(f"split is {split!r}, not train, val or test")
     if single_crops:
         stem = Path(row["file"]).stem
         return Entry(
@@ -198,11 +213,14 @@ def _entry(row: Mapping[str, str], margin: float, *, single_crops: bool) -> Entr
             fake=row["fake"] == "1",
             method=row.get("method") or ("fake" if row["fake"] == "1" else "real"),
             group=row["group"],
-            split=row.get("split", ""),
+            split=SPLIT_NAMES.get(split, ""),
             frames=1,
-            height=float(row.get("native_height") or 0) / margin,
+            height=_number(row, "native_height") / margin,
             sample_hz=0.0,
         )
+    frames = int(row["frames"])
+    if frames < 1:
+        raise ValueError(f"frames is {frames}, not at least 1")
     return Entry(
         shard=row["shard"],
         clip=row["clip"],
@@ -210,11 +228,19 @@ def _entry(row: Mapping[str, str], margin: float, *, single_crops: bool) -> Entr
         fake=row["fake"] == "1",
         method=row["method"],
         group=row["group"],
-        split=row.get("split", ""),
-        frames=int(row["frames"]),
-        height=float(row.get("native_face_height_px") or 0),
-        sample_hz=float(row.get("sample_hz") or 0),
+        split=SPLIT_NAMES.get(split, ""),
+        frames=frames,
+        height=_number(row, "native_face_height_px"),
+        sample_hz=_number(row, "sample_hz"),
     )
+
+
+def _number(row: Mapping[str, str], column: str) -> float:
+    """Return a number of a line; 0 if it is empty or the set has no such column."""
+    number = float(row.get(column) or 0)
+    if not 0 <= number < math.inf:
+        raise ValueError(f"{column} is {number}, not a number from 0")
+    return number
 
 
 def load_clips(clip_set: ClipSet, entries: Iterable[Entry]) -> Iterator[LabelledClip]:

@@ -90,13 +90,25 @@ def test_single_crops_are_clips_of_one_frame(tmp_path: Path) -> None:
     assert "actors of DFDC recur" in found.notes[0]
 
 
+def test_an_index_of_a_spreadsheet_is_read(tmp_path: Path) -> None:
+    """As in a manifest, there may be a byte-order mark, and splits may be spelled out."""
+    lines = [f"{COLUMNS},split", *(f"a.tar,x,0,real,x,,x,1,8,90,{split}" for split in ("Training", "dev"))]
+    (tmp_path / "clips.csv").write_text("\n".join(lines), encoding="utf-8-sig")
+    assert [entry.split for entry in read_clip_set(tmp_path).entries] == ["train", "val"]
+
+
 @pytest.mark.parametrize(
     ("index", "message"),
     [
-        ("shard,clip\na.tar,x", "line 2 cannot be read"),
+        ("shard,clip\na.tar,x", "no column fake and method and group and frames"),
+        ("", "no column shard"),
         (f"{COLUMNS}\na.tar,x_0,yes,real,x,,x,1,8,90", "fake is 'yes'"),
         (f"{COLUMNS}\na.tar,x_0,0,real,x,,x,many,8,90", "line 2 cannot be read"),
         (f"{COLUMNS}\na.tar,x_0,0,real,x,,x,1,8,90\na.tar,x_1,0,real,x", "line 3 cannot be read"),
+        (f"{COLUMNS},split\na.tar,x_0,0,real,x,,x,1,8,90", "line 2 cannot be read .it has too few columns"),
+        (f"{COLUMNS},split\na.tar,x_0,0,real,x,,x,1,8,90,tset", "line 2 cannot be read .split is 'tset'"),
+        (f"{COLUMNS}\na.tar,x_0,0,real,x,,x,-4,8,90", "line 2 cannot be read .frames is -4"),
+        (f"{COLUMNS}\na.tar,x_0,0,real,x,,x,1,8,nan", "line 2 cannot be read .native_face_height_px is nan"),
         (f"{COLUMNS}\n{'x' * 200_000}", "line 2 cannot be read"),
         (COLUMNS, "lists no clips"),
     ],
