@@ -145,8 +145,8 @@ def video_weights(videos: Sequence[str]) -> NDArray[np.float64]:
 
 def _logits(clip: ClipScores, kind: LogitKind) -> tuple[float, ...]:
     if kind == "frame_mean":
-        # Only for clips that have a window, so that frame means and windows cover the same videos.
-        return (float(np.mean(clip.frame_logits)),) if clip.window_logits else ()
+        # Only for clips with a window that `scan` scores, so that both cover the same videos.
+        return (float(np.mean(clip.frame_logits)),) if clip.scan_network_logits else ()
     by_kind = {
         "scan": clip.scan_logits,
         "network": clip.scan_network_logits,

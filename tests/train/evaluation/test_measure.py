@@ -132,6 +132,14 @@ def test_model_is_compared_with_its_network_alone() -> None:
     assert found["lstm_gain"].low < 0.1
 
 
+def test_a_video_without_motion_is_in_no_comparison() -> None:
+    """`scan` gives it no score, so the mean of its frames has nothing to be compared with."""
+    still = replace(scores("still", 1.0, fake=False), scan_logits=(), scan_network_logits=())
+    expected, found = (measure(table, model(), CONFIG) for table in (drawn(80), [still, *drawn(80)]))
+    assert found["ablation"] == expected["ablation"]
+    assert found["counts"]["videos_scored"] == expected["counts"]["videos_scored"] == 80
+
+
 def test_calibration_error_is_measured_raw_stored_and_cross_validated() -> None:
     """The right scale lowers the error of an over-confident model, stored or cross-validated."""
     table = drawn(400, scale=4.0)
