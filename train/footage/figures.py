@@ -48,6 +48,10 @@ class ScannedFootage:
             calibration=self.calibration,
         )
 
+    def readable(self) -> ScannedFootage:
+        """Return the videos that could be scanned, with a score or without one."""
+        return self.select(lambda _, record: record.state != "unreadable")
+
     def scored(self) -> ScannedFootage:
         """Return the videos that have a score."""
         return self.select(lambda _, record: record.p_fake is not None)
@@ -147,20 +151,24 @@ def set_figures(footage: ScannedFootage, config: BootstrapConfig) -> dict[str, A
         footage: Its videos.
         config: Number and seed of the bootstrap draws.
     """
-    scored = footage.scored()
+    readable, scored = footage.readable(), footage.scored()
     fake, p_fake, groups = scored.fake, scored.p_fake, scored.groups
     options = asdict(config)
     figures: dict[str, Any] = {
         **_counts(footage),
         "auc": bootstrap(auc, fake, p_fake, groups, **options),
-        "fpr": _share_of_class(scored, False, config),
-        "tpr": _share_of_class(scored, True, config),
+        "fpr": _share_of_class(readable, False, config),
+        "tpr": _share_of_class(readable, True, config),
         "false_alarms_per_hour": _alarms_per_hour(footage, config),
         "pair_order": _pair_order(footage, config),
         "ece": expected_calibration_error(fake, p_fake),
     }
+    # A video without a score is below every threshold.
+    ranked = np.nan_to_num(readable.p_fake, nan=-1.0)
     for limit in FPR_LIMITS:
-        figures[f"tpr_at_fpr_{limit:g}"] = bootstrap(tpr_at_fpr(limit), fake, p_fake, groups, **options)
+        figures[f"tpr_at_fpr_{limit:g}"] = bootstrap(
+            tpr_at_fpr(limit), readable.fake, ranked, readable.groups, **options
+        )
     return figures
 
 
@@ -211,9 +219,9 @@ def _ratio(records: Sequence[VideoRecord], count: Callable[[VideoRecord], int]) 
     return sum(map(count, records)) / verdicts if verdicts else math.nan
 
 
-def _share_of_class(scored: ScannedFootage, fake: bool, config: BootstrapConfig) -> Estimate:
-    """Return the share of the real, or of the fake, videos that are called fake."""
-    part = scored.select(lambda video, _: video.fake == fake)
+def _share_of_class(readable: ScannedFootage, fake: bool, config: BootstrapConfig) -> Estimate:
+    """Return the share of the real, or fake, videos that are called fake; those without a score are not."""
+    part = readable.select(lambda video, _: video.fake == fake)
     called = part.called_fake.astype(np.float64)
     return bootstrap(mean_score, part.fake, called, part.groups, **asdict(config))
 
@@ -249,14 +257,15 @@ def _methods(footage: ScannedFootage, config: BootstrapConfig) -> dict[str, Any]
     methods = {}
     for method in sorted({video.method for video in footage.videos if video.fake}):
         names = {video.data_set for video in footage.videos if video.fake and video.method == method}
-        part = footage.scored().select(
+        part = footage.readable().select(
             lambda video, _, method=method, names=names: (  # type: ignore[misc]
                 video.method == method if video.fake else video.data_set in names
             )
         )
+        scored = part.scored()
         methods[method] = {
             "fake": int(part.fake.sum()),
-            "auc": bootstrap(auc, part.fake, part.p_fake, part.groups, **asdict(config)),
+            "auc": bootstrap(auc, scored.fake, scored.p_fake, scored.groups, **asdict(config)),
             "tpr": _share_of_class(part, True, config),
         }
     return methods
@@ -269,7 +278,7 @@ def _by_group(
     config: BootstrapConfig,
 ) -> dict[str, Any]:
     """Return the false positive rate of the real videos of each group of appearance."""
-    reals = footage.scored().select(lambda video, _: not video.fake)
+    reals = footage.readable().select(lambda video, _: not video.fake)
     groups = {}
     for name in names:
         part = reals.select(lambda _, record, name=name: group_of(record) == name)  # type: ignore[misc]

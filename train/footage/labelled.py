@@ -52,7 +52,8 @@ def read_manifests(
         The videos, each file once.
 
     Raises:
-        LayoutError: A manifest cannot be read, has no video of that split, or names a file that is missing.
+        LayoutError: A manifest cannot be read, has no video of that split, names a file that is missing, or
+            contradicts another one on the label of a file.
     """
     found: dict[Path, LabelledVideo] = {}
     for manifest in manifests:
@@ -68,7 +69,11 @@ def read_manifests(
                 manifest, f"{len(missing)} of its videos are missing, such as {missing[0]}", "check the paths"
             )
         for video in videos:
-            found.setdefault(video.path.resolve(), _labelled(video, manifest.stem))
+            labelled = _labelled(video, manifest.stem)
+            if found.setdefault(video.path.resolve(), labelled).fake != video.fake:
+                raise LayoutError(
+                    manifest, f"{video.path} is real in one line and fake in another", "correct its label"
+                )
     return list(found.values())
 
 

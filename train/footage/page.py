@@ -40,7 +40,8 @@ EXPLANATION = (
     "have more of them, because each begins anew. Real time in fake: share of the verdicts on real videos "
     "that are fake. Pairs in order: pairs of a fake and the real video it was made from in which the fake "
     "has the higher score. ECE: expected calibration error at equal priors. Brackets: 95 % bootstrap "
-    "interval over people. Videos without a score count in no rate."
+    "interval over people. A video without a score, such as one without a face, is not called fake, and "
+    "counts in no AUC, pair or ECE; a file that cannot be read counts nowhere."
 )
 
 

@@ -52,6 +52,26 @@ def test_uncertain_video_is_not_called_fake() -> None:
     assert figures["auc"].value == pytest.approx(6 / 8)
 
 
+def test_a_video_without_a_score_is_not_called_fake() -> None:
+    """Rates are of all videos that can be read, the AUC of those with a score."""
+    whole = footage()
+    without = ["one_fake", "w1"]
+    records = [
+        recorded(None, luma=40.0) if video.path.stem in without else record
+        for video, record in zip(whole.videos, whole.records, strict=True)
+    ]
+    figures = measure_footage(replace(whole, records=records), CONFIG)
+    pooled = figures["pooled"]
+    assert (pooled["scored"], pooled["unreadable"]) == (4, 1)
+    assert (pooled["fpr"].value, pooled["tpr"].value) == (0.0, 0.0)
+    assert pooled["tpr_at_fpr_0.01"].value == 0.0
+    assert pooled["auc"].value == pytest.approx(2 / 3)
+    assert figures["data_sets"]["webcams"]["fpr"].value == 0.0
+    assert (figures["methods"]["swap"]["fake"], figures["methods"]["swap"]["tpr"].value) == (1, 0.0)
+    assert math.isnan(figures["methods"]["swap"]["auc"].value)
+    assert figures["brightness"]["dark"]["real"] == 1
+
+
 def test_pooled_and_by_set() -> None:
     """Rates per video, alarms per hour of real footage, and the set with the highest false positive rate."""
     figures = measure_footage(footage(), CONFIG)

@@ -34,6 +34,14 @@ def test_split_and_data_set(tmp_path: Path) -> None:
     assert len(read_manifests([first], "all")) == 3
 
 
+def test_a_file_with_two_labels_is_refused(tmp_path: Path) -> None:
+    """The first manifest would decide without a word."""
+    first = write_manifest(tmp_path / "one.csv", "a.mp4,real,a,,,")
+    second = write_manifest(tmp_path / "two.csv", "a.mp4,fake,a,,,")
+    with pytest.raises(LayoutError, match=r"two\.csv: .*a\.mp4 is real in one line and fake in another"):
+        read_manifests([first, second])
+
+
 def test_missing_videos_are_reported_before_the_scan(tmp_path: Path) -> None:
     """The message names the manifest and one of the files."""
     manifest = write_manifest(tmp_path / "one.csv", "a.mp4,real,a,val,,")
