@@ -13,7 +13,9 @@ Supported layouts:
 In the layout `folder`, `fake/swap/035_036.mp4` belongs to the group of `real/035.mp4` and `real/036.mp4`.
 In a manifest, `path` is relative to the CSV file and `label` is `real` or `fake` (or 0 and 1). Videos with
 the same `group` stay in one split; without a group, `target` (the original video) and `source` (whose face
-was put in) define it. The layouts of the published data sets are described in `train.data.published`.
+was put in) define it. Both name a real video of the manifest, by its path, file name or name without suffix,
+or a person, who is the `target` of their real videos. The layouts of the published data sets are described in
+`train.data.published`.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -101,7 +103,7 @@ def find_videos(
         )
     readers: dict[str, Callable[[], tuple[list[Video], list[str]]]] = {
         "folder": lambda: _read_folder(root),
-        "manifest": lambda: (_read_manifest(root), []),
+        "manifest": lambda: _read_manifest(root),
         "ffpp": lambda: read_ffpp(root, compression),
         "celeb-df": lambda: read_celeb_df(root),
         "dfdc": lambda: read_dfdc(root),
@@ -173,11 +175,13 @@ def _named(videos: list[Video], root: Path) -> list[Video]:
     result = []
     for video, name in zip(videos, names, strict=True):
         if times[name.lower()] > 1:
-            inside = video.path.is_relative_to(base)
-            key = (video.path.relative_to(base) if inside else video.path).as_posix()
-            name = f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+            name = f"{name}-{hashlib.sha256(_text(video.path, base).encode()).hexdigest()[:8]}"
         result.append(replace(video, name=name))
     return result
+
+
+def _text(path: Path, base: Path) -> str:
+    return (path.relative_to(base) if path.is_relative_to(base) else path).as_posix()
 
 
 def _label_folders(root: Path) -> Iterator[tuple[Split | None, bool, Path]]:
@@ -222,10 +226,9 @@ def _read_folder(root: Path) -> tuple[list[Video], list[str]]:
     return [replace(video, group=group[video.group]) for video in videos], notes
 
 
-def _read_manifest(path: Path) -> list[Video]:
+def _read_manifest(path: Path) -> tuple[list[Video], list[str]]:
     videos = []
     lines: dict[str, int] = {}
-    links: list[tuple[str, str]] = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)
@@ -244,19 +247,74 @@ def _read_manifest(path: Path) -> list[Video]:
                         path, f"line {line}: {video.path} is already in line {first}", "list each video once"
                     )
                 videos.append(video)
-                if video.source and not (row.get("group") or "").strip():
-                    links.append((video.group, video.source))
     except UnicodeDecodeError as error:
         raise LayoutError(path, "is not a CSV file in UTF-8", "save it as CSV in UTF-8") from error
     except csv.Error as error:
         raise LayoutError(path, f"line {rows.reader.line_num}: {error}", "save it as CSV in UTF-8") from error
     except OSError as error:
         raise LayoutError(path, os_reason(error), "make it readable") from error
-    group = connected_groups([video.group for video in videos], links)
-    return [replace(video, group=group[video.group]) for video in videos]
+    return _with_groups(videos, path.parent)
+
+
+def _with_groups(videos: Sequence[Video], base: Path) -> tuple[list[Video], list[str]]:
+    """Join videos of a manifest to the originals that they name, unless both have a group."""
+    find = _Originals(videos, base)
+    own = [video.group or video.target or _text(video.path, base) for video in videos]
+    found = list(videos)
+    links: list[tuple[str, str]] = []
+    unknown = []
+    for i, video in enumerate(videos):
+        targets, sources = find(video, video.target), find(video, video.source)
+        if video.fake and targets:
+            original = videos[targets[0]]
+            own[i] = video.group or own[targets[0]]
+            found[i] = replace(video, target=video.target if original.target else original.path.stem)
+        elif video.fake and video.target and not video.group:
+            unknown.append(video.target)
+        links += [(own[i], own[j]) for j in (*targets, *sources) if not (video.group and videos[j].group)]
+        # A source that is not in the manifest still shows one person.
+        if video.source and not sources and not video.group:
+            links.append((own[i], video.source))
+    notes = []
+    if unknown:
+        notes.append(
+            f"{len(unknown)} fakes have neither a group nor a target that is a real video of the manifest, "
+            f"such as target {unknown[0]!r}; if other videos show the same people, give all of them groups"
+        )
+    group = connected_groups(own, links)
+    return [
+        replace(video, group=group[name], target=video.target or video.path.stem)
+        for video, name in zip(found, own, strict=True)
+    ], notes
+
+
+class _Originals:
+    """Real videos of a manifest by their path, file name, and name without suffix or stated target."""
+
+    def __init__(self, videos: Sequence[Video], base: Path) -> None:
+        self._videos = videos
+        self._base = base
+        self._named: list[dict[str, list[int]]] = [{}, {}, {}]
+        for i, video in enumerate(videos):
+            if not video.fake:
+                path = video.path
+                names = ({os.path.normpath(path)}, {path.name}, {path.stem, video.target})
+                for named, keys in zip(self._named, names, strict=True):
+                    for key in keys:
+                        named.setdefault(key, []).append(i)
+
+    def __call__(self, video: Video, name: str) -> list[int]:
+        """Return the numbers of those that a video names; of several those of its own data set."""
+        if not name:
+            return []
+        keys = (os.path.normpath(self._base / name), name, name)
+        found = next((named[key] for named, key in zip(self._named, keys, strict=True) if key in named), [])
+        same = [i for i in found if self._videos[i].data_set == video.data_set]
+        return same or found
 
 
 def _manifest_row(manifest: Path, line: int, row: dict[str, str]) -> Video:
+    """Return the video of a line; group and target are empty if they are not stated."""
     # The CSV reader fills lines that are too short or too long with None.
     values = {key: value.strip() for key, value in row.items() if key is not None and isinstance(value, str)}
     label, split = values.get("label", "").lower(), values.get("split", "").lower()
@@ -269,15 +327,14 @@ def _manifest_row(manifest: Path, line: int, row: dict[str, str]) -> Video:
     if not values.get("path"):
         raise LayoutError(manifest, f"line {line}: no path", "name a video, relative to the manifest")
     path = manifest.parent / values["path"]
-    target = values.get("target", "")
     return Video(
         path=path,
         name=path.stem,
         fake=LABELS[label],
         method=values.get("method") or ("fake" if LABELS[label] else "real"),
-        target=target or path.stem,
+        target=values.get("target", ""),
         source=values.get("source", ""),
-        group=values.get("group") or target or values["path"],
+        group=values.get("group", ""),
         split=SPLIT_NAMES[split] if split else None,
         data_set=values.get("set", ""),
     )

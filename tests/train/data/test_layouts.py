@@ -126,6 +126,64 @@ def test_manifest_links_target_and_source(tmp_path: Path) -> None:
     assert {video.group for video in find_videos(manifest).videos} == {"ann-bob"}
 
 
+@pytest.mark.parametrize("name", ["originals/a.mp4", "./originals/a.mp4", "a.mp4", "a"])
+@pytest.mark.parametrize("column", ["target", "source"])
+def test_manifest_links_a_fake_to_the_file_that_it_names(tmp_path: Path, name: str, column: str) -> None:
+    """Path, file name and name without suffix name the same original; another file is another group."""
+    rows = [
+        {"path": "originals/a.mp4", "label": "real"},
+        {"path": "originals/b.mp4", "label": "real"},
+        {"path": "swaps/x.mp4", "label": "fake", column: name},
+    ]
+    columns = {"path": "", "label": "", "target": "", "source": ""}
+    found = find_videos(write_manifest(tmp_path / "list.csv", [columns | row for row in rows]))
+    videos = by_name(found.videos)
+    assert videos["x"].group == videos["a"].group != videos["b"].group
+    if column == "target":
+        assert videos["x"].target == videos["a"].target == "a"
+    assert not found.notes
+
+
+def test_manifest_links_a_fake_to_the_group_of_its_original(tmp_path: Path) -> None:
+    """A group that only one of the two states holds for both; of two files of one name, that of the set."""
+    manifest = write_manifest(
+        tmp_path / "list.csv",
+        [
+            {"path": "one/a.mp4", "label": "real", "group": "g", "target": "", "set": "one"},
+            {"path": "two/a.mp4", "label": "real", "group": "", "target": "", "set": "two"},
+            {"path": "x.mp4", "label": "fake", "group": "", "target": "a", "set": "one"},
+            {"path": "y.mp4", "label": "fake", "group": "h", "target": "a", "set": "two"},
+            {"path": "z.mp4", "label": "fake", "group": "h", "target": "a", "set": "one"},
+        ],
+    )
+    groups = {video.path.stem: video.group for video in find_videos(manifest).videos if video.fake}
+    assert groups["x"] == "g"
+    assert groups["y"] == groups["z"] != "g"
+    assert {v.group for v in find_videos(manifest).videos if v.path.parent.name == "two"} == {groups["y"]}
+
+
+def test_a_split_between_a_fake_and_its_original_is_refused(tmp_path: Path) -> None:
+    """Without groups the leak was not seen."""
+    rows = [
+        {"path": "a.mp4", "label": "real", "target": "", "split": "train"},
+        {"path": "x.mp4", "label": "fake", "target": "a", "split": "test"},
+    ]
+    with pytest.raises(LayoutError, match=r"group 'a\.mp4' is in test and in train"):
+        find_videos(write_manifest(tmp_path / "list.csv", rows))
+
+
+def test_a_target_that_no_video_has_is_noted(tmp_path: Path) -> None:
+    """It may be misspelt, so that the fake is not kept with its original; a stated group decides."""
+    rows = [
+        {"path": "a.mp4", "label": "real", "target": "", "group": ""},
+        {"path": "x.mp4", "label": "fake", "target": "aa", "group": ""},
+        {"path": "y.mp4", "label": "fake", "target": "aa", "group": "g"},
+    ]
+    (note,) = find_videos(write_manifest(tmp_path / "list.csv", rows)).notes
+    assert note.startswith("1 fakes have neither a group nor a target")
+    assert "'aa'" in note
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
