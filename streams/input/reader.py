@@ -24,9 +24,9 @@ import av
 
 from streams.errors import SourceError, SourceMissing, SourceNotVideo, SourceUnavailable, SourceWaiting
 from streams.input.capture.delivery import Delivery, PacketHistory
+from streams.input.capture.display_transform import DisplayTransform
 from streams.input.capture.factory import open_capture
 from streams.input.capture.interface import Capture, DecodedFrame, Timeouts
-from streams.input.capture.rotation import UprightRotation
 from streams.input.clips.packet_ring import PacketRing, RingLimits
 from streams.input.continuity import Continuity, Origin, Spacing
 from streams.input.events import (
@@ -339,7 +339,7 @@ class Reader:
         self._delivery = capture.delivery
         self._queue.set_drops_late(capture.delivery.real_time)
         sampler = ThinnedSampler(self._sample_hz, fps=capture.fps)
-        rotation, preceding = UprightRotation(), PrecedingFrames()
+        transform, preceding = DisplayTransform(), PrecedingFrames()
         corrupt_before, thinned_before = self._corrupt, self._thinned
         connected = False
         wrong_clock: str | None = None
@@ -357,7 +357,7 @@ class Reader:
                     wrong_clock = capture.wrong_clock
                     sampler.restart()
                     self._emit(WrongClock(wrong_clock or ""))
-                self._offer(decoded, capture, sampler, rotation, preceding)
+                self._offer(decoded, capture, sampler, transform, preceding)
                 self._thinned = thinned_before + sampler.thinned
                 if self._stop.is_set():
                     return
@@ -374,7 +374,7 @@ class Reader:
         decoded: DecodedFrame,
         capture: Capture,
         sampler: ThinnedSampler,
-        rotation: UprightRotation,
+        transform: DisplayTransform,
         preceding: PrecedingFrames,
     ) -> None:
         """Queue a decoded frame if it is due, and report a change of `too_slow`."""
@@ -394,7 +394,7 @@ class Reader:
                 skipped=capture.skipped,
                 corrupt=capture.corrupt,
             )
-        upright = rotation.turn(decoded.image)
+        upright = transform.apply(decoded.image)
         earlier = preceding.before(upright, time_s) if chosen else ()
         preceding.add(upright, time_s)
         if not chosen:

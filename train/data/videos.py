@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 
 from runtime.errors import PathError
-from streams.input.capture.rotation import UprightRotation
+from streams.input.capture.display_transform import DisplayTransform
 from train.data.splits import Split
 from train.errors import TrainError
 
@@ -60,7 +60,7 @@ def constant_rate_frames(
         video: Its video stream.
         rate: Frames per second; frames in excess of it are left out.
     """
-    rotation = UprightRotation()
+    transform = DisplayTransform()
     first_s, last = None, -1
     for packet in source.demux(video):
         try:
@@ -75,4 +75,4 @@ def constant_rate_frames(
             number = round((image.time - first_s) * rate)
             if number > last:
                 last = number
-                yield number, rotation.turn(image)
+                yield number, transform.apply(image)

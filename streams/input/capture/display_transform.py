@@ -7,7 +7,7 @@ from typing import cast
 import av
 import av.filter
 
-__all__ = ["UprightRotation"]
+__all__ = ["DisplayTransform"]
 
 # Filters that FFmpeg's own player applies for each counter-clockwise rotation in the metadata.
 _FILTERS = {
@@ -17,14 +17,14 @@ _FILTERS = {
 }
 
 
-class UprightRotation:
+class DisplayTransform:
     """Filter that turns frames upright by the rotation in their metadata; the pixel format stays the same."""
 
     def __init__(self) -> None:
         self._graph: av.filter.Graph | None = None
         self._graph_input: tuple[int, int, int, str] | None = None
 
-    def turn(self, image: av.VideoFrame) -> av.VideoFrame:
+    def apply(self, image: av.VideoFrame) -> av.VideoFrame:
         """Return a decoded frame upright; the same object if it already is."""
         angle = image.rotation % 360
         if angle not in _FILTERS:
