@@ -15,6 +15,7 @@ dropped.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 __all__ = ["MAX_BRIDGED_STEP", "MAX_STEP", "Chain", "Continuity", "Origin", "Spacing"]
 
@@ -123,7 +124,8 @@ class Origin:
         recoveries: Number of times that the source was too slow and recovered, within the connection.
         width: Width of the decoded frame in pixels.
         height: Height of the decoded frame in pixels.
-        rotation: Rotation in the frame's metadata, in degrees.
+        orientation: Name of the orientation in the frame's metadata.
+        pixel_aspect: Width of its pixels divided by their height.
     """
 
     connection: int
@@ -131,7 +133,8 @@ class Origin:
     recoveries: int
     width: int
     height: int
-    rotation: int
+    orientation: str
+    pixel_aspect: Fraction
 
 
 class Continuity:

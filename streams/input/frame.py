@@ -23,7 +23,7 @@ class Frame:
     """Due sample of a source."""
 
     image: av.VideoFrame
-    """The decoded frame in its native pixel format, upright."""
+    """The decoded frame in its native pixel format, upright and with square pixels."""
 
     pts: int
     """Presentation time in units of `time_base`."""

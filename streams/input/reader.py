@@ -394,30 +394,31 @@ class Reader:
                 skipped=capture.skipped,
                 corrupt=capture.corrupt,
             )
-        upright = transform.apply(decoded.image)
-        earlier = preceding.before(upright, time_s) if chosen else ()
-        preceding.add(upright, time_s)
+        image, geometry = transform.apply(decoded.image, decoded.pixel_aspect)
+        earlier = preceding.before(image, time_s) if chosen else ()
+        preceding.add(image, time_s)
         if not chosen:
             return
         origin = Origin(
             connection=self._connections,
             timeline=sampler.timeline,
             recoveries=sampler.recoveries,
-            width=decoded.image.width,
-            height=decoded.image.height,
-            rotation=decoded.image.rotation % 360,
+            width=geometry.width,
+            height=geometry.height,
+            orientation=geometry.orientation.name,
+            pixel_aspect=geometry.pixel_aspect,
         )
-        self._queue.put((self._frame(decoded, upright, earlier), origin))
+        self._queue.put((self._frame(decoded, image, earlier), origin))
 
     def _frame(
-        self, decoded: DecodedFrame, upright: av.VideoFrame, earlier: tuple[av.VideoFrame, ...]
+        self, decoded: DecodedFrame, image: av.VideoFrame, earlier: tuple[av.VideoFrame, ...]
     ) -> Frame:
         captured = None
         if decoded.captured_s is not None:
             # Converted by way of the monotonic clock: a correction of the wall clock is not latency.
             captured = self._wall() - (self._clock() - decoded.captured_s)
         return Frame(
-            image=upright,
+            image=image,
             pts=decoded.pts,
             time_base=decoded.time_base,
             captured=captured,

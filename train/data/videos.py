@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 
 from runtime.errors import PathError
-from streams.input.capture.display_transform import DisplayTransform
+from streams.input.capture.display_transform import DisplayTransform, PixelAspect
 from train.data.splits import Split
 from train.errors import TrainError
 
@@ -53,14 +53,14 @@ def whole_rate(video: av.VideoStream, max_rate: int) -> int:
 def constant_rate_frames(
     source: av.container.InputContainer, video: av.VideoStream, rate: int
 ) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Yield upright frames with their number at a constant rate; none is repeated.
+    """Yield upright frames with square pixels, and their number at a constant rate; none is repeated.
 
     Args:
         source: The opened file.
         video: Its video stream.
         rate: Frames per second; frames in excess of it are left out.
     """
-    transform = DisplayTransform()
+    transform, aspect = DisplayTransform(), PixelAspect(video)
     first_s, last = None, -1
     for packet in source.demux(video):
         try:
@@ -75,4 +75,4 @@ def constant_rate_frames(
             number = round((image.time - first_s) * rate)
             if number > last:
                 last = number
-                yield number, transform.apply(image)
+                yield number, transform.apply(image, aspect.current())[0]

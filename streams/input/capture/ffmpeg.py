@@ -18,6 +18,7 @@ from av.stream import Discard, Disposition
 from streams.errors import SourceError, SourceInvalid, SourceNotVideo, SourceUnavailable, SourceWaiting
 from streams.input.capture.clock import CaptureClock, CatchUp, Pace
 from streams.input.capture.delivery import Delivery, PacketHistory, delivery_of
+from streams.input.capture.display_transform import PixelAspect
 from streams.input.capture.ffmpeg_errors import UNSEEKABLE, UNSEEKABLE_PIPE, source_error
 from streams.input.capture.interface import DecodedFrame, Timeouts
 from streams.input.capture.keyframes import TimedPacket, VideoPacket, join_keyframes
@@ -107,6 +108,7 @@ class FFmpegCapture:
         except SourceError:
             self._container.close()
             raise
+        self._pixel_aspect = PixelAspect(self._stream)
         self._pace = Pace() if source.kind == "pipe" and self.delivery.real_time else None
         reorders = self.delivery.finite and bool(self._stream.codec_context.has_b_frames)
         self._presentation = PresentationTimes(None if self.delivery.real_time else 0, reorders=reorders)
@@ -295,6 +297,7 @@ class FFmpegCapture:
             time_base=self._time_base,
             captured_s=captured_s,
             decode_ms=decode_ms,
+            pixel_aspect=self._pixel_aspect.current(),
         )
 
     def _packets(self) -> Iterator[TimedPacket]:

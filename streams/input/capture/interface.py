@@ -56,6 +56,8 @@ class DecodedFrame:
     """Capture time of a live frame in seconds of the capture's clock; None for a finite source."""
 
     decode_ms: float
+    pixel_aspect: Fraction = Fraction(1)
+    """Width of the image's pixels divided by their height."""
 
 
 class Capture(Protocol):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,7 +17,15 @@ from streams.input.frame_queue import FrameQueue
 from streams.input.sampler import ThinnedSampler
 
 HZ = 8.0
-ORIGIN = Origin(connection=1, timeline=0, recoveries=0, width=640, height=360, rotation=0)
+ORIGIN = Origin(
+    connection=1,
+    timeline=0,
+    recoveries=0,
+    width=640,
+    height=360,
+    orientation="UPRIGHT",
+    pixel_aspect=Fraction(1),
+)
 
 
 def segments(steps: Sequence[float]) -> list[int]:
@@ -44,9 +54,16 @@ def test_segments_follow_from_the_intervals(steps: list[float], expected: list[i
 
 @pytest.mark.parametrize(
     "change",
-    [{"connection": 2}, {"timeline": 1}, {"recoveries": 1}, {"width": 1280, "height": 720}, {"rotation": 90}],
+    [
+        {"connection": 2},
+        {"timeline": 1},
+        {"recoveries": 1},
+        {"width": 1280, "height": 720},
+        {"orientation": "MIRRORED"},
+        {"pixel_aspect": Fraction(4, 3)},
+    ],
 )
-def test_a_change_of_origin_begins_a_segment(change: dict[str, int]) -> None:
+def test_a_change_of_origin_begins_a_segment(change: dict[str, Any]) -> None:
     """A change counts also if the times continue."""
     continuity = Continuity(HZ)
     assert continuity.deliver(0.0, ORIGIN) == 1
@@ -127,7 +144,8 @@ def run(steps: Sequence[Step]) -> list[Used]:
                 recoveries=sampler.recoveries,
                 width=step.width,
                 height=360,
-                rotation=0,
+                orientation="UPRIGHT",
+                pixel_aspect=Fraction(1),
             )
             frame_queue.put((time_s, origin))
         for _ in range(step.takes):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 
 import pytest
 
@@ -15,7 +16,15 @@ from streams.input.sampler import MIN_STEP, ThinnedSampler
 HZ = 8.0
 MIN_SAMPLES = 5  # the bundled model gives no verdict on fewer
 SECONDS = 60
-ORIGIN = Origin(connection=1, timeline=0, recoveries=0, width=320, height=240, rotation=0)
+ORIGIN = Origin(
+    connection=1,
+    timeline=0,
+    recoveries=0,
+    width=320,
+    height=240,
+    orientation="UPRIGHT",
+    pixel_aspect=Fraction(1),
+)
 
 
 @dataclass(frozen=True)
