@@ -126,6 +126,31 @@ def test_several_faces_are_followed_and_the_rest_stays_in_the_corner(
     assert corner[:2] == [24, 24]
 
 
+def test_the_most_severe_badge_covers_the_others(
+    pages: ExitStack, browser: Browser, broadcaster: Broadcaster, server: Server
+) -> None:
+    """Where badges of neighbouring faces overlap, the fake is legible, whichever face was first."""
+    page = show(pages, browser, f"{server.urls.overlay}?stream=crowd&follow=1")
+    broadcaster.publish(StreamMessage(stream="crowd", state="live"))
+    states = {"real": 0.1, "fake": 0.9, "uncertain": 0.5}
+    faces = [
+        verdict(stream="crowd", face=n, state=state, p_fake=p_fake, box=(0.3 + 0.02 * n, 0.3, 0.1, 0.3))
+        for n, (state, p_fake) in enumerate(states.items(), 1)
+    ]
+    publish_until(page, broadcaster, f"{STATES} === 'fake,uncertain,real'", *faces)
+    shown = page.evaluate(f"""[...{ROOT}.querySelectorAll('.boxes li')].map(item => {{
+        const {{ left, top, width, height }} = item.getBoundingClientRect();
+        const topmost = {ROOT}.elementFromPoint(left + width / 2, top + height / 2);
+        return topmost.closest('li')?.dataset.state;
+    }})""")
+    assert shown[0] == "fake"
+    assert "real" not in shown
+    levels = (
+        f"[...{ROOT}.querySelectorAll('.boxes li, .outline')].map(n => [n.dataset.state, n.style.zIndex])"
+    )
+    assert len({tuple(level) for level in page.evaluate(levels)}) == 3  # an outline has that of its badge
+
+
 def test_no_verdict_differs_from_a_verdict_without_colour(
     pages: ExitStack, browser: Browser, broadcaster: Broadcaster, server: Server, tmp_path: Path
 ) -> None:

@@ -48,7 +48,7 @@ export class UnmaskVerdict extends HTMLElement {
     super();
     const root = this.attachShadow({ mode: "open" });
     root.adoptedStyleSheets = [verdictStyle()];
-    const followed = element("div");
+    const followed = element("div", "followed");
     const boxes = element("ul", "boxes");
     followed.append(boxes);
     const corner = element("div", "corner");

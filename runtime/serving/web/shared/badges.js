@@ -91,7 +91,7 @@ function update(item, badge) {
   setText(item.querySelector("small"), badge.unit);
 }
 
-/** Places each badge of a list at its face's box, with an outline around the face. */
+/** Places each badge of a list at its face's box, with an outline around the face; no other covers the most severe. */
 export class FaceBoxes {
   #outlines = new Map();
 
@@ -120,22 +120,24 @@ export class FaceBoxes {
         this.#parent.append(outline);
       }
       outline.dataset.state = badge.state;
-      place(outline, { left: `${x}%`, top: `${y}%`, width: `${w}%`, height: `${h}%` });
-      placeBadge(this.#list.list.children[index], { x, y, w, h });
+      const item = this.#list.list.children[index];
+      const zIndex = String(badges.length - index);
+      place(outline, { left: `${x}%`, top: `${y}%`, width: `${w}%`, height: `${h}%`, zIndex });
+      place(item, { ...badgePlace({ x, y, w, h }), zIndex });
     });
   }
 }
 
-/** Places a badge above its box, or below it near the upper edge, and not beyond the edges at the sides. */
-function placeBadge(item, { x, y, w, h }) {
+/** Returns the place of a badge: above its box, or below it near the upper edge, not beyond the edges at the sides. */
+function badgePlace({ x, y, w, h }) {
   const above = y > 12;
   // Near the right edge the badge ends with the box instead of beginning with it.
   const right = x + w / 2 > 60;
-  place(item, {
+  return {
     left: `${right ? x + w : x}%`,
     top: `${above ? y : y + h}%`,
     transform: `translate(${right ? "-100%" : "0"}, ${above ? "calc(-100% - .25em)" : ".25em"})`,
-  });
+  };
 }
 
 function place(node, style) {

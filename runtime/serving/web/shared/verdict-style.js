@@ -104,6 +104,8 @@ const STYLE = `
   :host([follow]) .corner { position: absolute; margin: 24px; right: 0; bottom: 0; }
   :host([follow][position*="left"]) .corner { right: auto; left: 0; }
   :host([follow][position^="top"]) .corner { bottom: auto; top: 0; }
+  /* The order of the boxes is among themselves only: not above the corner, nor above other parts of the page. */
+  .followed { isolation: isolate; }
   .boxes { display: contents; }
   .boxes li { position: absolute; width: max-content; min-width: 0; max-width: 100%; padding: .25em .6em .25em .35em; column-gap: .4em; }
   .boxes .detail, .boxes .score small { display: none; }
