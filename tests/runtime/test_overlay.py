@@ -126,6 +126,38 @@ def test_several_faces_are_followed_and_the_rest_stays_in_the_corner(
     assert corner[:2] == [24, 24]
 
 
+def test_faces_of_several_streams_stay_in_the_corner(pages: ExitStack, browser: Browser) -> None:
+    """Without a chosen stream nothing is drawn at faces of another video; badges name theirs and fit."""
+    broadcaster = make_broadcaster()
+    with serve_in_thread(broadcaster, port=0) as server:
+        page = show(pages, browser, f"{server.urls.overlay}?follow=1", width=640, height=360)
+        broadcaster.publish(StreamMessage(stream="hall", state="live"))
+        publish_until(page, broadcaster, f"{ROOT}.querySelector('.outline')", verdict(stream="hall"))
+        for name in ("desk", *"abcdef"):
+            broadcaster.publish(StreamMessage(stream=name, state="live"))
+        publish_until(page, broadcaster, f"!{ROOT}.querySelector('.outline')", verdict(stream="hall"))
+        details = f"[...{ROOT}.querySelectorAll('.corner .detail')].map(part => part.textContent)"
+        assert "hall · face 1" in page.evaluate(details)
+        assert "more" in page.evaluate(f"{ROOT}.querySelector('.more').textContent")
+        corner = page.evaluate(f"{RECT}({ROOT}.querySelector('.corner').getBoundingClientRect())")
+        assert min(corner[:2]) >= 23
+        chosen = show(pages, browser, f"{server.urls.overlay}?follow=1&stream=hall")
+        publish_until(chosen, broadcaster, f"{ROOT}.querySelector('.outline')", verdict(stream="hall"))
+
+
+def test_the_setup_page_chooses_a_stream_to_follow(
+    pages: ExitStack, browser: Browser, broadcaster: Broadcaster, server: Server
+) -> None:
+    """With "At the faces" all streams cannot be chosen."""
+    page = show(pages, browser, f"{server.urls.dashboard}overlay-setup")
+    page.evaluate("document.forms[0].elements.follow.click()")
+    all_streams = "document.forms[0].elements.stream.options[0]"
+    publish_until(page, broadcaster, f"{all_streams}.disabled", verdict())
+    page.wait_for("new URL(document.querySelector('#address').value).searchParams.get('stream')")
+    page.evaluate("document.forms[0].elements.follow.click()")
+    assert not page.evaluate(f"{all_streams}.disabled")
+
+
 def test_the_most_severe_badge_covers_the_others(
     pages: ExitStack, browser: Browser, broadcaster: Broadcaster, server: Server
 ) -> None:

@@ -32,7 +32,16 @@ function chosen() {
   return options;
 }
 
+/** Chooses a stream for badges at the faces: those of several streams have no place on one video. */
+function chooseStream() {
+  const { stream, follow } = form.elements;
+  const [all, first] = stream.options;
+  all.disabled = follow.checked && Boolean(first);
+  if (all.disabled && all.selected) first.selected = true;
+}
+
 function update() {
+  chooseStream();
   const options = chosen();
   const address = new URL("overlay", location.href);
   address.search = options;
@@ -95,6 +104,9 @@ feed.addEventListener("change", () => {
   for (const name of names) {
     if (!known.includes(name)) list.append(new Option(name, name));
   }
+  const { value } = list;
+  chooseStream();
+  if (list.value !== value) update();
 });
 
 byId("copy").addEventListener("click", async () => {

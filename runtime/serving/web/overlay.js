@@ -36,6 +36,7 @@ export class UnmaskVerdict extends HTMLElement {
   static observedAttributes = ["src", "stream", "face", "hide", "follow", "sample", "delay-ms", "token"];
 
   #feed = null;
+  #corner;
   #list;
   #badges;
   #boxes;
@@ -51,15 +52,15 @@ export class UnmaskVerdict extends HTMLElement {
     const followed = element("div", "followed");
     const boxes = element("ul", "boxes");
     followed.append(boxes);
-    const corner = element("div", "corner");
+    this.#corner = element("div", "corner");
     this.#list = element("ul");
     this.#more = element("p", "more");
     this.#more.setAttribute("aria-hidden", "true");
-    corner.append(this.#list, this.#more);
+    this.#corner.append(this.#list, this.#more);
     this.#announcement = element("p", "visually-hidden");
     // Announced by screen readers when a state changes, but not when only a score does.
     this.#announcement.setAttribute("role", "status");
-    root.append(followed, corner, this.#announcement);
+    root.append(followed, this.#corner, this.#announcement);
     this.#badges = new BadgeList(this.#list);
     this.#boxes = new FaceBoxes(boxes);
   }
@@ -112,16 +113,16 @@ export class UnmaskVerdict extends HTMLElement {
   }
 
   #render() {
-    const all = this.#describe();
+    const { badges: all, named } = this.#describe();
     this.#reportChanges(all);
     const hidden = new Set((this.getAttribute("hide") ?? "").split(/[\s,]+/));
     const badges = all.filter(({ state }) => !hidden.has(state));
-    const follow = this.hasAttribute("follow");
+    // The boxes of several streams have no place on one video.
+    const follow = this.hasAttribute("follow") && !named;
     this.#boxes.show(follow ? badges.filter(({ box }) => box) : []);
     const listed = follow ? badges.filter(({ box }) => !box) : badges;
     this.#badges.show(listed);
-    if (follow) setText(this.#more, "");
-    else this.#fit(listed);
+    this.#fit(listed);
     setText(this.#announcement, announcement(badges.map(({ state, detail }) => ({ state, name: detail }))));
   }
 
@@ -151,26 +152,32 @@ export class UnmaskVerdict extends HTMLElement {
     const items = [...this.#list.children];
     for (const item of items) item.hidden = false;
     setText(this.#more, "");
-    const room = this.getBoundingClientRect();
-    const bottom = (node) => node.getBoundingClientRect().bottom;
+    // The corner begins at the top of the element, or, with `follow`, keeps a margin to its edges.
+    const margin = parseFloat(getComputedStyle(this.#corner).marginTop);
+    const room = this.getBoundingClientRect().height - 2 * margin;
+    const end = (node) => node.getBoundingClientRect().bottom - this.#corner.getBoundingClientRect().top;
     // Half a pixel for rounding.
-    if (!items.length || bottom(this.#list) <= room.bottom + 0.5) return;
+    if (!items.length || end(this.#list) <= room + 0.5) return;
     setText(this.#more, hiddenText(badges));
-    const limit = room.bottom - (bottom(this.#more) - bottom(this.#list));
-    const shown = Math.max(1, items.filter((item) => bottom(item) <= limit).length);
+    const limit = room - (end(this.#more) - end(this.#list));
+    const shown = Math.max(1, items.filter((item) => end(item) <= limit).length);
     items.slice(shown).forEach((item) => (item.hidden = true));
     setText(this.#more, hiddenText(badges.slice(shown)));
   }
 
+  /** Returns the badges, and whether they are of several streams, whose names they show then. */
   #describe() {
+    const none = (detail) => ({ badges: [noVerdict("server", detail)], named: false });
     const sample = this.hasAttribute("sample");
-    if (!sample && !this.#feed.connected) return [noVerdict("server", this.#feed.problem ?? "not connected to unmask")];
+    if (!sample && !this.#feed.connected) return none(this.#feed.problem ?? "not connected to unmask");
     const wanted = this.getAttribute("stream");
     const all = sample ? SAMPLE : this.#feed.current();
-    const streams = sample && wanted ? SAMPLE.slice(0, 1) : all.filter(({ stream }) => !wanted || stream === wanted);
-    if (!streams.length) return [noVerdict("server", wanted ? `no stream named ${wanted}` : "no stream")];
+    const one = sample && (wanted || this.hasAttribute("follow"));
+    const streams = one ? SAMPLE.slice(0, 1) : all.filter(({ stream }) => !wanted || stream === wanted);
+    if (!streams.length) return none(wanted ? `no stream named ${wanted}` : "no stream");
     const wants = sample ? () => true : (stream, face) => this.#wants(stream, face);
-    return badgesOf(streams, wants, all.length > 1 && !wanted);
+    const named = streams.length > 1;
+    return { badges: badgesOf(streams, wants, named), named };
   }
 }
 
