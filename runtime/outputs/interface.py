@@ -76,3 +76,13 @@ class FailureLog:
                 "%s: works again; %d messages were lost", self._target, lost - self._reported_lost
             )
             self._reported_lost = lost
+
+    def closed(self, lost: int) -> None:
+        """Log the messages that were lost and not reported yet, when the output has been closed.
+
+        Args:
+            lost: Number of messages lost so far.
+        """
+        if lost > self._reported_lost:
+            self._logger.warning("%s: %d messages were lost", self._target, lost - self._reported_lost)
+            self._reported_lost = lost

@@ -204,6 +204,7 @@ class Mqtt:
                 last_status.wait_for_publish(rest_s)
         self._client.disconnect()
         self._network.join(rest_s)
+        self._failures.closed(self.lost)
 
     def _new_client(self) -> Client:
         try:

@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import hmac
 import http.client
 import logging
 import random
 import secrets
+import socket
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.message import Message
+from functools import partial
 from http import HTTPStatus
-from typing import IO
+from types import TracebackType
+from typing import IO, Any, Self
 from urllib.parse import urlsplit
 
 from runtime.outputs.background_writer import BackgroundWriter
@@ -114,7 +119,7 @@ class Webhook:
     Args:
         options: Receiver and secret.
         backoff: Delays between attempts.
-        timeout_s: Longest wait for an answer in seconds.
+        timeout_s: Longest time in seconds from the request to the end of the answer's headers.
         wall: Unix time in seconds.
     """
 
@@ -131,7 +136,7 @@ class Webhook:
         self._backoff = backoff
         self._timeout_s = timeout_s
         self._wall = wall
-        self._opener = urllib.request.build_opener(_NoRedirect)
+        self._opener = urllib.request.build_opener(_NoRedirect, _LimitedHandler)
         self._changes = StateChanges()
         self._run = secrets.token_hex(8)
         self._failures = FailureLog(logger, f"webhook {options.shown}")
@@ -160,6 +165,7 @@ class Webhook:
             timeout_s: Longest time to wait for the server; None for no limit.
         """
         self._writer.close(timeout_s=timeout_s)
+        self._failures.closed(self.lost)
 
     def _send(self, encoded: EncodedMessage) -> None:
         """Send a change, trying again until it is accepted or refused for good, or the writer closes."""
@@ -188,7 +194,15 @@ class Webhook:
         }
         if self._options.secret is not None:
             headers["webhook-signature"] = sign(self._options.secret, message_id, timestamp, encoded.data)
-        request = urllib.request.Request(self._options.url, encoded.data, headers, method="POST")
+        with _Deadline(self._timeout_s) as deadline:
+            request = _LimitedRequest(self._options.url, encoded.data, headers, method="POST")
+            request.deadline = deadline
+            status, reason = self._exchange(request)
+        # An answer that was cut off looks like a complete one.
+        return (None, f"no answer within {self._timeout_s:g} s") if deadline.passed else (status, reason)
+
+    def _exchange(self, request: urllib.request.Request) -> tuple[int | None, str]:
+        """Send a request and read the headers of the answer; return what `_post` does."""
         try:
             with self._opener.open(request, timeout=self._timeout_s) as response:
                 return response.status, ""
@@ -201,6 +215,90 @@ class Webhook:
             return None, _reason(error.reason)
         except (OSError, http.client.HTTPException) as error:
             return None, _reason(error)
+
+
+class _Deadline:
+    """Limit on the whole time of a request, at which its connection is shut down; a context manager.
+
+    The timeout of urllib is that of each read: a server that sends a byte now and then never reaches it.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self.passed = False
+        self._lock = threading.Lock()
+        self._connection: socket.socket | None = None
+        self._timer = threading.Timer(timeout_s, self._pass)
+        self._timer.daemon = True
+
+    def __enter__(self) -> Self:
+        self._timer.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def watch(self, connection: socket.socket) -> None:
+        """Shut a new connection down when the time is over."""
+        with self._lock:
+            # TLS takes the descriptor of the socket away before its handshake, but not that of a copy.
+            self._connection = connection.dup()
+            if self.passed:
+                _shut_down(self._connection)
+
+    def _pass(self) -> None:
+        with self._lock:
+            self.passed = True
+            if self._connection is not None:
+                _shut_down(self._connection)
+
+
+def _shut_down(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # the server has closed it
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+class _LimitedRequest(urllib.request.Request):
+    deadline: _Deadline
+
+
+class _LimitedConnection(http.client.HTTPConnection):
+    deadline: _Deadline
+
+    def connect(self) -> None:
+        super().connect()
+        self.deadline.watch(self.sock)
+
+
+class _LimitedSecureConnection(http.client.HTTPSConnection, _LimitedConnection):
+    """Connection with TLS, whose handshake begins once the deadline watches the connection."""
+
+
+class _LimitedHandler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
+    """Handler of requests with a deadline."""
+
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        """Send a request without TLS."""
+        return self.do_open(partial(_connection, _LimitedConnection, req), req)
+
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        """Send a request with TLS."""
+        return self.do_open(partial(_connection, _LimitedSecureConnection, req), req)
+
+
+def _connection(
+    kind: type[_LimitedConnection], request: urllib.request.Request, host: str, **options: Any
+) -> _LimitedConnection:
+    """Return a connection, not open yet, with the deadline of a request."""
+    assert isinstance(request, _LimitedRequest)
+    connection = kind(host, **options)
+    connection.deadline = request.deadline
+    return connection
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -131,6 +131,7 @@ class EvidenceRecorder:
         self.finish()
         self._writer.close(timeout_s=None if timeout_s is None else max(timeout_s, MIN_CLOSE_S))
         self._frames.close(timeout_s=0.0)
+        self._failures.closed(self.lost)
 
     def _queue(self, events: list[Event]) -> None:
         for event in events:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
 import logging
 import queue
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -188,6 +190,42 @@ def test_a_timeout_is_retried(connect: Callable[..., tuple[Webhook, Any]], recei
     assert [receiver.next()["seq"], receiver.next()["seq"]] == [1, 1]
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_an_answer_that_never_ends_is_a_timeout(scheme: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The limit holds for the whole answer and the handshake: bytes that arrive do not extend it."""
+    sent = threading.Event()
+
+    def drip(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(
+                b"HTTP/1.1 200 OK\r\nX-Long: " if scheme == "http" else b"\x16\x03\x03\x40\x00"
+            )
+            while not sent.wait(0.02):
+                connection.sendall(b"a")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(TIMEOUT_S)
+        threads = []
+        options = WebhookOptions(url=f"{scheme}://127.0.0.1:{server.getsockname()[1]}/")
+        webhook = Webhook(options, backoff=FAST, timeout_s=0.3)
+        make_broadcaster(sinks=[webhook]).publish(verdict())
+        # The second connection is that of the next attempt.
+        for _ in range(2):
+            thread = threading.Thread(target=drip, args=(server.accept()[0],))
+            thread.start()
+            threads.append(thread)
+        webhook.finish()
+        webhook.close(timeout_s=TIMEOUT_S)
+        sent.set()
+        for thread in threads:
+            thread.join(TIMEOUT_S)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"webhook {options.shown}: no answer within 0.3 s; trying again until it succeeds",
+        f"webhook {options.shown}: 1 messages were lost",
+    ]
+
+
 def test_no_server_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     """A refused connection is tried again until the end."""
     webhook = Webhook(WebhookOptions(url="http://127.0.0.1:9/"), backoff=FAST)
@@ -197,7 +235,8 @@ def test_no_server_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     webhook.close(timeout_s=TIMEOUT_S)
     assert webhook.lost == 1
     assert [record.getMessage() for record in caplog.records] == [
-        "webhook http://127.0.0.1:9: connection refused; trying again until it succeeds"
+        "webhook http://127.0.0.1:9: connection refused; trying again until it succeeds",
+        "webhook http://127.0.0.1:9: 1 messages were lost",
     ]
 
 
