@@ -23,8 +23,9 @@ def video_files(directory: Path, *, on_error: Callable[[OSError], None] = lambda
     """Find the video files below a directory by their suffix, at any depth, in the order of their paths.
 
     Files and directories whose name starts with a dot are skipped, such as the `._name.mp4` files of macOS,
-    which are not videos. Symbolic links to directories are followed, each directory once. A directory that
-    does not exist has no files.
+    which are not videos, and so is what is not a regular file, such as a FIFO, which may never end. A link
+    without a target is kept, so that it is reported. Symbolic links to directories are followed, each
+    directory once. A directory that does not exist has no files.
 
     Args:
         directory: Where to search.
@@ -42,9 +43,15 @@ def video_files(directory: Path, *, on_error: Callable[[OSError], None] = lambda
         found += [
             Path(folder, name)
             for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() in VIDEO_SUFFIXES
+            if not name.startswith(".")
+            and Path(name).suffix.lower() in VIDEO_SUFFIXES
+            and _may_be_file(os.path.join(folder, name))
         ]
     yield from sorted(found)
+
+
+def _may_be_file(path: str) -> bool:
+    return os.path.isfile(path) or not os.path.exists(path)
 
 
 def _unvisited(folder: str, subfolders: list[str], known: set[str]) -> Iterator[str]:

@@ -63,6 +63,16 @@ def test_files_of_every_common_suffix_are_found(suffix: str, tmp_path: Path) -> 
     assert [path.name for path in video_files(tmp_path)] == [f"clip{suffix}"]
 
 
+def test_only_regular_files_are_found(tmp_path: Path) -> None:
+    """A FIFO would never end; a link without a target is found, so that it is reported."""
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "linked.mp4").symlink_to(tmp_path / "a.mp4")
+    (tmp_path / "dangling.mp4").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "linked-pipe.mp4").symlink_to(tmp_path / "pipe.mp4")
+    assert [path.name for path in video_files(tmp_path)] == ["a.mp4", "dangling.mp4", "linked.mp4"]
+
+
 def test_a_missing_directory_has_no_video_files(tmp_path: Path) -> None:
     """The caller decides whether a missing directory is an error."""
     assert list(video_files(tmp_path / "nowhere")) == []
