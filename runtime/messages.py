@@ -162,7 +162,7 @@ class VerdictMessage(_Message, frozen=True, kw_only=True, tag="verdict"):
 
 
 class Thresholds(_Checked, frozen=True, kw_only=True):
-    """Thresholds on `p_fake`.
+    """Thresholds on `p_fake` at which a state begins; it ends `hysteresis` beyond, see `HelloMessage`.
 
     Args:
         real: Up to this `p_fake` a face is `real`.
@@ -264,6 +264,7 @@ class HelloMessage(_Message, frozen=True, kw_only=True, tag="hello"):
         model: Name of the model bundle.
         engine: Inference engine in use.
         thresholds: Thresholds of all streams without their own; None if unknown.
+        hysteresis: Distance beyond its threshold at which a state is left; None if unknown.
     """
 
     software: Literal["unmask"] = "unmask"
@@ -273,6 +274,7 @@ class HelloMessage(_Message, frozen=True, kw_only=True, tag="hello"):
     model: str | None = None
     engine: str | None = None
     thresholds: Thresholds | None = None
+    hysteresis: Probability | None = None
 
 
 class SnapshotMessage(_Message, frozen=True, kw_only=True, tag="snapshot"):

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from runtime.model.bundle import DEFAULT_BUNDLE, load_bundle
 from tests.support.browser import Browser
 from tests.support.wire import validate
 from unmask import watch
@@ -139,6 +140,7 @@ def test_camera_is_watched_lost_and_reconnected(
         received = asyncio.run(listen(running.urls["WebSocket"]))
 
     assert [message["type"] for message in received[:2]] == ["hello", "snapshot"]
+    assert received[0]["hysteresis"] == load_bundle(DEFAULT_BUNDLE).calibration.hysteresis
     broadcast = received[2:]
     seqs = [message["seq"] for message in broadcast]
     assert seqs == sorted(set(seqs))

@@ -17,7 +17,12 @@ from runtime.serving.broadcaster import Broadcaster
 ASYNCAPI = Path(__file__).parents[2] / "runtime" / "serving" / "web" / "asyncapi.yaml"
 LATENCY = Latency(decode=2.0, detect=18.5, crop=1.0, backbone=31.25, head=4.0, total=85.0)
 HELLO = HelloMessage(
-    version="1.2.3", session="a run", model="small", engine="a CPU", thresholds=Thresholds(real=0.4, fake=0.6)
+    version="1.2.3",
+    session="a run",
+    model="small",
+    engine="a CPU",
+    thresholds=Thresholds(real=0.4, fake=0.6),
+    hysteresis=0.03,
 )
 
 

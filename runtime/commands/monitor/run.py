@@ -269,6 +269,7 @@ class MonitorRun:
             model=self._run.bundle.name,
             engine=self._run.engine(),
             thresholds=self._run.thresholds,
+            hysteresis=self._run.bundle.calibration.hysteresis,
         )
 
     async def _close_outputs(self, outputs: OutputGroup) -> None:

@@ -19,7 +19,7 @@ export const FACE_HELP = {
   warming: "Collecting samples of this face. There is no score yet.",
   real: "No sign of a fake was found. This is not proof.",
   uncertain: "The score is between the thresholds for real and fake.",
-  fake: "The score is above the threshold for fake. This is not proof.",
+  fake: "The score has reached the threshold for fake, and has not fallen clearly below it since. This is not proof.",
 };
 
 /** Why the image does not allow a decision, for a verdict `uncertain` with a `reason`. */
