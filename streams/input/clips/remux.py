@@ -60,6 +60,9 @@ def write_clip(path: Path, cut: Cut) -> Clip:
     try:
         with av.open(str(path), "w", options=options) as output:
             stream = output.add_stream_from_template(cut.template)
+            if cut.codec == "hevc" and path.suffix == ".mp4" and stream.codec_context.extradata:
+                # Apple's players play no other; it needs the parameter sets outside of the packets.
+                stream.codec_context.codec_tag = "hvc1"
             for packet, pts, dts in zip(cut.packets, times, decoding, strict=True):
                 copy = cast("Packet[av.VideoStream]", Packet(bytes(packet)))
                 copy.pts, copy.dts, copy.time_base = max(pts, dts) - start, dts - start, cut.time_base

@@ -142,6 +142,19 @@ def test_containers_and_codecs(
     assert len(indices(path)) >= 30
 
 
+@pytest.mark.parametrize("suffix", [".mkv", ".ts"])
+def test_hevc_has_the_tag_that_all_players_know(tmp_path: Path, suffix: str) -> None:
+    """With `hev1`, FFmpeg's choice, Apple's players show nothing. The clip can be decoded."""
+    video = write_decoding_order(tmp_path / f"video{suffix}", codec="libx265", frames=50)
+    cut = fill(video, RingLimits(seconds=10)).cut(0.0, 10.0)
+    assert cut is not None
+    path = tmp_path / f"clip{clip_suffix(cut)}"
+    write_clip(path, cut)
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].codec_context.codec_tag == "hvc1"
+    assert len(indices(path)) >= 40
+
+
 def test_time_stamps_in_decoding_order(tmp_path: Path) -> None:
     """AVI with B-frames has no presentation times; its clip can be decoded."""
     video = write_decoding_order(tmp_path / "video.avi", codec="libx264")
