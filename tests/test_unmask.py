@@ -288,13 +288,19 @@ def test_duration_ends_the_run(run: Callable[..., Outcome], clip: Path) -> None:
 
 
 def test_streams_are_named_in_their_order(run: Callable[..., Outcome], clip: Path) -> None:
-    """`--name` and `NAME=SOURCE` name a stream; a name too many is a mistake."""
+    """`--name` and `NAME=SOURCE` name a stream; a name too many, or one for two sources, is a mistake."""
     arguments = ("--port", 0, "--duration", 1.5, "--jsonl", "-", "--name", "first")
     outcome = run("monitor", clip, f"second={clip}", clip, *arguments)
     assert outcome.code == 0
     names = {message["stream"] for message in map(json.loads, outcome.out) if message["type"] == "stream"}
     assert names == {"first", "second", clip.name}
     mistake(run("monitor", clip, "--name", "first", "--name", "second"), "--name", "2 names for 1 sources")
+    mistake(run("monitor", f"cam={clip}", f"cam={clip}"), "sources[1]", "'cam' is also the name in SOURCE")
+    mistake(
+        run("monitor", "demo", f"cam={clip}", "--name", "cam"),
+        "sources[1]",
+        "'cam' is also the name in --name",
+    )
     mistake(run("monitor", clip, "--hwaccel", "gpu"), "--hwaccel", "must be one of", "cuda")
     for option, value in (("--hwaccel", "cuda"), ("--rtsp-transport", "udp")):
         mistake(run("monitor", option, value), option, "there is none")

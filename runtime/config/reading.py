@@ -19,6 +19,7 @@ import msgspec
 from runtime.config.lines import KeyPath, find_lines
 from runtime.config.model import MonitorConfig
 from runtime.errors import ConfigInvalid, os_reason
+from streams.input.source import split_name
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -240,10 +241,14 @@ def _duplicate_names(settings: Settings) -> Iterator[str]:
     sources = settings.values.get("sources")
     first: dict[str, str] = {}
     for index, source in enumerate(sources if isinstance(sources, list) else ()):
-        name = source.get("name") if isinstance(source, Mapping) else None
+        if not isinstance(source, Mapping):
+            continue
+        name, address, key = source.get("name"), source.get("address"), "name"
+        if name is None and isinstance(address, str):
+            (name, _), key = split_name(address), "address"
         if not isinstance(name, str):
             continue
-        path = ("sources", index, "name")
+        path = ("sources", index, key)
         if name in first:
             yield settings.problem(path, f"{name!r} is also the name in {first[name]}; give another one")
         first.setdefault(name, settings.place(path))

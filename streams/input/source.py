@@ -39,6 +39,7 @@ __all__ = [
     "file_source",
     "format_available",
     "parse_source",
+    "split_name",
 ]
 
 Kind = Literal["rtsp", "webcam", "screen", "file", "pipe", "url", "push", "demo"]
@@ -140,6 +141,13 @@ _LOOKS_LIKE_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(?!\\)")
 _NAMED = re.compile(r"(?P<name>[^=/\\:?&@#]+)=(?P<source>.+)", re.DOTALL)
 
 
+def split_name(text: str) -> tuple[str | None, str]:
+    """Return the name and the address in `NAME=SOURCE`; no name if there is none, or a file is called so."""
+    text = text.strip()
+    named = None if _exists(text) else _NAMED.fullmatch(text)
+    return (named["name"], named["source"].strip()) if named else (None, text)
+
+
 def parse_source(
     text: str,
     *,
@@ -175,10 +183,8 @@ def parse_source(
         raise ValueError(f"rtsp_transport must be tcp or udp, not {rtsp_transport!r}")
     if hwaccel is not None:
         check_hwaccel(hwaccel)
-    text = text.strip()
-    named = None if _exists(text) else _NAMED.fullmatch(text)
-    if named:
-        text, name = named["source"].strip(), name or named["name"]
+    name_in_text, text = split_name(text)
+    name = name or name_in_text
     try:
         source = replace(_parse(text, rtsp_transport, live, platform), hwaccel=hwaccel)
         return source if name is None else replace(source, name=name, is_name_given=True)

@@ -133,6 +133,10 @@ def test_an_empty_file_is_the_default(tmp_path: Path) -> None:
             "[[sources]]\nname = 'a'\naddress = 'demo'\n[[sources]]\naddress = 'demo'\nname = 'a'",
             "6: sources[1].name: 'a' is also the name in ",
         ),
+        (
+            "[[sources]]\nname = 'a'\naddress = 'demo'\n[[sources]]\naddress = 'a=demo'",
+            "5: sources[1].address: 'a' is also the name in ",
+        ),
         ("thresholds = { real = 0.8, fake = 0.4 }", "1: thresholds: thresholds.real (0.8) is above"),
         ("[outputs.jsonl]\nmax_mb = 1", "1: outputs.jsonl: the key path is missing"),
         ("[evidence]\nfolder = 3", "2: evidence.folder: expected the path of a file"),
