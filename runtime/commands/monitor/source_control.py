@@ -82,12 +82,14 @@ class SourceControl:
             before, self._options = self._options, options
             if server.gate is not None and (server.gate.tokens is None) == (options.security.tokens is None):
                 server.gate.tokens = options.security.tokens
+                if server.gate.tokens is not None:
+                    logger.info("tokens loaded again")
             with self._monitor.changing():
-                await self._apply(before, options)
+                await self._apply(before, options, from_file=setup.file is not None)
             for key in _needing_restart(before.config, options.config):
                 logger.warning("%s has changed; restart unmask to use it", key)
 
-    async def _apply(self, before: MonitorOptions, after: MonitorOptions) -> None:
+    async def _apply(self, before: MonitorOptions, after: MonitorOptions, *, from_file: bool) -> None:
         changes = find_changes(before.sources, after.sources)
         for name in changes.removed:
             await self._change(name, self._remove(name))
@@ -95,13 +97,13 @@ class SourceControl:
             await self._change(name, self._rename(name, new_name))
         for source in (*changes.replaced, *changes.added):
             await self._change(source.source.name, self._replace(source))
-        logger.info(
-            "configuration loaded again: %d sources added, %d removed, %d renamed, %d changed",
-            len(changes.added),
-            len(changes.removed),
-            len(changes.renamed),
-            len(changes.replaced),
-        )
+        counts = [len(part) for part in (changes.added, changes.removed, changes.renamed, changes.replaced)]
+        # Without a file, only sources of the command line that exist by now can be new.
+        if from_file or any(counts):
+            subject = "configuration" if from_file else "sources"
+            logger.info(
+                "%s loaded again: %d sources added, %d removed, %d renamed, %d changed", subject, *counts
+            )
 
     async def _change(self, name: str, change: Awaitable[None]) -> None:
         """Make one change; a stream that a client has removed or renamed stays as it is."""

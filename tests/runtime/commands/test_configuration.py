@@ -19,6 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from tests.support.aio import TIMEOUT_S
 from tests.support.aio import run as run_async
+from tests.support.videos import write_video
 from tests.support.wire import validate
 from unmask import run
 
@@ -139,6 +140,23 @@ def test_a_changed_source_does_not_end_the_program(tmp_path: Path) -> None:
         program.wait_for("again: 0 sources added, 0 removed, 0 renamed, 1 changed")
     finally:
         program.stop()
+
+
+def test_a_hang_up_without_a_file_names_what_was_loaded(tmp_path: Path) -> None:
+    """The tokens, and a source of the command line that exists only now, but no configuration."""
+    tokens, late = tmp_path / "tokens", tmp_path / "late.mp4"
+    program = Program("demo", late, "--token-file", tokens)
+    try:
+        program.wait_for(r"WebSocket: ")
+        program.hang_up()
+        program.wait_for("tokens loaded again")
+        write_video(late)
+        program.hang_up()
+        program.wait_for("sources loaded again: 1 sources added, 0 removed, 0 renamed, 0 changed")
+    finally:
+        program.stop()
+    assert not any("configuration" in line for line in program.lines)
+    assert sum("sources loaded" in line for line in program.lines) == 1
 
 
 async def _change_sources(program: Program, path: Path, head: str, url: str, token: str) -> None:
