@@ -268,7 +268,7 @@ def _configs(config: Path | None, **options: int | str | None) -> tuple[ModelCon
 
 
 def _names(text: str) -> tuple[str, ...]:
-    return tuple(filter(None, text.split(",")))
+    return tuple(filter(None, map(str.strip, text.split(","))))
 
 
 @app.command()

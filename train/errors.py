@@ -11,6 +11,7 @@ TrainError
  │   └─ ForgeryError              forged videos cannot be made
  ├─ ConfigInvalid              settings are out of range or contradict each other
  ├─ SplitLeak                  a group has videos in more than one split
+ ├─ GroupUnknown               a named group has no clip or video
  ├─ PrepareError               a data set cannot be prepared or resumed
  ├─ CalibrationError           scores cannot be calibrated
  │   └─ TemporalClassifierError   a temporal classifier cannot be fitted

@@ -52,6 +52,22 @@ class SplitLeak(TrainError):
         )
 
 
+class GroupUnknown(TrainError):
+    """A group that was named but has no clip or video.
+
+    Args:
+        names: The groups.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = tuple(sorted(names))
+        super().__init__(self.names)
+
+    def __str__(self) -> str:
+        listed = " or ".join(map(repr, self.names))
+        return f"there is no group {listed} in the data; check the spelling"
+
+
 def connected_groups(members: Iterable[str], links: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Return the group of each member: the connected component of the graph of links.
 
@@ -117,6 +133,21 @@ def split_groups(
             lacking[best][label] -= share
         found[group] = best
     return found
+
+
+def check_known(named: Iterable[str], groups: Iterable[str]) -> None:
+    """Check that groups exist, as a misspelt one would be left out without a word.
+
+    Args:
+        named: The groups that were named.
+        groups: Group of each video or clip.
+
+    Raises:
+        GroupUnknown: A group does not exist.
+    """
+    unknown = set(named) - set(groups)
+    if unknown:
+        raise GroupUnknown(unknown)
 
 
 def check_no_leak(groups: Sequence[str], splits: Sequence[str]) -> None:

@@ -23,7 +23,7 @@ from runtime.model.calibration import Calibration
 from train.data.clip_set import ClipSet, is_clip_set, read_clip_set
 from train.data.layouts import Layout, find_videos
 from train.data.prepare import prepare
-from train.data.splits import Split
+from train.data.splits import Split, check_known
 from train.evaluation.measure import measure, to_json
 from train.evaluation.notes import notes
 from train.evaluation.plots import plot_histogram, plot_reliability, plot_roc
@@ -97,6 +97,7 @@ def evaluate(
         BundleError: The bundle cannot be used.
         CheckpointError: The checkpoint cannot be read.
         LayoutError: The data set is not laid out as expected.
+        GroupUnknown: The data set has no group of a name in `config.groups`.
         PrepareError: `out/clips` was prepared for another model.
         ClipSetError: The clips cannot be read, or there is none of that split.
         ReportError: The report cannot be written to `out`.
@@ -152,9 +153,11 @@ def _clip_set(
     """Read the clip set, prepared from videos if necessary, and choose the split."""
     if is_clip_set(data):
         clip_set = read_clip_set(data)
+        check_known(config.groups or (), (entry.group for entry in clip_set.entries))
         return clip_set, choose_split(config.split, clip_set.splits(), config.groups)
     seed = config.bootstrap.seed
     videos = find_videos(data, layout=config.layout, compression=config.compression, seed=seed)
+    check_known(config.groups or (), (video.group for video in videos.videos))
     # A split that unmask draws here is not the one that the model was trained with.
     stated = {str(video.split) for video in videos.videos} if videos.has_official_split else set()
     split = choose_split(config.split, stated, config.groups)

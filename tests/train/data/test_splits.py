@@ -7,7 +7,15 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from train.data.splits import SplitLeak, check_no_leak, connected_groups, exclude_leaks, split_groups
+from train.data.splits import (
+    GroupUnknown,
+    SplitLeak,
+    check_known,
+    check_no_leak,
+    connected_groups,
+    exclude_leaks,
+    split_groups,
+)
 
 
 def test_linked_names_form_one_group() -> None:
@@ -68,3 +76,11 @@ def test_excluding_leaks_keeps_the_test_split_complete() -> None:
     found = exclude_leaks(groups, ["train", "test", "train", "val", "train", "train"])
     assert found == ["unused", "test", "unused", "val", "train", "train"]
     check_no_leak(groups, found)
+
+
+def test_a_named_group_must_exist() -> None:
+    """Every name that is no group is listed."""
+    check_known((), ())
+    check_known(["a"], ["b", "a", "a"])
+    with pytest.raises(GroupUnknown, match="there is no group 'c' or 'd' in the data; check the spelling"):
+        check_known(["d", "a", "c"], ["b", "a"])

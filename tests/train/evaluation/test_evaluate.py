@@ -11,11 +11,13 @@ import cv2
 import pytest
 from rich.console import Console
 
+import unmask
 from runtime.errors import BundleMissing
 from train.data.clip_cutter import ClipSpec
 from train.data.clip_set import ClipSetError
 from train.data.layouts import LayoutError
 from train.data.prepare import prepare
+from train.data.splits import GroupUnknown
 from train.evaluation.evaluate import EvaluationConfig, evaluate
 from train.evaluation.report import ReportError
 from train.scoring.bootstrap import BootstrapConfig
@@ -104,7 +106,7 @@ def test_videos_are_prepared_and_give_the_same_metrics(
 
 
 def test_split_and_groups_can_be_chosen(tmp_path: Path, clips: Path, dark_bundle: Path) -> None:
-    """All splits, or groups by name; a group that does not exist is an error and writes nothing."""
+    """All splits, or groups by name; a group without clips in the split is an error and writes nothing."""
     everything = evaluate(dark_bundle, clips, tmp_path / "all", EvaluationConfig(split="all", bootstrap=FEW))
     assert everything["counts"]["videos"] == 8
     chosen = evaluate(
@@ -112,8 +114,8 @@ def test_split_and_groups_can_be_chosen(tmp_path: Path, clips: Path, dark_bundle
     )
     assert chosen["counts"]["groups"] == 2
     assert chosen["data"]["groups"] == ["0", "2"]
-    with pytest.raises(ClipSetError, match="contains no clip of the split all and the given groups"):
-        evaluate(dark_bundle, clips, tmp_path / "none", EvaluationConfig(groups={"nobody"}))
+    with pytest.raises(ClipSetError, match="contains no clip of the split test and the given groups"):
+        evaluate(dark_bundle, clips, tmp_path / "none", EvaluationConfig(split="test", groups={"0"}))
     assert not (tmp_path / "none").exists()
 
 
@@ -168,3 +170,16 @@ def test_errors_are_raised_before_anything_is_written(tmp_path: Path, clips: Pat
     with pytest.raises(ReportError, match="cannot be written"):
         evaluate(dark_bundle, clips, tmp_path / "file" / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_misspelt_group_is_refused(
+    tmp_path: Path, videos: Path, clips: Path, dark_bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beside a group that exists it would be left out without a word; videos are not prepared first."""
+    for data in (clips, videos):
+        with pytest.raises(GroupUnknown, match="no group 'typo'"):
+            evaluate(dark_bundle, data, tmp_path / "out", EvaluationConfig(groups={"1", "typo"}))
+    assert not (tmp_path / "out").exists()
+    arguments = ["evaluate", clips, "--model", dark_bundle, "--out", tmp_path / "out", "--groups", "1, typo"]
+    assert unmask.run(["train", *map(str, arguments)]) == 2
+    assert "no group 'typo' in the data" in capsys.readouterr().err
