@@ -24,6 +24,7 @@ from train.fitting.platt_scaling import CalibrationError, fit_platt, with_thresh
 from train.fitting.temporal_classifier import fit_temporal_classifier
 from train.fitting.temporal_examples import TemporalClassifierError, temporal_examples
 from train.models.checkpoint import save_calibration, save_temporal
+from train.sampling.run_split import check_run
 from train.scoring.clip_scores import ClipScores, add_temporal
 from train.scoring.held_out import held_out_entries, held_out_sets, score_held_out
 from train.scoring.score_table import video_scores, video_weights, window_scores
@@ -121,12 +122,15 @@ def refit_temporal(
         TemporalClassifierError: There are too few clips, or the residuals do not separate real from fake.
         CalibrationError: The network's scores of the held-out clips do not separate real from fake.
         ClipSetError: A clip set cannot be read, or has no clip of a split.
+        GroupUnknown: No clip set has one of `val_groups`.
+        SplitLeak: A group is in two splits, of one clip set or of two.
         CheckpointError, BundleError: The model cannot be read.
         ModelNotWritten: The model cannot be written.
     """
     console = console or Console(stderr=True)
     with open_scorer(model, temporal=False) as scorer:
-        groups = val_groups or tuple(scorer.training.get("fit", {}).get("val_groups", ()))
+        groups = val_groups or _groups_of_training(data, scorer)
+        check_run(data, groups)
         held_out = score_held_out(
             scorer,
             _unseen_sets(data, groups, scorer),
@@ -185,6 +189,13 @@ def _fit_both(
         if clip.residuals is not None
     ]
     return temporal, fit_calibration(scores)
+
+
+def _groups_of_training(data: Sequence[Path], scorer: Scorer) -> tuple[str, ...]:
+    """Return the groups that the model's training held out, of the clip sets that state no split."""
+    stated = set(scorer.training.get("fit", {}).get("val_groups", ()))
+    sets = [clip_set for clip_set in map(read_clip_set, data) if not clip_set.splits()]
+    return tuple(sorted(stated & {entry.group for clip_set in sets for entry in clip_set.entries}))
 
 
 def _unseen_sets(data: Sequence[Path], groups: Collection[str], scorer: Scorer) -> list[Path]:

@@ -30,6 +30,7 @@ from train.models.initial_weights import load_initial
 from train.models.teacher import Teacher, load_pretrained, load_teacher, save_teacher
 from train.sampling.batches import draw_batch
 from train.sampling.pools import Pool, read_pool
+from train.sampling.run_split import check_run
 from train.scoring.held_out import held_out_sets
 
 STATISTICS_CROPS = 128
@@ -64,6 +65,8 @@ def fit(
 
     Raises:
         ClipSetError: A data set cannot be read.
+        GroupUnknown: No data set has one of `val_groups`.
+        SplitLeak: A group is in two splits, of one data set or of two.
         InitialWeightsError, CheckpointError, BundleError: `init` cannot be used.
         TeacherError: `teacher` cannot be used.
         ConfigInvalid: The configurations disagree, or a data set has no real clip to train on.
@@ -74,6 +77,7 @@ def fit(
             f"the last stage is at {config.sampling.sizes[-1]} px, the model at {model_config.input_size}"
         )
     loaded_teacher = load_teacher(teacher) if teacher else None
+    check_run(data, config.val_groups)
     fabric, console = _launch(config, console)
     if not held_out_sets(data, config.val_groups):
         console.log("no clips are held out to calibrate the model with; see --val-groups")
@@ -121,11 +125,14 @@ def fit_teacher(
 
     Raises:
         ClipSetError: A data set cannot be read.
+        GroupUnknown: No data set has one of `val_groups`.
+        SplitLeak: A group is in two splits, of one data set or of two.
         TeacherError: There is no such network, or `init` is not of it.
         ConfigInvalid: The configuration does not suit the data sets, or one of them has no real clip to train
             on.
     """
     config = config or FitConfig()
+    check_run(data, config.val_groups)
     fabric, console = _launch(config, console)
     teacher = Teacher(architecture)
     if init is not None:

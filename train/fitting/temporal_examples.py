@@ -13,7 +13,7 @@ from runtime.model.temporal_classifier import MIN_SAMPLES
 from streams.features.temporal_residuals import every_nth
 from train.data.clip_set import ClipSet, Entry, load_residuals, read_clip_set
 from train.fitting.platt_scaling import CalibrationError
-from train.sampling.pools import in_training
+from train.sampling.run_split import entries_of
 from train.scoring.scorer import Scorer
 from train.scoring.selection import sample_rate_differs
 
@@ -104,11 +104,8 @@ def temporal_examples(
 
 
 def _training_entries(clip_set: ClipSet, val_groups: Collection[str], scorer: Scorer) -> list[Entry]:
-    has_splits = bool(clip_set.splits())
     return [
         entry
-        for entry in clip_set.entries
-        if entry.frames >= scorer.window
-        and in_training(entry, has_splits, tuple(val_groups))
-        and not sample_rate_differs(entry, scorer)
+        for entry in entries_of(clip_set, "train", val_groups)
+        if entry.frames >= scorer.window and not sample_rate_differs(entry, scorer)
     ]

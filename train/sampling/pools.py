@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from train.data.clip_set import Entry, load_clips, read_clip_set
+from train.data.clip_set import load_clips, read_clip_set
 from train.data.crops import recrop
 from train.sampling.pairing import OriginalFrame, find_original_frames
+from train.sampling.run_split import entries_of
 
 POOL_PX = 192
 """Side of the crops in memory, in pixels: larger than any input size, smaller than the 224 of the files."""
@@ -95,11 +96,6 @@ class Pool:
         return real + [(clip, True) for clips in self.fake.values() for _, clip in clips]
 
 
-def in_training(entry: Entry, has_splits: bool, val_groups: Sequence[str]) -> bool:
-    """Return whether a clip is for training: by split if the data set states splits, otherwise by group."""
-    return entry.split == "train" if has_splits else entry.group not in val_groups
-
-
 def read_pool(folder: Path, val_groups: Sequence[str], margin: float, *, validation: bool = False) -> Pool:
     """Read one split of a data set into memory.
 
@@ -116,11 +112,7 @@ def read_pool(folder: Path, val_groups: Sequence[str], margin: float, *, validat
         ClipSetError: The data set cannot be read.
     """
     clip_set = read_clip_set(folder)
-    has_splits = bool(clip_set.splits())
-    if validation and has_splits:
-        entries = [entry for entry in clip_set.entries if entry.split == "val"]
-    else:
-        entries = [e for e in clip_set.entries if in_training(e, has_splits, val_groups) is not validation]
+    entries = entries_of(clip_set, "val" if validation else "train", val_groups)
     real: dict[str, list[Clip]] = {}
     fake: dict[str, list[tuple[str, Clip]]] = {}
     for clip in load_clips(clip_set, entries):

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from train.data.clip_set import ClipSet, Entry, read_clip_set
 from train.data.splits import Split
+from train.sampling.run_split import entries_of
 from train.scoring.clip_scores import ClipScores, score_clip_set
 from train.scoring.scorer import Scorer
 from train.scoring.selection import choose_entries
@@ -29,10 +30,7 @@ def held_out_sets(data: Sequence[Path], groups: Collection[str]) -> list[Path]:
     kept = []
     for folder in data:
         clip_set = read_clip_set(folder)
-        splits = clip_set.splits()
-        has_group = any(entry.group in groups for entry in clip_set.entries)
-        has_held_out = "val" in splits if splits else has_group
-        if has_held_out and (folder / "clips.csv").is_file():
+        if entries_of(clip_set, "val", groups) and (folder / "clips.csv").is_file():
             kept.append(folder)
     return kept
 

@@ -15,6 +15,7 @@ from runtime.model.calibration import Calibration
 from streams.features.temporal_residuals import LAG, without_frames
 from tests.train.fitting.support import FRAMES, HELD_OUT, QUIET, write_clips
 from train.data.clip_set import ClipSetError, load_residuals, read_clip_set
+from train.data.splits import GroupUnknown
 from train.fitting.calibrate import refit_temporal
 from train.fitting.temporal_examples import TemporalClassifierError
 from train.models.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
@@ -75,7 +76,8 @@ def test_fakes_are_detected_without_frames_between_the_samples(model: Path, data
 def test_held_out_clips_only_set_the_scale(model: Path, data: Path, tmp_path: Path) -> None:
     """The fit does not depend on the held-out clips, up to a common scale."""
     fewer = write_clips(tmp_path / "fewer", GROUPS[:8])
-    one, other = (refit_temporal(model, [some], val_groups=HELD_OUT, console=QUIET) for some in (data, fewer))
+    one = refit_temporal(model, [data], val_groups=HELD_OUT, console=QUIET)
+    other = refit_temporal(model, [fewer], val_groups=HELD_OUT[:2], console=QUIET)
     # H.264 does not give the same bits each time.
     assert one.centre == pytest.approx(other.centre, abs=0.02)
     assert np.corrcoef(one.with_frames.weights, other.with_frames.weights)[0, 1] > 0.98
@@ -97,14 +99,15 @@ def test_failed_fit_is_explained_and_changes_nothing(model: Path, tmp_path: Path
     groups = GROUPS[:8]
     for name, facts, held_out, message in (
         ("whole", {"groups": groups}, (), "held out"),
-        ("real", {"groups": groups, "labels": (False,)}, HELD_OUT, "real and fake"),
-        ("short", {"groups": groups, "frames": FRAMES - 1}, HELD_OUT, f"clips of {FRAMES} crops"),
-        ("one", {"groups": ["g0", "g6", "g7"]}, HELD_OUT, "two groups or more"),
-        ("typo", {"groups": groups}, ("g66",), "val-groups that the sets have"),
+        ("real", {"groups": groups, "labels": (False,)}, HELD_OUT[:2], "real and fake"),
+        ("short", {"groups": groups, "frames": FRAMES - 1}, HELD_OUT[:2], f"clips of {FRAMES} crops"),
+        ("one", {"groups": ["g0", "g6", "g7"]}, HELD_OUT[:2], "two groups or more"),
     ):
         folder = write_clips(tmp_path / name, **facts)
         with pytest.raises(TemporalClassifierError, match=message):
             refit_temporal(model, [folder], val_groups=held_out, console=QUIET)
+    with pytest.raises(GroupUnknown, match="'g66'"):
+        refit_temporal(model, [folder], val_groups=("g66",), console=QUIET)
     with pytest.raises(ClipSetError):
         refit_temporal(model, [tmp_path / "nowhere"], val_groups=HELD_OUT, console=QUIET)
     assert (model / "manifest.json").read_bytes() == before
