@@ -11,7 +11,7 @@ Source: Shiohara & Yamasaki, "Detecting Deepfakes with Self-Blended Images", CVP
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -76,6 +76,7 @@ def fit_backbone(
     config: FitConfig,
     out: Path,
     console: Console,
+    facts: Mapping[str, Any],
     teacher: TrainedTeacher | None = None,
 ) -> nn.Linear:
     """Train a backbone in place, and load the averaged weights of the best validation.
@@ -88,18 +89,19 @@ def fit_backbone(
         config: The run.
         out: Directory of the resume state and the TensorBoard log; an interrupted run is resumed from there.
         console: Console of the progress lines.
+        facts: What the weights depend on besides, as JSON values by name; they must be the same on resuming.
         teacher: Teacher to learn from; None for none.
 
     Returns:
         The layer from features to a frame's logit that the backbone was trained with.
 
     Raises:
-        ConfigInvalid: The directory holds the state of a run with another configuration.
+        ConfigInvalid: The directory holds the state of a run with another configuration or other facts.
     """
     batches = Batches(
         pools, config.sampling, seed=config.seed, rank=fabric.global_rank, processes=fabric.world_size
     )
-    run = _build(fabric, backbone, validation_pools, config, len(batches), out, console, teacher)
+    run = _build(fabric, backbone, validation_pools, config, len(batches), out, console, facts, teacher)
     for size, steps in _stages(config.sampling.steps(fabric.world_size)):
         remaining = range(max(steps.start, run.state.step), steps.stop)
         if remaining and not run.state.stopped:
@@ -135,6 +137,7 @@ def _build(
     total_steps: int,
     out: Path,
     console: Console,
+    facts: Mapping[str, Any],
     teacher: TrainedTeacher | None,
 ) -> _Training:
     """Set up the model, optimizer and schedule, and restore the state of an interrupted run."""
@@ -150,7 +153,7 @@ def _build(
         config,
         {"task": task, "average": average, "optimizer": optimizer, "schedule": schedule},
         average,
-        {"teacher_widths": list(widths)},
+        facts,
     )
     if state.restore():
         console.log(f"backbone: resumed at step {state.step}")

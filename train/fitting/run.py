@@ -8,6 +8,7 @@ read clips -> backbone on single crops -> head on clips of its features -> check
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,18 @@ import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 
+from runtime.model.manifest import BACKBONE_FILE
+from train.data.clip_set import index_of, read_clip_set
 from train.errors import ConfigInvalid
 from train.fitting.backbone import fit_backbone
 from train.fitting.calibrate import calibrate_checkpoint
 from train.fitting.config import FitConfig
 from train.fitting.head import fit_head, initialise_as_mean
-from train.models.checkpoint import save_checkpoint
+from train.models.checkpoint import WEIGHTS_FILE, save_checkpoint
 from train.models.config import ModelConfig
 from train.models.detector import ResNeXtLSTM
 from train.models.initial_weights import load_initial
+from train.models.teacher import WEIGHTS_FILE as TEACHER_FILE
 from train.models.teacher import Teacher, load_pretrained, load_teacher, save_teacher
 from train.sampling.batches import draw_batch
 from train.sampling.pools import Pool, read_pool
@@ -69,7 +73,8 @@ def fit(
         SplitLeak: A group is in two splits, of one data set or of two.
         InitialWeightsError, CheckpointError, BundleError: `init` cannot be used.
         TeacherError: `teacher` cannot be used.
-        ConfigInvalid: The configurations disagree, or a data set has no real clip to train on.
+        ConfigInvalid: The configurations disagree, a data set has no real clip to train on, or `out` belongs
+            to another run.
     """
     model_config, config = model_config or ModelConfig(), config or FitConfig()
     if config.sampling.sizes[-1] != model_config.input_size:
@@ -85,8 +90,13 @@ def fit(
     model = ResNeXtLSTM(model_config)
     if init is not None:
         load_initial(model.backbone, init, _statistics_crops(pools, model_config.input_size, config))
+    facts = {
+        **_facts(data, model_config.crop_margin, init),
+        "network": "ResNeXt-50",
+        "teacher": None if teacher is None else _weights_digest(teacher),
+    }
     frame_logit = fit_backbone(
-        fabric, model.backbone, pools, validation_pools, config, out, console, loaded_teacher
+        fabric, model.backbone, pools, validation_pools, config, out, console, facts, loaded_teacher
     )
     initialise_as_mean(model.head, frame_logit)
     fit_head(fabric, model, pools, config, console)
@@ -128,8 +138,8 @@ def fit_teacher(
         GroupUnknown: No data set has one of `val_groups`.
         SplitLeak: A group is in two splits, of one data set or of two.
         TeacherError: There is no such network, or `init` is not of it.
-        ConfigInvalid: The configuration does not suit the data sets, or one of them has no real clip to train
-            on.
+        ConfigInvalid: The configuration does not suit the data sets, one of them has no real clip to train
+            on, or `out` belongs to another run.
     """
     config = config or FitConfig()
     check_run(data, config.val_groups)
@@ -138,7 +148,8 @@ def fit_teacher(
     if init is not None:
         load_pretrained(teacher, init)
     pools, validation_pools = _read_pools(data, crop_margin, config, console)
-    logit = fit_backbone(fabric, teacher, pools, validation_pools, config, out, console)
+    facts = {**_facts(data, crop_margin, init), "network": architecture}
+    logit = fit_backbone(fabric, teacher, pools, validation_pools, config, out, console, facts)
     if fabric.is_global_zero:
         save_teacher(out, teacher, logit, _training(data, config, init))
     fabric.barrier()
@@ -166,6 +177,26 @@ def _statistics_crops(pools: Sequence[Pool], size: int, config: FitConfig) -> to
         strength=1.0,
         synthetic_share=config.sampling.synthetic_share[1],
     ).crops
+
+
+def _facts(data: Sequence[Path], crop_margin: float, init: Path | None) -> dict[str, Any]:
+    """Return what the weights of a backbone depend on besides its `FitConfig`, whatever files are called."""
+    return {
+        "data": [[_digest(index_of(folder)), read_clip_set(folder).margin] for folder in data],
+        "crop_margin": crop_margin,
+        "initial weights": None if init is None else _weights_digest(init),
+    }
+
+
+def _weights_digest(path: Path) -> str:
+    """Return the SHA-256 of a file of weights, or of that of a checkpoint, bundle or teacher."""
+    files = (path, *(path / name for name in (WEIGHTS_FILE, BACKBONE_FILE, TEACHER_FILE)))
+    return _digest(next(file for file in files if file.is_file()))
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _training(data: Sequence[Path], config: FitConfig, init: Path | None) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class RunState:
         config: The run.
         parts: Model, moving average, optimizer and schedule, by name.
         average: The moving average of the weights.
-        layout: Further facts that the state depends on, as JSON values.
+        facts: What the weights depend on besides, such as the data, as JSON values by name.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class RunState:
         config: FitConfig,
         parts: Mapping[str, Stateful],
         average: AveragedModel,
-        layout: Mapping[str, Any],
+        facts: Mapping[str, Any],
     ) -> None:
         self.step = 0
         self.stopped = False
@@ -60,7 +60,7 @@ class RunState:
         self._config = config
         self._parts = parts
         self._average = average
-        self._layout = layout
+        self._facts = facts
         self._best: dict[str, Tensor] | None = None
         self._best_score = -math.inf
         self._validations_since_best = 0
@@ -100,14 +100,16 @@ class RunState:
         """Restore the saved state; return whether there was one.
 
         Raises:
-            ConfigInvalid: It is the state of a run with another configuration.
+            ConfigInvalid: It is the state of a run with another configuration, data or initial weights.
         """
         if not self._path.exists():
             return False
         state = torch.load(self._path, weights_only=True, map_location="cpu")
-        if state["config"] != self._fixed():
+        before, now = json.loads(state["config"]), json.loads(self._fixed())
+        changed = sorted(name for name in before.keys() | now if before.get(name) != now.get(name))
+        if changed:
             raise ConfigInvalid(
-                f"{self._path} belongs to a run with another configuration; "
+                f"{self._path} belongs to a run with another configuration ({', '.join(changed)}); "
                 "give another --out or delete the file"
             )
         for name, part in self._parts.items():
@@ -120,7 +122,7 @@ class RunState:
         return True
 
     def _fixed(self) -> str:
-        """Return the settings that must not change when a run is resumed."""
+        """Return the settings and facts that must not change when a run is resumed."""
         settings = msgspec.to_builtins(self._config)
         kept = {name: value for name, value in settings.items() if name not in NOT_OF_THE_BACKBONE}
-        return json.dumps({**kept, **self._layout}, sort_keys=True)
+        return json.dumps({**kept, **self._facts}, sort_keys=True)

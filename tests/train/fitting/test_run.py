@@ -19,6 +19,7 @@ from rich.console import Console
 import train.fitting.backbone
 import unmask
 from tests.train.tiny_run import TINY_MODEL, TINY_RUN
+from train.errors import ConfigInvalid
 from train.fitting.backbone import learning_rate_schedule
 from train.fitting.config import FitConfig
 from train.fitting.run import fit
@@ -60,6 +61,23 @@ def test_other_configuration_is_refused(clips: Path, trained: Path, tmp_path: Pa
     other = FitConfig(sampling=replace(TINY_RUN.sampling, crops=(32,)))
     with pytest.raises(ValueError, match="another configuration"):
         fit([clips], out, model_config=TINY_MODEL, config=other, console=QUIET)
+
+
+def test_other_data_and_weights_are_refused(clips: Path, trained: Path, tmp_path: Path) -> None:
+    """A run is resumed only with its data, initial weights and crop margin; names may change."""
+    out = Path(shutil.copytree(trained, tmp_path / "run"))
+    other = Path(shutil.copytree(clips, tmp_path / "other"))
+    fit([other], out, model_config=TINY_MODEL, config=TINY_RUN, console=QUIET)
+    wider = replace(TINY_MODEL, crop_margin=1.3)
+    index = other / "clips.csv"
+    index.write_text(index.read_text().replace("swap_a,1,swap,a", "swap_a,1,swap,b"))
+    for data, model, init, changed in (
+        (other, TINY_MODEL, None, "data"),
+        (clips, TINY_MODEL, trained, "initial weights"),
+        (clips, wider, None, "crop_margin"),
+    ):
+        with pytest.raises(ConfigInvalid, match=rf"belongs to a run with another .* \({changed}\)"):
+            fit([data], out, model_config=model, config=TINY_RUN, init=init, console=QUIET)
 
 
 def test_run_stops_without_improvement(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

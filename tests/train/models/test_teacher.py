@@ -104,8 +104,15 @@ def test_a_teacher_is_trained_and_distilled(
     assert load_teacher(tmp_path / "it")[0].name == NETWORK
     assert run(*distil) == 0
     assert load_checkpoint(tmp_path / "run").training["teacher"] == "it"
-    with pytest.raises(ValueError, match="another configuration"):
+    with pytest.raises(ValueError, match=r"another configuration \(teacher\)"):
         fit([clips], tmp_path / "run", model_config=SIZES, config=short, console=Console(quiet=True))
+    # A folder of another network.
+    capfd.readouterr()
+    assert run("train", "fit", clips, "--out", tmp_path / "it", "--config", config) == 2
+    assert "another configuration (network)" in capfd.readouterr().err
+    arguments = ["--out", tmp_path / "it", "--config", config, "--backbone", "resnet18"]
+    assert run("train", "teacher", clips, *arguments) == 2
+    assert "another configuration (network)" in capfd.readouterr().err
 
 
 def run(*arguments: object) -> int:
