@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from train.data.clip_set import ClipSet, Entry
+from train.models.trained_groups import trained_on
 from train.scoring.scorer import Scorer
-from train.scoring.selection import overlaps_training, sample_rate_differs
+from train.scoring.selection import sample_rate_differs
 
 MIN_MARGIN_RATIO = 0.97
 """Crops with a margin below this share of the model's margin show the face at another scale."""
@@ -25,8 +26,11 @@ def notes(
         counts: The counts that `measure` returns.
     """
     found = []
-    if overlaps_training(clip_set, entries, scorer.training):
-        found.append("the model was trained on some of these clips: the metrics do not hold for unseen clips")
+    if known := trained_on(scorer.training, clip_set, entries):
+        found.append(
+            f"the model was trained on {len(known)} of these {counts['groups']} groups, such as "
+            f"{known[0]!r}: the metrics do not hold for unseen people"
+        )
     if counts["groups"] < FEW_GROUPS:
         found.append(f"groups: only {counts['groups']}; the intervals are wide, and may still be too narrow")
     found += _short_clips(scorer, counts)

@@ -23,13 +23,13 @@ from train.errors import TrainError
 from train.fitting.platt_scaling import CalibrationError, fit_platt, with_thresholds
 from train.fitting.temporal_classifier import fit_temporal_classifier
 from train.fitting.temporal_examples import TemporalClassifierError, temporal_examples
-from train.models.checkpoint import save_calibration, save_temporal
-from train.sampling.run_split import check_run
+from train.models.checkpoint import save_calibration, save_temporal, save_training
+from train.models.trained_groups import record, trained_on
+from train.sampling.run_split import check_run, set_names, training_groups
 from train.scoring.clip_scores import ClipScores, add_temporal
 from train.scoring.held_out import held_out_entries, held_out_sets, score_held_out
 from train.scoring.score_table import video_scores, video_weights, window_scores
 from train.scoring.scorer import Scorer, open_scorer
-from train.scoring.selection import overlaps_training
 
 
 class ModelNotWritten(TrainError):
@@ -138,11 +138,16 @@ def refit_temporal(
             console=console,
         )
         temporal, calibration = _fit_both(scorer, data, held_out, groups, seed)
+    fitted = {"sets": set_names(data), "val_groups": list(groups), **record(training_groups(data, groups))}
+    training = {**scorer.training, "temporal": fitted}
     try:
         if (model / MANIFEST_FILE).is_file():
             renamed = {} if name is None else {"name": name}
-            change_manifest(model, temporal=temporal, calibration=calibration, metrics={}, **renamed)
+            change_manifest(
+                model, temporal=temporal, calibration=calibration, training=training, metrics={}, **renamed
+            )
         else:
+            save_training(model, training)
             save_temporal(model, temporal)
             save_calibration(model, calibration)
     except BundleError:
@@ -207,9 +212,11 @@ def _unseen_sets(data: Sequence[Path], groups: Collection[str], scorer: Scorer) 
         )
     for folder in held_out:
         clip_set = read_clip_set(folder)
-        if overlaps_training(clip_set, held_out_entries(clip_set, groups=groups or None), scorer.training):
+        entries = held_out_entries(clip_set, groups=groups or None)
+        # The temporal classifier that the model has will be replaced.
+        if known := trained_on(scorer.training, clip_set, entries, temporal=False):
             raise TemporalClassifierError(
-                f"the model was trained on some of the held-out clips of {folder}; "
-                "give the --val-groups of its training"
+                f"the model was trained on some of the held-out clips of {folder}, such as those of "
+                f"group {known[0]!r}; give the --val-groups of its training"
             )
     return held_out

@@ -32,9 +32,10 @@ from train.models.detector import ResNeXtLSTM
 from train.models.initial_weights import load_initial
 from train.models.teacher import WEIGHTS_FILE as TEACHER_FILE
 from train.models.teacher import Teacher, load_pretrained, load_teacher, save_teacher
+from train.models.trained_groups import record
 from train.sampling.batches import draw_batch
 from train.sampling.pools import Pool, read_pool
-from train.sampling.run_split import check_run
+from train.sampling.run_split import check_run, set_names, training_groups
 from train.scoring.held_out import held_out_sets
 
 STATISTICS_CROPS = 128
@@ -101,8 +102,7 @@ def fit(
     initialise_as_mean(model.head, frame_logit)
     fit_head(fabric, model, pools, config, console)
     if fabric.is_global_zero:
-        teacher_name = None if teacher is None else teacher.resolve().name
-        save_checkpoint(out, model.cpu().eval(), {**_training(data, config, init), "teacher": teacher_name})
+        save_checkpoint(out, model.cpu().eval(), _training(data, config, init=init, teacher=teacher))
     fabric.barrier()
     if fabric.is_global_zero:
         calibrate_checkpoint(out, data, val_groups=config.val_groups, seed=config.seed, console=console)
@@ -151,7 +151,7 @@ def fit_teacher(
     facts = {**_facts(data, crop_margin, init), "network": architecture}
     logit = fit_backbone(fabric, teacher, pools, validation_pools, config, out, console, facts)
     if fabric.is_global_zero:
-        save_teacher(out, teacher, logit, _training(data, config, init))
+        save_teacher(out, teacher, logit, _training(data, config, init=init))
     fabric.barrier()
     return teacher
 
@@ -199,13 +199,14 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _training(data: Sequence[Path], config: FitConfig, init: Path | None) -> dict[str, Any]:
+def _training(data: Sequence[Path], config: FitConfig, **origins: Path | None) -> dict[str, Any]:
     """Return how a network was trained, as JSON values."""
     return {
         "fit": msgspec.to_builtins(config),
-        "init": None if init is None else init.resolve().name,
-        "sets": [folder.name for folder in data],
+        **{name: None if path is None else path.resolve().name for name, path in origins.items()},
+        "sets": set_names(data),
         "torch": torch.__version__,
+        **record(training_groups(data, config.val_groups), list(origins.values())),
     }
 
 
@@ -223,7 +224,7 @@ def _read_pools(
     for folder in data:
         pool = read_pool(folder, config.val_groups, margin)
         real = sum(map(len, pool.real.values()))
-        console.log(f"{folder.name}: {real} real, {sum(map(len, pool.fake.values()))} fake clips")
+        console.log(f"{pool.name}: {real} real, {sum(map(len, pool.fake.values()))} fake clips")
         regions = [
             original.region is not None
             for clips in pool.original_frames.values()
@@ -231,7 +232,7 @@ def _read_pools(
             for original in clip
         ]
         if regions:
-            console.log(f"{folder.name}: the fake region is known in {np.mean(regions):.0%} of the frames")
+            console.log(f"{pool.name}: the fake region is known in {np.mean(regions):.0%} of the frames")
         if not real:
             raise ConfigInvalid(f"{folder} has no real clip to train on")
         pools.append(pool)

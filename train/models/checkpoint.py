@@ -85,6 +85,13 @@ def save_checkpoint(folder: Path, model: ResNeXtLSTM, training: Mapping[str, Any
     write_atomically(folder / CONFIG_FILE, json.dumps(about, indent=2, allow_nan=False) + "\n")
 
 
+def save_training(folder: Path, training: Mapping[str, Any]) -> None:
+    """Replace the training facts of a checkpoint."""
+    about = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    about["training"] = dict(training)
+    write_atomically(folder / CONFIG_FILE, json.dumps(about, indent=2, allow_nan=False) + "\n")
+
+
 def save_calibration(folder: Path, calibration: Calibration) -> None:
     """Write the calibration of a checkpoint."""
     text = json.dumps(asdict(calibration), indent=2, allow_nan=False)

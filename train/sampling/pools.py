@@ -122,7 +122,7 @@ def read_pool(folder: Path, val_groups: Sequence[str], margin: float, *, validat
         else:
             real.setdefault(clip.group, []).append(frames)
     return Pool(
-        folder.name,
+        folder.resolve().name,
         margin,
         {group: tuple(clips) for group, clips in real.items()},
         {method: tuple(clips) for method, clips in fake.items()},

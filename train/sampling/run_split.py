@@ -21,6 +21,17 @@ def entries_of(clip_set: ClipSet, split: Split, val_groups: Collection[str]) -> 
     return [entry for entry, own in zip(clip_set.entries, splits, strict=True) if own == split]
 
 
+def set_names(data: Sequence[Path]) -> list[str]:
+    """Return the names of the folders of clip sets, of those that links lead to."""
+    return [folder.resolve().name for folder in data]
+
+
+def training_groups(data: Sequence[Path], val_groups: Collection[str]) -> set[str]:
+    """Return the groups with training clips in the clip sets of a run."""
+    sets = map(read_clip_set, data)
+    return {entry.group for clip_set in sets for entry in entries_of(clip_set, "train", val_groups)}
+
+
 def check_run(data: Sequence[Path], val_groups: Collection[str]) -> None:
     """Check the division of all clip sets of a run. Groups of one name in two sets are one group.
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Collection
+from typing import Literal
 
 from streams.input.continuity import MAX_STEP
 from streams.input.sampler import MIN_STEP
@@ -52,21 +52,6 @@ def choose_entries(
         given = "" if groups is None else " and the given groups"
         raise ClipSetError(clip_set.folder, f"contains no clip of the split {split}{given}")
     return sorted(kept, key=lambda entry: (entry.shard, entry.clip))
-
-
-def overlaps_training(clip_set: ClipSet, entries: Sequence[Entry], training: Mapping[str, Any]) -> bool:
-    """Return whether a model was trained on some of the clips, according to its training facts.
-
-    Args:
-        clip_set: The clip set.
-        entries: The clips.
-        training: Training facts of the model: `sets`, and `fit` with the held-out `val_groups`.
-    """
-    if clip_set.folder.resolve().name not in training.get("sets", ()):
-        return False
-    held_out = set(training.get("fit", {}).get("val_groups", ()))
-    has_splits = bool(clip_set.splits())
-    return any(entry.split == "train" if has_splits else entry.group not in held_out for entry in entries)
 
 
 def sample_rate_differs(entry: Entry, scorer: Scorer) -> bool:

@@ -14,13 +14,14 @@ from rich.console import Console
 from runtime.model.calibration import Calibration
 from tests.train.fitting.support import FRAMES, HELD_OUT, QUIET, write_clips
 from train.data.clip_cutter import ClipSpec
-from train.data.clip_set import ClipSetError
+from train.data.clip_set import ClipSetError, read_clip_set
 from train.data.prepare import prepare
-from train.fitting.calibrate import calibrate_checkpoint, fit_calibration
+from train.fitting.calibrate import calibrate_checkpoint, fit_calibration, refit_temporal
 from train.fitting.platt_scaling import CalibrationError
 from train.models.checkpoint import load_checkpoint, save_checkpoint
 from train.models.config import ModelConfig
 from train.models.detector import ResNeXtLSTM
+from train.models.trained_groups import trained_on
 from train.scoring.clip_scores import ClipScores
 from train.scoring.held_out import score_held_out
 from train.scoring.metrics import auc
@@ -139,6 +140,10 @@ def test_new_checkpoint_gets_a_temporal_classifier_and_a_calibration(
         again = fit_calibration(score_held_out(scorer, data, groups=HELD_OUT, console=QUIET))
     assert written.calibration is not None
     assert written.calibration.scale == pytest.approx(again.scale, rel=1e-4)
+    refit_temporal(checkpoint, data, val_groups=("g0", "g1", "g2"), console=QUIET)
+    clips = read_clip_set(data[0])
+    assert "g2" not in trained_on(load_checkpoint(checkpoint).training, clips, clips.entries)
+    assert "g9" in trained_on(load_checkpoint(checkpoint).training, clips, clips.entries)
 
 
 def test_without_enough_clips_parts_are_left_out_and_reported(checkpoint: Path, tmp_path: Path) -> None:

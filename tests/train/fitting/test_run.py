@@ -19,11 +19,13 @@ from rich.console import Console
 import train.fitting.backbone
 import unmask
 from tests.train.tiny_run import TINY_MODEL, TINY_RUN
+from train.data.clip_set import read_clip_set
 from train.errors import ConfigInvalid
 from train.fitting.backbone import learning_rate_schedule
 from train.fitting.config import FitConfig
 from train.fitting.run import fit
 from train.models.checkpoint import load_checkpoint
+from train.models.trained_groups import trained_on
 
 QUIET = Console(quiet=True)
 
@@ -61,6 +63,12 @@ def test_other_configuration_is_refused(clips: Path, trained: Path, tmp_path: Pa
     other = FitConfig(sampling=replace(TINY_RUN.sampling, crops=(32,)))
     with pytest.raises(ValueError, match="another configuration"):
         fit([clips], out, model_config=TINY_MODEL, config=other, console=QUIET)
+
+
+def test_groups_of_the_training_are_recorded(clips: Path, trained: Path) -> None:
+    """The held-out group is not among them."""
+    clip_set = read_clip_set(clips)
+    assert trained_on(load_checkpoint(trained).training, clip_set, clip_set.entries) == ["a", "b"]
 
 
 def test_other_data_and_weights_are_refused(clips: Path, trained: Path, tmp_path: Path) -> None:

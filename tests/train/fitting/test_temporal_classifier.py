@@ -21,6 +21,7 @@ from train.fitting.temporal_examples import TemporalClassifierError
 from train.models.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from train.models.config import ModelConfig
 from train.models.detector import ResNeXtLSTM
+from train.models.trained_groups import trained_on
 from train.scoring.held_out import score_held_out
 from train.scoring.metrics import auc
 from train.scoring.score_table import LogitKind, video_scores
@@ -54,9 +55,14 @@ def test_varying_fakes_are_detected_in_other_groups(model: Path, data: Path) -> 
     temporal = refit_temporal(model, [data], val_groups=HELD_OUT, console=QUIET)
     assert load_bundle(model).temporal == temporal
     assert load_bundle(model).metrics == {}
+    clips = read_clip_set(data)
+    assert trained_on(load_bundle(model).training, clips, clips.entries) == GROUPS[:6]
     assert temporal.window == FRAMES
     assert video_auc(model, data, "network") < 0.95
     assert video_auc(model, data, "window") > 0.95
+    # It will be replaced itself, so other groups may be held out next.
+    refit_temporal(model, [data], val_groups=GROUPS[:4], console=QUIET)
+    assert trained_on(load_bundle(model).training, clips, clips.entries) == GROUPS[4:]
 
 
 def test_fakes_are_detected_without_frames_between_the_samples(model: Path, data: Path) -> None:
