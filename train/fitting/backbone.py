@@ -236,6 +236,11 @@ def _validate(run: _Training, size: int) -> None:
             if run.log:
                 run.log.add_scalar(f"val/auc/{name}", value, run.state.step)
     run.state.stopped = bool(run.fabric.broadcast(run.state.out_of_patience()))
+    if run.state.stopped and run.state.step < run.total_steps:
+        run.console.log(
+            f"backbone: stopped at step {run.state.step} of {run.total_steps} without improvement "
+            f"(patience {run.config.patience})"
+        )
 
 
 @torch.inference_mode()

@@ -19,7 +19,7 @@ from train.checked_config import (
     Share,
     ShareBelowOne,
 )
-from train.errors import TrainError
+from train.errors import ConfigInvalid, TrainError
 from train.models.config import ModelConfig
 from train.sampling.config import SamplingConfig
 
@@ -92,6 +92,8 @@ class FitConfig(CheckedConfig, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.patience and not self.validate_every:
+            raise ConfigInvalid("patience counts validations; set validate_every too")
         # With all devices of a node their number is known only once the run is launched.
         self.sampling.steps(max(1, self.devices) * self.nodes)
 

@@ -35,7 +35,7 @@ from train.models.teacher import Teacher, load_pretrained, load_teacher, save_te
 from train.models.trained_groups import record
 from train.sampling.batches import draw_batch
 from train.sampling.pools import Pool, read_pool
-from train.sampling.run_split import check_run, set_names, training_groups
+from train.sampling.run_split import check_run, entries_of, set_names, training_groups
 from train.scoring.held_out import held_out_sets
 
 STATISTICS_CROPS = 128
@@ -220,6 +220,8 @@ def _read_pools(
     ):
         if values and len(values) != len(data):
             raise ConfigInvalid(f"{name} has {len(values)} values for {len(data)} sets")
+    if config.validate_every:
+        _check_validation(data, config.val_groups)
     pools, validation_pools = [], []
     for folder in data:
         pool = read_pool(folder, config.val_groups, margin)
@@ -239,3 +241,14 @@ def _read_pools(
         if config.validate_every:
             validation_pools.append(read_pool(folder, config.val_groups, margin, validation=True))
     return pools, validation_pools
+
+
+def _check_validation(data: Sequence[Path], val_groups: Sequence[str]) -> None:
+    """Raise an error unless a data set has validation clips of both classes, to compute an AUC from."""
+    for clip_set in map(read_clip_set, data):
+        if len({entry.fake for entry in entries_of(clip_set, "val", val_groups)}) == 2:
+            return
+    raise ConfigInvalid(
+        "validate_every needs held-out real and fake clips of one data set; "
+        "hold some out with --val-groups, or set validate_every and patience to 0"
+    )

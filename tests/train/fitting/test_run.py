@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import shutil
@@ -92,11 +93,25 @@ def test_run_stops_without_improvement(clips: Path, tmp_path: Path, monkeypatch:
     """After `patience` validations without a better one the backbone stops; resumed, it stays stopped."""
     monkeypatch.setattr(train.fitting.backbone, "validation_aucs", lambda *_: {"clips": 0.5})
     config = replace(TINY_RUN, validate_every=1, patience=1)
-    out = tmp_path / "run"
+    out, screen = tmp_path / "run", io.StringIO()
     for _ in range(2):
-        fit([clips], out, model_config=TINY_MODEL, config=config, console=QUIET)
+        fit([clips], out, model_config=TINY_MODEL, config=config, console=Console(file=screen, width=200))
+        assert "stopped at step 2 of 3 without improvement (patience 1)" in screen.getvalue()
         # The first validation is the best, the second one brings no improvement.
         assert torch.load(out / "resume.pt", weights_only=True)["step"] == 2
+
+
+def test_validation_needs_held_out_clips_of_both_classes(clips: Path, tmp_path: Path) -> None:
+    """Without them the run would stop, or keep no best weights, for no reason."""
+    real = Path(shutil.copytree(clips, tmp_path / "real"))
+    lines = (real / "clips.csv").read_text().splitlines(keepends=True)
+    (real / "clips.csv").write_text("".join(line for line in lines if "swap_kept-out" not in line))
+    for data, val_groups in ((clips, ()), (real, ("kept-out",))):
+        config = replace(TINY_RUN, validate_every=1, patience=2, val_groups=val_groups)
+        with pytest.raises(ConfigInvalid, match="validate_every needs held-out real and fake clips"):
+            fit([data], tmp_path / "run", model_config=TINY_MODEL, config=config, console=QUIET)
+    with pytest.raises(ConfigInvalid, match="set validate_every too"):
+        replace(TINY_RUN, patience=2)
 
 
 def test_learning_rate_is_a_linear_warmup_times_a_cosine() -> None:
