@@ -1,4 +1,4 @@
-"""Base class of the errors of training, which are defined where they are raised, and `ConfigInvalid`.
+"""Base class of the errors of training, which are defined where they are raised; `ConfigInvalid`, `Diverged`.
 
 TrainError
  ├─ of `runtime.errors.PathError` as well, with path, reason and advice:
@@ -10,6 +10,7 @@ TrainError
  │   ├─ TeacherError              a teacher cannot be built or read
  │   └─ ForgeryError              forged videos cannot be made
  ├─ ConfigInvalid              settings are out of range or contradict each other
+ ├─ Diverged                   a model's outputs or gradients are no finite numbers
  ├─ SplitLeak                  a group has videos in more than one split
  ├─ GroupUnknown               a named group has no clip or video
  ├─ PrepareError               a data set cannot be prepared or resumed
@@ -32,3 +33,7 @@ class TrainError(UnmaskError, ValueError):
 
 class ConfigInvalid(TrainError):
     """Settings of a model or a run that are out of range or contradict each other."""
+
+
+class Diverged(TrainError):
+    """A model whose outputs or gradients are no finite numbers; the message is one line with advice."""

@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader, Subset
 from torch.utils.tensorboard import SummaryWriter
 
 from train.data.crops import recrop
+from train.errors import Diverged
 from train.fitting.config import FitConfig
 from train.fitting.frame_task import FrameTask, TrainedTeacher, frame_losses, teacher_outputs
 from train.fitting.run_state import RESUME_FILE, RunState
@@ -97,6 +98,7 @@ def fit_backbone(
 
     Raises:
         ConfigInvalid: The directory holds the state of a run with another configuration or other facts.
+        Diverged: Gradients or logits are no finite numbers any more.
     """
     batches = Batches(
         pools, config.sampling, seed=config.seed, rank=fabric.global_rank, processes=fabric.world_size
@@ -213,7 +215,12 @@ def _train_step(run: _Training, batch: Batch) -> None:
             from_teacher = teacher_outputs(run.teacher, batch.crops)
     losses = frame_losses(outputs, batch, from_teacher, run.config)
     run.fabric.backward(losses.total(run.config))
-    run.fabric.clip_gradients(run.model, run.optimizer, max_norm=run.config.max_grad_norm)
+    norm = run.fabric.clip_gradients(
+        run.model, run.optimizer, max_norm=run.config.max_grad_norm, error_if_nonfinite=False
+    )
+    # The same in all processes, unlike the loss.
+    if norm is not None and not norm.isfinite():
+        raise _diverged(run.state.step + 1)
     run.optimizer.step()
     run.optimizer.zero_grad()
     run.schedule.step()
@@ -227,7 +234,10 @@ def _train_step(run: _Training, batch: Batch) -> None:
 def _validate(run: _Training, size: int) -> None:
     """Validate on the first process, keep the best weights, and decide for all processes whether to stop."""
     if run.fabric.is_global_zero:
-        aucs = validation_aucs(run.fabric, run.average.module, run.validation_pools, size)
+        try:
+            aucs = validation_aucs(run.fabric, run.average.module, run.validation_pools, size)
+        except FloatingPointError as error:
+            raise _diverged(run.state.step) from error
         if size == run.config.sampling.sizes[-1]:
             run.state.record_validation(aucs)
         text = ", ".join(f"{name} {value:.3f}" for name, value in aucs.items())
@@ -243,6 +253,10 @@ def _validate(run: _Training, size: int) -> None:
         )
 
 
+def _diverged(step: int) -> Diverged:
+    return Diverged(f"the training of the backbone diverged at step {step}; begin again with a smaller lr")
+
+
 @torch.inference_mode()
 def validation_aucs(fabric: Fabric, task: nn.Module, pools: Sequence[Pool], size: int) -> dict[str, float]:
     """Compute the AUC by video of the mean frame logit.
@@ -255,6 +269,9 @@ def validation_aucs(fabric: Fabric, task: nn.Module, pools: Sequence[Pool], size
 
     Returns:
         Data set -> AUC; data sets of one class are left out.
+
+    Raises:
+        FloatingPointError: A logit is not a finite number.
     """
     task.eval()
     aucs: dict[str, float] = {}
@@ -268,6 +285,8 @@ def validation_aucs(fabric: Fabric, task: nn.Module, pools: Sequence[Pool], size
             crops = recrop(np.concatenate(frames), margin=1, to_margin=1, size=size)
             with fabric.autocast():
                 logits = task(torch.from_numpy(crops).to(fabric.device)).logits
+            if not logits.isfinite().all():
+                raise FloatingPointError("a logit is not a finite number")
             parts = torch.split(logits.float().cpu(), [len(part) for part in frames])
             scores += [part.mean().item() for part in parts]
             labels += [fake for _, fake in batch]

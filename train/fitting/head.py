@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from streams.synthesis.fakes import make_fake, sample_fake_parameters
 from train.data.crops import jpeg_roundtrip
-from train.errors import ConfigInvalid
+from train.errors import ConfigInvalid, Diverged
 from train.fitting.config import FitConfig
 from train.models.detector import Head, ResNeXtLSTM
 from train.sampling.augmentation import augment_clip
@@ -81,6 +81,7 @@ def fit_head(
 
     Raises:
         ConfigInvalid: There are no clips of both classes.
+        Diverged: The loss is not a finite number.
     """
     rng = np.random.default_rng((config.seed, 0x4EAD))
     model.to(fabric.device).eval()
@@ -101,6 +102,8 @@ def fit_head(
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
+    if not loss.isfinite():
+        raise Diverged("the training of the head diverged; use a smaller lr or head_lr")
     console.log(f"head: loss {loss.item():.3f}")
     model.eval()
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from streams.features.face_motion import clip_motion, is_still
 from streams.features.temporal_residuals import every_nth
 from train.data.clip_set import ClipSet, Entry, LabelledClip, load_clips
 from train.data.crops import recrop
+from train.errors import Diverged
 from train.scoring.scorer import Scorer
 
 BATCH = 128
@@ -92,6 +94,9 @@ def score_clips(
 
     Returns:
         The scores, in the order of the clips.
+
+    Raises:
+        Diverged: A logit of the model is not a finite number.
     """
     waiting: list[tuple[LabelledClip, NDArray[np.uint8]]] = []
     for clip in clips:
@@ -131,6 +136,7 @@ def score_clip_set(
 
     Raises:
         ClipSetError: A shard or a frame is missing or broken.
+        Diverged: A logit of the model is not a finite number.
     """
     console = console or Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -183,7 +189,7 @@ def _score(batch: Sequence[tuple[LabelledClip, NDArray[np.uint8]]], scorer: Scor
 def _network_scores(clip: LabelledClip, features: NDArray[np.float32], scorer: Scorer) -> ClipScores:
     full, shortest = min(scorer.window, len(features)), scorer.min_frames
     network = _logits(scorer, _windows(features, full, shortest))
-    scanned = _of_scanned(features, scorer, scorer.logits)
+    scanned = _of_scanned(features, scorer, partial(_finite_logits, scorer))
     repeats = 1 if shortest == 1 else scorer.window
     return ClipScores(
         clip=clip.clip,
@@ -245,7 +251,17 @@ def _add_each(first: Sequence[float], second: Sequence[float]) -> tuple[float, .
 def _logits(scorer: Scorer, windows: NDArray[np.float32]) -> tuple[float, ...]:
     if len(windows) == 0:
         return ()
-    return tuple(float(logit) for logit in scorer.logits(np.ascontiguousarray(windows)))
+    return tuple(_finite_logits(scorer, np.ascontiguousarray(windows)).tolist())
+
+
+def _finite_logits(scorer: Scorer, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+    logits = scorer.logits(windows)
+    if not np.isfinite(logits).all():
+        raise Diverged(
+            f"a logit of {scorer.name} is not a finite number: its training diverged; use an earlier model, "
+            "or train it again with a smaller lr"
+        )
+    return logits
 
 
 def _add(

@@ -21,7 +21,7 @@ import train.fitting.backbone
 import unmask
 from tests.train.tiny_run import TINY_MODEL, TINY_RUN
 from train.data.clip_set import read_clip_set
-from train.errors import ConfigInvalid
+from train.errors import ConfigInvalid, Diverged
 from train.fitting.backbone import learning_rate_schedule
 from train.fitting.config import FitConfig
 from train.fitting.run import fit
@@ -112,6 +112,22 @@ def test_validation_needs_held_out_clips_of_both_classes(clips: Path, tmp_path: 
             fit([data], tmp_path / "run", model_config=TINY_MODEL, config=config, console=QUIET)
     with pytest.raises(ConfigInvalid, match="set validate_every too"):
         replace(TINY_RUN, patience=2)
+
+
+@pytest.mark.parametrize(
+    ("steps", "validate_every", "part"), [(3, 0, "backbone"), (1, 1, "backbone"), (1, 0, "head")]
+)
+def test_a_diverged_run_is_explained(
+    clips: Path, tmp_path: Path, steps: int, validate_every: int, part: str
+) -> None:
+    """Whether gradients, a validation or the head give it away, nothing is written."""
+    sampling = replace(TINY_RUN.sampling, crops=(8 * steps,))
+    config = replace(
+        TINY_RUN, sampling=sampling, lr=1e9, warmup_steps=1, ema_decay=0.0, validate_every=validate_every
+    )
+    with pytest.raises(Diverged, match=rf"training of the {part} diverged.* smaller lr"):
+        fit([clips], tmp_path / "run", model_config=TINY_MODEL, config=config, console=QUIET)
+    assert not (tmp_path / "run/model.safetensors").exists()
 
 
 def test_learning_rate_is_a_linear_warmup_times_a_cosine() -> None:

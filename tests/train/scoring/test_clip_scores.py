@@ -15,6 +15,7 @@ from streams.features.temporal_residuals import ResidualMeter
 from tests.support.temporal import context_of, residuals_of, uniform_temporal_classifier
 from tests.train.scoring.support import difference_scorer, flat_clip
 from train.data.clip_set import LabelledClip
+from train.errors import Diverged
 from train.scoring.clip_scores import BATCH, add_temporal, score_clips
 from train.scoring.score_table import video_or_frame_scores, video_scores
 
@@ -163,3 +164,11 @@ def test_windows_without_motion_are_left_out_as_in_scan() -> None:
     frozen_clip = replace(flat_clip([0]), frames=still_faces, residuals=residuals_of(still_faces))
     (frozen,) = score_clips([frozen_clip], scorer)
     assert len(video_scores([frozen], Calibration())) == 0
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_diverged_model_is_refused(value: float) -> None:
+    """Its logits are no finite numbers, of which there is no probability."""
+    scorer = replace(difference_scorer(), logits=lambda windows: np.full(len(windows), value, np.float32))
+    with pytest.raises(Diverged, match="a logit of difference is not a finite number"):
+        list(score_clips([flat_clip([1, 2, 3, 4])], scorer))
