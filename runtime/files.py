@@ -49,6 +49,22 @@ def check_writable(path: Path) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
 
+def check_folder_writable(folder: Path) -> None:
+    """Check that files can be made in a folder, before work whose result would be lost; nothing is created.
+
+    Args:
+        folder: The folder; it may be missing, and so may its parents.
+
+    Raises:
+        OSError: It is no folder, or it or the parent to create it in cannot be written.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(existing))
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(existing))
+
+
 def is_one_of(path: Path, others: Iterable[Path]) -> bool:
     """Return whether a path leads, by whatever name or link, to the same regular file as one of others.
 

@@ -8,6 +8,8 @@ TrainError
  │   ├─ CheckpointError           a checkpoint cannot be read
  │   ├─ InitialWeightsError       weights cannot be loaded into the backbone
  │   ├─ TeacherError              a teacher cannot be built or read
+ │   ├─ StateUnreadable           an interrupted run cannot be resumed
+ │   ├─ ModelNotWritten           a model, a teacher or the state of a run cannot be written
  │   └─ ForgeryError              forged videos cannot be made
  ├─ ConfigInvalid              settings are out of range or contradict each other
  ├─ Diverged                   a model's outputs or gradients are no finite numbers
@@ -16,7 +18,6 @@ TrainError
  ├─ PrepareError               a data set cannot be prepared or resumed
  ├─ CalibrationError           scores cannot be calibrated
  │   └─ TemporalClassifierError   a temporal classifier cannot be fitted
- ├─ ModelNotWritten            a fitted calibration cannot be written into a model
  ├─ ReportError                a report cannot be written
  ├─ TranscodingUnknown         a transcoding of the benchmark does not exist
  └─ TranscodingFailed          a video of the benchmark cannot be transcoded

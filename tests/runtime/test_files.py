@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.files import atomic_path, check_writable, write_atomically
+from runtime.files import atomic_path, check_folder_writable, check_writable, write_atomically
 
 
 @pytest.mark.parametrize("content", ["größer\r\n", b"\x00\xff"])
@@ -56,6 +56,17 @@ def test_writing_is_checked_without_a_trace(tmp_path: Path) -> None:
     for wrong in (tmp_path, tmp_path / "none/file", path / "file"):
         with pytest.raises(OSError, match=r"No such file|Is a directory|Not a directory"):
             check_writable(wrong)
+
+
+def test_a_folder_is_checked_without_a_trace(tmp_path: Path) -> None:
+    """It may be missing with its parents, but must not be, or be in, a file."""
+    check_folder_writable(tmp_path)
+    check_folder_writable(tmp_path / "a/b")
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file/a/b"):
+        with pytest.raises(NotADirectoryError):
+            check_folder_writable(path)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such links and pipes")

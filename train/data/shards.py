@@ -21,7 +21,8 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -144,9 +145,14 @@ class ShardWriter:
         A clip that was interrupted while it was added is removed.
         """
         if not self._file.closed:  # by an interruption before the next shard was begun
-            self._file.seek(self._complete)
-            self._file.truncate()
-            self._end()
+            try:
+                self._file.seek(self._complete)
+                self._file.truncate()
+                self._end()
+            except OSError:
+                with suppress(OSError):  # of what is still in the buffer
+                    self._file.close()
+                raise
 
     @property
     def _path(self) -> Path:
@@ -196,14 +202,16 @@ class PreparedWriter:
             raise PrepareError(
                 f"{self.folder} is not empty and was not made by `prepare`; give another --out"
             )
-        self._journal = path.open("a+b")
+        with self._writing():
+            self._journal = path.open("a+b")
         try:
             fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             self._journal.close()
             raise PrepareError(f"another `prepare` is writing to {self.folder}; wait for it to end") from None
         try:
-            self._resume()
+            with self._writing():
+                self._resume()
         except PrepareError:
             self._journal.close()
             raise
@@ -212,9 +220,21 @@ class PreparedWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for writer in self._writers.values():
-            writer.close()
-        self._journal.close()
+        with self._writing(), ExitStack() as closing:
+            closing.callback(self._journal.close)
+            for writer in self._writers.values():
+                closing.callback(writer.close)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turn errors of the system into one with advice."""
+        try:
+            yield
+        except OSError as error:
+            raise PrepareError(
+                f"{self.folder} cannot be written ({os_reason(error)}); make it writable or free some space, "
+                "then run `prepare` again to resume"
+            ) from error
 
     def add(self, video: Video, name: str, clips: Sequence[FaceClip]) -> None:
         """Write the clips of a video and record it as done.
@@ -225,9 +245,15 @@ class PreparedWriter:
             clips: Its clips, at least one.
         """
         split = str(video.split)
+        with self._writing():
+            rows = self._write(video, split, clips)
+        self._record(Record(video=name, label=label(video), rows=rows, shards=self._positions()))
+
+    def _write(self, video: Video, split: str, clips: Sequence[FaceClip]) -> list[dict[str, Any]]:
+        """Write clips to the disk; return their lines of `clips.csv`."""
         if split not in self._writers:
             self._writers[split] = ShardWriter(self.folder, split, max_bytes=self._max_bytes)
-        rows = []
+        rows: list[dict[str, Any]] = []
         for number, clip in enumerate(clips):
             key = f"{video.name}_{number}"
             shard = self._writers[split].add(key, clip)
@@ -247,7 +273,7 @@ class PreparedWriter:
                 }
             )
         self._writers[split].sync()
-        self._record(Record(video=name, label=label(video), rows=rows, shards=self._positions()))
+        return rows
 
     def skip(self, video: Video, name: str, reason: str, *, retry: bool) -> None:
         """Record that a video has no clip.
@@ -281,20 +307,34 @@ class PreparedWriter:
         lines = csv.writer(skipped, lineterminator="\n")
         lines.writerow(["path", "reason"])
         lines.writerows(sorted([record.video, record.reason] for record in records if record.reason))
-        write_atomically(self.folder / "clips.csv", clips.getvalue())
-        write_atomically(self.folder / "skipped.csv", skipped.getvalue())
-        write_atomically(
-            self.folder / "prepared.json",
-            json.dumps({**self._settings, **about}, indent=2, allow_nan=False) + "\n",
-        )
+        facts = json.dumps({**self._settings, **about}, indent=2, allow_nan=False) + "\n"
+        with self._writing():
+            write_atomically(self.folder / "clips.csv", clips.getvalue())
+            write_atomically(self.folder / "skipped.csv", skipped.getvalue())
+            write_atomically(self.folder / "prepared.json", facts)
 
     def _record(self, record: Record) -> None:
-        self._journal.write(json.dumps(asdict(record), allow_nan=False).encode() + b"\n")
-        self._journal.flush()
+        with self._writing():
+            self._journal.write(json.dumps(asdict(record), allow_nan=False).encode() + b"\n")
+            self._journal.flush()
         self.records[record.video] = record
 
     def _positions(self) -> dict[str, list[int]]:
         return {split: writer.position for split, writer in self._writers.items()}
+
+    def _parsed(self, number: int, line: bytes) -> dict[str, Any]:
+        """Return a line of the journal: the settings, and a `Record` in each of the others."""
+        try:
+            values: dict[str, Any] = json.loads(line)
+            if number == 1:
+                dict(values["settings"])
+            else:
+                Record(**values)
+        except (ValueError, TypeError, KeyError) as error:
+            raise PrepareError(
+                f"{self.folder / JOURNAL}: line {number} is damaged; delete the folder and prepare it again"
+            ) from error
+        return values
 
     def _resume(self) -> None:
         self._journal.seek(0)
@@ -302,11 +342,11 @@ class PreparedWriter:
         # A killed run may have left an incomplete line.
         whole = text[: text.rfind(b"\n") + 1]
         self._journal.truncate(len(whole))
-        lines = [json.loads(line) for line in whole.splitlines()]
+        lines = [self._parsed(number, line) for number, line in enumerate(whole.splitlines(), start=1)]
         if not lines:
             self._journal.write(json.dumps({"settings": self._settings}, allow_nan=False).encode() + b"\n")
             self._journal.flush()
-        elif (before := lines[0].get("settings")) != self._settings:
+        elif (before := lines[0]["settings"]) != self._settings:
             changed = sorted(key for key in self._settings if self._settings[key] != before.get(key))
             raise PrepareError(
                 f"{self.folder} was started with another {', '.join(changed) or 'version'}; "

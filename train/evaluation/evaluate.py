@@ -10,7 +10,6 @@ bootstrapped by group: an original video with all of its fakes.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,8 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from runtime.files import write_atomically
+from runtime.errors import os_reason
+from runtime.files import check_folder_writable, write_atomically
 from runtime.model.calibration import Calibration
 from train.data.clip_set import ClipSet, is_clip_set, read_clip_set
 from train.data.layouts import Layout, find_videos
@@ -103,7 +103,11 @@ def evaluate(
         ReportError: The report cannot be written to `out`.
     """
     config = config or EvaluationConfig()
-    _check_writable(out)
+    try:
+        # Checked before the scoring, which may take an hour.
+        check_folder_writable(out)
+    except OSError as error:
+        raise ReportError(f"{out} cannot be written ({os_reason(error)}); give another --out") from error
     console = console or Console(stderr=True)
     with open_scorer(model, engine=config.engine) as scorer:
         clip_set, split = _clip_set(data, out, config, scorer, console)
@@ -138,13 +142,6 @@ def evaluate(
     plain: dict[str, Any] = to_json(metrics)
     _write(plain, scores, scorer.calibration, out)
     return plain
-
-
-def _check_writable(out: Path) -> None:
-    # Checked before the scoring, which may take an hour.
-    existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise ReportError(f"{out} cannot be written; give another --out")
 
 
 def _clip_set(

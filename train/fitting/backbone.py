@@ -35,6 +35,7 @@ from train.fitting.frame_task import FrameTask, TrainedTeacher, frame_losses, te
 from train.fitting.run_state import RESUME_FILE, RunState
 from train.models.detector import Backbone
 from train.models.teacher import Teacher
+from train.models.writing import writing
 from train.sampling.batches import Batch, Batches
 from train.sampling.pools import Clip, Pool
 from train.scoring.metrics import auc
@@ -159,6 +160,10 @@ def _build(
     )
     if state.restore():
         console.log(f"backbone: resumed at step {state.step}")
+    log = None
+    if fabric.is_global_zero:
+        with writing(out):
+            log = SummaryWriter(out / "log", purge_step=state.step)
     # Compiled in place, so that the weights keep their names.
     if config.compile:
         task.compile()
@@ -179,7 +184,7 @@ def _build(
         validation_pools=validation_pools,
         total_steps=total_steps,
         console=console,
-        log=SummaryWriter(out / "log", purge_step=state.step) if fabric.is_global_zero else None,
+        log=log,
     )
 
 

@@ -13,41 +13,22 @@ from pathlib import Path
 
 from rich.console import Console
 
-from runtime.errors import BundleError, os_reason
 from runtime.model.bundle import change_manifest
 from runtime.model.calibration import Calibration
 from runtime.model.manifest import MANIFEST_FILE
 from runtime.model.temporal_classifier import TemporalClassifier
 from train.data.clip_set import read_clip_set
-from train.errors import TrainError
 from train.fitting.platt_scaling import CalibrationError, fit_platt, with_thresholds
 from train.fitting.temporal_classifier import fit_temporal_classifier
 from train.fitting.temporal_examples import TemporalClassifierError, temporal_examples
 from train.models.checkpoint import save_calibration, save_temporal, save_training
 from train.models.trained_groups import record, trained_on
+from train.models.writing import writing
 from train.sampling.run_split import check_run, set_names, training_groups
 from train.scoring.clip_scores import ClipScores, add_temporal
 from train.scoring.held_out import held_out_entries, held_out_sets, score_held_out
 from train.scoring.score_table import video_scores, video_weights, window_scores
 from train.scoring.scorer import Scorer, open_scorer
-
-
-class ModelNotWritten(TrainError):
-    """Model that the fitted classifier and calibration cannot be written into.
-
-    Args:
-        path: Directory of the model.
-        cause: Error of the system.
-    """
-
-    def __init__(self, path: Path, cause: OSError) -> None:
-        super().__init__(path, cause)
-        self.path = path
-        self.cause = cause
-
-    def __str__(self) -> str:
-        reason = os_reason(self.cause)
-        return f"{self.path}: cannot be written ({reason}); make it writable, or copy the model"
 
 
 def calibrate_checkpoint(
@@ -140,20 +121,16 @@ def refit_temporal(
         temporal, calibration = _fit_both(scorer, data, held_out, groups, seed)
     fitted = {"sets": set_names(data), "val_groups": list(groups), **record(training_groups(data, groups))}
     training = {**scorer.training, "temporal": fitted}
-    try:
-        if (model / MANIFEST_FILE).is_file():
-            renamed = {} if name is None else {"name": name}
+    if (model / MANIFEST_FILE).is_file():
+        renamed = {} if name is None else {"name": name}
+        with writing(model):
             change_manifest(
                 model, temporal=temporal, calibration=calibration, training=training, metrics={}, **renamed
             )
-        else:
-            save_training(model, training)
-            save_temporal(model, temporal)
-            save_calibration(model, calibration)
-    except BundleError:
-        raise
-    except OSError as error:
-        raise ModelNotWritten(model, error) from error
+    else:
+        save_training(model, training)
+        save_temporal(model, temporal)
+        save_calibration(model, calibration)
     return temporal
 
 

@@ -19,6 +19,7 @@ import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 
+from runtime.files import check_folder_writable
 from runtime.model.manifest import BACKBONE_FILE
 from train.data.clip_set import index_of, read_clip_set
 from train.errors import ConfigInvalid
@@ -33,6 +34,7 @@ from train.models.initial_weights import load_initial
 from train.models.teacher import WEIGHTS_FILE as TEACHER_FILE
 from train.models.teacher import Teacher, load_pretrained, load_teacher, save_teacher
 from train.models.trained_groups import record
+from train.models.writing import writing
 from train.sampling.batches import draw_batch
 from train.sampling.pools import Pool, read_pool
 from train.sampling.run_split import check_run, entries_of, set_names, training_groups
@@ -74,6 +76,8 @@ def fit(
         SplitLeak: A group is in two splits, of one data set or of two.
         InitialWeightsError, CheckpointError, BundleError: `init` cannot be used.
         TeacherError: `teacher` cannot be used.
+        ModelNotWritten: `out` cannot be written.
+        StateUnreadable: The state of an interrupted run in `out` cannot be read.
         ConfigInvalid: The configurations disagree, a data set has no real clip to train on, or `out` belongs
             to another run.
     """
@@ -83,6 +87,7 @@ def fit(
             f"the last stage is at {config.sampling.sizes[-1]} px, the model at {model_config.input_size}"
         )
     loaded_teacher = load_teacher(teacher) if teacher else None
+    _check_out(out)
     check_run(data, config.val_groups)
     fabric, console = _launch(config, console)
     if not held_out_sets(data, config.val_groups):
@@ -138,10 +143,13 @@ def fit_teacher(
         GroupUnknown: No data set has one of `val_groups`.
         SplitLeak: A group is in two splits, of one data set or of two.
         TeacherError: There is no such network, or `init` is not of it.
+        ModelNotWritten: `out` cannot be written.
+        StateUnreadable: The state of an interrupted run in `out` cannot be read.
         ConfigInvalid: The configuration does not suit the data sets, one of them has no real clip to train
             on, or `out` belongs to another run.
     """
     config = config or FitConfig()
+    _check_out(out)
     check_run(data, config.val_groups)
     fabric, console = _launch(config, console)
     teacher = Teacher(architecture)
@@ -154,6 +162,12 @@ def fit_teacher(
         save_teacher(out, teacher, logit, _training(data, config, init=init))
     fabric.barrier()
     return teacher
+
+
+def _check_out(out: Path) -> None:
+    """Raise an error if nothing can be written to `out`, before the clips are read."""
+    with writing(out):
+        check_folder_writable(out)
 
 
 def _launch(config: FitConfig, console: Console | None) -> tuple[Fabric, Console]:

@@ -14,13 +14,22 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
+from runtime.errors import PathError
 from runtime.files import atomic_path
-from train.errors import ConfigInvalid
+from train.errors import ConfigInvalid, TrainError
 from train.fitting.config import FitConfig
+from train.models.initial_weights import WEIGHTS_ERRORS
+from train.models.writing import writing
 
 RESUME_FILE = "resume.pt"
 NOT_OF_THE_BACKBONE = ("clip_passes", "pseudo_clips", "head_steps", "head_lr", "workers", "patience")
 """Settings that may change when a run is resumed: the backbone's weights do not depend on them."""
+
+
+class StateUnreadable(PathError, TrainError):
+    """Saved state that a run cannot be resumed from."""
+
+    advice = "delete it to begin again, or give another --out"
 
 
 class Stateful(Protocol):
@@ -83,7 +92,11 @@ class RunState:
         return self._best or self._average.module.state_dict()
 
     def save(self) -> None:
-        """Write the state atomically; an interruption leaves the previous one."""
+        """Write the state atomically; an interruption leaves the previous one.
+
+        Raises:
+            ModelNotWritten: It cannot be written.
+        """
         state: dict[str, Any] = {name: part.state_dict() for name, part in self._parts.items()}
         state |= {
             "config": self._fixed(),
@@ -92,32 +105,40 @@ class RunState:
             "best_score": self._best_score,
             "validations_since_best": self._validations_since_best,
         }
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(self._path) as draft:
-            torch.save(state, draft)
+        with writing(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(self._path) as draft:
+                torch.save(state, draft)
 
     def restore(self) -> bool:
         """Restore the saved state; return whether there was one.
 
         Raises:
+            StateUnreadable: It cannot be read, or is of another version.
             ConfigInvalid: It is the state of a run with another configuration, data or initial weights.
         """
         if not self._path.exists():
             return False
-        state = torch.load(self._path, weights_only=True, map_location="cpu")
-        before, now = json.loads(state["config"]), json.loads(self._fixed())
+        try:
+            state = torch.load(self._path, weights_only=True, map_location="cpu")
+            before, now = json.loads(state["config"]), json.loads(self._fixed())
+        except (*WEIGHTS_ERRORS, TypeError) as error:
+            raise StateUnreadable(self._path, f"cannot be read ({type(error).__name__})") from error
         changed = sorted(name for name in before.keys() | now if before.get(name) != now.get(name))
         if changed:
             raise ConfigInvalid(
                 f"{self._path} belongs to a run with another configuration ({', '.join(changed)}); "
                 "give another --out or delete the file"
             )
-        for name, part in self._parts.items():
-            part.load_state_dict(state[name])
-        self.step = int(state["step"])
-        self._best = dict(state["best"]) or None
-        self._best_score = float(state["best_score"])
-        self._validations_since_best = int(state["validations_since_best"])
+        try:
+            for name, part in self._parts.items():
+                part.load_state_dict(state[name])
+            self.step = int(state["step"])
+            self._best = dict(state["best"]) or None
+            self._best_score = float(state["best_score"])
+            self._validations_since_best = int(state["validations_since_best"])
+        except (*WEIGHTS_ERRORS, TypeError) as error:
+            raise StateUnreadable(self._path, f"does not fit this run ({type(error).__name__})") from error
         self.stopped = self.out_of_patience()
         return True
 

@@ -33,6 +33,7 @@ from runtime.model.temporal_classifier import (
 from train.errors import TrainError
 from train.models.config import ModelConfig
 from train.models.detector import ResNeXtLSTM
+from train.models.writing import writing
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -74,33 +75,40 @@ def save_checkpoint(folder: Path, model: ResNeXtLSTM, training: Mapping[str, Any
         folder: Directory to write, created if missing.
         model: The detector.
         training: How it was trained, as JSON values.
+
+    Raises:
+        ModelNotWritten: It cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for fitted in (CALIBRATION_FILE, TEMPORAL_FILE):
-        (folder / fitted).unlink(missing_ok=True)
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    with atomic_path(folder / WEIGHTS_FILE) as draft:
-        save_file(weights, draft)
     about = {"model": msgspec.structs.asdict(model.config), "training": dict(training)}
-    write_atomically(folder / CONFIG_FILE, json.dumps(about, indent=2, allow_nan=False) + "\n")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for fitted in (CALIBRATION_FILE, TEMPORAL_FILE):
+            (folder / fitted).unlink(missing_ok=True)
+        with atomic_path(folder / WEIGHTS_FILE) as draft:
+            save_file(weights, draft)
+        write_atomically(folder / CONFIG_FILE, json.dumps(about, indent=2, allow_nan=False) + "\n")
 
 
 def save_training(folder: Path, training: Mapping[str, Any]) -> None:
     """Replace the training facts of a checkpoint."""
     about = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     about["training"] = dict(training)
-    write_atomically(folder / CONFIG_FILE, json.dumps(about, indent=2, allow_nan=False) + "\n")
+    with writing(folder):
+        write_atomically(folder / CONFIG_FILE, json.dumps(about, indent=2, allow_nan=False) + "\n")
 
 
 def save_calibration(folder: Path, calibration: Calibration) -> None:
     """Write the calibration of a checkpoint."""
     text = json.dumps(asdict(calibration), indent=2, allow_nan=False)
-    write_atomically(folder / CALIBRATION_FILE, text + "\n")
+    with writing(folder):
+        write_atomically(folder / CALIBRATION_FILE, text + "\n")
 
 
 def save_temporal(folder: Path, temporal: TemporalClassifier) -> None:
     """Write the temporal classifier of a checkpoint."""
-    write_temporal_classifier(folder / TEMPORAL_FILE, temporal)
+    with writing(folder):
+        write_temporal_classifier(folder / TEMPORAL_FILE, temporal)
 
 
 def load_checkpoint(folder: Path, *, temporal: bool = True) -> Checkpoint:

@@ -20,7 +20,6 @@ from typing import Any
 
 import timm
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,6 +28,7 @@ from runtime.errors import PathError
 from runtime.files import atomic_path, write_atomically
 from train.errors import TrainError
 from train.models.initial_weights import SORTED_SUFFIX, WEIGHTS_ERRORS, read_state
+from train.models.writing import writing
 
 WEIGHTS_FILE = "teacher.safetensors"
 ABOUT_FILE = "teacher.json"
@@ -157,13 +157,17 @@ def save_teacher(folder: Path, teacher: Teacher, logit: nn.Linear, training: Map
         teacher: The network.
         logit: Layer from its features to the logit of a crop.
         training: How it was trained, as JSON values.
+
+    Raises:
+        ModelNotWritten: It cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     parts = nn.ModuleDict({"network": teacher.network, "logit": logit})
-    with atomic_path(folder / WEIGHTS_FILE) as draft:
-        save_file({k: v.detach().cpu().contiguous() for k, v in parts.state_dict().items()}, draft)
     about = {"network": teacher.name, "training": dict(training)}
-    write_atomically(folder / ABOUT_FILE, json.dumps(about, indent=2, allow_nan=False) + "\n")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_path(folder / WEIGHTS_FILE) as draft:
+            save_file({k: v.detach().cpu().contiguous() for k, v in parts.state_dict().items()}, draft)
+        write_atomically(folder / ABOUT_FILE, json.dumps(about, indent=2, allow_nan=False) + "\n")
 
 
 def load_teacher(folder: Path) -> tuple[Teacher, nn.Linear]:
@@ -187,6 +191,6 @@ def load_teacher(folder: Path) -> tuple[Teacher, nn.Linear]:
         nn.ModuleDict({"network": teacher.network, "logit": logit}).load_state_dict(
             load_file(folder / WEIGHTS_FILE)
         )
-    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except (*WEIGHTS_ERRORS, TypeError) as error:
         raise TeacherError(folder, f"cannot be read ({type(error).__name__})", advice) from error
     return teacher.eval().requires_grad_(False), logit.eval().requires_grad_(False)

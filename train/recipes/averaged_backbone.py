@@ -9,9 +9,13 @@ python -m train.recipes.averaged_backbone runs/04/resume.pt weights.safetensors 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+
+from train.models.initial_weights import WEIGHTS_ERRORS
+from train.models.writing import ModelNotWritten, writing
 
 
 def main() -> None:
@@ -27,13 +31,20 @@ def main() -> None:
     arguments = parser.parse_args()
     part, prefix = ("task", "") if arguments.last else ("average", "module.")
     prefix += "backbone.trunk."
-    state = torch.load(arguments.resume, weights_only=True, map_location="cpu")[part]
+    try:
+        state = torch.load(arguments.resume, weights_only=True, map_location="cpu")[part]
+    except (*WEIGHTS_ERRORS, TypeError) as error:
+        parser.exit(2, f"{arguments.resume}: no state of a run ({type(error).__name__}); give a resume.pt\n")
     weights = {
         name.removeprefix(prefix): value.contiguous()
         for name, value in state.items()
         if name.startswith(prefix)
     }
-    save_file(weights, arguments.out)
+    try:
+        with writing(Path(arguments.out)):
+            save_file(weights, arguments.out)
+    except ModelNotWritten as error:
+        parser.exit(2, f"{error}\n")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from streams.features.temporal_residuals import NUM_RESIDUALS
+from tests.support.full_disk import full_disk
 from train.data.clip_cutter import FaceClip
 from train.data.shards import JOURNAL, PreparedWriter, PrepareError, ShardWriter
 from train.data.videos import Video
@@ -216,3 +217,44 @@ def test_a_truncated_shard_is_not_resumed(
     ):
         pass
     assert content(tmp_path) == before
+
+
+def test_a_full_disk_ends_the_run_in_one_line_and_it_is_resumed(tmp_path: Path) -> None:
+    """What was recorded before stays; the shards are complete after the next run."""
+
+    def fill() -> None:
+        with PreparedWriter(tmp_path, SETTINGS, max_bytes=2**20) as writer, full_disk(20_000):
+            for number in range(8):
+                writer.add(video(f"v{number}"), f"v{number}.mp4", [clip(str(number))])
+
+    with pytest.raises(PrepareError, match=r"cannot be written .*run `prepare` again to resume"):
+        fill()
+    with PreparedWriter(tmp_path, SETTINGS, max_bytes=2**20) as writer:
+        done = set(writer.records)
+        assert 0 < len(done) < 8
+        for number in range(8):
+            if f"v{number}.mp4" not in done:
+                writer.add(video(f"v{number}"), f"v{number}.mp4", [clip(str(number))])
+    assert len(members(tmp_path / "train-000.tar")) == 8 * 4
+
+
+@pytest.mark.parametrize(
+    ("number", "line"), [(1, b"[]"), (1, b"{}"), (2, b'{"video": "v0.mp4", "lab'), (2, b'{"other": 1}')]
+)
+def test_a_damaged_journal_is_reported(tmp_path: Path, number: int, line: bytes) -> None:
+    """A run is not resumed from what cannot be read."""
+    with PreparedWriter(tmp_path, SETTINGS, max_bytes=2**20) as writer:
+        for name in ("v0", "v1"):
+            writer.add(video(name), f"{name}.mp4", [clip(name)])
+    lines = (tmp_path / JOURNAL).read_bytes().splitlines()
+    lines[number - 1] = line
+    (tmp_path / JOURNAL).write_bytes(b"\n".join([*lines, b""]))
+    with pytest.raises(PrepareError, match=f"line {number} is damaged; delete the folder"):
+        PreparedWriter(tmp_path, SETTINGS, max_bytes=2**20).__enter__()
+
+
+def test_a_journal_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:
+    """As on a file system that is read only."""
+    (tmp_path / JOURNAL).mkdir()
+    with pytest.raises(PrepareError, match="cannot be written"):
+        PreparedWriter(tmp_path, SETTINGS, max_bytes=2**20).__enter__()

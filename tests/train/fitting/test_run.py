@@ -18,15 +18,20 @@ from msgspec.structs import replace
 from rich.console import Console
 
 import train.fitting.backbone
+import train.fitting.run
 import unmask
+from tests.support.full_disk import full_disk
 from tests.train.tiny_run import TINY_MODEL, TINY_RUN
 from train.data.clip_set import read_clip_set
 from train.errors import ConfigInvalid, Diverged
 from train.fitting.backbone import learning_rate_schedule
 from train.fitting.config import FitConfig
-from train.fitting.run import fit
-from train.models.checkpoint import load_checkpoint
+from train.fitting.run import fit, fit_teacher
+from train.fitting.run_state import StateUnreadable
+from train.models.checkpoint import load_checkpoint, save_checkpoint
+from train.models.detector import ResNeXtLSTM
 from train.models.trained_groups import trained_on
+from train.models.writing import ModelNotWritten
 
 QUIET = Console(quiet=True)
 
@@ -87,6 +92,48 @@ def test_other_data_and_weights_are_refused(clips: Path, trained: Path, tmp_path
     ):
         with pytest.raises(ConfigInvalid, match=rf"belongs to a run with another .* \({changed}\)"):
             fit([data], out, model_config=model, config=TINY_RUN, init=init, console=QUIET)
+
+
+def test_a_damaged_state_is_reported(clips: Path, trained: Path, tmp_path: Path) -> None:
+    """Whether it is cut short or not that of a run, the message says what to do."""
+    out = Path(shutil.copytree(trained, tmp_path / "run"))
+    state = out / "resume.pt"
+    whole = torch.load(state, weights_only=True)
+    state.write_bytes(state.read_bytes()[:1000])
+    with pytest.raises(StateUnreadable, match=r"cannot be read .*delete it to begin again"):
+        fit([clips], out, model_config=TINY_MODEL, config=TINY_RUN, console=QUIET)
+    torch.save({**whole, "task": {}}, state)
+    with pytest.raises(StateUnreadable, match=r"does not fit this run .*delete it to begin again"):
+        fit([clips], out, model_config=TINY_MODEL, config=TINY_RUN, console=QUIET)
+    # Nor can it be averaged.
+    state.write_bytes(b"")
+    script = [sys.executable, "-m", "train.recipes.averaged_backbone", str(state), str(tmp_path / "weights")]
+    done = subprocess.run(script, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "no state of a run" in done.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_reported_first(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the clips are read, for a detector and for a teacher."""
+    monkeypatch.setattr(train.fitting.run, "read_pool", None)
+    (tmp_path / "file").touch()
+    out = tmp_path / "file/run"
+    with pytest.raises(ModelNotWritten, match=r"file/run: cannot be written \(not a directory\)"):
+        fit([clips], out, model_config=TINY_MODEL, config=TINY_RUN, console=QUIET)
+    with pytest.raises(ModelNotWritten, match=r"file/run: cannot be written \(not a directory\)"):
+        fit_teacher([clips], out, "resnet18", config=TINY_RUN, console=QUIET)
+
+
+def test_a_full_disk_is_reported(clips: Path, tmp_path: Path) -> None:
+    """The state of the run does not fit."""
+    with full_disk(100_000), pytest.raises(ModelNotWritten, match=r"resume\.pt: cannot be written"):
+        fit([clips], tmp_path / "run", model_config=TINY_MODEL, config=TINY_RUN, console=QUIET)
+    model = ResNeXtLSTM(TINY_MODEL)
+    with full_disk(100_000), pytest.raises(ModelNotWritten, match="model: cannot be written"):
+        save_checkpoint(tmp_path / "model", model, {})
+    assert not any((tmp_path / "model").iterdir())
 
 
 def test_run_stops_without_improvement(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
