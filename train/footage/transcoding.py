@@ -117,7 +117,8 @@ class Transcoding:
         pixel_format: Pixel format of the encoder.
         bits_per_pixel: Bitrate in bits per pixel and frame; 0 if the options state the quality.
         scale: Size divided by that of the original.
-        max_rate: Largest number of frames per second.
+        max_rate: Largest number of pictures per second.
+        frame_rate: Frames per second, to which pictures are repeated; 0 for as many as pictures.
         change: Change of each frame before it is encoded; None for none.
         still: Whether the first frame is shown for the whole time.
     """
@@ -131,6 +132,7 @@ class Transcoding:
     bits_per_pixel: float = 0.0
     scale: float = 1.0
     max_rate: int = MAX_RATE
+    frame_rate: int = 0
     change: FrameChange | None = None
     still: bool = False
 
@@ -140,7 +142,9 @@ class Transcoding:
         change = "" if self.change is None else self.change.__name__
         values = (self.codec, sorted(self.options.items()), self.pixel_format, self.bits_per_pixel)
         constants = (EXPOSURE, NIGHT_EXPOSURE, DEFOCUS, LUMA_NOISE, CHROMA_NOISE)
-        settings = f"{values} {self.scale} {self.max_rate} {change} {self.still} {constants}"
+        settings = (
+            f"{values} {self.scale} {self.max_rate} {change} {self.still} {constants}{self.frame_rate or ''}"
+        )
         return hashlib.sha256(settings.encode()).hexdigest()[:8]
 
 
@@ -180,6 +184,8 @@ TRANSCODINGS: Mapping[str, Transcoding] = MappingProxyType(
             Transcoding(name="defocus", change=_defocused),
             Transcoding(name="15fps", max_rate=15),
             Transcoding(name="10fps", max_rate=10),
+            Transcoding(name="15in30", max_rate=15, frame_rate=30),
+            Transcoding(name="24in30", max_rate=24, frame_rate=30),
             Transcoding(name="dark", change=_dark, options=_x264(28)),
             Transcoding(name="night", change=_night, options=_x264(28)),
             Transcoding(name="grey", change=_grey),
@@ -239,15 +245,19 @@ def _transcode(path: Path, transcoding: Transcoding, draft: Path) -> None:
     random = np.random.default_rng(zlib.crc32(path.name.encode()))
     with av.open(f"file:{path}", metadata_errors="replace") as source, av.open(str(draft), "w") as output:
         video = source.streams.video[0]
-        rate = whole_rate(video, transcoding.max_rate)
+        picture_rate = whole_rate(video, transcoding.max_rate)
+        rate = max(picture_rate, transcoding.frame_rate)
         encoder: Any = None
-        for number, image in constant_rate_frames(source, video, rate):
+        number = 0
+        for picture, image in constant_rate_frames(source, video, picture_rate):
             if encoder is None:
                 encoder = _add_encoder(output, image, transcoding, rate)
                 still = image
-            frame = _changed(still if transcoding.still else image, encoder, transcoding, random)
-            frame.pts, frame.time_base = number, Fraction(1, rate)
-            output.mux(encoder.encode(frame))
+            while number * picture_rate < (picture + 1) * rate:
+                frame = _changed(still if transcoding.still else image, encoder, transcoding, random)
+                frame.pts, frame.time_base = number, Fraction(1, rate)
+                output.mux(encoder.encode(frame))
+                number += 1
         if encoder is None:
             raise ValueError("it has no frame")
         output.mux(encoder.encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import av
@@ -52,7 +53,7 @@ def test_every_transcoding(
     codec, frames, rate = decoded(path)
     names = {"libx264": "h264", "libx265": "hevc", "libvpx-vp9": "vp9", "mjpeg": "mjpeg"}
     assert names[transcoding.codec] in codec
-    expected_rate = min(25, transcoding.max_rate)
+    expected_rate = max(min(25, transcoding.max_rate), transcoding.frame_rate)
     assert rate == pytest.approx(expected_rate, abs=0.6)
     assert len(frames) == pytest.approx(4 * expected_rate, abs=2)
     height, width = original[0].shape[:2]
@@ -76,6 +77,13 @@ def test_changes(face_video: Path, original: list[NDArray[np.uint8]], folder: Pa
     first = original[0].astype(int)
     assert np.abs(found["noisy-still"][90] - first).mean() < 8
     assert (found["noisy-still"][90] != found["noisy-still"][80]).any()
+
+
+def test_pictures_are_repeated_up_to_the_frame_rate(face_video: Path, folder: Path) -> None:
+    """Fifteen pictures a second are shown twice each in 30 frames, but for what the encoder changes."""
+    _, frames, _ = decoded(transcode(face_video, TRANSCODINGS["15in30"], folder, key=KEY))
+    changes = np.array([np.abs(a.astype(int) - b).mean() for a, b in itertools.pairwise(frames)])
+    assert changes[0::2].max() < 0.5 * np.median(changes[1::2])
 
 
 def test_mistakes(tmp_path: Path) -> None:
