@@ -21,7 +21,7 @@ from runtime.model.calibration import Calibration
 from runtime.model.temporal_classifier import TEMPORAL_FILE, TemporalClassifier
 from streams.text import printable
 
-FORMAT_VERSION = 9
+FORMAT_VERSION = 10
 """The only format version that is written and read."""
 MANIFEST_FILE = "manifest.json"
 BACKBONE_FILE = "backbone.onnx"

@@ -6,8 +6,9 @@
 The network's features are of single crops; temporal residuals (`streams.features.temporal_residuals`) measure
 what changes in time. The measures of a window are three quantiles over time of each ratio, and how face and
 surroundings change from frame to frame (`streams.features.frame_changes`). Its features are these measures,
-and the product of each with how much the surroundings change: the same measures mean something else in
-coarsely coded video, where the whole image jumps, than in steady video.
+and the product of most with how much the surroundings change: the same measures mean something else in
+coarsely coded video, where the whole image jumps, than in steady video. Repetitions have no product: they are
+measured where the surroundings do not change.
 
 Below 15 frames a second there is no frame between two samples that could be compared, and only the measures
 between samples are left. They have a regression of their own: the weights of the other one are made for all
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from runtime.files import write_atomically
 from streams.features.change_coupling import COARSE_RING
 from streams.features.frame_changes import NUM_CHANGES, change_features
+from streams.features.repeat_changes import NUM_REPEAT_CHANGES
 from streams.features.temporal_residuals import COMPARISONS, LAG, NUM_RATIOS
 
 TEMPORAL_FILE = "temporal.json"
@@ -36,8 +38,10 @@ MIN_SAMPLES = LAG + 1
 QUANTILES = (0.25, 0.5, 0.75)
 NUM_MEASURES = len(QUANTILES) * NUM_RATIOS + NUM_CHANGES
 """Number of measures of a window."""
-NUM_FEATURES = 2 * NUM_MEASURES
-"""Number of features of a window: the measures, and their products with the change of the surroundings."""
+NUM_PRODUCTS = NUM_MEASURES - NUM_REPEAT_CHANGES
+"""Number of measures, from the first on, whose product with the change of the surroundings is a feature."""
+NUM_FEATURES = NUM_MEASURES + NUM_PRODUCTS
+"""Number of features of a window."""
 SAMPLE_FEATURES = slice(len(QUANTILES) * NUM_RATIOS // 2, len(QUANTILES) * NUM_RATIOS)
 """Features that need no frame between the samples: the quantiles of the comparisons of samples."""
 NUM_SAMPLE_FEATURES = SAMPLE_FEATURES.stop - SAMPLE_FEATURES.start
@@ -169,8 +173,9 @@ def temporal_features(
 
     Returns:
         `(N, NUM_FEATURES)`. First the measures: for each comparison the quantiles, for each quantile the
-        standardised ratios of that comparison; then the standardised change features. Then the product of
-        each measure with the coupling feature `COARSE_RING`. NaN for what a window does not contain.
+        standardised ratios of that comparison; then the standardised change features. Then the products of
+        the first `NUM_PRODUCTS` with the coupling feature `COARSE_RING`. NaN for what a window does not
+        contain.
     """
     ratios = _standardised(windows[..., :NUM_RATIOS], centre[:NUM_RATIOS], scale[:NUM_RATIOS])
     half = NUM_RATIOS // len(COMPARISONS)
@@ -180,7 +185,7 @@ def temporal_features(
     changes = _standardised(window_changes(windows), centre[NUM_RATIOS:], scale[NUM_RATIOS:])
     flat = [part.reshape(len(windows), len(QUANTILES) * half) for part in parts]
     measures = np.concatenate([*flat, changes], axis=1)
-    return np.concatenate([measures, measures * changes[:, COARSE_RING, None]], axis=1)
+    return np.concatenate([measures, measures[:, :NUM_PRODUCTS] * changes[:, COARSE_RING, None]], axis=1)
 
 
 def _standardised(

@@ -2,8 +2,9 @@
 
 Each frame is compared with the one before it, after dense optical flow has removed the motion. What follows
 from the changes of a window is whether face and surroundings change together
-(`streams.features.change_coupling`), and whether a change continues in the next frame
-(`streams.features.change_persistence`). Both need every frame of the source, so sums are kept of each sample
+(`streams.features.change_coupling`), whether a change continues in the next frame
+(`streams.features.change_persistence`), and whether the face changes where its surroundings are repeated
+(`streams.features.repeat_changes`). All need every frame of the source, so sums are kept of each sample
 instead of frames:
 
     meter = ChangeMeter()
@@ -35,6 +36,13 @@ from streams.features.change_persistence import (
 )
 from streams.features.face_regions import REGIONS, Visible, cell_means, enlarged, region_weights, used_part
 from streams.features.motion_compensation import MotionCompensation
+from streams.features.repeat_changes import (
+    NUM_REPEAT_CHANGES,
+    NUM_REPEAT_SUMS,
+    find_repeats,
+    repeat_features,
+    repeat_sums,
+)
 
 SIZE = 120
 """Side of the crops in pixels."""
@@ -49,9 +57,10 @@ PERSISTENCE_BLOCK = 3
 MIN_STEPS = 4
 """Smallest number of steps in a window from which features are computed."""
 
-NUM_SUMS = NUM_COUPLING_SUMS + NUM_PERSISTENCE_SUMS + 1
-"""Number of sums of a sample: those of the coupling, those of the persistence, and the number of steps."""
-NUM_CHANGES = NUM_COUPLING + NUM_PERSISTENCE
+NUM_SUMS = NUM_COUPLING_SUMS + NUM_PERSISTENCE_SUMS + NUM_REPEAT_SUMS + 1
+"""Number of sums of a sample: those of the coupling, of the persistence and of the repetitions, and the
+number of steps."""
+NUM_CHANGES = NUM_COUPLING + NUM_PERSISTENCE + NUM_REPEAT_CHANGES
 """Number of features of a window."""
 
 
@@ -78,13 +87,18 @@ class ChangeMeter:
         """
         weights = region_weights(visible)
         changes, levels = self._compare([_prepared(image) for image in images], weights)
+        repeats = find_repeats(images, visible)
+        repetition = repeat_sums(levels[repeats.surroundings], levels[~repeats.surroundings])
+        changes, levels = changes[~repeats.picture], levels[~repeats.picture]
         steps = np.diff(levels, axis=0)
         valid = np.isfinite(steps).all((1, 2))
         if not valid.any():
             return np.full(NUM_SUMS, np.nan, np.float32)
         coupling = coupling_sums(steps[valid])
         persistence = persistence_sums(changes[:-1][valid], changes[1:][valid], weights)
-        return np.concatenate([coupling, persistence, [np.count_nonzero(valid)]], dtype=np.float32)
+        return np.concatenate(
+            [coupling, persistence, repetition, [np.count_nonzero(valid)]], dtype=np.float32
+        )
 
     def _compare(
         self, images: Sequence[NDArray[np.uint8]], weights: NDArray[np.float32]
@@ -93,14 +107,12 @@ class ChangeMeter:
 
         Returns:
             Signed changes of the blocks around the cells, `(len(images) - 1, cells)`, and the logarithms of
-            the measures, `(len(images) - 1, measures, regions + 1)`; NaN where two images are the same.
+            the measures, `(len(images) - 1, measures, regions + 1)`; NaN where too little is visible.
         """
         count = max(0, len(images) - 1)
         changes = np.full((count, weights.shape[1]), np.nan, np.float32)
         levels = np.full((count, len(MEASURES), len(REGIONS) + 1), np.nan)
         for i, (earlier, later) in enumerate(pairwise(images)):
-            if np.array_equal(earlier, later):
-                continue
             difference = self._motion.difference(earlier, later, self._motion.flow(earlier, later))
             coarse = cell_means(difference)
             fine = cell_means(cv2.absdiff(difference, enlarged(coarse, difference.shape)))
@@ -120,11 +132,15 @@ def change_features(sums: NDArray[np.floating]) -> NDArray[np.float64]:
         float64 `(N, NUM_CHANGES)`: the features of the coupling, then those of the persistence. NaN for
         windows of less than `MIN_STEPS` steps.
     """
-    coupling, persistence, steps = np.split(
-        np.asarray(sums, np.float64), [NUM_COUPLING_SUMS, NUM_SUMS - 1], axis=1
-    )
+    starts = np.cumsum([NUM_COUPLING_SUMS, NUM_PERSISTENCE_SUMS, NUM_REPEAT_SUMS])
+    coupling, persistence, repetition, steps = np.split(np.asarray(sums, np.float64), starts, axis=1)
     features = np.concatenate(
-        [coupling_features(coupling, steps[:, 0]), persistence_features(persistence, steps[:, 0])], axis=1
+        [
+            coupling_features(coupling, steps[:, 0]),
+            persistence_features(persistence, steps[:, 0]),
+            repeat_features(repetition),
+        ],
+        axis=1,
     )
     features[~(steps[:, 0] >= MIN_STEPS)] = np.nan
     return features

@@ -10,10 +10,11 @@ __all__ = ["Repeats"]
 
 
 class Repeats:
-    """Comparison of each frame of one stream with the one before.
+    """Comparison of each sample of one stream with the one before.
 
-    A frozen camera, a paused call, a slide and a stream padded to a higher frame rate repeat frames. A
-    repetition contains nothing new, so it must not enter a window or cause a verdict.
+    A frozen camera, a paused call and a slide repeat frames. A repetition contains nothing new, so it must
+    not enter a window or cause a verdict. Repetitions that a lossy encoder changes, and those between
+    samples, are left to `streams.features.repeat_changes`.
     """
 
     def __init__(self) -> None:

@@ -55,7 +55,7 @@ NUM_RATIOS = len(COMPARISONS) * len(MEASURES) * len(REGIONS)
 NUM_RESIDUALS = NUM_RATIOS + NUM_SUMS
 """Number of values of a sample: the ratios, then the sums of its steps."""
 
-VERSION = 5
+VERSION = 6
 """Number of this definition. Stored residuals of another one cannot be used."""
 
 SIZE = 180

@@ -15,6 +15,7 @@ from runtime.model.temporal_classifier import (
     MIN_SAMPLES,
     NUM_FEATURES,
     NUM_MEASURES,
+    NUM_PRODUCTS,
     NUM_SAMPLE_FEATURES,
     NUM_STANDARDISED,
     QUANTILES,
@@ -69,7 +70,7 @@ def test_the_logit_is_the_weighted_sum_of_measures_and_products() -> None:
         measures[NUM_MEASURES - NUM_CHANGES + i - NUM_RATIOS] = level
     ring = measures[NUM_MEASURES - NUM_CHANGES + COARSE_RING]
     regression = CLASSIFIER.with_frames
-    deviations = np.concatenate([measures, ring * measures]) - regression.means
+    deviations = np.concatenate([measures, ring * measures[:NUM_PRODUCTS]]) - regression.means
     expected = regression.bias + np.asarray(regression.weights) @ deviations
     held = CLASSIFIER.max_logit * np.tanh(expected / CLASSIFIER.max_logit)
     assert CLASSIFIER.logits(window)[0] == pytest.approx(held, abs=1e-4)
@@ -101,7 +102,7 @@ def test_missing_residuals_are_left_out() -> None:
     window[0, :, 7] = np.nan
     window[0, :, NUM_RATIOS:] = np.nan
     features = temporal_features(window, centre, scale)
-    measures, products = np.split(features[0], 2)
+    measures, products = np.split(features[0], [NUM_MEASURES])
     assert np.isnan(products).all()
     quantiles, changes = np.split(measures, [NUM_MEASURES - NUM_CHANGES])
     assert np.isnan(changes).all()

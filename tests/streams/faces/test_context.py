@@ -45,6 +45,16 @@ def test_the_same_square_is_cut_from_all_frames() -> None:
     assert len(alone.history) == 1
 
 
+def test_a_sample_is_compared_with_the_picture_before_its_own() -> None:
+    """Frames that repeat the picture of the sample are passed over, and there may be no other."""
+    box = (180.0, 120.0, 40.0, 50.0)
+    context = cut_context(frame(200, 50, 100, 150, 200, 200), box)
+    assert context.previous is not None
+    assert (context.previous == 150).all()
+    assert len(context.history) == 6
+    assert cut_context(frame(200, 200, 200), box).previous is None
+
+
 @pytest.mark.parametrize(
     ("box", "visible"),
     [
