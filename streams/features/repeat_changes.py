@@ -28,7 +28,7 @@ STILLNESS = 1.3
 """Largest change of a repeated face relative to that of its surroundings, both relative to their usual
 one."""
 MIN_RING = 0.05
-"""Relative changes of the surroundings below this are not told apart."""
+"""Smallest relative change of the surroundings that a face is compared with."""
 FLOOR = 1e-6
 MIN_COMPARISONS = 3
 """Smallest number of comparisons that say what is usual; among fewer only equal images are repetitions."""
