@@ -42,7 +42,7 @@ NUM_REPEAT_CHANGES = 2 * len(MEASURES) * len(REGIONS)
 """Number of features of a window."""
 
 
-class Repeats(NamedTuple):
+class Repetitions(NamedTuple):
     """Repetitions among consecutive images: for each but the first, compared with the one before it."""
 
     surroundings: NDArray[np.bool_]
@@ -51,7 +51,7 @@ class Repeats(NamedTuple):
     """Whether the face is repeated as well."""
 
 
-def find_repeats(images: Sequence[NDArray[np.uint8]], visible: Visible) -> Repeats:
+def find_repeats(images: Sequence[NDArray[np.uint8]], visible: Visible) -> Repetitions:
     """Find the frames that repeat the picture before them, or its surroundings.
 
     Args:
@@ -65,12 +65,12 @@ def find_repeats(images: Sequence[NDArray[np.uint8]], visible: Visible) -> Repea
     ]
     if len(changes) < MIN_COMPARISONS:
         same = np.array([not change.any() for change in changes], bool)
-        return Repeats(same, same)
+        return Repetitions(same, same)
     # Relative to the second largest change: the largest one may be an intra frame.
     relative = changes / np.maximum(np.sort(changes, axis=0)[-2], FLOOR)
     face, ring = relative.T
     surroundings = ring <= REPEAT_RATIO
-    return Repeats(surroundings, surroundings & (face <= STILLNESS * np.maximum(ring, MIN_RING)))
+    return Repetitions(surroundings, surroundings & (face <= STILLNESS * np.maximum(ring, MIN_RING)))
 
 
 def repeat_sums(repeated: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.float64]:
