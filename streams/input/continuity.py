@@ -15,7 +15,8 @@ dropped.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
+
+from streams.input.capture.display_transform import FrameGeometry
 
 __all__ = ["MAX_BRIDGED_STEP", "MAX_STEP", "Chain", "Continuity", "Origin", "Spacing"]
 
@@ -122,19 +123,13 @@ class Origin:
         connection: Number of the connection to the source.
         timeline: Number of times that media time has jumped back within the connection.
         recoveries: Number of times that the source was too slow and recovered, within the connection.
-        width: Width of the decoded frame in pixels.
-        height: Height of the decoded frame in pixels.
-        orientation: Name of the orientation in the frame's metadata.
-        pixel_aspect: Width of its pixels divided by their height.
+        geometry: Geometry of the frame as it was decoded.
     """
 
     connection: int
     timeline: int
     recoveries: int
-    width: int
-    height: int
-    orientation: str
-    pixel_aspect: Fraction
+    geometry: FrameGeometry
 
 
 class Continuity:

@@ -403,10 +403,7 @@ class Reader:
             connection=self._connections,
             timeline=sampler.timeline,
             recoveries=sampler.recoveries,
-            width=geometry.width,
-            height=geometry.height,
-            orientation=geometry.orientation.name,
-            pixel_aspect=geometry.pixel_aspect,
+            geometry=geometry,
         )
         self._queue.put((self._frame(decoded, image, earlier), origin))
 

@@ -1,1 +1,1 @@
-"""Connections to sources: opening, decoding, capture times, rotation and translation of FFmpeg's errors."""
+"""Connections to sources: opening, decoding, capture times, orientation and translation of FFmpeg errors."""

@@ -12,20 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streams.input.capture.display_transform import FrameGeometry, Orientation
 from streams.input.continuity import MAX_BRIDGED_STEP, MAX_STEP, Continuity, Origin
 from streams.input.frame_queue import FrameQueue
 from streams.input.sampler import ThinnedSampler
 
 HZ = 8.0
-ORIGIN = Origin(
-    connection=1,
-    timeline=0,
-    recoveries=0,
-    width=640,
-    height=360,
-    orientation="UPRIGHT",
-    pixel_aspect=Fraction(1),
-)
+GEOMETRY = FrameGeometry(640, 360, Orientation.UPRIGHT, Fraction(1))
+ORIGIN = Origin(connection=1, timeline=0, recoveries=0, geometry=GEOMETRY)
 
 
 def segments(steps: Sequence[float]) -> list[int]:
@@ -58,9 +52,9 @@ def test_segments_follow_from_the_intervals(steps: list[float], expected: list[i
         {"connection": 2},
         {"timeline": 1},
         {"recoveries": 1},
-        {"width": 1280, "height": 720},
-        {"orientation": "MIRRORED"},
-        {"pixel_aspect": Fraction(4, 3)},
+        {"geometry": replace(GEOMETRY, width=1280, height=720)},
+        {"geometry": replace(GEOMETRY, orientation=Orientation.MIRRORED)},
+        {"geometry": replace(GEOMETRY, pixel_aspect=Fraction(4, 3))},
     ],
 )
 def test_a_change_of_origin_begins_a_segment(change: dict[str, Any]) -> None:
@@ -142,10 +136,7 @@ def run(steps: Sequence[Step]) -> list[Used]:
                 connection=connection,
                 timeline=sampler.timeline,
                 recoveries=sampler.recoveries,
-                width=step.width,
-                height=360,
-                orientation="UPRIGHT",
-                pixel_aspect=Fraction(1),
+                geometry=replace(GEOMETRY, width=step.width),
             )
             frame_queue.put((time_s, origin))
         for _ in range(step.takes):

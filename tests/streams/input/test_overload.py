@@ -9,6 +9,7 @@ from fractions import Fraction
 
 import pytest
 
+from streams.input.capture.display_transform import FrameGeometry, Orientation
 from streams.input.continuity import MAX_BRIDGED_STEP, MAX_STEP, Continuity, Origin
 from streams.input.frame_queue import MAX_WAIT_S, FrameQueue
 from streams.input.sampler import MIN_STEP, ThinnedSampler
@@ -16,15 +17,8 @@ from streams.input.sampler import MIN_STEP, ThinnedSampler
 HZ = 8.0
 MIN_SAMPLES = 5  # the bundled model gives no verdict on fewer
 SECONDS = 60
-ORIGIN = Origin(
-    connection=1,
-    timeline=0,
-    recoveries=0,
-    width=320,
-    height=240,
-    orientation="UPRIGHT",
-    pixel_aspect=Fraction(1),
-)
+GEOMETRY = FrameGeometry(320, 240, Orientation.UPRIGHT, Fraction(1))
+ORIGIN = Origin(connection=1, timeline=0, recoveries=0, geometry=GEOMETRY)
 
 
 @dataclass(frozen=True)

@@ -220,7 +220,7 @@ def test_a_truncated_shard_is_not_resumed(
 
 
 def test_a_full_disk_ends_the_run_in_one_line_and_it_is_resumed(tmp_path: Path) -> None:
-    """What was recorded before stays; the shards are complete after the next run."""
+    """Clips that are recorded are kept, and the shards are complete after the next run."""
 
     def fill() -> None:
         with PreparedWriter(tmp_path, SETTINGS, max_bytes=2**20) as writer, full_disk(20_000):
